@@ -1,0 +1,5 @@
+"""``python -m saddlepoint``."""
+
+from saddlepoint.cli import main
+
+main()

@@ -1,0 +1,330 @@
+"""Krylov solvers for (A + shift·I) x = b with A given by products, on tensors of shape (dimension,).
+
+All share one contract: the tolerance is relative, ‖b − (A + shift·I) x‖ ≤ tolerance · ‖b‖; the budget bounds the products;
+a warm start x0 costs one product, because its residual is b − (A + shift·I) x0; a product that is not finite ends the solve;
+the best iterate so far is returned, with a report of how the solve ended. Nothing is raised for a solve that stops early.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Product = Callable[[Tensor], Tensor]
+Status = Literal["converged", "budget", "breakdown", "negative-curvature", "non-finite"]
+
+
+@dataclass(frozen=True)
+class Solve:
+    """How a solve ended.
+
+    Attributes:
+        status: "converged", "budget" (not within the allowed products), "breakdown" (singular system), "negative-curvature"
+            (conjugate gradients met pᵀAp ≤ 0) or "non-finite".
+        iterations: steps of the method.
+        products: applications of A, including the one of a warm start.
+        residual: ‖b − (A + shift·I) x‖ / ‖b‖ of the returned x, as the method's recurrence knows it.
+        curvature: the smallest Rayleigh quotient of A + shift·I that was met, or None where the method does not see one.
+    """
+
+    status: Status
+    iterations: int
+    products: int
+    residual: float
+    curvature: float | None = None
+
+
+class Solution(NamedTuple):
+    """A solution x, its image A x (without the shift, free of further products), and the report."""
+
+    x: Tensor
+    image: Tensor
+    report: Solve
+
+
+class Solver(Protocol):
+    """The signature that all solvers share."""
+
+    def __call__(
+        self, product: Product, b: Tensor, *, x0: Tensor | None = None, shift: float = 0.0, tolerance: float, budget: int
+    ) -> Solution: ...
+
+
+def cg(product: Product, b: Tensor, *, x0: Tensor | None = None, shift: float = 0.0, tolerance: float, budget: int) -> Solution:
+    """Solve with conjugate gradients: A + shift·I symmetric positive definite.
+
+    A direction p with pᵀ(A + shift·I)p ≤ 4·eps·‖p‖·‖(A + shift·I)p‖ ends the solve as "negative-curvature"; the iterates before it
+    are descent directions of ½xᵀAx − bᵀx when the start is zero.
+
+    Reference: Hestenes and Stiefel (1952).
+
+    >>> A = torch.tensor([[4.0, 1.0], [1.0, 3.0]])
+    >>> solution = cg(lambda v: A @ v, torch.tensor([1.0, 2.0]), tolerance=1e-6, budget=10)
+    >>> [round(v, 4) for v in solution.x.tolist()], solution.report.status, solution.report.products
+    ([0.0909, 0.6364], 'converged', 2)
+    """
+    start = _Start(product, b, x0, shift, tolerance, budget)
+    x, r, best = start.x, start.r, start.best()
+    p, rr, curvature = r, float(r.dot(r)), None
+    status = start.status
+    floor = 4 * torch.finfo(b.dtype).eps
+    iterations = 0
+    while status is None:
+        Ap = start.shifted(p)
+        pAp, pp, ApAp = torch.stack([p.dot(Ap), p.dot(p), Ap.dot(Ap)]).tolist()
+        if not math.isfinite(pAp):
+            status = "non-finite"
+            break
+        curvature = min(pAp / pp, math.inf if curvature is None else curvature)
+        if pAp <= floor * math.sqrt(pp * ApAp):
+            status = "negative-curvature"
+            break
+        alpha = rr / pAp
+        x, r = x + alpha * p, r - alpha * Ap
+        iterations += 1
+        rr, before = float(r.dot(r)), rr
+        best.consider(x, r, math.sqrt(rr))
+        status = start.ended(math.sqrt(rr))
+        p = r + (rr / before) * p
+    return start.solution(best, status, iterations, curvature)
+
+
+def minres(product: Product, b: Tensor, *, x0: Tensor | None = None, shift: float = 0.0, tolerance: float, budget: int) -> Solution:
+    """Solve with the minimal residual method: A + shift·I symmetric, indefinite or singular.
+
+    Reference: Paige and Saunders (1975).
+
+    >>> A = torch.tensor([[1.0, 2.0], [2.0, -3.0]], dtype=torch.float64)
+    >>> solution = minres(lambda v: A @ v, torch.ones(2, dtype=torch.float64), tolerance=1e-12, budget=10)
+    >>> torch.allclose(A @ solution.x, torch.ones(2, dtype=torch.float64))
+    True
+    """
+    start = _Start(product, b, x0, shift, tolerance, budget)
+    x, best, status = start.x, start.best(), start.status
+    norm = start.residual
+    eps = torch.finfo(b.dtype).eps
+    v, v_before, w, w_before = start.r / (norm or 1.0), torch.zeros_like(b), torch.zeros_like(b), torch.zeros_like(b)
+    r = start.r
+    beta, c, s, dbar, epsilon, scale, phibar = 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, norm
+    curvature = None
+    iterations = 0
+    while status is None:
+        q = start.shifted(v) - beta * v_before
+        alpha = float(v.dot(q))
+        q = q - alpha * v
+        beta_next = float(torch.linalg.vector_norm(q))
+        if not math.isfinite(alpha + beta_next):
+            status = "non-finite"
+            break
+        curvature = min(alpha, math.inf if curvature is None else curvature)
+        delta, gbar = c * dbar + s * alpha, s * dbar - c * alpha
+        gamma = math.hypot(gbar, beta_next)
+        scale = max(scale, abs(alpha) + beta + beta_next)
+        if gamma <= 10 * eps * scale:
+            status = "breakdown"
+            break
+        c, s, dbar, epsilon_before, epsilon = gbar / gamma, beta_next / gamma, -c * beta_next, epsilon, s * beta_next
+        w, w_before = (v - epsilon_before * w_before - delta * w) / gamma, w
+        x = x + c * phibar * w
+        happy = beta_next <= 10 * eps * scale
+        v, v_before = (q / beta_next if not happy else q), v
+        phibar, beta = s * phibar, beta_next
+        iterations += 1
+        # the residual r_k = s² r_{k−1} − φ̄_k c v_{k+1}, so that A x needs no product of its own
+        r = s * s * r - phibar * c * v
+        best.consider(x, r, abs(phibar))
+        status = start.ended(abs(phibar)) or ("breakdown" if happy else None)
+    return start.solution(best, status, iterations, curvature)
+
+
+def gmres(product: Product, b: Tensor, *, x0: Tensor | None = None, shift: float = 0.0, tolerance: float, budget: int) -> Solution:
+    """Solve with the generalised minimal residual method: any square A.
+
+    Keeps one vector per iteration and restarts after 50, so memory stays below 52 vectors.
+
+    Reference: Saad and Schultz (1986).
+
+    >>> A = torch.tensor([[1.0, 2.0], [-2.0, 1.0]])
+    >>> solution = gmres(lambda v: A @ v, torch.tensor([1.0, 0.0]), tolerance=1e-6, budget=10)
+    >>> [round(v, 4) for v in solution.x.tolist()], solution.report.iterations
+    ([0.2, 0.4], 2)
+    """
+    start = _Start(product, b, x0, shift, tolerance, budget)
+    x, r, best, status = start.x, start.r, start.best(), start.status
+    iterations = 0
+    while status is None:
+        krylov = _Krylov(start.shifted, r, min(_RESTART, budget))
+        while status is None and krylov.size < krylov.capacity and not krylov.closed:
+            status = krylov.extend()
+            if status is None:
+                iterations += 1
+                status = start.ended(krylov.least_squares()[1] * krylov.norm)
+        if krylov.size == 0:
+            break
+        y, _ = krylov.least_squares()
+        x = x + krylov.combine(y)
+        r = r - krylov.image(y)
+        best.consider(x, r, float(torch.linalg.vector_norm(r)))
+        if krylov.closed and status is None:  # the space is exhausted: solved, or A + shift·I is singular on it
+            status = "breakdown"
+        if status == "converged" and not best.norm <= 2 * start.target:
+            status = None if start.products < budget else "budget"  # the recurrence was optimistic: restart from the true residual
+    return start.solution(best, status, iterations, None)
+
+
+def saddle_free(product: Product, b: Tensor, *, x0: Tensor | None = None, shift: float = 0.0, tolerance: float, budget: int) -> Solution:
+    """Return x = (|A| + shift·I)⁻¹ b on the Krylov space of b, with |A| = Q|Λ|Qᵀ: a descent direction for any symmetric A.
+
+    Lanczos gives A ≈ Q T Qᵀ after k products, and x = ‖b‖ Q (|T| + shift·I)⁻¹ e₁; on a positive definite A it is what
+    conjugate gradients find. The whole of b lies in the space, so nothing of it is lost. ``residual`` is β_k |y_k|, the part of
+    A x outside of the space; ``curvature`` the smallest Ritz value plus the shift. A warm start would leave the space, so x0 is
+    not used.
+
+    Reference: Dauphin et al. (2014), arXiv:1406.2572, which keeps the space for several steps; here it is new in each.
+
+    >>> A = torch.diag(torch.tensor([2.0, -4.0]))
+    >>> solution = saddle_free(lambda v: A @ v, torch.tensor([1.0, 1.0]), tolerance=1e-6, budget=5)
+    >>> [round(v, 4) for v in solution.x.tolist()]
+    [0.5, 0.25]
+    """
+    start = _Start(product, b, None, 0.0, tolerance, budget)
+    status, x, image, curvature = start.status, start.x, torch.zeros_like(b), None
+    if status is not None:  # zero or non-finite b, or no budget
+        return Solution(x, image, Solve(status, 0, 0, float(start.residual > 0)))
+    krylov, residual = _Krylov(start.shifted, b, budget), 1.0
+    while status is None:
+        status = krylov.extend()
+        if status is not None:
+            break
+        values, vectors = np.linalg.eigh(krylov.symmetric())
+        inverse = np.abs(values) + shift
+        if not inverse.min() > 0:
+            status = "breakdown"
+            break
+        y = vectors @ (vectors[0] / inverse)
+        residual, curvature = krylov.beta * abs(float(y[-1])), float(values.min()) + shift
+        x, image = krylov.combine(y), krylov.image(y)
+        status = "converged" if krylov.closed else start.ended(residual * krylov.norm)
+    return Solution(x, image, Solve(status, krylov.size, start.products, residual, curvature))
+
+
+SOLVERS: dict[str, Solver] = {"cg": cg, "minres": minres, "gmres": gmres, "saddle-free": saddle_free}
+
+_RESTART = 50
+
+
+class _Start:
+    """The start of a solve, and what the methods share: counting, the target, the report."""
+
+    def __init__(self, product: Product, b: Tensor, x0: Tensor | None, shift: float, tolerance: float, budget: int) -> None:
+        self._product, self._shift, self._budget = product, shift, budget
+        self.b, self.products = b, 0
+        self._norm = float(torch.linalg.vector_norm(b))
+        self.target = tolerance * self._norm
+        self.x, self.r = torch.zeros_like(b), b
+        if x0 is not None and budget > 0 and self._norm > 0:
+            warm = b - self.shifted(x0)
+            if float(torch.linalg.vector_norm(warm)) < self._norm:  # a start worse than zero is not used
+                self.x, self.r = x0.clone(), warm
+        self.residual = float(torch.linalg.vector_norm(self.r))
+        self.status: Status | None = "non-finite" if not math.isfinite(self._norm) else self.ended(self.residual)
+
+    def shifted(self, v: Tensor) -> Tensor:
+        self.products += 1
+        return self._product(v) + self._shift * v if self._shift else self._product(v)
+
+    def ended(self, residual: float) -> Status | None:
+        if residual <= self.target:
+            return "converged"
+        return "budget" if self.products >= self._budget else None
+
+    def best(self) -> _Best:
+        return _Best(self.x, self.r, self.residual)
+
+    def solution(self, best: _Best, status: Status | None, iterations: int, curvature: float | None) -> Solution:
+        relative = best.norm / self._norm if self._norm else 0.0
+        image = self.b - best.r - self._shift * best.x
+        return Solution(best.x, image, Solve(status or "converged", iterations, self.products, relative, curvature))
+
+
+@dataclass
+class _Best:
+    """The iterate with the smallest residual so far."""
+
+    x: Tensor
+    r: Tensor
+    norm: float
+
+    def consider(self, x: Tensor, r: Tensor, norm: float) -> None:
+        if norm < self.norm:
+            self.x, self.r, self.norm = x, r, norm
+
+
+class _Krylov:
+    """An orthonormal basis Q of span{b, Ab, A²b, …} with A Q_k = Q_{k+1} H, built by Arnoldi with reorthogonalisation.
+
+    Coefficients are relative to b itself, not to b/‖b‖: a system that one product solves is then solved without rounding.
+    """
+
+    def __init__(self, product: Product, b: Tensor, capacity: int) -> None:
+        self._product, self._b = product, b
+        self.norm = float(torch.linalg.vector_norm(b))
+        self.size, self.capacity, self.closed, self.beta = 0, min(capacity, b.numel()), False, 0.0
+        self._Q = b.new_empty(self.capacity + 1, b.numel())
+        self._Q[0] = b / self.norm
+        self._H = np.zeros((self.capacity + 1, self.capacity))
+
+    def extend(self) -> Status | None:
+        """Add one vector; return "non-finite" when the product is not finite. ``closed`` says that the space is invariant."""
+        k, Q = self.size, self._Q[: self.size + 1]
+        if k == 0:  # the Rayleigh quotient of b itself is exact where that of b/‖b‖ would round
+            w = self._product(self._b)
+            h = (w.dot(self._b) / self._b.dot(self._b)).reshape(1)
+            w = (w - h * self._b) / self.norm
+        else:
+            w = self._product(Q[k])
+            h = Q @ w
+            w = w - h @ Q
+        again = Q @ w
+        w = w - again @ Q
+        h = h if k == 0 else h + again
+        beta = float(torch.linalg.vector_norm(w))
+        column = h.double().cpu().numpy()
+        if not math.isfinite(beta) or not np.isfinite(column).all():
+            return "non-finite"
+        scale = math.hypot(beta, float(np.linalg.norm(column)))
+        self.closed = beta <= 10 * torch.finfo(w.dtype).eps * scale or k + 1 == w.numel()
+        self._H[: k + 1, k] = column
+        self.beta = self._H[k + 1, k] = 0.0 if self.closed else beta
+        self._Q[k + 1] = 0.0 if self.closed else w / beta
+        self.size = k + 1
+        return None
+
+    def least_squares(self) -> tuple[np.ndarray, float]:
+        """Return y with the smallest ‖e₁ − H y‖, and that norm."""
+        H = self._H[: self.size + 1, : self.size]
+        if self.size == 1 and self.closed and H[0, 0] != 0:
+            return np.array([1 / H[0, 0]]), 0.0  # exact, where the general way rounds
+        target = np.eye(1, self.size + 1)[0]
+        y = np.linalg.lstsq(H, target, rcond=None)[0]
+        return y, float(np.linalg.norm(target - H @ y))
+
+    def symmetric(self) -> np.ndarray:
+        """Return the symmetric part of the square H (tridiagonal up to rounding when A is symmetric)."""
+        H = self._H[: self.size, : self.size]
+        return np.asarray((H + H.T) / 2)
+
+    def combine(self, y: np.ndarray) -> Tensor:
+        """Return y₁ b + ‖b‖ Σ_{j>1} y_j q_j."""
+        rest = torch.as_tensor(y[1:] * self.norm, dtype=self._b.dtype, device=self._b.device)
+        return self._b * float(y[0]) + rest @ self._Q[1 : len(y)]
+
+    def image(self, y: np.ndarray) -> Tensor:
+        """Return A applied to ``combine(y)``, from the products already made."""
+        return self.combine(self._H[: self.size + 1, : self.size] @ y)

@@ -1,0 +1,69 @@
+"""Handwritten digits: the embedded part of MNIST and the full set from a directory of the user's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saddlepoint.data.idx import read_idx
+from saddlepoint.errors import UsageError
+
+EMBEDDED = Path(__file__).parent / "digits"
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images in [-1, 1], shape (N, C, H, W), float32, with integer labels of shape (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.labels):
+            raise UsageError(f"{len(self.images)} images come with {len(self.labels)} labels; the files do not belong together.")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def load_digits() -> tuple[LabelledImages, LabelledImages]:
+    """Return the embedded digits: 10,000 training and 2,000 test images of MNIST, balanced over the ten classes.
+
+    Source: Y. LeCun, C. Cortes and C. Burges, the MNIST database, CC BY-SA 3.0.
+
+    >>> train, test = load_digits()
+    >>> train.images.shape, len(test)
+    (torch.Size([10000, 1, 28, 28]), 2000)
+    """
+    return load_mnist(EMBEDDED)
+
+
+def load_mnist(directory: Path) -> tuple[LabelledImages, LabelledImages]:
+    """Return the training and the test images of the four IDX files in ``directory`` (each plain or ``.gz``).
+
+    Raises:
+        UsageError: a file is missing, corrupt, or images and labels differ in number.
+    """
+    return _load_split(directory, "train"), _load_split(directory, "t10k")
+
+
+def _load_split(directory: Path, prefix: str) -> LabelledImages:
+    pixels = read_idx(_find(directory, f"{prefix}-images-idx3-ubyte"))
+    labels = read_idx(_find(directory, f"{prefix}-labels-idx1-ubyte"))
+    if pixels.ndim != 3 or pixels.shape[1:] != (28, 28) or labels.ndim != 1:
+        raise UsageError(f"{directory}: expected images of 28 x 28 and one label each, found shapes {pixels.shape} and {labels.shape}.")
+    images = torch.from_numpy(pixels.astype(np.float32)).div_(127.5).sub_(1).unsqueeze_(1)
+    return LabelledImages(images, torch.from_numpy(labels.astype(np.int64)))
+
+
+def _find(directory: Path, name: str) -> Path:
+    for path in (directory / f"{name}.gz", directory / name):
+        if path.is_file():
+            return path
+    raise UsageError(
+        f"{directory} has neither {name}.gz nor {name}. Give the directory that holds MNIST's four IDX files with --data-dir."
+    )

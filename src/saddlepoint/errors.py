@@ -1,0 +1,51 @@
+"""The errors a user can meet. Each message says what, where, why and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SaddlepointError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class UsageError(SaddlepointError, ValueError):
+    """A mistake of the caller: a wrong name, value, file or combination."""
+
+
+class DivergenceError(SaddlepointError, ArithmeticError):
+    """A loss, gradient or direction became NaN or infinite; parameters were left as they were.
+
+    Attributes:
+        player: the player whose quantity is not finite.
+        term: the loss term that is not finite, or None where the loss has no named terms.
+    """
+
+    def __init__(self, message: str, *, player: str, term: str | None = None) -> None:
+        super().__init__(message)
+        self.player = player
+        self.term = term
+
+
+class DoubleBackwardError(SaddlepointError, RuntimeError):
+    """A network contains an operation that PyTorch cannot differentiate twice."""
+
+
+class SolverWarning(UserWarning):
+    """A linear solve stopped before it reached its tolerance (said once per optimizer)."""
+
+
+class CurvatureWarning(UserWarning):
+    """A combination that is allowed but changes what a curvature rule computes."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ' Did you mean "x"?' for the nearest known word, else the list of known words.
+
+    >>> did_you_mean("newtn", ["newton", "gradient"])
+    ' Did you mean "newton"?'
+    """
+    names = sorted(known)
+    near = get_close_matches(word, names, n=1, cutoff=0.6)
+    return f' Did you mean "{near[0]}"?' if near else f" Known: {', '.join(names)}."

@@ -1,0 +1,256 @@
+"""One rule and one ordinary torch optimizer per player: the rule's direction becomes ``.grad``, the inner optimizer applies it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import LBFGS, SGD, Optimizer
+
+from saddlepoint.curvature import Cost, Evaluation, Solve
+from saddlepoint.curvature.replay import Replay
+from saddlepoint.errors import CurvatureWarning, DivergenceError, SolverWarning, UsageError
+from saddlepoint.game import Closure, Players, check_players
+from saddlepoint.rules import Gradient, Rule, RuleState, Step
+from saddlepoint.vectors import Vector
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one step did.
+
+    Attributes:
+        losses: player → loss before the step.
+        gradient_norms: mover → ‖ξ_i‖.
+        direction_norms: mover → norm of the direction given to the inner optimizer.
+        solves: the reports of linear solves, by name.
+        cost: what this step cost.
+    """
+
+    losses: dict[str, float]
+    gradient_norms: dict[str, float]
+    direction_norms: dict[str, float]
+    solves: dict[str, Solve]
+    cost: Cost
+
+
+class GameOptimizer:
+    """Train the players of a game with one rule and one torch optimizer each.
+
+    ``step(closure)`` evaluates the closure, asks the rule for each mover's direction d_i, writes it into ``.grad`` and lets the
+    inner optimizers apply it, θ_i ← θ_i − lr · d_i for plain SGD. Schedulers, parameter groups and hooks attach to the inner
+    optimizers, as in any GAN script. The keys of the mapping that the closure returns say who moves: all players for
+    simultaneous training, one for its turn in alternating training.
+
+    Args:
+        optimizers: player → torch optimizer over that player's parameters.
+        rule: turns gradients and curvature into directions; ``Gradient()``, the plain training loop, when left out.
+        modules: networks whose buffers (BatchNorm statistics, spectral norm vectors) must move once per step also under rules
+            that evaluate the closure more than once.
+        generators: random generators that the closure draws from; such rules replay them, as they replay torch's global one.
+
+    Attributes:
+        last: the Record of the latest step, or None.
+        cost: the total Cost of all steps.
+        unconverged: how many linear solves stopped before their tolerance.
+
+    Raises:
+        UsageError: no players, a parameter with two owners, ``maximize=True``, LBFGS, or a rule in units of steps with
+            anything but plain SGD.
+
+    >>> x, y = (torch.ones(1, requires_grad=True) for _ in range(2))
+    >>> optimizer = GameOptimizer({"x": SGD([x], lr=0.1), "y": SGD([y], lr=0.1)})
+    >>> optimizer.step(lambda: {"x": (x * y).sum(), "y": -(x * y).sum()})
+    {'x': 1.0, 'y': -1.0}
+    >>> round(x.item(), 3), round(y.item(), 3)
+    (0.9, 1.1)
+    """
+
+    def __init__(
+        self,
+        optimizers: Mapping[str, Optimizer],
+        rule: Rule | None = None,
+        *,
+        modules: Iterable[nn.Module] = (),
+        generators: Iterable[torch.Generator] = (),
+    ) -> None:
+        self.optimizers = dict(optimizers)
+        self.rule = Gradient() if rule is None else rule
+        self.rule_state = RuleState()
+        self.cost = Cost()
+        self.unconverged = 0
+        self.last: Record | None = None
+        self._modules, self._generators = tuple(modules), tuple(generators)
+        for player, optimizer in self.optimizers.items():
+            _check_inner(player, optimizer, self.rule)
+        players = self._players()
+        check_players(players)
+        self._cuda = any(parameter.is_cuda for parameters in players.values() for parameter in parameters)
+
+    def step(self, closure: Closure) -> dict[str, float]:
+        """Take one step for the players in the mapping that ``closure`` returns; return their losses before it.
+
+        The closure computes losses only: no ``zero_grad``, no ``backward``, no ``detach`` between the players.
+
+        Raises:
+            UsageError: an unknown player, a missing one under a rule that needs all, or a loss that is not a scalar.
+            DivergenceError: a loss or a direction is not finite; no parameter was changed.
+        """
+        players = self._players()
+        before = self.cost.copy()
+        step = Step(
+            players,
+            closure,
+            order=self.rule.order,
+            learning_rates=self._learning_rates(),
+            state=self.rule_state,
+            replay=Replay(self._modules, self._generators, cuda=self._cuda),
+            cost=self.cost,
+        )
+        self._check_movers(step.point)
+        direction = self.rule.direction(step)
+        norms = self._finite_norms(direction)
+        gradient_norms = norms if step.point.gradient is direction else _norms(step.point.gradient)[0]
+        self._apply(direction, players, step.point)
+        self._report_solves(step.solves)
+        self.last = Record(step.point.losses, gradient_norms, norms, step.solves, self.cost - before)
+        return step.point.losses
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything a later step depends on: inner optimizers, the rule's memory, counters."""
+        return {
+            "rule": type(self.rule).__name__,
+            "rule_state": self.rule_state.state_dict(),
+            "optimizers": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
+            "cost": asdict(self.cost),
+            "unconverged": self.unconverged,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what ``state_dict`` returned.
+
+        Raises:
+            UsageError: the state belongs to another rule or to other players.
+        """
+        if state["rule"] != type(self.rule).__name__:
+            raise UsageError(f"The state belongs to the rule {state['rule']}, this optimizer has {type(self.rule).__name__}.")
+        if set(state["optimizers"]) != set(self.optimizers):
+            raise UsageError(f"The state has the players {sorted(state['optimizers'])}, this optimizer {sorted(self.optimizers)}.")
+        for player, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][player])
+        self.rule_state.load_state_dict(state["rule_state"])
+        self.cost = Cost(**state["cost"])
+        self.unconverged = state["unconverged"]
+
+    def _players(self) -> Players:
+        return {
+            player: tuple(p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
+            for player, optimizer in self.optimizers.items()
+        }
+
+    def _learning_rates(self) -> dict[str, list[float]]:
+        if self.rule.units == "gradient":
+            return {}
+        return {
+            player: [float(group["lr"]) for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+            for player, optimizer in self.optimizers.items()
+        }
+
+    def _check_movers(self, point: Evaluation) -> None:
+        missing = [player for player in self.optimizers if player not in point.movers]
+        if self.rule.joint and missing:
+            raise UsageError(
+                f'{type(self.rule).__name__} needs the losses of all players at once; the closure left out "{missing[0]}". '
+                "Return every player's loss from one closure."
+            )
+
+    def _finite_norms(self, direction: Vector) -> dict[str, float]:
+        norms, by_tensor = _norms(direction)
+        for player, norm in norms.items():
+            if not math.isfinite(norm):
+                index = next((i for i, value in enumerate(by_tensor[player]) if not math.isfinite(value)), 0)
+                raise DivergenceError(
+                    f'The update of player "{player}" is not finite: first in {self._name_of(player, index)}. No parameter was changed. '
+                    "Lower the learning rate, or look for a term of the loss whose gradient overflows.",
+                    player=player,
+                )
+        return norms
+
+    def _name_of(self, player: str, index: int) -> str:
+        named = [
+            (group["param_names"][position] if "param_names" in group else f"parameter {position}", parameter)
+            for group in self.optimizers[player].param_groups
+            for position, parameter in enumerate(group["params"])
+            if parameter.requires_grad
+        ]
+        name, parameter = named[index]
+        return f"{name}, shape {tuple(parameter.shape)}"
+
+    def _apply(self, direction: Vector, players: Players, point: Evaluation) -> None:
+        taken: set[int] = set()
+        for player, tensors in direction.items():
+            skipped = point.unused.get(player, frozenset()) if self.rule.order < 2 else frozenset()
+            for index, (parameter, tensor) in enumerate(zip(players[player], tensors, strict=True)):
+                parameter.grad = None if index in skipped else _owned(tensor, taken)
+        for player in direction:
+            self.optimizers[player].step()
+        for player in direction:
+            for parameter in players[player]:
+                parameter.grad = None
+
+    def _report_solves(self, solves: Mapping[str, Solve]) -> None:
+        for name, report in solves.items():
+            if report.status == "converged":
+                continue
+            if self.unconverged == 0:
+                warnings.warn(
+                    f'The solve "{name}" of {type(self.rule).__name__} ended as "{report.status}" after {report.products} products, '
+                    f"at a relative residual of {report.residual:.1e}; its best iterate was used. Such solves are counted in "
+                    "optimizer.unconverged; raise the rule's budget or tolerance to avoid them. This is said once.",
+                    SolverWarning,
+                    stacklevel=4,
+                )
+            self.unconverged += 1
+
+
+def _norms(vector: Vector) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Return each player's norm and the norms of its tensors, with one transfer from the device."""
+    values = iter(torch.stack([n.double() for n in torch._foreach_norm(vector.tensors)]).tolist())
+    by_tensor = {player: [next(values) for _ in tensors] for player, tensors in vector.items()}
+    return {player: math.hypot(*numbers) for player, numbers in by_tensor.items()}, by_tensor
+
+
+def _owned(tensor: Tensor, taken: set[int]) -> Tensor:
+    """Return the tensor, copied where autograd handed out memory that it shares or broadcasts, so that nothing writes through."""
+    memory = tensor.untyped_storage().data_ptr()
+    if memory in taken or not tensor.is_contiguous():
+        return tensor.clone(memory_format=torch.contiguous_format)
+    taken.add(memory)
+    return tensor
+
+
+def _check_inner(player: str, optimizer: Optimizer, rule: Rule) -> None:
+    name, kind = type(rule).__name__, type(optimizer).__name__
+    if isinstance(optimizer, LBFGS):
+        raise UsageError(f'Player "{player}": LBFGS evaluates its own closure, which a game step does not have. Use any other optimizer.')
+    for group in optimizer.param_groups:
+        if group.get("maximize"):
+            raise UsageError(f'Player "{player}": maximize=True. Every player minimises its own loss; negate the loss instead.')
+        plain = isinstance(optimizer, SGD) and not (group["momentum"] or group["weight_decay"])
+        if rule.units == "step" and not plain:
+            raise UsageError(
+                f'Player "{player}": {name} gives steps that contain the learning rate already, so its inner optimizer must be '
+                f"torch.optim.SGD without momentum and weight decay, not {kind}. Use SGD, or a rule in units of gradients."
+            )
+        if rule.order == 2 and group.get("weight_decay"):
+            warnings.warn(
+                f'Player "{player}": weight decay of {kind} acts outside the curvature of {name} and changes its step. '
+                "Add the decay to the loss instead to keep the rule exact.",
+                CurvatureWarning,
+                stacklevel=3,
+            )

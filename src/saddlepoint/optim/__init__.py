@@ -1,0 +1,5 @@
+"""Optimizers that torch does not have: ordinary ``torch.optim.Optimizer`` subclasses, usable with or without a game."""
+
+from saddlepoint.optim.sign import SignSubgradient
+
+__all__ = ["SignSubgradient"]

@@ -1,0 +1,7 @@
+"""Problems: data, networks, losses, metrics and pictures that belong together."""
+
+from saddlepoint.problems.base import Batch, GanProblem
+from saddlepoint.problems.digits import Digits, Mnist
+from saddlepoint.problems.mixtures import Mixture8, Mixture25
+
+__all__ = ["Batch", "Digits", "GanProblem", "Mixture8", "Mixture25", "Mnist"]

@@ -1,0 +1,119 @@
+"""What training needs to know about a problem."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from saddlepoint.data.stream import generator_for
+from saddlepoint.errors import UsageError, did_you_mean
+from saddlepoint.game import Losses
+from saddlepoint.games.gan_losses import GAN_LOSSES
+from saddlepoint.models import ACTIVATIONS
+
+DISCRIMINATOR, GENERATOR = "discriminator", "generator"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Everything random about one step: real samples and the generator's noise, drawn before any loss is computed."""
+
+    real: Tensor
+    noise: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on ``device``."""
+        return Batch(self.real.to(device), self.noise.to(device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GanProblem(ABC):
+    """A generative adversarial problem: a discriminator and a generator with the losses of ``GAN_LOSSES``.
+
+    Every random choice is a function of a seed and a step; a problem has no state.
+
+    Args:
+        loss: "minimax" or "non-saturating".
+        activation: the networks' activation, a key of ``ACTIVATIONS``.
+        latent: dimension of the generator's normal noise.
+        hidden: width of the two hidden layers of both networks.
+
+    Raises:
+        UsageError: an unknown loss or activation, or a size below 1.
+    """
+
+    loss: str = "non-saturating"
+    activation: str = "leaky-relu"
+    latent: int = 64
+    hidden: int = 128
+
+    name: ClassVar[str]
+    evaluation_samples: ClassVar[int]
+    metric_names: ClassVar[Mapping[str, str]]
+
+    def __post_init__(self) -> None:
+        for option, value, known in (("loss", self.loss, GAN_LOSSES), ("activation", self.activation, ACTIVATIONS)):
+            if value not in known:
+                raise UsageError(f'Problem {self.name}: {option} "{value}" is unknown.' + did_you_mean(value, known))
+        if min(self.latent, self.hidden) < 1:
+            raise UsageError(f"Problem {self.name}: latent and hidden must be at least 1, not {self.latent} and {self.hidden}.")
+
+    @abstractmethod
+    def networks(self, seed: int) -> dict[str, nn.Module]:
+        """Return freshly initialised networks, player → module."""
+
+    @abstractmethod
+    def real(self, step: int, size: int, seed: int) -> Tensor:
+        """Return the real samples of the batch of ``step``."""
+
+    @abstractmethod
+    def metrics(self, samples: Tensor) -> dict[str, float]:
+        """Return the metrics of generated samples against held-out data."""
+
+    @abstractmethod
+    def score(self, metrics: Mapping[str, float]) -> float:
+        """Return one number to choose the best checkpoint by; smaller is better."""
+
+    @abstractmethod
+    def picture(self, samples: Tensor) -> Image.Image:
+        """Return a picture of generated samples."""
+
+    def extractors(self) -> dict[str, str]:
+        """Return feature extractor → SHA-256 of its weights, for the metrics that use one."""
+        return {}
+
+    def batch(self, step: int, size: int, seed: int) -> Batch:
+        """Return the batch of ``step``: a function of its arguments alone."""
+        return Batch(self.real(step, size, seed), self.noise(size, generator_for(seed, "noise", step)))
+
+    def noise(self, n: int, generator: torch.Generator) -> Tensor:
+        """Return n inputs of the generator, shape (n, latent)."""
+        return torch.randn(n, self.latent, generator=generator)
+
+    def losses(self, networks: Mapping[str, nn.Module], batch: Batch, movers: Collection[str]) -> Losses:
+        """Return the losses of the players in ``movers``, from one pass of the generator that they share."""
+        discriminator_loss, generator_loss = GAN_LOSSES[self.loss]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and GENERATOR in movers):
+            fake = networks[GENERATOR](batch.noise)
+        judged = networks[DISCRIMINATOR](fake)
+        losses = {}
+        if DISCRIMINATOR in movers:
+            losses[DISCRIMINATOR] = discriminator_loss(networks[DISCRIMINATOR](batch.real), judged)
+        if GENERATOR in movers:
+            losses[GENERATOR] = generator_loss(judged)
+        return losses
+
+    @torch.no_grad()
+    def generate(self, generator: nn.Module, n: int, seed: int, stream: str) -> Tensor:
+        """Return n samples on the CPU from noise that depends on (seed, stream) alone; the network's mode is restored."""
+        device, training = next(generator.parameters()).device, generator.training
+        noise = self.noise(n, generator_for(seed, stream))
+        samples = torch.cat([generator.eval()(z.to(device)).cpu() for z in torch.split(noise, 1000)])
+        generator.train(training)
+        return samples

@@ -1,0 +1,96 @@
+"""Mixtures of Gaussians in the plane: eight modes on a ring, twenty-five on a grid."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+from PIL import Image
+from torch import Tensor, nn
+
+from saddlepoint.data import Mixture, generator_for, grid, ring
+from saddlepoint.metrics import mode_coverage
+from saddlepoint.models import MLP
+from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR, GanProblem
+from saddlepoint.problems.pictures import scatter
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureProblem(GanProblem):
+    """Generate points of a mixture with multilayer perceptrons, z → 128 → 128 → 2 and 2 → 128 → 128 → 1."""
+
+    latent: int = 16
+    evaluation_samples: ClassVar[int] = 2500
+    metric_names: ClassVar[Mapping[str, str]] = {
+        "modes": "modes with at least one sample within 3σ; the number of modes is best",
+        "quality": "share of samples within 3σ of a mode; the data itself has 0.989",
+    }
+
+    @abstractmethod
+    def mixture(self) -> Mixture:
+        """Return the mixture to learn."""
+
+    def networks(self, seed: int) -> dict[str, nn.Module]:
+        generator = generator_for(seed, "networks")
+        hidden = (self.hidden, self.hidden)
+        return {
+            DISCRIMINATOR: MLP((2, *hidden, 1), activation=self.activation, generator=generator),
+            GENERATOR: MLP((self.latent, *hidden, 2), activation=self.activation, generator=generator),
+        }
+
+    def real(self, step: int, size: int, seed: int) -> Tensor:
+        return self._mixture.sample(size, generator_for(seed, "data", step))
+
+    def metrics(self, samples: Tensor) -> dict[str, float]:
+        modes, quality = mode_coverage(samples, self._mixture.centres, self._mixture.sigma)
+        return {"modes": modes, "quality": quality}
+
+    def score(self, metrics: Mapping[str, float]) -> float:
+        return -(metrics["modes"] + metrics["quality"])
+
+    def picture(self, samples: Tensor) -> Image.Image:
+        return scatter(samples, self._mixture.centres, 3 * self._mixture.sigma)
+
+    @cached_property
+    def _mixture(self) -> Mixture:
+        return self.mixture()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture8(MixtureProblem):
+    """Eight modes at the angles 2πk/8 on a ring.
+
+    Args:
+        radius: the ring's radius.
+        sigma: standard deviation of a mode.
+
+    >>> Mixture8().real(step=0, size=4, seed=0).shape
+    torch.Size([4, 2])
+    """
+
+    name: ClassVar[str] = "mixture8"
+    radius: float = 2.0
+    sigma: float = 0.02
+
+    def mixture(self) -> Mixture:
+        return ring(8, self.radius, self.sigma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture25(MixtureProblem):
+    """Twenty-five modes on a 5 × 5 grid.
+
+    Args:
+        spacing: distance of neighbouring modes.
+        sigma: standard deviation of a mode.
+    """
+
+    name: ClassVar[str] = "mixture25"
+    spacing: float = 2.0
+    sigma: float = 0.05
+
+    def mixture(self) -> Mixture:
+        return grid(5, self.spacing, self.sigma)

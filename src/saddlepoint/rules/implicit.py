@@ -1,0 +1,270 @@
+"""Rules that solve one linear system with the game's curvature in it: (P + J_part L) d = ξ.
+
+P is a metric, L the learning rates, and J_part the own blocks, the interaction blocks or the whole Jacobian.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from saddlepoint.errors import UsageError, did_you_mean
+from saddlepoint.rules.base import Rule, Step
+from saddlepoint.vectors import Vector
+
+_RAISE, _LOWER = 3 / 2, 2 / 3  # Levenberg–Marquardt factors of Martens (2010), Deep learning via Hessian-free optimization
+_LEAST, _MOST = 1e-8, 1e8
+
+
+@dataclass(frozen=True)
+class Newton(Rule):
+    """Damped Newton, matrix-free: (J_part + λI) d = ξ, each player on its own Hessian or all on the game's Jacobian.
+
+    ``part="own"``: every mover solves (|H_i| + λ_i I) d_i = ξ_i with its own Hessian H_i = ∂_i∂_i f_i. The default solver
+    "saddle-free" takes absolute eigenvalues on the Krylov space of ξ_i, so that d_i is a descent direction even where H_i is
+    indefinite. "cg" stops before the first direction of negative curvature and "minres" solves with H_i as it is; where
+    their d_i is no descent direction, ξ_i / (|c| + λ_i) is taken, c the smallest curvature met. A player's own curvature
+    re-scales time but does not cure rotation.
+
+    ``part="full"``: (J + λI) d = ξ with GMRES, all players at once. Converges fast near any nondegenerate critical point,
+    also to one that is no equilibrium, which no safeguard can tell apart; use it near a solution.
+
+    Levenberg–Marquardt damping (``adapt``): on the same batch, the model's gain is compared with the true one at θ − d — for
+    own parts the player's loss with the others held, for the full Jacobian ‖ξ‖². A ratio above 3/4 multiplies λ by 2/3, one below
+    1/4 by 3/2, and a step that gains nothing is not taken. λ = 0 stays 0: undamped.
+
+    The inner optimizer must be plain SGD; its learning rate is the fraction of the step that is taken.
+
+    Args:
+        part: "own" or "full".
+        solver: "saddle-free", "cg" or "minres" for own parts, "gmres" for the full Jacobian; None picks the first of them.
+        damping: the initial λ; 1.0 follows Martens and Sutskever (2012).
+        adapt: whether λ follows the Levenberg–Marquardt rule.
+        tolerance: relative residual at which a solve ends.
+        budget: the most Jacobian products of a solve.
+
+    Cost for n movers, k products a solve: own n gradients and Σk products, and n loss evaluations with ``adapt``; full n gradients
+    and nk products, and n gradients with ``adapt``.
+
+    Guarantee: one undamped step lands on the minimum of a quadratic loss. On a bilinear game the own blocks are zero, so
+    ``part="own"`` is damped gradient descent and diverges when simultaneous; ``part="full"`` contracts it for any λ > 0.
+
+    References: Martens (2010); Dauphin et al. (2014), arXiv:1406.2572, for |H|.
+
+    >>> x = torch.ones(3, requires_grad=True)
+    >>> from saddlepoint import GameOptimizer
+    >>> optimizer = GameOptimizer({"x": torch.optim.SGD([x], lr=1.0)}, Newton(damping=0.0))
+    >>> _ = optimizer.step(lambda: {"x": (x**2).sum()})
+    >>> x.tolist()
+    [0.0, 0.0, 0.0]
+    """
+
+    part: Literal["own", "full"] = "own"
+    solver: str | None = None
+    damping: float = 1.0
+    adapt: bool = True
+    tolerance: float = 1e-3
+    budget: int = 10
+
+    order = 2
+    units = "step"
+
+    def __post_init__(self) -> None:
+        fitting = {"own": ("saddle-free", "cg", "minres"), "full": ("gmres",)}
+        if self.part not in fitting:
+            raise UsageError(f'Newton: part="{self.part}" is unknown.' + did_you_mean(self.part, fitting))
+        object.__setattr__(self, "solver", self.solver or fitting[self.part][0])
+        if self.solver not in fitting[self.part]:
+            raise UsageError(f'Newton: solver="{self.solver}" does not fit part="{self.part}"; use {" or ".join(fitting[self.part])}.')
+        _check_limits("Newton", self.tolerance, self.budget)
+        if not self.damping >= 0:
+            raise UsageError(f"Newton: damping={self.damping} must be at least 0.")
+
+    @property
+    def joint(self) -> bool:
+        return self.part == "full"
+
+    def direction(self, step: Step) -> Vector:
+        if self.part == "full":
+            return self._full(step)
+        parts = [self._own(step, player) for player in step.point.movers]
+        if self.adapt and self.damping > 0:
+            parts = [self._tested(step, d, gain) for d, gain in parts]
+        return Vector({player: tensors for d, *_ in parts for player, tensors in d.items()})
+
+    def _own(self, step: Step, player: str) -> tuple[Vector, float]:
+        """Return one player's step and the decrease of its loss that the quadratic model promises."""
+        g, damping = step.point.gradient.only([player]), self._damping(step, player)
+        H = step.point.jacobian[player, player]
+        d, Hd = step.solve(
+            player, str(self.solver), lambda v: H @ v, g, shift=damping, tolerance=self.tolerance, budget=self.budget
+        )
+        if not float(g.dot(d)) > 0:
+            d = g / (abs(step.solves[player].curvature or 0.0) + damping or 1.0)
+            Hd = H @ d
+        return d, float(g.dot(d) - 0.5 * d.dot(Hd))
+
+    def _tested(self, step: Step, d: Vector, predicted: float) -> tuple[Vector, float]:
+        (player,) = d
+        with step.displaced(d):
+            gain = step.point.losses[player] - step.evaluate(0, finite=False).losses[player]
+        return (d if self._trusts(step, player, gain, predicted) else d.zeros()), gain
+
+    def _full(self, step: Step) -> Vector:
+        step.point.rows()
+        xi, J = step.point.gradient, step.point.jacobian
+        d, Jd = step.solve(
+            "joint", str(self.solver), lambda v: J @ v, xi, shift=self._damping(step, "joint"), tolerance=self.tolerance, budget=self.budget
+        )
+        if not (self.adapt and self.damping > 0):
+            return d
+        before = float(xi.dot(xi))
+        with step.displaced(d):
+            after = step.evaluate(1, finite=False).gradient
+        gain, predicted = before - float(after.dot(after)), before - float((xi - Jd).norm()) ** 2
+        return d if self._trusts(step, "joint", gain, predicted) else d.zeros()
+
+    def _damping(self, step: Step, name: str) -> float:
+        return step.state.numbers.setdefault(f"damping.{name}", self.damping)
+
+    def _trusts(self, step: Step, name: str, gain: float, predicted: float) -> bool:
+        """Adapt λ to the ratio of true and promised gain; say whether the step gains anything."""
+        ratio = gain / predicted if predicted > 0 else float("-inf")
+        factor = _LOWER if ratio > 0.75 else 1.0 if ratio >= 0.25 else _RAISE  # a ratio that is NaN raises λ
+        key = f"damping.{name}"
+        step.state.numbers[key] = min(max(step.state.numbers[key] * factor, _LEAST), _MOST)
+        return ratio > 0
+
+
+@dataclass(frozen=True)
+class CompetitiveGradient(Rule):
+    """Competitive gradient descent: the Nash equilibrium of the local bilinear game, (I + J_o L) d = ξ.
+
+    J_o is the interaction, the blocks J_ij with i ≠ j, and L the inner learning rates, so that θ moves by L d. For two players
+    with losses f and −f and one learning rate h this is
+    Δx = −h (I + h² D_xy D_yx)⁻¹ (∂_x f + h D_xy ∂_y f), and its mirror image for y. Any number of players, zero-sum or not: the
+    system is solved with GMRES in its non-symmetric form (the polymatrix form for more than two players).
+
+    The inner optimizer must be plain SGD: the learning rate is part of the solve.
+
+    Args:
+        tolerance: relative residual at which the solve ends; 1e-6 in the paper's experiments.
+        budget: the most products of the solve.
+        warm_start: start from the last step's solution, at the price of one product.
+
+    Cost for n players, k iterations: n gradients (with respect to all players), n·k products.
+    Guarantee: on the bilinear game x·s·y it contracts for every step size, |λ|² = 1 / (1 + h²s²).
+
+    Reference: Schäfer and Anandkumar (2019), Competitive gradient descent, arXiv:1905.12103; for n players Ma et al. (2021),
+    Polymatrix competitive gradient descent, arXiv:2111.08565.
+
+    >>> x, y = (torch.ones(1, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    >>> from saddlepoint import GameOptimizer
+    >>> optimizer = GameOptimizer({n: torch.optim.SGD([p], lr=1.0) for n, p in (("x", x), ("y", y))}, CompetitiveGradient())
+    >>> _ = optimizer.step(lambda: {"x": (x * y).sum(), "y": -(x * y).sum()})
+    >>> abs(round(x.item(), 6)), round(y.item(), 6)
+    (0.0, 1.0)
+    """
+
+    tolerance: float = 1e-6
+    budget: int = 50
+    warm_start: bool = False
+
+    order = 2
+    units = "step"
+
+    def __post_init__(self) -> None:
+        _check_limits("CompetitiveGradient", self.tolerance, self.budget)
+
+    @property
+    def joint(self) -> bool:
+        return True
+
+    def direction(self, step: Step) -> Vector:
+        step.point.rows()
+        xi = step.point.gradient
+        return _competitive(step, xi, None, self.tolerance, self.budget, self.warm_start)
+
+
+@dataclass(frozen=True)
+class AdaptiveCompetitiveGradient(Rule):
+    """Competitive gradient descent in the metric of RMSProp: (P + J_o L) d = ξ with P = diag((√v + ε) / √(1 − βᵗ)).
+
+    v ← βv + (1 − β)ξ², the running mean of squares after t steps. The symmetrically scaled system
+    (I + P^(−1/2) J_o L P^(−1/2)) e = P^(−1/2) ξ, d = P^(−1/2) e is solved with GMRES.
+
+    The inner optimizer must be plain SGD: the learning rate is part of the solve.
+
+    Args:
+        beta: decay of the running mean; 0.99 as published.
+        epsilon: added to √v; 1e-5 as published.
+        tolerance: relative residual at which the solve ends; the published code offers 1e-10 and its StyleGAN script 1e-4.
+        budget: the most products of the solve.
+        warm_start: start from the last step's solution, at the price of one product.
+
+    Cost for n players, k iterations: n gradients (with respect to all players), n·k products.
+    Guarantee: none proved; without the metric it is CompetitiveGradient.
+
+    Reference: Schäfer, Zheng and Anandkumar (2020), Implicit competitive regularization in GANs, arXiv:1910.05852.
+
+    >>> AdaptiveCompetitiveGradient(beta=0.9).epsilon
+    1e-05
+    """
+
+    beta: float = 0.99
+    epsilon: float = 1e-5
+    tolerance: float = 1e-4
+    budget: int = 20
+    warm_start: bool = False
+
+    order = 2
+    units = "step"
+
+    def __post_init__(self) -> None:
+        _check_limits("AdaptiveCompetitiveGradient", self.tolerance, self.budget)
+        if not (0 <= self.beta < 1 and self.epsilon > 0):
+            raise UsageError(f"AdaptiveCompetitiveGradient: needs 0 ≤ beta < 1 and epsilon > 0, not {self.beta} and {self.epsilon}.")
+
+    @property
+    def joint(self) -> bool:
+        return True
+
+    def direction(self, step: Step) -> Vector:
+        step.point.rows()
+        xi = step.point.gradient
+        return _competitive(step, xi, self._metric(step, xi), self.tolerance, self.budget, self.warm_start)
+
+    def _metric(self, step: Step, xi: Vector) -> Vector:
+        """Update v once a step and return P."""
+        vectors, numbers = step.state.vectors, step.state.numbers
+        t = numbers["time"] = numbers.get("time", 0) + 1
+        v = vectors["square"] = self.beta * vectors.get("square", xi.zeros()) + (1 - self.beta) * (xi * xi)
+        root = v.sqrt()
+        torch._foreach_add_(root.tensors, self.epsilon)
+        return root / float((1 - self.beta**t) ** 0.5)
+
+
+def _competitive(step: Step, xi: Vector, metric: Vector | None, tolerance: float, budget: int, warm_start: bool) -> Vector:
+    """Solve (P + J_o L) d = ξ, scaled on both sides by P^(−1/2) where there is a metric."""
+    interaction = step.point.jacobian.interaction
+    root = None if metric is None else metric.sqrt()
+
+    def unscaled(e: Vector) -> Vector:
+        return e if root is None else e / root
+
+    def product(e: Vector) -> Vector:
+        return unscaled(interaction @ unscaled(e).scale(step.learning_rates))
+
+    e, _ = step.solve(
+        "joint", "gmres", product, unscaled(xi), x0=step.state.vectors.get("solution"), shift=1.0, tolerance=tolerance, budget=budget
+    )
+    if warm_start:
+        step.state.vectors["solution"] = e
+    return unscaled(e)
+
+
+def _check_limits(rule: str, tolerance: float, budget: int) -> None:
+    if not tolerance >= 0 or budget < 1:
+        raise UsageError(f"{rule}: needs tolerance ≥ 0 and budget ≥ 1, not {tolerance} and {budget}.")

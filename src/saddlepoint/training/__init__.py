@@ -1,0 +1,8 @@
+"""Training runs: configuration, loop, run directory, resuming."""
+
+from saddlepoint.training.config import RunConfig, resolve
+from saddlepoint.training.loop import summary, train
+from saddlepoint.training.run_directory import RunDirectory
+from saddlepoint.training.training import Training
+
+__all__ = ["RunConfig", "RunDirectory", "Training", "resolve", "summary", "train"]

@@ -1,0 +1,250 @@
+"""The configuration of a run: its schema, how it is read, and how what the user left out is filled in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from saddlepoint import registry
+from saddlepoint.errors import UsageError, did_you_mean
+
+Tree = dict[str, Any]
+
+
+class Component(BaseModel):
+    """A registered name and the options of its constructor, side by side."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> Tree:
+        """Everything but the declared fields."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class OptimizerConfig(Component):
+    """An inner optimizer for all players, with its learning rate and, where players differ, their own options."""
+
+    lr: float | None = Field(default=None, gt=0)
+    players: dict[str, Tree] = {}
+
+    def options_for(self, player: str) -> Tree:
+        """Return the constructor's options for one player."""
+        shared = self.options if self.lr is None else {"lr": self.lr, **self.options}
+        return {**shared, **self.players.get(player, {})}
+
+
+class RunConfig(BaseModel):
+    """Everything that decides a run.
+
+    ``steps`` or ``seconds`` bounds it (training time, evaluation excluded); a run bounded by seconds reproduces only on a machine of
+    the same speed. ``schedule="linear"`` takes the learning rates to zero over the budget.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    problem: Component
+    rule: Component
+    optimizer: OptimizerConfig
+    scheme: Literal["alternating", "simultaneous"]
+    discriminator_steps: int = Field(default=1, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    seconds: float | None = Field(default=None, gt=0)
+    batch_size: int = Field(default=64, ge=1)
+    schedule: Literal["constant", "linear"] = "constant"
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+    device: Literal["cpu", "cuda"] = "cpu"
+    evaluation_samples: int = Field(ge=1)
+    evaluation_seed: int = Field(default=0, ge=0)
+    evaluate_every: int = Field(ge=1)
+    sample_every: int = Field(ge=1)
+    checkpoint_every: int = Field(ge=1)
+    log_every: int = Field(default=50, ge=1)
+    keep_checkpoints: int = Field(default=3, ge=1)
+
+    def to_yaml(self) -> str:
+        """Return the configuration as YAML that ``read_yaml`` reads back to the same."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def digest(self) -> str:
+        """Return a hash of everything that decides the trajectory: all but the budget, the device and what is merely recorded."""
+        recorded = {"steps", "seconds", "device", "log_every", "keep_checkpoints"}
+        text = json.dumps(self.model_dump(mode="json", exclude=recorded), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def resolve(tree: Tree) -> RunConfig:
+    """Fill in what the user left out, build every part once to check its options, and return the complete configuration.
+
+    The rule brings its optimizer, learning rate, loss, scheme and length; every option of problem and rule is written out.
+
+    Raises:
+        UsageError: an unknown key, name or option (with a suggestion), or a value out of range.
+    """
+    _check_keys(tree)
+    tree = {key: value for key, value in tree.items() if value is not None}
+    problem_name, problem_options = _component(tree.get("problem", "digits"))
+    rule_name, rule_options = _component(tree.get("rule", "gradient"))
+    entry: registry.RuleEntry = registry.find("rule", registry.RULES, rule_name)
+    registry.find("problem", registry.PROBLEMS, problem_name)
+    if "data_dir" in tree:
+        if problem_name != "mnist":
+            raise UsageError(f'Problem {problem_name} has its data with it and takes no --data-dir. Did you mean "mnist"?')
+        problem_options["data_dir"] = str(tree.pop("data_dir"))
+    problem = registry.build_problem(problem_name, {"loss": entry.loss, **problem_options})
+    rule = registry.build_rule(rule_name, rule_options)
+    if "steps" not in tree and "seconds" not in tree:
+        tree["steps"] = entry.steps
+    every = max(1, tree["steps"] // 6) if isinstance(tree.get("steps"), int) else 1000
+    complete = {
+        "scheme": "simultaneous" if rule.joint else entry.scheme,
+        "evaluation_samples": problem.evaluation_samples,
+        "evaluate_every": every,
+        "sample_every": every,
+        "checkpoint_every": every,
+        **tree,
+        "problem": {"name": problem_name, **_options(problem)},
+        "rule": {"name": rule_name, **_options(rule)},
+        "optimizer": _optimizer(tree.get("optimizer", {}), entry),
+        "device": _device(str(tree.get("device", "auto"))),
+    }
+    config = validate(complete)
+    if rule.joint and config.scheme == "alternating":
+        raise UsageError(f"Rule {rule_name} needs all players at once, so the scheme cannot be alternating. Use scheme=simultaneous.")
+    for player in config.optimizer.players:
+        if player not in ("discriminator", "generator"):
+            raise UsageError(f'optimizer.players: unknown player "{player}".' + did_you_mean(player, ("discriminator", "generator")))
+    return config
+
+
+def validate(tree: Tree) -> RunConfig:
+    """Return a complete configuration as a RunConfig; a UsageError names the first field that is wrong."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"Configuration: {where}={first['input']!r} is not valid: {first['msg']}.") from error
+
+
+def read_yaml(path: Path) -> Tree:
+    """Read a configuration file; numbers such as 1e-3 are numbers.
+
+    Raises:
+        UsageError: the file is missing, not YAML, or not a mapping.
+    """
+    try:
+        tree = _parse(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"Cannot read the configuration {path}: {error}.") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"The configuration {path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(tree, dict):
+        raise UsageError(f"The configuration {path} must be a mapping of keys to values.")
+    return tree
+
+
+def with_settings(tree: Tree, settings: Iterable[str]) -> Tree:
+    """Return the tree with ``key.path=value`` settings applied, values read as YAML.
+
+    >>> with_settings({"rule": "acgd"}, ["rule.beta=0.9", "batch_size=32"])
+    {'rule': {'name': 'acgd', 'beta': 0.9}, 'batch_size': 32}
+    """
+    tree = json.loads(json.dumps(tree, default=str))
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            raise UsageError(f'--set "{setting}" is not of the form key.path=value, for example --set rule.damping=0.1.')
+        try:
+            value = _parse(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f'--set "{setting}": the value is not YAML.') from error
+        place = tree
+        for key in keys[:-1]:
+            inner = place.get(key)
+            place[key] = dict(inner) if isinstance(inner, Mapping) else {"name": inner} if isinstance(inner, str) else {}
+            place = place[key]
+        place[keys[-1]] = value
+    return tree
+
+
+def renamed(component: Any, name: str) -> Any:
+    """Return the component with this name; its options stay only if it had the name already."""
+    return component if isinstance(component, Mapping) and component.get("name", name) == name else name
+
+
+def _component(value: Any) -> tuple[str, Tree]:
+    if isinstance(value, str):
+        return value, {}
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise UsageError(f"Configuration: expected a name, or a mapping with a name, not {value!r}.")
+    return value["name"], {key: inner for key, inner in value.items() if key != "name"}
+
+
+def _optimizer(value: Any, entry: registry.RuleEntry) -> Tree:
+    if not isinstance(value, str | Mapping):
+        raise UsageError(f"Configuration: optimizer must be a name or a mapping, not {value!r}.")
+    chosen = {"name": value} if isinstance(value, str) else dict(value)
+    natural = dict(entry.optimizer)
+    name = chosen.setdefault("name", natural["name"])
+    known = registry.OPTIMIZERS.get(name) if isinstance(name, str) else None
+    if known is None:
+        registry.optimizer_class(str(name))  # an import path, or an error with a suggestion
+    defaults = dict(known.options) if known else {}
+    if name == natural["name"]:
+        defaults |= natural
+    return {**defaults, **chosen}
+
+
+def _options(component: Any) -> Tree:
+    """Return every option of a problem or rule with its value."""
+    return {option.name: getattr(component, option.name) for option in fields(component)}
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f'Unknown device "{name}".' + did_you_mean(name, ("auto", "cpu", "cuda")))
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("Device cuda: PyTorch finds no CUDA device on this machine. Use --device cpu or auto.")
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def _check_keys(tree: Tree) -> None:
+    known = [*RunConfig.model_fields, "data_dir"]
+    for key in tree:
+        if key not in known:
+            raise UsageError(f'Configuration: unknown key "{key}".' + did_you_mean(str(key), known))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as text, for want of a point; this one reads it as the number it is."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader, which builds plain values only

@@ -1,0 +1,41 @@
+"""Ctrl-C and SIGTERM as a wish to stop after the current step."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupt:
+    """The signal that arrived, or None. Calling it returns that."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self) -> int | None:
+        return self.signal
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal, as shells report it: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + (self.signal or 0)
+
+
+@contextmanager
+def deferred_interrupts() -> Iterator[Interrupt]:
+    """Note SIGINT and SIGTERM instead of dying of them; a second Ctrl-C stops at once."""
+    interrupt = Interrupt()
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if interrupt.signal == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        interrupt.signal = number
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupt
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,146 @@
+"""One training: the live objects that a configuration describes, one step of them, and their complete state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from saddlepoint import registry
+from saddlepoint.game_optimizer import GameOptimizer, Record
+from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR
+from saddlepoint.training.config import RunConfig
+
+SAMPLES = 64
+
+
+class Training:
+    """Networks, their game optimizer and the generator's moving average, somewhere along the way.
+
+    The batch of a step is a function of (seed, step), so the position in the data is the step itself.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.device = torch.device(config.device)
+        self.problem = registry.build_problem(config.problem.name, config.problem.options)
+        self.networks = {player: network.to(self.device) for player, network in self.problem.networks(config.seed).items()}
+        self.optimizer = GameOptimizer(
+            {
+                player: registry.build_optimizer(
+                    config.optimizer.name, network.named_parameters(), config.optimizer.options_for(player)
+                )
+                for player, network in self.networks.items()
+            },
+            registry.build_rule(config.rule.name, config.rule.options),
+            modules=self.networks.values(),
+        )
+        # parameters are averaged, buffers copied: a running mean of running means would lag twice
+        self.ema = AveragedModel(self.networks[GENERATOR], multi_avg_fn=get_ema_multi_avg_fn(config.ema))  # type: ignore[no-untyped-call]
+        self.step = 0
+        self.seconds = 0.0
+        self.metrics: dict[str, float] = {}
+        self.best: dict[str, float] | None = None
+        self._turns = _turns(config)
+        self._rates = {player: [group["lr"] for group in inner.param_groups] for player, inner in self.optimizer.optimizers.items()}
+
+    def advance(self) -> list[Record]:
+        """Take one training step: every turn of the scheme once, then the moving average."""
+        started = perf_counter()
+        self._set_learning_rates()
+        records = []
+        for turn, movers in enumerate(self._turns):
+            self.optimizer.step(partial(self.problem.losses, self.networks, self._batch(turn), movers))
+            assert self.optimizer.last is not None
+            records.append(self.optimizer.last)
+        self.ema.update_parameters(self.networks[GENERATOR])
+        self.step += 1
+        self.seconds += perf_counter() - started
+        return records
+
+    @property
+    def progress(self) -> float:
+        """The share of the budget that is used, from 0 to 1; of steps and seconds the one further along."""
+        by_steps = self.step / self.config.steps if self.config.steps else 0.0
+        by_seconds = self.seconds / self.config.seconds if self.config.seconds else 0.0
+        return min(max(by_steps, by_seconds), 1.0)
+
+    def evaluate(self, samples: int | None = None, seed: int | None = None) -> dict[str, float]:
+        """Return the metrics of the generator, and under ``ema/…`` of its moving average, on the held-out data."""
+        n = self.config.evaluation_samples if samples is None else samples
+        seed = self.config.evaluation_seed if seed is None else seed
+        found: dict[str, float] = {}
+        for prefix, network in (("", self.networks[GENERATOR]), ("ema/", self.ema.module)):
+            metrics = self.problem.metrics(self.problem.generate(network, n, seed, "evaluation"))
+            found |= {prefix + name: value for name, value in metrics.items()}
+        return found
+
+    def score(self, metrics: Mapping[str, float]) -> float:
+        """Return what the best checkpoint has least of: the problem's score of the averaged generator."""
+        return self.problem.score({name.removeprefix("ema/"): value for name, value in metrics.items() if name.startswith("ema/")})
+
+    def picture(self, n: int = SAMPLES, seed: int | None = None, *, ema: bool = True) -> Image.Image:
+        """Return a picture of n samples from noise that is the same at every step."""
+        network = self.ema.module if ema else self.networks[GENERATOR]
+        return self.problem.picture(self.problem.generate(network, n, self.config.seed if seed is None else seed, "samples"))
+
+    def finite(self) -> bool:
+        """Say whether every parameter is finite."""
+        return all(bool(p.isfinite().all()) for network in self.networks.values() for p in network.parameters())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next step depends on, in plain containers that load with ``weights_only=True``."""
+        return {
+            "config": self.config.digest(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "networks": {player: network.state_dict() for player, network in self.networks.items()},
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None},
+            "metrics": dict(self.metrics),
+            "best": self.best,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what ``state_dict`` returned."""
+        self.step, self.seconds = state["step"], state["seconds"]
+        for player, network in self.networks.items():
+            network.load_state_dict(state["networks"][player])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda" and state["random"]["cuda"] is not None:
+            torch.cuda.set_rng_state(state["random"]["cuda"])
+        self.metrics, self.best = dict(state["metrics"]), state["best"]
+
+    def _batch(self, turn: int) -> Any:
+        """Return the batch of a turn; turns of one player after the other see the same one, further discriminator turns new ones."""
+        extra = min(turn, self.config.discriminator_steps - 1)
+        number = self.step * self.config.discriminator_steps + extra
+        return self.problem.batch(number, self.config.batch_size, self.config.seed).to(self.device)
+
+    def _set_learning_rates(self) -> None:
+        factor = 1 - self.progress if self.config.schedule == "linear" else 1.0
+        for player, inner in self.optimizer.optimizers.items():
+            for group, rate in zip(inner.param_groups, self._rates[player], strict=True):
+                group["lr"] = rate * factor
+
+
+def _turns(config: RunConfig) -> list[tuple[str, ...]]:
+    """Return who moves together, in order, in one training step."""
+    alone: list[tuple[str, ...]] = [(DISCRIMINATOR,)] * config.discriminator_steps
+    if config.scheme == "simultaneous":
+        return [*alone[1:], (DISCRIMINATOR, GENERATOR)]
+    return [*alone, (GENERATOR,)]
+
+
+def network_sizes(networks: Mapping[str, nn.Module]) -> dict[str, int]:
+    """Return player → number of parameters."""
+    return {player: sum(p.numel() for p in network.parameters()) for player, network in networks.items()}
