@@ -17,7 +17,7 @@ from saddlepoint.errors import DivergenceError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from saddlepoint.training import RunDirectory, Training
+    from saddlepoint.training import RunConfig, RunDirectory, Training
 
 USAGE, DIVERGED = 2, 3
 
@@ -75,7 +75,8 @@ def train(
     tree |= {key: value for key, value in simple.items() if value is not None}
     rate = [] if lr is None else [f"optimizer.lr={lr}"]
     resolved = resolve(with_settings(tree, [*rate, *(settings or [])]))
-    training = Training(resolved)  # before the directory is made: a mistake leaves nothing behind
+    training = Training(resolved)  # with its data before the directory is made: a mistake leaves nothing behind
+    training.problem.load()
     run = RunDirectory.create(resolved, out)
     _train(training, run)
 
@@ -106,6 +107,9 @@ def resume(
     if budget:
         training.config = config.model_copy(update=budget)
         directory.write_config(training.config)
+    if training.progress >= 1:
+        raise UsageError(f"{run} has used its budget of {_budget(config)}. Give it more with --steps +N or --seconds S.")
+    training.problem.load()
     directory.truncate_log(training.step)
     _train(training, directory)
 
@@ -173,8 +177,7 @@ def list_names(what: Annotated[Listing, typer.Argument(help="problems, rules, op
             table.add_row(name, rule.summary, rule.cost, brings)
     elif what is Listing.optimizers:
         for name, optimizer in registry.OPTIMIZERS.items():
-            options = ", ".join(f"{key} {value}" for key, value in optimizer.options.items())
-            table.add_row(name, f"{optimizer.summary} ({options})")
+            table.add_row(name, f"{optimizer.summary} (lr {optimizer.options['lr']:g})")
         table.add_row("package.module:Class", "any torch.optim.Optimizer, such as pytorch_optimizer:SOAP")
     else:
         table = Table("name", "what it is", "problem", box=None, header_style="bold")
@@ -231,6 +234,10 @@ def _load(path: Path, best: bool) -> tuple[Training, RunDirectory]:
     training = Training(config)
     training.load_state_dict(directory.load_checkpoint(config, "best" if best else "last"))
     return training, directory
+
+
+def _budget(config: RunConfig) -> str:
+    return f"{config.steps} steps" if config.steps else f"{config.seconds:g} seconds"
 
 
 def _total_steps(text: str, done: int) -> int:

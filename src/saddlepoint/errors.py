@@ -47,5 +47,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     ' Did you mean "newton"?'
     """
     names = sorted(known)
+    if not names:
+        return " There are none."
     near = get_close_matches(word, names, n=1, cutoff=0.6)
     return f' Did you mean "{near[0]}"?' if near else f" Known: {', '.join(names)}."

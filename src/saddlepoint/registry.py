@@ -37,6 +37,7 @@ class RuleEntry(Entry):
 
     Attributes:
         cost: derivatives of one step of a two-player game.
+        options: the rule's options for training networks, where its own defaults are those of its paper.
         optimizer: the natural inner optimizer and its options.
         loss: the natural GAN loss.
         scheme: "alternating" or "simultaneous".
@@ -48,13 +49,20 @@ class RuleEntry(Entry):
     loss: str
     scheme: str
     steps: int
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class OptimizerEntry(Entry):
-    """An inner optimizer with default options."""
+    """An inner optimizer with default options and the schedule of its learning rate."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
+    schedule: str = "constant"
+
+
+def _rates(generator: float) -> dict[str, Any]:
+    """The generator at one rate, the discriminator at half of it (Heusel et al. 2017, arXiv:1706.08500, for two time scales)."""
+    return {"lr": generator, "players": {"discriminator": {"lr": generator / 2}}}
 
 
 PROBLEMS: dict[str, Entry] = {
@@ -70,47 +78,52 @@ RULES: dict[str, RuleEntry] = {
         "each player's own gradient: the usual GAN training",
         cost="2 gradients",
         optimizer={"name": "adam"},
-        loss="non-saturating",
+        loss="minimax",
         scheme="alternating",
         steps=9000,
     ),
     "newton": RuleEntry(
         "saddlepoint.rules:Newton",
         "damped Newton on own Hessians, saddle-free (part=own), or on the whole Jacobian (part=full)",
-        cost="2 gradients, up to 20 products, 2 loss evaluations",
-        optimizer={"name": "sgd", "lr": 1.0},
-        loss="non-saturating",
+        cost="2 gradients, 2k products, 2 losses",
+        optimizer={"name": "sgd", **_rates(1.0)},
+        loss="minimax",
         scheme="alternating",
-        steps=1500,
+        steps=2000,
+        options={"scaling": {"beta": 0.999}, "damping": 1000.0, "adapt": False, "budget": 3},
     ),
     "cgd": RuleEntry(
         "saddlepoint.rules:CompetitiveGradient",
         "competitive gradient descent: solves for the players' interaction",
         cost="2 gradients, 2k products",
-        optimizer={"name": "sgd", "lr": 0.1},
-        loss="minimax",
+        optimizer={"name": "sgd", "lr": 0.02},
+        loss="non-saturating",
         scheme="simultaneous",
-        steps=2500,
+        steps=2000,
+        options={"tolerance": 0.1},
     ),
     "acgd": RuleEntry(
         "saddlepoint.rules:AdaptiveCompetitiveGradient",
         "competitive gradient descent in the metric of RMSProp",
         cost="2 gradients, 2k products",
-        optimizer={"name": "sgd", "lr": 1e-3},
+        optimizer={"name": "sgd", **_rates(2e-3)},
         loss="minimax",
         scheme="simultaneous",
-        steps=2500,
+        steps=2000,
+        options={"beta": 0.999, "tolerance": 0.1},
     ),
 }
 
-_ADAM = {"lr": 1e-3, "betas": [0.5, 0.999], "fused": True}
+_ADAM = {**_rates(2e-3), "betas": [0.0, 0.999], "fused": True}
 
 OPTIMIZERS: dict[str, OptimizerEntry] = {
-    "adam": OptimizerEntry("torch.optim:Adam", "Adam with the momentum of GAN training", _ADAM),
-    "adamw": OptimizerEntry("torch.optim:AdamW", "Adam with decoupled weight decay", _ADAM),
+    "adam": OptimizerEntry("torch.optim:Adam", "Adam without momentum, discriminator at half the rate", _ADAM),
+    "adamw": OptimizerEntry("torch.optim:AdamW", "the same with decoupled weight decay", _ADAM),
     "rmsprop": OptimizerEntry("torch.optim:RMSprop", "RMSProp", {"lr": 3e-4}),
     "sgd": OptimizerEntry("torch.optim:SGD", "stochastic gradient descent", {"lr": 0.1}),
-    "sign": OptimizerEntry("saddlepoint.optim:SignSubgradient", "fixed step against the sign of the gradient", {"lr": 1e-4}),
+    "sign": OptimizerEntry(
+        "saddlepoint.optim:SignSubgradient", "fixed step against the sign of the gradient, decaying", _rates(3e-4), schedule="linear"
+    ),
 }
 
 

@@ -55,9 +55,7 @@ class Evaluation:
         DivergenceError: a loss is NaN or infinite; the message names player and term.
     """
 
-    def __init__(
-        self, players: Players, closure: Closure, *, order: int = 2, cost: Cost | None = None, finite: bool = True
-    ) -> None:
+    def __init__(self, players: Players, closure: Closure, *, order: int = 2, cost: Cost | None = None, finite: bool = True) -> None:
         self.players = players
         self.order = order
         self.cost = Cost() if cost is None else cost
@@ -141,9 +139,7 @@ class Evaluation:
         flat = [tensor for tensors in inputs.values() for tensor in tensors]
         create = self.order > 1 and weights is None
         try:
-            found = torch.autograd.grad(
-                outputs, flat, grad_outputs=weights, create_graph=create, retain_graph=keep, allow_unused=True
-            )
+            found = torch.autograd.grad(outputs, flat, grad_outputs=weights, create_graph=create, retain_graph=keep, allow_unused=True)
         except RuntimeError as error:
             if any(phrase in str(error) for phrase in _REFUSALS):
                 raise _without_second_derivative(error) from error

@@ -65,7 +65,9 @@ class Jacobian(Operator):
 
     Args:
         point: an evaluation of order 2.
-        blocks: the pairs (i, j) to keep; all of them by default.
+        blocks: the pairs (i, j) to keep; all of them by default. The others are zero.
+        rows: the players of the result; all movers by default.
+        columns: the players of the argument; all movers by default.
 
     >>> from saddlepoint import Game, linearize
     >>> x, y = (torch.tensor([1.0], requires_grad=True) for _ in range(2))
@@ -79,13 +81,20 @@ class Jacobian(Operator):
     [[-3.0]]
     """
 
-    def __init__(self, point: Evaluation, blocks: Iterable[tuple[str, str]] | None = None) -> None:
+    def __init__(
+        self,
+        point: Evaluation,
+        blocks: Iterable[tuple[str, str]] | None = None,
+        *,
+        rows: Iterable[str] | None = None,
+        columns: Iterable[str] | None = None,
+    ) -> None:
         if point.order < 2:
             raise UsageError(f"Jacobian products need an evaluation of order 2; this one has order {point.order}.")
         self.point = point
         self.blocks = frozenset(blocks if blocks is not None else ((i, j) for i in point.movers for j in point.movers))
-        self.domain = Vector({j: point.players[j] for j in point.movers if any(j == b for _, b in self.blocks)})
-        self.codomain = Vector({i: point.players[i] for i in point.movers if any(i == a for a, _ in self.blocks)})
+        self.codomain = Vector({i: point.players[i] for i in rows or point.movers})
+        self.domain = Vector({j: point.players[j] for j in columns or point.movers})
 
     def __matmul__(self, v: Vector) -> Vector:
         return Vector({i: self._row(i, v)[i] for i in self.codomain})
@@ -99,7 +108,7 @@ class Jacobian(Operator):
         for player in block:
             if player not in self.point.movers:
                 raise UsageError(f'No player "{player}" moves at this point.' + did_you_mean(player, self.point.movers))
-        return Jacobian(self.point, {block})
+        return Jacobian(self.point, {block}, rows=block[:1], columns=block[1:])
 
     @property
     def interaction(self) -> Jacobian:
@@ -115,7 +124,8 @@ class Jacobian(Operator):
         """Return Jᵀ u = Σ_i ∂⟨ξ_i, u_i⟩; rows that reach the same players share one backward pass."""
         reach: dict[tuple[str, ...], list[str]] = {}
         for i in self.codomain:
-            reach.setdefault(self._columns(i), []).append(i)
+            if self._columns(i):
+                reach.setdefault(self._columns(i), []).append(i)
         total = {player: list(tensors) for player, tensors in self.domain.zeros().items()}
         for columns, rows in reach.items():
             outputs = [tensor for i in rows for tensor in self.point.graph_gradient[i]]
@@ -130,6 +140,8 @@ class Jacobian(Operator):
 
     def _row(self, i: str, v: Vector) -> Vector:
         columns = self._columns(i)
+        if not columns:
+            return self.codomain.only([i]).zeros()
         gradient = self.point.graph_gradient if columns == (i,) else self.point.row(i)
         outputs = [tensor for j in columns for tensor in gradient[j]]
         weights = [tensor for j in columns for tensor in v[j]]

@@ -32,8 +32,7 @@ def read_idx(path: Path) -> np.ndarray:
     shape = struct.unpack(f">{content[3]}I", content[4:header])
     if len(content) - header != math.prod(shape):
         raise UsageError(
-            f"{path} holds {len(content) - header} bytes of data where its header announces {math.prod(shape)}. "
-            "Fetch the file again."
+            f"{path} holds {len(content) - header} bytes of data where its header announces {math.prod(shape)}. Fetch the file again."
         )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 

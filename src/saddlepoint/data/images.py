@@ -64,6 +64,4 @@ def _find(directory: Path, name: str) -> Path:
     for path in (directory / f"{name}.gz", directory / name):
         if path.is_file():
             return path
-    raise UsageError(
-        f"{directory} has neither {name}.gz nor {name}. Give the directory that holds MNIST's four IDX files with --data-dir."
-    )
+    raise UsageError(f"{directory} has neither {name}.gz nor {name}. Give the directory that holds MNIST's four IDX files with --data-dir.")

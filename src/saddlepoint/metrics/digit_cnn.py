@@ -47,8 +47,9 @@ class DigitCNN(nn.Module):
 @cache
 def load_digit_cnn() -> DigitCNN:
     """Return the shipped classifier on the CPU, frozen and in evaluation mode."""
-    network = DigitCNN()
-    network.load_state_dict(load_file(WEIGHTS))
+    with torch.device("meta"):  # no initial weights, and none drawn from the global generator
+        network = DigitCNN()
+    network.load_state_dict(load_file(WEIGHTS), assign=True)
     return network.eval().requires_grad_(False)
 
 

@@ -84,6 +84,10 @@ class GanProblem(ABC):
     def picture(self, samples: Tensor) -> Image.Image:
         """Return a picture of generated samples."""
 
+    def load(self) -> None:
+        """Read the data now, so that a missing or damaged file is reported before anything starts."""
+        self.real(0, 1, 0)
+
     def extractors(self) -> dict[str, str]:
         """Return feature extractor → SHA-256 of its weights, for the metrics that use one."""
         return {}

@@ -72,12 +72,12 @@ class Digits(GanProblem):
     def extractors(self) -> dict[str, str]:
         return {"digit-cnn": digit_cnn_hash()}
 
-    def _load(self) -> tuple[LabelledImages, LabelledImages]:
+    def _read(self) -> tuple[LabelledImages, LabelledImages]:
         return load_digits()
 
     @cached_property
     def _data(self) -> tuple[LabelledImages, LabelledImages]:
-        return self._load()
+        return self._read()
 
     @cached_property
     def _held_out(self) -> Tensor:
@@ -107,7 +107,7 @@ class Mnist(Digits):
         if self.data_dir is None:
             raise UsageError("Problem mnist: give the directory that holds MNIST's four IDX files with --data-dir.")
 
-    def _load(self) -> tuple[LabelledImages, LabelledImages]:
+    def _read(self) -> tuple[LabelledImages, LabelledImages]:
         return load_mnist(Path(str(self.data_dir)))
 
 

@@ -3,5 +3,6 @@
 from saddlepoint.rules.base import Rule, RuleState, Step
 from saddlepoint.rules.first_order import Gradient
 from saddlepoint.rules.implicit import AdaptiveCompetitiveGradient, CompetitiveGradient, Newton
+from saddlepoint.rules.scalings import RMS
 
-__all__ = ["AdaptiveCompetitiveGradient", "CompetitiveGradient", "Gradient", "Newton", "Rule", "RuleState", "Step"]
+__all__ = ["RMS", "AdaptiveCompetitiveGradient", "CompetitiveGradient", "Gradient", "Newton", "Rule", "RuleState", "Step"]

@@ -81,7 +81,6 @@ class Step:
             with torch.no_grad():
                 torch._foreach_copy_(tensors, saved)
 
-
     def solve(
         self,
         name: str,

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
+from saddlepoint.curvature import Operator
 from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.rules.base import Rule, Step
+from saddlepoint.rules.scalings import RMS
 from saddlepoint.vectors import Vector
 
 _RAISE, _LOWER = 3 / 2, 2 / 3  # Levenberg–Marquardt factors of Martens (2010), Deep learning via Hessian-free optimization
@@ -20,15 +20,19 @@ _LEAST, _MOST = 1e-8, 1e8
 
 @dataclass(frozen=True)
 class Newton(Rule):
-    """Damped Newton, matrix-free: (J_part + λI) d = ξ, each player on its own Hessian or all on the game's Jacobian.
+    """Damped Newton, matrix-free: (J_part + λP) d = ξ, each player on its own Hessian or all on the game's Jacobian.
 
-    ``part="own"``: every mover solves (|H_i| + λ_i I) d_i = ξ_i with its own Hessian H_i = ∂_i∂_i f_i. The default solver
+    P is the identity, or a diagonal metric as in Marquardt's damping: with ``scaling=RMS()`` and λ = 1/α the step is that of
+    RMSProp with learning rate α where the loss is flat, and Newton's where it is curved. The system is solved in the
+    coordinates P^(1/2) d.
+
+    ``part="own"``: every mover solves (|H_i| + λ_i P) d_i = ξ_i with its own Hessian H_i = ∂_i∂_i f_i. The default solver
     "saddle-free" takes absolute eigenvalues on the Krylov space of ξ_i, so that d_i is a descent direction even where H_i is
     indefinite. "cg" stops before the first direction of negative curvature and "minres" solves with H_i as it is; where
-    their d_i is no descent direction, ξ_i / (|c| + λ_i) is taken, c the smallest curvature met. A player's own curvature
+    their d_i is no descent direction, P⁻¹ ξ_i / (|c| + λ_i) is taken, c the smallest curvature met. A player's own curvature
     re-scales time but does not cure rotation.
 
-    ``part="full"``: (J + λI) d = ξ with GMRES, all players at once. Converges fast near any nondegenerate critical point,
+    ``part="full"``: (J + λP) d = ξ with GMRES, all players at once. Converges fast near any nondegenerate critical point,
     also to one that is no equilibrium, which no safeguard can tell apart; use it near a solution.
 
     Levenberg–Marquardt damping (``adapt``): on the same batch, the model's gain is compared with the true one at θ − d — for
@@ -42,6 +46,7 @@ class Newton(Rule):
         solver: "saddle-free", "cg" or "minres" for own parts, "gmres" for the full Jacobian; None picks the first of them.
         damping: the initial λ; 1.0 follows Martens and Sutskever (2012).
         adapt: whether λ follows the Levenberg–Marquardt rule.
+        scaling: the metric P of the damping; None is the identity.
         tolerance: relative residual at which a solve ends.
         budget: the most Jacobian products of a solve.
 
@@ -53,8 +58,9 @@ class Newton(Rule):
 
     References: Martens (2010); Dauphin et al. (2014), arXiv:1406.2572, for |H|.
 
-    >>> x = torch.ones(3, requires_grad=True)
+    >>> import torch
     >>> from saddlepoint import GameOptimizer
+    >>> x = torch.ones(3, requires_grad=True)
     >>> optimizer = GameOptimizer({"x": torch.optim.SGD([x], lr=1.0)}, Newton(damping=0.0))
     >>> _ = optimizer.step(lambda: {"x": (x**2).sum()})
     >>> x.tolist()
@@ -65,6 +71,7 @@ class Newton(Rule):
     solver: str | None = None
     damping: float = 1.0
     adapt: bool = True
+    scaling: RMS | None = None
     tolerance: float = 1e-3
     budget: int = 10
 
@@ -96,15 +103,26 @@ class Newton(Rule):
 
     def _own(self, step: Step, player: str) -> tuple[Vector, float]:
         """Return one player's step and the decrease of its loss that the quadratic model promises."""
-        g, damping = step.point.gradient.only([player]), self._damping(step, player)
-        H = step.point.jacobian[player, player]
-        d, Hd = step.solve(
-            player, str(self.solver), lambda v: H @ v, g, shift=damping, tolerance=self.tolerance, budget=self.budget
-        )
+        g, H = step.point.gradient.only([player]), step.point.jacobian[player, player]
+        d, Hd, root = self._solved(step, player, g, H)
         if not float(g.dot(d)) > 0:
-            d = g / (abs(step.solves[player].curvature or 0.0) + damping or 1.0)
+            d = unscaled(unscaled(g, root), root) / (abs(step.solves[player].curvature or 0.0) + self._damping(step, player) or 1.0)
             Hd = H @ d
         return d, float(g.dot(d) - 0.5 * d.dot(Hd))
+
+    def _solved(self, step: Step, name: str, b: Vector, A: Operator) -> tuple[Vector, Vector, Vector | None]:
+        """Solve (A + λP) d = b; return d, A d and P^(1/2)."""
+        root = None if self.scaling is None else self.scaling.update(step.state, name, b).sqrt()
+        e, image = step.solve(
+            name,
+            str(self.solver),
+            lambda v: unscaled(A @ unscaled(v, root), root),
+            unscaled(b, root),
+            shift=self._damping(step, name),
+            tolerance=self.tolerance,
+            budget=self.budget,
+        )
+        return unscaled(e, root), image if root is None else image * root, root
 
     def _tested(self, step: Step, d: Vector, predicted: float) -> tuple[Vector, float]:
         (player,) = d
@@ -115,9 +133,7 @@ class Newton(Rule):
     def _full(self, step: Step) -> Vector:
         step.point.rows()
         xi, J = step.point.gradient, step.point.jacobian
-        d, Jd = step.solve(
-            "joint", str(self.solver), lambda v: J @ v, xi, shift=self._damping(step, "joint"), tolerance=self.tolerance, budget=self.budget
-        )
+        d, Jd, _ = self._solved(step, "joint", xi, J)
         if not (self.adapt and self.damping > 0):
             return d
         before = float(xi.dot(xi))
@@ -160,8 +176,9 @@ class CompetitiveGradient(Rule):
     Reference: Schäfer and Anandkumar (2019), Competitive gradient descent, arXiv:1905.12103; for n players Ma et al. (2021),
     Polymatrix competitive gradient descent, arXiv:2111.08565.
 
-    >>> x, y = (torch.ones(1, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    >>> import torch
     >>> from saddlepoint import GameOptimizer
+    >>> x, y = (torch.ones(1, dtype=torch.float64, requires_grad=True) for _ in range(2))
     >>> optimizer = GameOptimizer({n: torch.optim.SGD([p], lr=1.0) for n, p in (("x", x), ("y", y))}, CompetitiveGradient())
     >>> _ = optimizer.step(lambda: {"x": (x * y).sum(), "y": -(x * y).sum()})
     >>> abs(round(x.item(), 6)), round(y.item(), 6)
@@ -224,8 +241,7 @@ class AdaptiveCompetitiveGradient(Rule):
 
     def __post_init__(self) -> None:
         _check_limits("AdaptiveCompetitiveGradient", self.tolerance, self.budget)
-        if not (0 <= self.beta < 1 and self.epsilon > 0):
-            raise UsageError(f"AdaptiveCompetitiveGradient: needs 0 ≤ beta < 1 and epsilon > 0, not {self.beta} and {self.epsilon}.")
+        RMS(self.beta, self.epsilon)  # checks them
 
     @property
     def joint(self) -> bool:
@@ -234,35 +250,28 @@ class AdaptiveCompetitiveGradient(Rule):
     def direction(self, step: Step) -> Vector:
         step.point.rows()
         xi = step.point.gradient
-        return _competitive(step, xi, self._metric(step, xi), self.tolerance, self.budget, self.warm_start)
-
-    def _metric(self, step: Step, xi: Vector) -> Vector:
-        """Update v once a step and return P."""
-        vectors, numbers = step.state.vectors, step.state.numbers
-        t = numbers["time"] = numbers.get("time", 0) + 1
-        v = vectors["square"] = self.beta * vectors.get("square", xi.zeros()) + (1 - self.beta) * (xi * xi)
-        root = v.sqrt()
-        torch._foreach_add_(root.tensors, self.epsilon)
-        return root / float((1 - self.beta**t) ** 0.5)
+        root = RMS(self.beta, self.epsilon).update(step.state, "joint", xi).sqrt()
+        return _competitive(step, xi, root, self.tolerance, self.budget, self.warm_start)
 
 
-def _competitive(step: Step, xi: Vector, metric: Vector | None, tolerance: float, budget: int, warm_start: bool) -> Vector:
-    """Solve (P + J_o L) d = ξ, scaled on both sides by P^(−1/2) where there is a metric."""
+def _competitive(step: Step, xi: Vector, root: Vector | None, tolerance: float, budget: int, warm_start: bool) -> Vector:
+    """Solve (P + J_o L) d = ξ with ``root`` = P^(1/2), scaled on both sides by P^(−1/2)."""
     interaction = step.point.jacobian.interaction
-    root = None if metric is None else metric.sqrt()
-
-    def unscaled(e: Vector) -> Vector:
-        return e if root is None else e / root
 
     def product(e: Vector) -> Vector:
-        return unscaled(interaction @ unscaled(e).scale(step.learning_rates))
+        return unscaled(interaction @ unscaled(e, root).scale(step.learning_rates), root)
 
     e, _ = step.solve(
-        "joint", "gmres", product, unscaled(xi), x0=step.state.vectors.get("solution"), shift=1.0, tolerance=tolerance, budget=budget
+        "joint", "gmres", product, unscaled(xi, root), x0=step.state.vectors.get("solution"), shift=1.0, tolerance=tolerance, budget=budget
     )
     if warm_start:
         step.state.vectors["solution"] = e
-    return unscaled(e)
+    return unscaled(e, root)
+
+
+def unscaled(e: Vector, root: Vector | None) -> Vector:
+    """Return P^(−1/2) e, where ``root`` is P^(1/2) or None for the identity."""
+    return e if root is None else e / root
 
 
 def _check_limits(rule: str, tolerance: float, budget: int) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,8 @@ from saddlepoint import registry
 from saddlepoint.errors import UsageError, did_you_mean
 
 Tree = dict[str, Any]
+
+_EMA_WINDOW = 9.0  # the moving average looks back over a ninth of the run, at most 1,000 steps
 
 
 class Component(BaseModel):
@@ -53,7 +55,8 @@ class RunConfig(BaseModel):
     """Everything that decides a run.
 
     ``steps`` or ``seconds`` bounds it (training time, evaluation excluded); a run bounded by seconds reproduces only on a machine of
-    the same speed. ``schedule="linear"`` takes the learning rates to zero over the budget.
+    the same speed. ``schedule="linear"`` takes the learning rates to zero over the budget. ``ema`` is the decay of the generator's
+    moving average; left out, it fits the number of steps.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,8 +69,8 @@ class RunConfig(BaseModel):
     steps: int | None = Field(default=None, ge=1)
     seconds: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=64, ge=1)
-    schedule: Literal["constant", "linear"] = "constant"
-    ema: float = Field(default=0.999, ge=0, lt=1)
+    schedule: Literal["constant", "linear"]
+    ema: float = Field(ge=0, lt=1)
     seed: int = Field(default=0, ge=0)
     device: Literal["cpu", "cuda"] = "cpu"
     evaluation_samples: int = Field(ge=1)
@@ -99,8 +102,8 @@ def resolve(tree: Tree) -> RunConfig:
     """
     _check_keys(tree)
     tree = {key: value for key, value in tree.items() if value is not None}
-    problem_name, problem_options = _component(tree.get("problem", "digits"))
-    rule_name, rule_options = _component(tree.get("rule", "gradient"))
+    problem_name, problem_options = _component(tree.get("problem", {}), "digits")
+    rule_name, rule_options = _component(tree.get("rule", {}), "gradient")
     entry: registry.RuleEntry = registry.find("rule", registry.RULES, rule_name)
     registry.find("problem", registry.PROBLEMS, problem_name)
     if "data_dir" in tree:
@@ -108,12 +111,17 @@ def resolve(tree: Tree) -> RunConfig:
             raise UsageError(f'Problem {problem_name} has its data with it and takes no --data-dir. Did you mean "mnist"?')
         problem_options["data_dir"] = str(tree.pop("data_dir"))
     problem = registry.build_problem(problem_name, {"loss": entry.loss, **problem_options})
-    rule = registry.build_rule(rule_name, rule_options)
+    rule = registry.build_rule(rule_name, {**entry.options, **rule_options})
     if "steps" not in tree and "seconds" not in tree:
         tree["steps"] = entry.steps
-    every = max(1, tree["steps"] // 6) if isinstance(tree.get("steps"), int) else 1000
+    optimizer = _optimizer(tree.get("optimizer", {}), entry)
+    known = registry.OPTIMIZERS.get(optimizer["name"])
+    steps = tree["steps"] if isinstance(tree.get("steps"), int) else 0
+    every = max(1, steps // 6) if steps else 1000
     complete = {
+        "ema": round(min(max(1 - _EMA_WINDOW / steps, 0.0), 0.999), 6) if steps > 0 else 0.999,
         "scheme": "simultaneous" if rule.joint else entry.scheme,
+        "schedule": known.schedule if known else "constant",
         "evaluation_samples": problem.evaluation_samples,
         "evaluate_every": every,
         "sample_every": every,
@@ -121,7 +129,7 @@ def resolve(tree: Tree) -> RunConfig:
         **tree,
         "problem": {"name": problem_name, **_options(problem)},
         "rule": {"name": rule_name, **_options(rule)},
-        "optimizer": _optimizer(tree.get("optimizer", {}), entry),
+        "optimizer": optimizer,
         "device": _device(str(tree.get("device", "auto"))),
     }
     config = validate(complete)
@@ -151,8 +159,10 @@ def read_yaml(path: Path) -> Tree:
     """
     try:
         tree = _parse(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Cannot read the configuration {path}: {error}.") from error
+    except OSError as error:
+        raise UsageError(f"Cannot read the configuration {path}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"The configuration {path} is not text.") from error
     except yaml.YAMLError as error:
         raise UsageError(f"The configuration {path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(tree, dict):
@@ -187,15 +197,18 @@ def with_settings(tree: Tree, settings: Iterable[str]) -> Tree:
 
 def renamed(component: Any, name: str) -> Any:
     """Return the component with this name; its options stay only if it had the name already."""
-    return component if isinstance(component, Mapping) and component.get("name", name) == name else name
+    keeps = isinstance(component, Mapping) and component.get("name", name) == name
+    return {**component, "name": name} if keeps else name
 
 
-def _component(value: Any) -> tuple[str, Tree]:
+def _component(value: Any, default: str) -> tuple[str, Tree]:
+    """Return name and options of a problem or rule that may be given as a name, a mapping, or options of the default."""
     if isinstance(value, str):
         return value, {}
-    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise UsageError(f"Configuration: expected a name, or a mapping with a name, not {value!r}.")
-    return value["name"], {key: inner for key, inner in value.items() if key != "name"}
+    name = value.get("name", default) if isinstance(value, Mapping) else None
+    if not isinstance(name, str):
+        raise UsageError(f"Configuration: expected a name, or a mapping with a name and options, not {value!r}.")
+    return name, {key: inner for key, inner in value.items() if key != "name"}
 
 
 def _optimizer(value: Any, entry: registry.RuleEntry) -> Tree:
@@ -210,12 +223,14 @@ def _optimizer(value: Any, entry: registry.RuleEntry) -> Tree:
     defaults = dict(known.options) if known else {}
     if name == natural["name"]:
         defaults |= natural
+    if "lr" in chosen:  # the user's rate is for both players, whatever ours would be
+        defaults.pop("players", None)
     return {**defaults, **chosen}
 
 
 def _options(component: Any) -> Tree:
     """Return every option of a problem or rule with its value."""
-    return {option.name: getattr(component, option.name) for option in fields(component)}
+    return asdict(component)
 
 
 def _device(name: str) -> str:
@@ -241,9 +256,7 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads 1e-3 as text, for want of a point; this one reads it as the number it is."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789."))
 
 
 def _parse(text: str) -> Any:

@@ -16,6 +16,7 @@ from saddlepoint import registry
 from saddlepoint.game_optimizer import GameOptimizer, Record
 from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR
 from saddlepoint.training.config import RunConfig
+from saddlepoint.training.randomness import OwnRandomness
 
 SAMPLES = 64
 
@@ -33,9 +34,7 @@ class Training:
         self.networks = {player: network.to(self.device) for player, network in self.problem.networks(config.seed).items()}
         self.optimizer = GameOptimizer(
             {
-                player: registry.build_optimizer(
-                    config.optimizer.name, network.named_parameters(), config.optimizer.options_for(player)
-                )
+                player: registry.build_optimizer(config.optimizer.name, network.named_parameters(), config.optimizer.options_for(player))
                 for player, network in self.networks.items()
             },
             registry.build_rule(config.rule.name, config.rule.options),
@@ -47,6 +46,7 @@ class Training:
         self.seconds = 0.0
         self.metrics: dict[str, float] = {}
         self.best: dict[str, float] | None = None
+        self._random = OwnRandomness(config.seed, self.device)
         self._turns = _turns(config)
         self._rates = {player: [group["lr"] for group in inner.param_groups] for player, inner in self.optimizer.optimizers.items()}
 
@@ -55,10 +55,11 @@ class Training:
         started = perf_counter()
         self._set_learning_rates()
         records = []
-        for turn, movers in enumerate(self._turns):
-            self.optimizer.step(partial(self.problem.losses, self.networks, self._batch(turn), movers))
-            assert self.optimizer.last is not None
-            records.append(self.optimizer.last)
+        with self._random.installed():
+            for turn, movers in enumerate(self._turns):
+                self.optimizer.step(partial(self.problem.losses, self.networks, self._batch(turn), movers))
+                assert self.optimizer.last is not None
+                records.append(self.optimizer.last)
         self.ema.update_parameters(self.networks[GENERATOR])
         self.step += 1
         self.seconds += perf_counter() - started
@@ -103,7 +104,7 @@ class Training:
             "networks": {player: network.state_dict() for player, network in self.networks.items()},
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None},
+            "random": self._random.state_dict(),
             "metrics": dict(self.metrics),
             "best": self.best,
         }
@@ -115,9 +116,7 @@ class Training:
             network.load_state_dict(state["networks"][player])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"]["cpu"])
-        if self.device.type == "cuda" and state["random"]["cuda"] is not None:
-            torch.cuda.set_rng_state(state["random"]["cuda"])
+        self._random.load_state_dict(state["random"])
         self.metrics, self.best = dict(state["metrics"]), state["best"]
 
     def _batch(self, turn: int) -> Any:

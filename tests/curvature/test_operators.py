@@ -1,0 +1,115 @@
+import pytest
+import torch
+
+import saddlepoint as sp
+from saddlepoint.models import MLP
+
+EXACT = {"rtol": 0.0, "atol": 1e-10}
+
+
+def point_of(gan):
+    return sp.linearize(sp.Game(gan.players, gan.losses))
+
+
+@pytest.mark.parametrize("activation", ["tanh", "softplus", "leaky-relu"])
+@pytest.mark.parametrize("zero_sum", [True, False])
+class TestAgainstTheDenseJacobian:
+    def test_gradient_and_jacobian(self, tiny_gan, activation, zero_sum):
+        gan = tiny_gan(activation=activation, zero_sum=zero_sum)
+        xi, J = gan.dense()
+        point = point_of(gan)
+        torch.testing.assert_close(point.gradient.flatten(), xi, **EXACT)
+        torch.testing.assert_close(point.jacobian.dense(), J, **EXACT)
+        torch.testing.assert_close(point.jacobian.T.dense(), J.T, **EXACT)
+
+    def test_parts(self, tiny_gan, activation, zero_sum):
+        gan = tiny_gan(activation=activation, zero_sum=zero_sum)
+        _, J = gan.dense()
+        part, slices = point_of(gan).jacobian, gan.sizes()
+        own = torch.zeros_like(J)
+        for player, rows in slices.items():
+            own[rows, rows] = J[rows, rows]
+            for other, columns in slices.items():
+                torch.testing.assert_close(part[player, other].dense(), J[rows, columns], **EXACT)
+                torch.testing.assert_close(part[player, other].T.dense(), J[rows, columns].T, **EXACT)
+        for found, expected in [(part.own, own), (part.interaction, J - own)]:
+            torch.testing.assert_close(found.dense(), expected, **EXACT)
+            torch.testing.assert_close(found.T.dense(), expected.T, **EXACT)
+
+    def test_combinations(self, tiny_gan, activation, zero_sum):
+        gan = tiny_gan(activation=activation, zero_sum=zero_sum)
+        _, J = gan.dense()
+        A = point_of(gan).jacobian
+        for found, expected in [(A + A.T, J + J.T), (0.5 * (A.T - A), (J.T - J) / 2), (-A, -J), ((2 * A).T, 2 * J.T)]:
+            torch.testing.assert_close(found.dense(), expected, **EXACT)
+            torch.testing.assert_close(found.T.dense(), expected.T, **EXACT)
+
+
+def test_order_of_asking_does_not_matter(tiny_gan):
+    gan = tiny_gan()
+    first, second = point_of(gan), point_of(gan)
+    second.rows()
+    torch.testing.assert_close(first.gradient.flatten(), second.gradient.flatten(), **EXACT)
+
+
+def test_products_are_counted(tiny_gan):
+    point = point_of(tiny_gan())
+    v = point.gradient
+    assert point.cost == sp.Cost(gradients=2, products=0, losses=1)
+    _ = point.jacobian.T @ v
+    assert point.cost == sp.Cost(gradients=2, products=2, losses=1)
+    _ = point.jacobian["generator", "generator"] @ v
+    assert point.cost == sp.Cost(gradients=2, products=3, losses=1)
+    _ = point.jacobian @ v  # across players it needs each loss's gradient with respect to all
+    assert point.cost == sp.Cost(gradients=4, products=5, losses=1)
+
+
+def test_rows_first_saves_the_second_gradient(tiny_gan):
+    point = point_of(tiny_gan())
+    point.rows()
+    _ = point.jacobian @ point.gradient
+    assert point.cost == sp.Cost(gradients=2, products=2, losses=1)
+
+
+def test_a_linear_loss_has_a_zero_hessian_and_an_unused_bias():
+    critic = MLP((2, 1), generator=torch.Generator().manual_seed(0)).double()
+    x, y = torch.ones(3, 2, dtype=torch.float64), torch.zeros(3, 2, dtype=torch.float64)
+    game = sp.Game({"critic": critic}, lambda: {"critic": critic(x).mean() - critic(y).mean()})
+    assert sp.linearize(game).jacobian.dense().tolist() == torch.zeros(3, 3).tolist()
+
+
+def test_unknown_block():
+    x = torch.ones(1, requires_grad=True)
+    point = sp.linearize(sp.Game({"left": [x]}, lambda: {"left": (x**2).sum()}))
+    with pytest.raises(sp.UsageError, match=r'No player "lfet" moves at this point\. Did you mean "left"\?'):
+        _ = point.jacobian["lfet", "left"]
+
+
+def test_products_need_order_two():
+    x = torch.ones(1, requires_grad=True)
+    point = sp.Evaluation({"x": (x,)}, lambda: {"x": (x**2).sum()}, order=1)
+    with pytest.raises(sp.UsageError, match="need an evaluation of order 2; this one has order 1"):
+        _ = point.jacobian
+
+
+class TestOperationsWithoutSecondDerivative:
+    def test_fused_attention(self):
+        g = torch.Generator().manual_seed(0)
+        q = torch.randn(1, 1, 4, 8, generator=g).requires_grad_()
+
+        def losses():
+            with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION):
+                return {"x": torch.nn.functional.scaled_dot_product_attention(q, q, q).pow(2).sum()}
+
+        point = sp.linearize(sp.Game({"x": [q]}, losses))
+        with pytest.raises(sp.DoubleBackwardError, match=r"sdpa_kernel\(SDPBackend\.MATH\)"):
+            _ = point.jacobian @ point.gradient
+
+    def test_other_errors_keep_their_own_text(self):
+        x = torch.ones(1, requires_grad=True)
+        point = sp.Evaluation({"x": (x,)}, lambda: {"x": (x**2).sum()}, order=2)
+        _ = point.gradient
+        with torch.no_grad():
+            x.add_(1.0)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            _ = point.jacobian @ point.gradient

@@ -1,0 +1,58 @@
+"""What the documentation shows must run, and its links must lead somewhere."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import saddlepoint
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MODULES = sorted(m.name for m in pkgutil.walk_packages(saddlepoint.__path__, "saddlepoint.") if not m.name.endswith("__main__"))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name):
+    failures, _ = doctest.testmod(importlib.import_module(name))
+    assert failures == 0
+
+
+def test_there_are_examples():
+    finder = doctest.DocTestFinder()
+    assert sum(bool(test.examples) for name in MODULES for test in finder.find(importlib.import_module(name))) >= 25
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_of_a_page_run(page):
+    """The blocks of a page run one after the other in one namespace, as a reader would type them."""
+    namespace = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(compile(block, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_public_definition_has_a_docstring():
+    for name in MODULES:
+        module = importlib.import_module(name)
+        for label, thing in vars(module).items():
+            if not label.startswith("_") and getattr(thing, "__module__", None) == name and callable(thing):
+                assert thing.__doc__, f"{name}.{label}"
+
+
+def test_the_package_exports_what_it_lists():
+    for name in saddlepoint.__all__:
+        assert getattr(saddlepoint, name) is not None
+    assert set(saddlepoint.__all__) <= set(dir(saddlepoint))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = saddlepoint.nothing
