@@ -25,9 +25,9 @@ TUNING_SEED, SEEDS = 100, (0, 1, 2)
 BY_HAND = "Adam, loop by hand"
 
 
-def halved(rate: float) -> dict[str, Any]:
-    """The generator at ``rate``, the discriminator at half of it."""
-    return {"lr": rate, "players": {"discriminator": {"lr": rate / 2}}}
+def rates(generator: float, ratio: float = 0.5) -> dict[str, Any]:
+    """The generator at one rate, the discriminator at ``ratio`` of it."""
+    return {"lr": generator, "players": {"discriminator": {"lr": generator * ratio}}}
 
 
 # method → (learning rates to choose from, configuration at one of them)
@@ -38,11 +38,11 @@ METHODS: dict[str, tuple[tuple[float, ...], Any]] = {
         (1e-3, 3e-3),
         lambda lr: {"optimizer": {"lr": lr, "betas": [0.5, 0.999]}, "problem": {"loss": "non-saturating"}},
     ),
-    "gradient + SOAP": ((1e-3, 3e-3), lambda lr: {"optimizer": {"name": "pytorch_optimizer:SOAP", **halved(lr)}}),
-    "gradient + sign": ((1e-4, 3e-4, 1e-3), lambda lr: {"optimizer": {"name": "sign", **halved(lr)}}),
-    "newton": ((1.0, 2.0), lambda lr: {"rule": "newton", "optimizer": halved(lr)}),
+    "gradient + SOAP": ((1e-3, 3e-3), lambda lr: {"optimizer": {"name": "pytorch_optimizer:SOAP", **rates(lr)}}),
+    "gradient + sign": ((1e-3, 3e-3, 1e-2), lambda lr: {"optimizer": {"name": "sign", **rates(lr, 1 / 3)}}),
+    "newton": ((1.0, 2.0), lambda lr: {"rule": "newton", "optimizer": rates(lr)}),
     "cgd": ((0.02, 0.05), lambda lr: {"rule": "cgd", "optimizer": {"lr": lr}}),
-    "acgd": ((1e-3, 2e-3), lambda lr: {"rule": "acgd", "optimizer": halved(lr)}),
+    "acgd": ((1e-3, 2e-3), lambda lr: {"rule": "acgd", "optimizer": rates(lr)}),
 }
 
 
@@ -50,15 +50,15 @@ def train_by_hand(lr: float, seed: int, seconds: float) -> dict[str, Any]:
     """Alternating Adam as GAN scripts write it: non-saturating loss, betas (0.5, 0.999), moving average 0.999."""
     import torch
     from torch.nn.functional import softplus
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+    from saddlepoint.models import moving_average
     from saddlepoint.problems import Digits
 
     problem = Digits()
     D, G = problem.networks(seed).values()
     optimizer_D = torch.optim.Adam(D.parameters(), lr=lr, betas=(0.5, 0.999), fused=True)
     optimizer_G = torch.optim.Adam(G.parameters(), lr=lr, betas=(0.5, 0.999), fused=True)
-    ema = AveragedModel(G, multi_avg_fn=get_ema_multi_avg_fn(0.999))
+    ema = moving_average(G, 0.999)
     problem.load()
     step, start = 0, perf_counter()
     while perf_counter() - start < seconds:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import saddlepoint
 
@@ -30,6 +31,11 @@ def test_there_are_examples():
 def test_python_blocks_of_a_page_run(page):
     """The blocks of a page run one after the other in one namespace, as a reader would type them."""
     namespace = {}
+    with torch.random.fork_rng():
+        run_blocks(page, namespace)
+
+
+def run_blocks(page, namespace):
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         exec(compile(block, str(page), "exec"), namespace)
 

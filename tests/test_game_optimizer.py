@@ -176,6 +176,19 @@ class TestRefusals:
         with pytest.raises(sp.UsageError, match="The state belongs to the rule Newton, this optimizer has Gradient"):
             make(None).load_state_dict(make(sp.Newton()).state_dict())
 
+    def test_a_rule_that_forgets_a_player(self):
+        game = bilinear()
+
+        class Forgetful(sp.Rule):
+            order = 1
+
+            def direction(self, step):
+                return step.point.gradient.only(["x"])
+
+        optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()}, Forgetful())
+        with pytest.raises(sp.UsageError, match=r"Forgetful returned directions for \['x'\], but the players that move are \['x', 'y'\]"):
+            optimizer.step(game.losses)
+
 
 class TestDivergence:
     def test_a_non_finite_loss_changes_nothing(self):

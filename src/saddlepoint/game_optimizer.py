@@ -114,6 +114,7 @@ class GameOptimizer:
         )
         self._check_movers(step.point)
         direction = self.rule.direction(step)
+        self._check_direction(direction, step.point)
         norms = self._finite_norms(direction)
         gradient_norms = norms if step.point.gradient is direction else _norms(step.point.gradient)[0]
         self._apply(direction, players, step.point)
@@ -167,6 +168,13 @@ class GameOptimizer:
             raise UsageError(
                 f'{type(self.rule).__name__} needs the losses of all players at once; the closure left out "{missing[0]}". '
                 "Return every player's loss from one closure."
+            )
+
+    def _check_direction(self, direction: Vector, point: Evaluation) -> None:
+        if set(direction) != set(point.movers):
+            raise UsageError(
+                f"{type(self.rule).__name__} returned directions for {sorted(direction)}, but the players that move are "
+                f"{sorted(point.movers)}. A rule returns one direction for each mover."
             )
 
     def _finite_norms(self, direction: Vector) -> dict[str, float]:

@@ -194,24 +194,24 @@ def saddle_free(product: Product, b: Tensor, *, x0: Tensor | None = None, shift:
     [0.5, 0.25]
     """
     start = _Start(product, b, None, 0.0, tolerance, budget)
-    status, x, image, curvature = start.status, start.x, torch.zeros_like(b), None
+    status = start.status
     if status is not None:  # zero or non-finite b, or no budget
-        return Solution(x, image, Solve(status, 0, 0, float(start.residual > 0)))
-    krylov, residual = _Krylov(start.shifted, b, budget), 1.0
+        return Solution(start.x, start.x, Solve(status, 0, 0, float(start.residual > 0)))
+    krylov, y, residual, curvature = _Krylov(start.shifted, b, budget), np.zeros(0), 1.0, None
     while status is None:
         status = krylov.extend()
         if status is not None:
             break
         values, vectors = np.linalg.eigh(krylov.symmetric())
-        inverse = np.abs(values) + shift
-        if not inverse.min() > 0:
+        absolute = np.abs(values) + shift
+        if not absolute.min() > 0:
             status = "breakdown"
             break
-        y = vectors @ (vectors[0] / inverse)
+        y = vectors @ (vectors[0] / absolute)
         residual, curvature = krylov.beta * abs(float(y[-1])), float(values.min()) + shift
-        x, image = krylov.combine(y), krylov.image(y)
         status = "converged" if krylov.closed else start.ended(residual * krylov.norm)
-    return Solution(x, image, Solve(status, krylov.size, start.products, residual, curvature))
+    report = Solve(status, krylov.size, start.products, residual, curvature)
+    return Solution(krylov.combine(y), krylov.image(y), report)
 
 
 SOLVERS: dict[str, Solver] = {"cg": cg, "minres": minres, "gmres": gmres, "saddle-free": saddle_free}
@@ -321,10 +321,12 @@ class _Krylov:
         return np.asarray((H + H.T) / 2)
 
     def combine(self, y: np.ndarray) -> Tensor:
-        """Return y₁ b + ‖b‖ Σ_{j>1} y_j q_j."""
+        """Return y₁ b + ‖b‖ Σ_{j>1} y_j q_j; y may be shorter than the basis."""
+        if len(y) == 0:
+            return torch.zeros_like(self._b)
         rest = torch.as_tensor(y[1:] * self.norm, dtype=self._b.dtype, device=self._b.device)
         return self._b * float(y[0]) + rest @ self._Q[1 : len(y)]
 
     def image(self, y: np.ndarray) -> Tensor:
         """Return A applied to ``combine(y)``, from the products already made."""
-        return self.combine(self._H[: self.size + 1, : self.size] @ y)
+        return self.combine(self._H[: len(y) + 1, : len(y)] @ y) if len(y) else torch.zeros_like(self._b)

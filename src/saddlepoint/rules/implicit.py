@@ -96,17 +96,16 @@ class Newton(Rule):
     def direction(self, step: Step) -> Vector:
         if self.part == "full":
             return self._full(step)
-        parts = [self._own(step, player) for player in step.point.movers]
-        if self.adapt and self.damping > 0:
-            parts = [self._tested(step, d, gain) for d, gain in parts]
-        return Vector({player: tensors for d, *_ in parts for player, tensors in d.items()})
+        proposals = [self._own(step, player) for player in step.point.movers]
+        taken = [self._tested(step, d, gain) if self._adapts else d for d, gain in proposals]
+        return Vector({player: d[player] for d in taken for player in d})
 
     def _own(self, step: Step, player: str) -> tuple[Vector, float]:
         """Return one player's step and the decrease of its loss that the quadratic model promises."""
         g, H = step.point.gradient.only([player]), step.point.jacobian[player, player]
         d, Hd, root = self._solved(step, player, g, H)
         if not float(g.dot(d)) > 0:
-            d = unscaled(unscaled(g, root), root) / (abs(step.solves[player].curvature or 0.0) + self._damping(step, player) or 1.0)
+            d = _unscaled(_unscaled(g, root), root) / (abs(step.solves[player].curvature or 0.0) + self._damping(step, player) or 1.0)
             Hd = H @ d
         return d, float(g.dot(d) - 0.5 * d.dot(Hd))
 
@@ -116,31 +115,36 @@ class Newton(Rule):
         e, image = step.solve(
             name,
             str(self.solver),
-            lambda v: unscaled(A @ unscaled(v, root), root),
-            unscaled(b, root),
+            lambda v: _unscaled(A @ _unscaled(v, root), root),
+            _unscaled(b, root),
             shift=self._damping(step, name),
             tolerance=self.tolerance,
             budget=self.budget,
         )
-        return unscaled(e, root), image if root is None else image * root, root
+        return _unscaled(e, root), image if root is None else image * root, root
 
-    def _tested(self, step: Step, d: Vector, predicted: float) -> tuple[Vector, float]:
+    def _tested(self, step: Step, d: Vector, predicted: float) -> Vector:
+        """Return one player's step, or none where its loss would not fall with the other players held."""
         (player,) = d
         with step.displaced(d):
             gain = step.point.losses[player] - step.evaluate(0, finite=False).losses[player]
-        return (d if self._trusts(step, player, gain, predicted) else d.zeros()), gain
+        return d if self._trusts(step, player, gain, predicted) else d.zeros()
 
     def _full(self, step: Step) -> Vector:
         step.point.rows()
         xi, J = step.point.gradient, step.point.jacobian
         d, Jd, _ = self._solved(step, "joint", xi, J)
-        if not (self.adapt and self.damping > 0):
+        if not self._adapts:
             return d
         before = float(xi.dot(xi))
         with step.displaced(d):
             after = step.evaluate(1, finite=False).gradient
         gain, predicted = before - float(after.dot(after)), before - float((xi - Jd).norm()) ** 2
         return d if self._trusts(step, "joint", gain, predicted) else d.zeros()
+
+    @property
+    def _adapts(self) -> bool:
+        return self.adapt and self.damping > 0
 
     def _damping(self, step: Step, name: str) -> float:
         return step.state.numbers.setdefault(f"damping.{name}", self.damping)
@@ -259,17 +263,17 @@ def _competitive(step: Step, xi: Vector, root: Vector | None, tolerance: float, 
     interaction = step.point.jacobian.interaction
 
     def product(e: Vector) -> Vector:
-        return unscaled(interaction @ unscaled(e, root).scale(step.learning_rates), root)
+        return _unscaled(interaction @ _unscaled(e, root).scale(step.learning_rates), root)
 
     e, _ = step.solve(
-        "joint", "gmres", product, unscaled(xi, root), x0=step.state.vectors.get("solution"), shift=1.0, tolerance=tolerance, budget=budget
+        "joint", "gmres", product, _unscaled(xi, root), x0=step.state.vectors.get("solution"), shift=1.0, tolerance=tolerance, budget=budget
     )
     if warm_start:
         step.state.vectors["solution"] = e
-    return unscaled(e, root)
+    return _unscaled(e, root)
 
 
-def unscaled(e: Vector, root: Vector | None) -> Vector:
+def _unscaled(e: Vector, root: Vector | None) -> Vector:
     """Return P^(−1/2) e, where ``root`` is P^(1/2) or None for the identity."""
     return e if root is None else e / root
 

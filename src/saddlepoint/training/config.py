@@ -18,8 +18,6 @@ from saddlepoint.errors import UsageError, did_you_mean
 
 Tree = dict[str, Any]
 
-_EMA_WINDOW = 9.0  # the moving average looks back over a ninth of the run, at most 1,000 steps
-
 
 class Component(BaseModel):
     """A registered name and the options of its constructor, side by side."""
@@ -56,7 +54,7 @@ class RunConfig(BaseModel):
 
     ``steps`` or ``seconds`` bounds it (training time, evaluation excluded); a run bounded by seconds reproduces only on a machine of
     the same speed. ``schedule="linear"`` takes the learning rates to zero over the budget. ``ema`` is the decay of the generator's
-    moving average; left out, it fits the number of steps.
+    moving average; early on it looks back over a ninth of the run.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,7 +68,7 @@ class RunConfig(BaseModel):
     seconds: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=64, ge=1)
     schedule: Literal["constant", "linear"]
-    ema: float = Field(ge=0, lt=1)
+    ema: float = Field(default=0.999, ge=0, lt=1)
     seed: int = Field(default=0, ge=0)
     device: Literal["cpu", "cuda"] = "cpu"
     evaluation_samples: int = Field(ge=1)
@@ -119,7 +117,6 @@ def resolve(tree: Tree) -> RunConfig:
     steps = tree["steps"] if isinstance(tree.get("steps"), int) else 0
     every = max(1, steps // 6) if steps else 1000
     complete = {
-        "ema": round(min(max(1 - _EMA_WINDOW / steps, 0.0), 0.999), 6) if steps > 0 else 0.999,
         "scheme": "simultaneous" if rule.joint else entry.scheme,
         "schedule": known.schedule if known else "constant",
         "evaluation_samples": problem.evaluation_samples,

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from saddlepoint import registry
 from saddlepoint.game_optimizer import GameOptimizer, Record
+from saddlepoint.models import moving_average
 from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR
 from saddlepoint.training.config import RunConfig
 from saddlepoint.training.randomness import OwnRandomness
@@ -40,8 +40,7 @@ class Training:
             registry.build_rule(config.rule.name, config.rule.options),
             modules=self.networks.values(),
         )
-        # parameters are averaged, buffers copied: a running mean of running means would lag twice
-        self.ema = AveragedModel(self.networks[GENERATOR], multi_avg_fn=get_ema_multi_avg_fn(config.ema))  # type: ignore[no-untyped-call]
+        self.ema = moving_average(self.networks[GENERATOR], config.ema)
         self.step = 0
         self.seconds = 0.0
         self.metrics: dict[str, float] = {}
