@@ -11,7 +11,7 @@ from saddlepoint.training.config import read_yaml, renamed, resolve, validate, w
 @pytest.mark.parametrize("rule", registry.RULES)
 def test_a_rule_alone_brings_everything_it_needs(rule):
     config, entry = resolve({"rule": rule}), registry.RULES[rule]
-    assert config.rule.options.items() >= dict(entry.options).items()
+    assert registry.build_rule(rule, config.rule.options) == registry.build_rule(rule, entry.options)
     assert config.optimizer.name == entry.optimizer["name"]
     assert config.optimizer.lr is not None
     assert config.problem.options["loss"] == entry.loss

@@ -69,7 +69,8 @@ def test_solver_reports_are_logged(harness, tmp_path):
 
 class TestDivergence:
     def test_saves_the_last_finite_state_and_says_where(self, harness, tmp_path):
-        config = harness.small(optimizer={"name": "sgd", "lr": 1e30}, steps=50)
+        problem = {"name": "mixture8", "activation": "leaky-relu"}
+        config = harness.small(problem=problem, optimizer={"name": "sgd", "lr": 1e30}, steps=50)
         with pytest.raises(sp.DivergenceError, match=r'player "(discriminator|generator)" is (nan|inf|-inf)|is not finite'):
             harness.run_to_the_end(config, tmp_path / "run")
         summary = json.loads((tmp_path / "run/summary.json").read_text())

@@ -25,7 +25,7 @@ class BarWatcher:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[numbers]}", markup=False),
             console=console,
         )
         self._task = self._progress.add_task("", total=1.0, step=0, numbers="")
