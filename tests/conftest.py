@@ -75,6 +75,27 @@ class TinyGan:
         ]
         return xi.detach(), torch.stack(rows)
 
+    def rows(self) -> dict[str, torch.Tensor]:
+        """Each loss's gradient with respect to all parameters, shape (dimension,)."""
+        flat = [p for tensors in self.players.values() for p in tensors]
+        found = {}
+        for player, loss in self.losses().items():
+            gradients = torch.autograd.grad(loss, flat, allow_unused=True)
+            found[player] = torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(flat, gradients, strict=True)])
+        return found
+
+    def xi(self) -> torch.Tensor:
+        """The joint gradient, shape (dimension,)."""
+        rows = self.rows()
+        return torch.cat([rows[player][where] for player, where in self.sizes().items()])
+
+    def xi_at(self, step: torch.Tensor) -> torch.Tensor:
+        """The joint gradient at θ + step."""
+        self.move(step)
+        found = self.xi()
+        self.move(-step)
+        return found
+
     def sizes(self) -> dict[str, slice]:
         n = sum(p.numel() for p in self.D.parameters())
         return {"discriminator": slice(0, n), "generator": slice(n, None)}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ from saddlepoint.curvature import Cost, Evaluation, Solve
 from saddlepoint.curvature.replay import Replay
 from saddlepoint.errors import CurvatureWarning, DivergenceError, SolverWarning, UsageError
 from saddlepoint.game import Closure, Players, check_players
-from saddlepoint.rules import Gradient, Rule, RuleState, Step
+from saddlepoint.rules import Averaged, Gradient, Rule, RuleState, Step
 from saddlepoint.vectors import Vector
 
 
@@ -90,6 +92,7 @@ class GameOptimizer:
             _check_inner(player, optimizer, self.rule)
         players = self._players()
         check_players(players)
+        self.rule.check(players)
         self._cuda = any(parameter.is_cuda for parameters in players.values() for parameter in parameters)
 
     def step(self, closure: Closure) -> dict[str, float]:
@@ -103,24 +106,17 @@ class GameOptimizer:
         """
         players = self._players()
         before = self.cost.copy()
-        step = Step(
-            players,
-            closure,
-            order=self.rule.order,
-            learning_rates=self._learning_rates(),
-            state=self.rule_state,
-            replay=Replay(self._modules, self._generators, cuda=self._cuda),
-            cost=self.cost,
-        )
-        self._check_movers(step.point)
+        replay = Replay(self._modules, self._generators, cuda=self._cuda)
+        step = Step(players, closure, rule=self.rule, inner=self, state=self.rule_state, replay=replay, cost=self.cost)
         direction = self.rule.direction(step)
-        self._check_direction(direction, step.point)
+        self._check_direction(direction, step.first)
         norms = self._finite_norms(direction)
-        gradient_norms = norms if step.point.gradient is direction else _norms(step.point.gradient)[0]
-        self._apply(direction, players, step.point)
+        gradient_norms = self._gradient_norms(step.first, direction, norms)
+        self._apply(direction, players, step.first)
+        self.rule.after(step)
         self._report_solves(step.solves)
-        self.last = Record(step.point.losses, gradient_norms, norms, step.solves, self.cost - before)
-        return step.point.losses
+        self.last = Record(step.first.losses, gradient_norms, norms, step.solves, self.cost - before)
+        return step.first.losses
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything a later step depends on: inner optimizers, the rule's memory, counters."""
@@ -154,21 +150,51 @@ class GameOptimizer:
             for player, optimizer in self.optimizers.items()
         }
 
-    def _learning_rates(self) -> dict[str, list[float]]:
-        if self.rule.units == "gradient":
-            return {}
+    def rates(self) -> dict[str, list[float]]:
+        """Return player → the learning rate of each parameter that moves."""
         return {
             player: [float(group["lr"]) for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
             for player, optimizer in self.optimizers.items()
         }
 
-    def _check_movers(self, point: Evaluation) -> None:
-        missing = [player for player in self.optimizers if player not in point.movers]
-        if self.rule.joint and missing:
-            raise UsageError(
-                f'{type(self.rule).__name__} needs the losses of all players at once; the closure left out "{missing[0]}". '
-                "Return every player's loss from one closure."
-            )
+    def advance(self, direction: Vector) -> None:
+        """Move the players of ``direction`` by their inner optimizers; what they moved by stays in no ``.grad``."""
+        self._apply(direction, self._players(), None)
+
+    @contextmanager
+    def keeping_state(self) -> Iterator[None]:
+        """Give the inner optimizers back the state that they had before."""
+        saved = {player: deepcopy(optimizer.state_dict()) for player, optimizer in self.optimizers.items()}
+        try:
+            yield
+        finally:
+            for player, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(saved[player])
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Hold the parameters at the average that the rule ``Averaged`` keeps, and put them back afterwards.
+
+        Raises:
+            UsageError: the rule is not ``Averaged``, or no step was taken yet.
+        """
+        average = self.rule_state.vectors.get("average") if isinstance(self.rule, Averaged) else None
+        if average is None:
+            raise UsageError("There is no average: give the rule as Averaged(rule) and take a step first.")
+        tensors = Vector(self._players()).tensors
+        saved = [tensor.detach().clone() for tensor in tensors]
+        with torch.no_grad():
+            torch._foreach_copy_(tensors, average.tensors)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(tensors, saved)
+
+    def _gradient_norms(self, point: Evaluation, direction: Vector, norms: dict[str, float]) -> dict[str, float]:
+        if point.order == 0:
+            return {}
+        return norms if point.gradient is direction else _norms(point.gradient)[0]
 
     def _check_direction(self, direction: Vector, point: Evaluation) -> None:
         if set(direction) != set(point.movers):
@@ -199,10 +225,11 @@ class GameOptimizer:
         name, parameter = named[index]
         return f"{name}, shape {tuple(parameter.shape)}"
 
-    def _apply(self, direction: Vector, players: Players, point: Evaluation) -> None:
+    def _apply(self, direction: Vector, players: Players, point: Evaluation | None) -> None:
+        """Write ``.grad``, step, drop it. A parameter that a first-order rule found unused is skipped, as ``backward`` would."""
         taken: set[int] = set()
         for player, tensors in direction.items():
-            skipped = point.unused.get(player, frozenset()) if self.rule.order < 2 else frozenset()
+            skipped = point.unused.get(player, frozenset()) if point is not None and self.rule.order < 2 else frozenset()
             for index, (parameter, tensor) in enumerate(zip(players[player], tensors, strict=True)):
                 parameter.grad = None if index in skipped else _owned(tensor, taken)
         for player in direction:

@@ -33,23 +33,31 @@ class Entry:
 
 @dataclass(frozen=True)
 class RuleEntry(Entry):
-    """A rule with what it brings when the user says nothing else.
+    """A rule: what theory says of it, and what it brings when the user says nothing else.
 
     Attributes:
-        cost: derivatives of one step of a two-player game.
-        options: the rule's options for training networks, where its own defaults are those of its paper.
+        order: 1 for gradients, 2 for Jacobian products, with the rule's default options.
+        cost: derivatives of one step of a two-player game; k is the number of solver iterations.
+        bilinear: what it does on the bilinear game x·s·y with step h.
+        minimax: what it does at local minimax points.
+        paper: where it is published.
         optimizer: the natural inner optimizer and its options.
+        options: the rule's options for training networks, where its own defaults are those of its paper.
         loss: the natural GAN loss.
         scheme: "alternating" or "simultaneous".
         steps: the length of a default run, about a minute on two cores.
     """
 
+    order: int
     cost: str
-    optimizer: Mapping[str, Any]
-    loss: str
-    scheme: str
-    steps: int
+    bilinear: str
+    minimax: str
+    paper: str
+    optimizer: Mapping[str, Any] = field(default_factory=lambda: {"name": "adam"})
     options: Mapping[str, Any] = field(default_factory=dict)
+    loss: str = "minimax"
+    scheme: str = "simultaneous"
+    steps: int = 2000
 
 
 @dataclass(frozen=True)
@@ -72,45 +80,262 @@ PROBLEMS: dict[str, Entry] = {
     "mixture25": Entry("saddlepoint.problems:Mixture25", "5 x 5 grid of Gaussians in the plane"),
 }
 
+_GAN_ORDER = {"leader": "generator", "follower": "discriminator"}
+
 RULES: dict[str, RuleEntry] = {
     "gradient": RuleEntry(
         "saddlepoint.rules:Gradient",
         "each player's own gradient: the usual GAN training",
+        order=1,
         cost="2 gradients",
-        optimizer={"name": "adam"},
-        loss="minimax",
+        bilinear="diverges; alternating: circles for hs < 2",
+        minimax="may miss them, may find others",
+        paper="Arrow et al. 1958",
         scheme="alternating",
         steps=8000,
     ),
-    "newton": RuleEntry(
-        "saddlepoint.rules:Newton",
-        "damped Newton on own Hessians, saddle-free (part=own), or on the whole Jacobian (part=full)",
-        cost="2 gradients, 2k products, 2 losses",
-        optimizer={"name": "sgd", **_rates(2.0, 1.0)},
-        loss="minimax",
+    "optimistic": RuleEntry(
+        "saddlepoint.rules:Optimistic",
+        "2ξ now minus ξ before",
+        order=1,
+        cost="2 gradients",
+        bilinear="converges for hs < 1/√3",
+        minimax="may miss them, may find others",
+        paper="arXiv:1711.00141",
+        steps=8000,
+    ),
+    "extragradient": RuleEntry(
+        "saddlepoint.rules:Extragradient",
+        "the gradient where the optimizers would go",
+        order=1,
+        cost="4 gradients",
+        bilinear="converges for hs < 1",
+        minimax="may miss them, may find others",
+        paper="arXiv:1802.10551",
+        steps=5000,
+    ),
+    "past-extragradient": RuleEntry(
+        "saddlepoint.rules:PastExtragradient",
+        "extragradient that extrapolates by the last gradient",
+        order=1,
+        cost="2 gradients",
+        bilinear="converges for hs < 1/√3",
+        minimax="may miss them, may find others",
+        paper="arXiv:1802.10551",
+        steps=8000,
+    ),
+    "lookahead": RuleEntry(
+        "saddlepoint.rules:Lookahead",
+        "every k steps all players go part of the way back",
+        order=1,
+        cost="2 gradients",
+        bilinear="k=5, α=½: converges for hs < 0.74",
+        minimax="as the rule inside",
+        paper="arXiv:2006.14567",
         scheme="alternating",
+        steps=8000,
+        options={"k": 10},
+    ),
+    "runge-kutta": RuleEntry(
+        "saddlepoint.rules:RungeKutta",
+        "Runge–Kutta on the joint flow, ODE-GAN's regulariser",
+        order=1,
+        cost="8 gradients",
+        bilinear="4 stages: stable for hs < 2.83",
+        minimax="may miss them, may find others",
+        paper="arXiv:2010.15040",
+        optimizer={"name": "sgd", "lr": 0.05},
+        loss="non-saturating",
+        steps=2500,
+    ),
+    "consensus": RuleEntry(
+        "saddlepoint.rules:Consensus",
+        "ξ + γ Jᵀξ",
+        order=2,
+        cost="2 gradients, 2 products",
+        bilinear="converges for γ > h/2",
+        minimax="any critical point attracts for large γ",
+        paper="arXiv:1705.10461",
+        options={"gamma": 0.1},
+        steps=4000,
+    ),
+    "sga": RuleEntry(
+        "saddlepoint.rules:SymplecticAdjustment",
+        "ξ ± λ Aᵀξ with the antisymmetric part A",
+        order=2,
+        cost="2 gradients, 4 products",
+        bilinear="converges for small h",
+        minimax="may miss them, may find others",
+        paper="arXiv:1802.05642",
+        options={"strength": 0.1},
+        steps=3000,
+    ),
+    "hamiltonian": RuleEntry(
+        "saddlepoint.rules:Hamiltonian",
+        "Jᵀξ, the gradient of ½‖ξ‖²",
+        order=2,
+        cost="2 gradients, 2 products",
+        bilinear="converges for hs² < 2",
+        minimax="any critical point attracts",
+        paper="arXiv:1906.02027",
+        steps=4000,
+    ),
+    "stochastic-hamiltonian": RuleEntry(
+        "saddlepoint.rules:StochasticHamiltonian",
+        "the same, unbiased, from two mini-batches",
+        order=2,
+        cost="4 gradients, 4 products",
+        bilinear="converges",
+        minimax="any critical point attracts",
+        paper="arXiv:2007.04202",
         steps=2000,
-        options={"scaling": {"beta": 0.999}, "damping": 1000.0, "adapt": False, "budget": 3},
+    ),
+    "jare": RuleEntry(
+        "saddlepoint.rules:JacobianRegularized",
+        "ξ + γ J_oᵀξ with the blocks between players",
+        order=2,
+        cost="2 gradients, 2 products",
+        bilinear="converges for γ > h/2",
+        minimax="may miss them, may find others",
+        paper="arXiv:1806.09235",
+        options={"gamma": 1.0},
+        steps=4000,
+    ),
+    "lola": RuleEntry(
+        "saddlepoint.rules:OpponentShaping",
+        "counts on the others' next step and on its influence on it",
+        order=2,
+        cost="2 gradients, 4 products",
+        bilinear="converges for small h",
+        minimax="may miss them, may find others",
+        paper="arXiv:1709.04326",
+        options={"alpha": 0.1},
+        steps=3000,
+    ),
+    "sos": RuleEntry(
+        "saddlepoint.rules:StableOpponentShaping",
+        "LOLA with as much shaping as stays stable",
+        order=2,
+        cost="2 gradients, 4 products",
+        bilinear="converges for small h",
+        minimax="avoids strict saddles",
+        paper="arXiv:1811.08469",
+        options={"alpha": 0.1},
+        steps=3000,
     ),
     "cgd": RuleEntry(
         "saddlepoint.rules:CompetitiveGradient",
-        "competitive gradient descent: solves for the players' interaction",
+        "solves for the players' interaction",
+        order=2,
         cost="2 gradients, 2k products",
+        bilinear="converges for every h",
+        minimax="may miss them, may find others",
+        paper="arXiv:1905.12103",
         optimizer={"name": "sgd", "lr": 0.02},
-        loss="non-saturating",
-        scheme="simultaneous",
-        steps=2000,
         options={"tolerance": 0.1},
+        loss="non-saturating",
     ),
     "acgd": RuleEntry(
         "saddlepoint.rules:AdaptiveCompetitiveGradient",
-        "competitive gradient descent in the metric of RMSProp",
+        "the same in the metric of RMSProp",
+        order=2,
         cost="2 gradients, 2k products",
+        bilinear="nothing proved",
+        minimax="nothing proved",
+        paper="arXiv:1910.05852",
         optimizer={"name": "sgd", **_rates(2e-3, 1e-3)},
-        loss="minimax",
-        scheme="simultaneous",
-        steps=2000,
         options={"beta": 0.999, "tolerance": 0.1},
+    ),
+    "lcgd": RuleEntry(
+        "saddlepoint.rules:LinearizedCompetitiveGradient",
+        "competitive gradient without the solve",
+        order=2,
+        cost="2 gradients, 2 products",
+        bilinear="converges for hs < 1",
+        minimax="may miss them, may find others",
+        paper="arXiv:1905.12103",
+        optimizer={"name": "sgd", "lr": 0.02},
+        loss="non-saturating",
+        steps=4000,
+    ),
+    "newton": RuleEntry(
+        "saddlepoint.rules:Newton",
+        "damped Newton on own Hessians (part=own) or the whole Jacobian (part=full)",
+        order=2,
+        cost="2 gradients, 2k products",
+        bilinear="own: as gradient; full: converges",
+        minimax="full: any critical point attracts",
+        paper="arXiv:1406.2572",
+        optimizer={"name": "sgd", **_rates(2.0, 1.0)},
+        scheme="alternating",
+        options={"scaling": {"beta": 0.999}, "damping": 1000.0, "adapt": False, "budget": 3},
+    ),
+    "proximal-point": RuleEntry(
+        "saddlepoint.rules:ProximalPoint",
+        "implicit step, linearised: (I + JL) d = ξ",
+        order=2,
+        cost="2 gradients, 2k products",
+        bilinear="converges for every h",
+        minimax="any critical point attracts for large h",
+        paper="Rockafellar 1976",
+        optimizer={"name": "sgd", "lr": 0.02},
+        options={"tolerance": 0.1, "budget": 10},
+        loss="non-saturating",
+    ),
+    "follow-the-ridge": RuleEntry(
+        "saddlepoint.rules:FollowTheRidge",
+        "the follower stays on the ridge as the leader moves",
+        order=2,
+        cost="2 gradients, 1 + k products",
+        bilinear="not defined: follower is linear",
+        minimax="converges to them and only them",
+        paper="arXiv:1910.07512",
+        optimizer={"name": "sgd", "lr": 0.02},
+        options={**_GAN_ORDER, "damping": 1.0, "budget": 5},
+    ),
+    "total-gradient": RuleEntry(
+        "saddlepoint.rules:TotalGradient",
+        "the leader's total derivative through the follower's answer",
+        order=2,
+        cost="2 gradients, 1 + k products",
+        bilinear="not defined: follower is linear",
+        minimax="converges to them and only them, follower faster",
+        paper="arXiv:1906.01217",
+        options={**_GAN_ORDER, "damping": 1.0, "budget": 5},
+    ),
+    "gradient-newton": RuleEntry(
+        "saddlepoint.rules:GradientNewton",
+        "gradient for the leader, then Newton for the follower",
+        order=2,
+        cost="3 gradients, k products",
+        bilinear="not defined: follower is linear",
+        minimax="converges to them and only them",
+        paper="arXiv:2006.14592",
+        optimizer={"name": "sgd", "lr": 0.02},
+        options={**_GAN_ORDER, "damping": 1.0, "budget": 5},
+    ),
+    "complete-newton": RuleEntry(
+        "saddlepoint.rules:CompleteNewton",
+        "Newton for both",
+        order=2,
+        cost="3 gradients, 3k products",
+        bilinear="not defined: follower is linear",
+        minimax="any critical point attracts, quadratically",
+        paper="arXiv:2006.14592",
+        optimizer={"name": "sgd", "lr": 0.02},
+        options={**_GAN_ORDER, "damping": 1.0, "budget": 5},
+        steps=1500,
+    ),
+    "unrolled": RuleEntry(
+        "saddlepoint.rules:Unrolled",
+        "the leader sees K follower steps ahead, differentiated",
+        order=1,
+        cost="2K + 2 gradients, K products",
+        bilinear="nothing proved",
+        minimax="nothing proved",
+        paper="arXiv:1611.02163",
+        options={**_GAN_ORDER, "rate": 0.1},
+        steps=1500,
     ),
 }
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import saddlepoint as sp
+from saddlepoint import rules
 from saddlepoint.testing import ANALYTIC_GAMES, check_rule
 
 TIGHT = {"tolerance": 1e-13, "budget": 50}
@@ -14,11 +15,48 @@ RULES = {
     "newton scaled": sp.Newton(scaling=sp.RMS(), **TIGHT),
     "newton full scaled": sp.Newton(part="full", scaling=sp.RMS(), **TIGHT),
     "newton full": sp.Newton(part="full", **TIGHT),
+    "optimistic": rules.Optimistic(),
+    "extragradient": rules.Extragradient(),
+    "past extragradient": rules.PastExtragradient(),
+    "runge-kutta": rules.RungeKutta(),
+    "runge-kutta 2": rules.RungeKutta(stages=2),
+    "consensus": rules.Consensus(gamma=0.5),
+    "sga": rules.SymplecticAdjustment(),
+    "hamiltonian": rules.Hamiltonian(),
+    "stochastic hamiltonian": rules.StochasticHamiltonian(),
+    "jare": rules.JacobianRegularized(gamma=0.5),
+    "lola": rules.OpponentShaping(alpha=0.5),
+    "look-ahead": rules.OpponentShaping(alpha=0.5, shaping=0.0),
+    "sos": rules.StableOpponentShaping(alpha=0.5),
+    "lcgd": rules.LinearizedCompetitiveGradient(),
+    "proximal point": rules.ProximalPoint(**TIGHT),
+    "lookahead": rules.Lookahead(k=2),
+    "lookahead twice": rules.Lookahead(rules.Lookahead(rules.Optimistic(), k=2), k=3),
+    "averaged": rules.Averaged(rules.Extragradient()),
+    "clipped": rules.Clipped(rules.Consensus(gamma=0.5), norm=0.5),
+    "every": rules.Every(rules.Consensus(gamma=0.5), k=2, otherwise=rules.Optimistic()),
     "cgd": sp.CompetitiveGradient(**TIGHT),
     "cgd warm": sp.CompetitiveGradient(warm_start=True, **TIGHT),
     "acgd": sp.AdaptiveCompetitiveGradient(**TIGHT),
     "acgd warm": sp.AdaptiveCompetitiveGradient(warm_start=True, **TIGHT),
 }
+
+
+XY = {"leader": "x", "follower": "y"}
+STACKELBERG = {
+    "follow the ridge": rules.FollowTheRidge(**XY, damping=0.5, **TIGHT),
+    "total gradient": rules.TotalGradient(**XY, damping=0.5, **TIGHT),
+    "gradient newton": rules.GradientNewton(**XY, damping=0.5, **TIGHT),
+    "complete newton": rules.CompleteNewton(**XY, damping=0.5, **TIGHT),
+    "unrolled": rules.Unrolled(**XY, unroll=3, rate=0.1),
+}
+"""They take two players."""
+
+
+@pytest.mark.parametrize("game", ["bilinear", "monotone", "local minimax"])
+@pytest.mark.parametrize("name", STACKELBERG)
+def test_stackelberg_rules_on_every_game_of_two(name, game):
+    check_rule(STACKELBERG[name], [game])
 
 
 @pytest.mark.parametrize("game", ANALYTIC_GAMES)

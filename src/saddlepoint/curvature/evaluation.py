@@ -12,7 +12,7 @@ from torch import Tensor
 from saddlepoint.curvature.operators import Jacobian
 from saddlepoint.errors import DivergenceError, DoubleBackwardError, UsageError, did_you_mean
 from saddlepoint.game import Closure, Game, Players
-from saddlepoint.vectors import Vector
+from saddlepoint.vectors import Tensors, Vector
 
 
 @dataclass
@@ -65,7 +65,8 @@ class Evaluation:
         self.cost.losses += 1
         self.losses = _values(self.terms, finite=finite)
         self.unused: dict[str, frozenset[int]] = {}
-        self._own: Vector | None = None
+        self._gradient: Vector | None = None
+        self._own: dict[str, Tensors] = {}
         self._rows: dict[str, Vector] = {}
 
     @property
@@ -76,18 +77,21 @@ class Evaluation:
     @property
     def gradient(self) -> Vector:
         """ξ: each mover's gradient of its own loss, ξ_i = ∂_i f_i. Parameters that f_i does not use have zeros."""
-        return self.graph_gradient.detach() if self.order > 1 else self.graph_gradient
+        if self._gradient is None:
+            parts = {player: self.graph_gradient_of(player) for player in self.movers}
+            self._gradient = Vector(parts).detach() if self.order > 1 else Vector(parts)
+        return self._gradient
 
-    @property
-    def graph_gradient(self) -> Vector:
-        """ξ with its graph (order 2), from which Jacobian products are taken."""
-        if self._own is None:
-            own = {}
-            for player in self.movers:
-                row = self._rows.get(player) or self._gradient_of(player, (player,), last=player == self.movers[-1])
-                own[player] = row[player]
-            self._own = Vector(own)
-        return self._own
+    def gradient_of(self, player: str) -> Vector:
+        """ξ_i alone, where the other players' gradients are not needed."""
+        return Vector({player: self.graph_gradient_of(player)}).detach()
+
+    def graph_gradient_of(self, player: str) -> Tensors:
+        """ξ_i with its graph (order 2), from which Jacobian products are taken."""
+        if player not in self._own:
+            row = self._rows.get(player)
+            self._own[player] = (self._gradient_of(player, (player,)) if row is None else row)[player]
+        return self._own[player]
 
     @property
     def jacobian(self) -> Jacobian:
@@ -100,7 +104,7 @@ class Evaluation:
         Ask for it before ``gradient`` where it will be needed: one backward pass then serves both.
         """
         if player not in self._rows:
-            self._rows[player] = self._gradient_of(player, self.movers, last=False)
+            self._rows[player] = self._gradient_of(player, self.movers)
         return self._rows[player]
 
     def rows(self) -> None:
@@ -117,7 +121,7 @@ class Evaluation:
             return Vector(inputs).zeros()
         return self._differentiate([o for o, _ in live], [w for _, w in live], inputs, keep=True)[0]
 
-    def _gradient_of(self, player: str, players: tuple[str, ...], *, last: bool) -> Vector:
+    def _gradient_of(self, player: str, players: tuple[str, ...]) -> Vector:
         if self.order == 0:
             raise UsageError("This evaluation has order 0 and knows losses only; evaluate with order 1 for gradients.")
         self.cost.gradients += 1
@@ -128,6 +132,7 @@ class Evaluation:
                 f'The loss of player "{player}" does not depend on any parameter that requires gradients. '
                 "Compute it inside the closure, without detach() or no_grad()."
             )
+        last = len(self._own) == len(self.movers) - 1  # the graph that the losses share is kept until the last gradient
         gradient, unused = self._differentiate([loss], None, inputs, keep=self.order > 1 or not last)
         self.unused[player] = unused.get(player, frozenset())
         return gradient

@@ -128,7 +128,7 @@ class Jacobian(Operator):
                 reach.setdefault(self._columns(i), []).append(i)
         total = {player: list(tensors) for player, tensors in self.domain.zeros().items()}
         for columns, rows in reach.items():
-            outputs = [tensor for i in rows for tensor in self.point.graph_gradient[i]]
+            outputs = [tensor for i in rows for tensor in self.point.graph_gradient_of(i)]
             weights = [tensor for i in rows for tensor in u[i]]
             pulled = self.point.pull(outputs, weights, columns, rows=len(rows))
             for j in columns:
@@ -142,8 +142,8 @@ class Jacobian(Operator):
         columns = self._columns(i)
         if not columns:
             return self.codomain.only([i]).zeros()
-        gradient = self.point.graph_gradient if columns == (i,) else self.point.row(i)
-        outputs = [tensor for j in columns for tensor in gradient[j]]
+        alone = columns == (i,)  # then the gradient with respect to the other players is not needed
+        outputs = list(self.point.graph_gradient_of(i)) if alone else self.point.row(i).only(columns).tensors
         weights = [tensor for j in columns for tensor in v[j]]
         return self.point.pull(outputs, weights, [i], rows=1)
 

@@ -3,78 +3,142 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
+from typing import Any, Protocol
 
 import torch
 
 from saddlepoint.curvature import SOLVERS, Cost, Evaluation, Solve
 from saddlepoint.curvature.replay import Replay
+from saddlepoint.errors import UsageError
 from saddlepoint.game import Closure, Players
 from saddlepoint.vectors import Vector
 
 
 class RuleState:
-    """What a rule remembers between steps: vectors and numbers by name, saved with the optimizer."""
+    """What a rule remembers between steps: vectors and numbers by name, and the memory of rules within it. Saved with the optimizer."""
 
     def __init__(self) -> None:
         self.vectors: dict[str, Vector] = {}
         self.numbers: dict[str, float] = {}
+        self.children: dict[str, RuleState] = {}
+
+    def child(self, name: str) -> RuleState:
+        """Return the memory of the inner rule called ``name``, empty at first."""
+        return self.children.setdefault(name, RuleState())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state in plain containers that load with ``weights_only=True``."""
         vectors = {name: {player: list(tensors) for player, tensors in v.items()} for name, v in self.vectors.items()}
-        return {"vectors": vectors, "numbers": dict(self.numbers)}
+        children = {name: child.state_dict() for name, child in self.children.items()}
+        return {"vectors": vectors, "numbers": dict(self.numbers), "children": children}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace the state by one that ``state_dict`` returned; tensors are copied."""
         self.vectors = {name: Vector(parts).clone() for name, parts in state["vectors"].items()}
         self.numbers = dict(state["numbers"])
+        self.children = {}
+        for name, child in state["children"].items():
+            self.child(name).load_state_dict(child)
+
+
+class Inner(Protocol):
+    """What a step may ask of the inner optimizers."""
+
+    def rates(self) -> Mapping[str, Sequence[float]]:
+        """Return player → the learning rate of each parameter."""
+
+    def advance(self, direction: Vector) -> None:
+        """Move the players of ``direction`` by their inner optimizers, as the real update will."""
+
+    def keeping_state(self) -> AbstractContextManager[None]:
+        """Give the inner optimizers back the state that they had before."""
 
 
 class Step:
     """One step as its rule sees it: what is known here, and what it may do.
 
     Attributes:
-        point: the evaluation at the current parameters, of the rule's order.
-        learning_rates: player → the inner optimizer's learning rate for each parameter; for rules whose units are steps.
+        players: player → parameters, of all players.
         state: what the rule keeps between steps.
         solves: the reports of the solves of this step, by name.
     """
 
     def __init__(
-        self,
-        players: Players,
-        closure: Closure,
-        *,
-        order: int,
-        learning_rates: Mapping[str, Sequence[float]],
-        state: RuleState,
-        replay: Replay,
-        cost: Cost,
+        self, players: Players, closure: Closure, *, rule: Rule, inner: Inner, state: RuleState, replay: Replay, cost: Cost
     ) -> None:
-        self.learning_rates = learning_rates
+        self.players = players
         self.state = state
         self.solves: dict[str, Solve] = {}
-        self._players, self._closure, self._replay = players, closure, replay
-        self.point = Evaluation(players, closure, order=order, cost=cost)
+        self._closure, self._inner, self._replay, self._cost = closure, inner, replay, cost
+        self._rule = rule
+        self._firsts: list[Evaluation] = []
+        self._points: dict[int, Evaluation] = {}
 
-    def evaluate(self, order: int, *, finite: bool = True) -> Evaluation:
-        """Evaluate the closure once more, with the randomness of the first evaluation and without moving buffers.
+    @property
+    def point(self) -> Evaluation:
+        """The evaluation at the current parameters, of the rule's order; taken when first asked for."""
+        order = self._rule.order
+        if order not in self._points:
+            self._points[order] = self.evaluate(order)
+        return self._points[order]
 
-        ``finite=False`` lets a trial point have losses that are NaN or infinite.
+    @property
+    def first(self) -> Evaluation:
+        """The first evaluation of this step, whichever it was; the step's losses are those."""
+        return self._firsts[0] if self._firsts else self.point
+
+    @property
+    def learning_rates(self) -> Mapping[str, Sequence[float]]:
+        """Player → the inner optimizer's learning rate of each parameter; for rules whose units are steps."""
+        return self._inner.rates()
+
+    def within(self, name: str, rule: Rule) -> Step:
+        """Return this step as a rule inside the current one sees it: its own memory, its own order, the same evaluations."""
+        view = copy(self)
+        view.state, view._rule = self.state.child(name), rule
+        return view
+
+    def evaluate(self, order: int, *, finite: bool = True, fresh: bool = False) -> Evaluation:
+        """Evaluate the closure at the parameters as they are now.
+
+        After the first evaluation of a step, later ones see the same randomness and move no buffers; ``fresh=True`` draws
+        anew instead, for rules that need independent samples. ``finite=False`` lets a trial point have losses that are NaN.
         """
-        with self._replay.again():
-            return Evaluation(self._players, self._closure, order=order, cost=self.point.cost, finite=finite)
+        again = self._replay.again() if self._firsts and not fresh else nullcontext()
+        with again:
+            found = Evaluation(self.players, self._closure, order=order, cost=self._cost, finite=finite)
+        if self._rule.joint:
+            check_all_move(type(self._rule).__name__, found, self.players)
+        if not self._firsts:
+            self._firsts.append(found)
+        return found
 
     @contextmanager
     def displaced(self, d: Vector) -> Iterator[None]:
-        """Hold the parameters at θ − d. Products of ``point`` are not possible afterwards: PyTorch sees them as changed."""
-        tensors = [parameter for player in d for parameter in self._players[player]]
+        """Hold the parameters at θ − d. Products of earlier evaluations are not possible afterwards: PyTorch sees the changes."""
+        with self._restored(d):
+            with torch.no_grad():
+                torch._foreach_sub_([p for player in d for p in self.players[player]], d.tensors)
+            yield
+
+    @contextmanager
+    def extrapolated(self, direction: Vector, *, keep_state: bool) -> Iterator[None]:
+        """Hold the parameters where the inner optimizers would take them with ``direction``.
+
+        With ``keep_state`` the optimizers' state has seen this trial step afterwards, otherwise it is as before.
+        """
+        with self._restored(direction):
+            with nullcontext() if keep_state else self._inner.keeping_state():
+                self._inner.advance(direction)
+            yield
+
+    @contextmanager
+    def _restored(self, players: Iterable[str]) -> Iterator[None]:
+        tensors = [p for player in players for p in self.players[player]]
         saved = [tensor.detach().clone() for tensor in tensors]
-        with torch.no_grad():
-            torch._foreach_sub_(tensors, d.tensors)
         try:
             yield
         finally:
@@ -106,6 +170,16 @@ class Step:
         return b.unflatten(solution.x), b.unflatten(solution.image)
 
 
+def check_all_move(rule: str, point: Evaluation, players: Players) -> None:
+    """Raise UsageError unless every player's loss is known; for rules that need all players at once."""
+    missing = [player for player in players if player not in point.movers]
+    if missing:
+        raise UsageError(
+            f'{rule} needs the losses of all players at once; the closure left out "{missing[0]}". '
+            "Return every player's loss from one closure."
+        )
+
+
 class Rule(ABC):
     """Turns what is known at the current point into each player's update direction; the optimizer moves against it.
 
@@ -114,19 +188,34 @@ class Rule(ABC):
 
     Three facts describe it:
         order: 0 uses losses only, 1 gradients, 2 Jacobian products.
-        joint: whether it needs the losses of all players at once.
+        joint: whether it needs the losses of all players in every step.
         units: "gradient" when the direction is to be scaled by any inner optimizer; "step" when it is a step already, up to
             the learning rate, so that the inner optimizers must be plain SGD.
     """
 
-    order: ClassVar[Literal[0, 1, 2]]
-    units: ClassVar[Literal["gradient", "step"]] = "gradient"
+    @property
+    def order(self) -> int:
+        """0 for losses only, 1 for gradients, 2 for Jacobian products."""
+        return 1
 
     @property
     def joint(self) -> bool:
         """Whether the rule needs the losses of all players in every step."""
         return False
 
+    @property
+    def units(self) -> str:
+        """ "gradient" or "step"."""
+        return "gradient"
+
     @abstractmethod
     def direction(self, step: Step) -> Vector:
         """Return the direction of every mover, shaped like its parameters; θ moves towards θ − lr · direction."""
+
+    def after(self, step: Step) -> None:
+        """Called when the inner optimizers have moved; for rules that look at where they went."""
+        return
+
+    def check(self, players: Players) -> None:
+        """Raise UsageError where the rule does not fit the players; called once, at construction of the optimizer."""
+        return

@@ -1,9 +1,12 @@
-"""Rules that use gradients only."""
+"""Rules that use gradients only, at one point or at several."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from saddlepoint.curvature import Jacobian
+from saddlepoint.errors import UsageError, did_you_mean
+from saddlepoint.game import Players
 from saddlepoint.rules.base import Rule, Step
 from saddlepoint.vectors import Vector
 
@@ -15,9 +18,9 @@ class Gradient(Rule):
     With all players in the closure's mapping this is simultaneous gradient descent, with one player after the other it is the
     usual alternating training. With any inner optimizer it equals the hand-written loop exactly.
 
-    Cost: one gradient per mover. Guarantee: on a bilinear game x·s·y simultaneous descent diverges, |λ|² = 1 + h²s², and
-    alternating descent stays bounded, |λ| = 1 for h·s < 2; it converges where the Jacobian's eigenvalues have positive real
-    parts and h is small.
+    Cost: one gradient per mover.
+    Guarantee: on a bilinear game x·s·y simultaneous descent diverges, |λ|² = 1 + h²s², and alternating descent stays bounded,
+    |λ| = 1 for h·s < 2; it converges where the Jacobian's eigenvalues have positive real parts and h is small.
 
     Reference: Arrow, Hurwicz and Uzawa (1958), Studies in Linear and Non-Linear Programming.
     """
@@ -26,3 +29,152 @@ class Gradient(Rule):
 
     def direction(self, step: Step) -> Vector:
         return step.point.gradient
+
+
+@dataclass(frozen=True)
+class Optimistic(Rule):
+    """Optimistic gradient descent on gradients: direction = 2 ξ_t − ξ_{t−1}, and ξ_0 in the first step.
+
+    The past gradient of a player is that of its last move. With Adam inside, the optimism is on the gradients; optimism on
+    Adam's updates is another method (Daskalakis et al. 2018) and differs by a few per cent.
+
+    Cost: one gradient per mover; memory: one more vector.
+    Guarantee: on a bilinear game x·s·y linear convergence for h·s < 1/√3.
+
+    References: Popov (1980); Daskalakis et al. (2018), Training GANs with optimism, arXiv:1711.00141.
+
+    >>> Optimistic().order
+    1
+    """
+
+    order = 1
+
+    def direction(self, step: Step) -> Vector:
+        xi, memory = step.point.gradient, step.state.vectors
+        past = memory.get("past", Vector({}))
+        memory["past"] = Vector({**past, **xi.clone()})
+        return 2 * xi - Vector({player: past.get(player, xi[player]) for player in xi})
+
+
+@dataclass(frozen=True)
+class Extragradient(Rule):
+    """Extragradient: look where the inner optimizers would go, and move by the gradient found there, direction = ξ(θ − h ξ(θ)).
+
+    The extrapolation is a step of the inner optimizers themselves, taken back before the real one.
+
+    Args:
+        keep_state: whether the state of the inner optimizers sees the extrapolation. True with Adam inside is ExtraAdam, whose
+            moments are updated twice a step; without state (SGD) it makes no difference.
+        fresh_samples: evaluate the second gradient on newly drawn samples instead of the same ones; the closure must draw them.
+
+    Cost: two gradients per mover.
+    Guarantee: on a bilinear game x·s·y linear convergence for h·s < 1; monotone games converge for small h.
+
+    References: Korpelevich (1976); Gidel et al. (2019), A variational inequality perspective on GANs, arXiv:1802.10551.
+
+    >>> Extragradient(keep_state=False).fresh_samples
+    False
+    """
+
+    keep_state: bool = True
+    fresh_samples: bool = False
+
+    order = 1
+
+    def direction(self, step: Step) -> Vector:
+        with step.extrapolated(step.point.gradient, keep_state=self.keep_state):
+            return step.evaluate(1, fresh=self.fresh_samples).gradient
+
+
+@dataclass(frozen=True)
+class PastExtragradient(Rule):
+    """Extrapolation from the past: as extragradient, but the extrapolation re-uses the gradient of the last step.
+
+    θ' = θ − h ξ(θ'_{t−1}), direction = ξ(θ'). The step's losses are those at θ'. The inner optimizers' state does not see the
+    extrapolation.
+
+    Cost: one gradient per player; memory: one more vector.
+    Guarantee: as Optimistic, whose iterates are these extrapolated points when the inner optimizer is SGD.
+
+    References: Popov (1980); Gidel et al. (2019), arXiv:1802.10551.
+
+    >>> PastExtragradient().joint
+    True
+    """
+
+    order = 1
+    joint = True
+
+    def direction(self, step: Step) -> Vector:
+        past = step.state.vectors.get("past")
+        if past is None:
+            xi = step.point.gradient
+        else:
+            with step.extrapolated(past, keep_state=False):
+                xi = step.evaluate(1).gradient
+        step.state.vectors["past"] = xi.clone()
+        return xi
+
+
+@dataclass(frozen=True)
+class RungeKutta(Rule):
+    """Follow the flow θ' = −ξ(θ) of all players together with a Runge–Kutta method, optionally with ODE-GAN's regulariser.
+
+    Four stages: direction = (k₁ + 2k₂ + 2k₃ + k₄)/6 with k₁ = ξ(θ), k₂ = ξ(θ − h k₁/2), k₃ = ξ(θ − h k₂/2), k₄ = ξ(θ − h k₃). Two
+    stages (Heun): (k₁ + k₂)/2 with k₂ = ξ(θ − h k₁). The joint field is integrated, all players moving in every stage: with the
+    opponent frozen it would be plain Euler on a bilinear game.
+
+    ``regularization`` λ adds λ ∂_r ‖ξ_{others}‖² of the first stage to the direction of the player ``regularized``.
+
+    The inner optimizer must be plain SGD: its learning rate is the time step.
+
+    Args:
+        stages: 2 or 4.
+        regularization: λ; ODE-GAN uses 0.01 to 0.07.
+        regularized: the player r that the regulariser moves, ODE-GAN's discriminator; needed where λ > 0.
+
+    Cost for n players: ``stages``·n gradients, and n − 1 products with the regulariser.
+    Guarantee: on a bilinear game x·s·y four stages are stable for h·s < 2√2 = 2.83.
+
+    Reference: Qin et al. (2020), Training GANs by solving ordinary differential equations, arXiv:2010.15040.
+
+    >>> RungeKutta(stages=2).order, RungeKutta(regularization=0.01, regularized="discriminator").order
+    (1, 2)
+    """
+
+    stages: int = 4
+    regularization: float = 0.0
+    regularized: str | None = None
+
+    joint = True
+    units = "step"
+
+    def __post_init__(self) -> None:
+        if self.stages not in (2, 4):
+            raise UsageError(f"RungeKutta: stages={self.stages} must be 2 or 4.")
+        if not self.regularization >= 0 or (self.regularization > 0 and self.regularized is None):
+            raise UsageError("RungeKutta: needs regularization ≥ 0, and the player that it moves as regularized.")
+
+    @property
+    def order(self) -> int:
+        return 2 if self.regularization > 0 else 1
+
+    def check(self, players: Players) -> None:
+        if self.regularization > 0 and self.regularized not in players:
+            raise UsageError(f'RungeKutta: no player "{self.regularized}".' + did_you_mean(str(self.regularized), players))
+
+    def direction(self, step: Step) -> Vector:
+        k = [step.point.gradient]
+        penalty = self._penalty(step) if self.regularization > 0 else None
+        for share in (0.5, 0.5, 1.0) if self.stages == 4 else (1.0,):
+            with step.displaced(share * k[-1].scale(step.learning_rates)):
+                k.append(step.evaluate(1).gradient)
+        d = (k[0] + 2 * k[1] + 2 * k[2] + k[3]) / 6 if self.stages == 4 else (k[0] + k[1]) / 2
+        return d if penalty is None else d + penalty
+
+    def _penalty(self, step: Step) -> Vector:
+        """λ ∂_r ‖ξ_others‖² = 2λ Σ_j J_jrᵀ ξ_j, zero for the other players."""
+        xi, r = step.point.gradient, str(self.regularized)
+        others = [player for player in xi if player != r]
+        reach = Jacobian(step.point, {(j, r) for j in others}, rows=others, columns=[r])
+        return Vector({**xi.zeros(), **(2 * self.regularization * (reach.T @ xi))})

@@ -194,19 +194,15 @@ class CompetitiveGradient(Rule):
     warm_start: bool = False
 
     order = 2
+    joint = True
     units = "step"
 
     def __post_init__(self) -> None:
         _check_limits("CompetitiveGradient", self.tolerance, self.budget)
 
-    @property
-    def joint(self) -> bool:
-        return True
-
     def direction(self, step: Step) -> Vector:
         step.point.rows()
-        xi = step.point.gradient
-        return _competitive(step, xi, None, self.tolerance, self.budget, self.warm_start)
+        return _implicit(step, step.point.jacobian.interaction, None, self.tolerance, self.budget, self.warm_start)
 
 
 @dataclass(frozen=True)
@@ -241,35 +237,95 @@ class AdaptiveCompetitiveGradient(Rule):
     warm_start: bool = False
 
     order = 2
+    joint = True
     units = "step"
 
     def __post_init__(self) -> None:
         _check_limits("AdaptiveCompetitiveGradient", self.tolerance, self.budget)
         RMS(self.beta, self.epsilon)  # checks them
 
-    @property
-    def joint(self) -> bool:
-        return True
+    def direction(self, step: Step) -> Vector:
+        step.point.rows()
+        root = RMS(self.beta, self.epsilon).update(step.state, "joint", step.point.gradient).sqrt()
+        return _implicit(step, step.point.jacobian.interaction, root, self.tolerance, self.budget, self.warm_start)
+
+
+@dataclass(frozen=True)
+class LinearizedCompetitiveGradient(Rule):
+    """Competitive gradient descent with its solve cut after one term: direction = ξ − J_o L ξ.
+
+    Each player counts on one plain gradient step of the others. The inner optimizer must be plain SGD: the learning rate is part
+    of the rule.
+
+    Cost for n players: n gradients (with respect to all players), n products.
+    Guarantee: on a bilinear game x·s·y it is extragradient and converges for h·s < 1.
+
+    Reference: Schäfer and Anandkumar (2019), Competitive gradient descent, arXiv:1905.12103.
+    """
+
+    order = 2
+    joint = True
+    units = "step"
 
     def direction(self, step: Step) -> Vector:
         step.point.rows()
         xi = step.point.gradient
-        root = RMS(self.beta, self.epsilon).update(step.state, "joint", xi).sqrt()
-        return _competitive(step, xi, root, self.tolerance, self.budget, self.warm_start)
+        return xi - step.point.jacobian.interaction @ xi.scale(step.learning_rates)
 
 
-def _competitive(step: Step, xi: Vector, root: Vector | None, tolerance: float, budget: int, warm_start: bool) -> Vector:
-    """Solve (P + J_o L) d = ξ with ``root`` = P^(1/2), scaled on both sides by P^(−1/2)."""
-    interaction = step.point.jacobian.interaction
+@dataclass(frozen=True)
+class ProximalPoint(Rule):
+    """Linearised proximal point: (I + J L) d = ξ, the implicit Euler step θ⁺ = θ − L ξ(θ⁺) with ξ linearised at θ.
 
-    def product(e: Vector) -> Vector:
-        return _unscaled(interaction @ _unscaled(e, root).scale(step.learning_rates), root)
+    The inner optimizer must be plain SGD: the learning rate is part of the solve.
 
+    Args:
+        tolerance: relative residual at which the solve ends.
+        budget: the most products of the solve.
+        warm_start: start from the last step's solution, at the price of one product.
+
+    Cost for n players, k iterations: n gradients (with respect to all players), n·k products.
+    Guarantee: on a bilinear game x·s·y it contracts for every step size, |λ|² = 1 / (1 + h²s²); as h grows it becomes Newton's
+    method on ξ and is drawn to any critical point.
+
+    Reference: Rockafellar (1976), Monotone operators and the proximal point algorithm, SIAM J. Control Optim. 14.
+
+    >>> ProximalPoint().units
+    'step'
+    """
+
+    tolerance: float = 1e-6
+    budget: int = 50
+    warm_start: bool = False
+
+    order = 2
+    joint = True
+    units = "step"
+
+    def __post_init__(self) -> None:
+        _check_limits("ProximalPoint", self.tolerance, self.budget)
+
+    def direction(self, step: Step) -> Vector:
+        step.point.rows()
+        return _implicit(step, step.point.jacobian, None, self.tolerance, self.budget, self.warm_start)
+
+
+def _implicit(step: Step, J: Operator, root: Vector | None, tolerance: float, budget: int, warm_start: bool) -> Vector:
+    """Solve (P + J L) d = ξ with ``root`` = P^(1/2), scaled on both sides by P^(−1/2)."""
+    b, rates = _unscaled(step.point.gradient, root), step.learning_rates
+    memory = step.state.vectors
     e, _ = step.solve(
-        "joint", "gmres", product, _unscaled(xi, root), x0=step.state.vectors.get("solution"), shift=1.0, tolerance=tolerance, budget=budget
+        "joint",
+        "gmres",
+        lambda v: _unscaled(J @ _unscaled(v, root).scale(rates), root),
+        b,
+        x0=memory.get("solution"),
+        shift=1.0,
+        tolerance=tolerance,
+        budget=budget,
     )
     if warm_start:
-        step.state.vectors["solution"] = e
+        memory["solution"] = e
     return _unscaled(e, root)
 
 

@@ -1,0 +1,254 @@
+"""Rules that adjust the gradient by one or two Jacobian products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from saddlepoint.curvature import Jacobian
+from saddlepoint.errors import UsageError
+from saddlepoint.rules.base import Rule, Step
+from saddlepoint.vectors import Vector
+
+
+@dataclass(frozen=True)
+class Consensus(Rule):
+    """Consensus optimisation: direction = ξ + γ Jᵀξ = ξ + γ ∂ ½‖ξ‖².
+
+    Args:
+        gamma: γ ≥ 0; 10 in the paper's GANs, 0.1 in its examples in the plane.
+
+    Cost for n players: n gradients, n products.
+    Guarantee: on a bilinear game x·s·y it converges for γ > h/2 roughly and small h; large γ is drawn to any critical point
+    where J is regular, equilibrium or not.
+
+    Reference: Mescheder, Nowozin and Geiger (2017), The numerics of GANs, arXiv:1705.10461. Its code has the factor ½ as here.
+
+    >>> Consensus(gamma=0.1)
+    Consensus(gamma=0.1)
+    """
+
+    gamma: float = 10.0
+
+    order = 2
+    joint = True
+
+    def __post_init__(self) -> None:
+        _check("Consensus", gamma=self.gamma)
+
+    def direction(self, step: Step) -> Vector:
+        xi = step.point.gradient
+        return xi + self.gamma * (step.point.jacobian.T @ xi)
+
+
+@dataclass(frozen=True)
+class SymplecticAdjustment(Rule):
+    """Symplectic gradient adjustment: direction = ξ + λ Aᵀξ with A = (J − Jᵀ)/2 and an aligned sign of λ.
+
+    The sign of λ is that of ⟨ξ, Jᵀξ⟩ ⟨Aᵀξ, Jᵀξ⟩ / d + 0.1 with d the number of parameters: it points towards stable fixed
+    points and away from unstable ones.
+
+    Args:
+        strength: |λ|; 1 in the paper.
+        align: whether to align the sign; without it λ = strength.
+
+    Cost for n players: n gradients (with respect to all players), 2n products.
+    Guarantee: converges on bilinear games and near stable fixed points for small h.
+
+    Reference: Balduzzi et al. (2018), The mechanics of n-player differentiable games, arXiv:1802.05642.
+
+    >>> SymplecticAdjustment().strength
+    1.0
+    """
+
+    strength: float = 1.0
+    align: bool = True
+
+    order = 2
+    joint = True
+
+    def __post_init__(self) -> None:
+        _check("SymplecticAdjustment", strength=self.strength)
+
+    def direction(self, step: Step) -> Vector:
+        step.point.rows()
+        xi, J = step.point.gradient, step.point.jacobian
+        transposed = J.T @ xi
+        adjustment = 0.5 * (transposed - J @ xi)
+        sign = self._sign(xi, transposed, adjustment) if self.align else 1.0
+        return xi + sign * self.strength * adjustment
+
+    def _sign(self, xi: Vector, transposed: Vector, adjustment: Vector) -> float:
+        dimension = sum(t.numel() for t in xi.tensors)
+        alignment = float(xi.dot(transposed)) * float(adjustment.dot(transposed)) / dimension + 0.1
+        return 1.0 if alignment >= 0 else -1.0
+
+
+@dataclass(frozen=True)
+class Hamiltonian(Rule):
+    """Hamiltonian gradient descent: direction = Jᵀξ, the gradient of ½‖ξ‖².
+
+    Cost for n players: n gradients, n products.
+    Guarantee: converges globally on bilinear and "sufficiently bilinear" games; finds any critical point, equilibrium or not.
+
+    Reference: Abernethy, Lai and Wibisono (2019), Last-iterate convergence rates for min-max optimization, arXiv:1906.02027.
+    """
+
+    order = 2
+    joint = True
+
+    def direction(self, step: Step) -> Vector:
+        return step.point.jacobian.T @ step.point.gradient
+
+
+@dataclass(frozen=True)
+class StochasticHamiltonian(Rule):
+    """Stochastic Hamiltonian gradient descent: direction = ½ (J_aᵀ ξ_b + J_bᵀ ξ_a) from two independent sets of samples a and b.
+
+    Unbiased for the gradient of ½‖E ξ‖², which Hamiltonian on one mini-batch is not. The closure must draw its samples itself,
+    so that a second call draws new ones.
+
+    Cost for n players: 2n gradients, 2n products.
+    Guarantee: as Hamiltonian, in expectation, with steps that shrink like 1/t after a constant phase.
+
+    Reference: Loizou et al. (2020), Stochastic Hamiltonian gradient methods for smooth games, arXiv:2007.04202.
+    """
+
+    order = 2
+    joint = True
+
+    def direction(self, step: Step) -> Vector:
+        a, b = step.point, step.evaluate(2, fresh=True)
+        return 0.5 * (a.jacobian.T @ b.gradient + b.jacobian.T @ a.gradient)
+
+
+@dataclass(frozen=True)
+class JacobianRegularized(Rule):
+    """JARE: direction_i = ξ_i + γ ∂_i ½ Σ_{j≠i} ‖ξ_j‖², that is ξ + γ J_oᵀ ξ with the blocks between players only.
+
+    Args:
+        gamma: γ ≥ 0; the published code uses 100 on images and 1000 on mixtures with RMSProp and Adam.
+
+    Cost for n players: n gradients, n products.
+    Guarantee: local convergence where consensus is limited by the conditioning of the players' own curvature.
+
+    Reference: Nie and Patel (2020), Towards a better understanding and regularization of GAN training dynamics, arXiv:1806.09235.
+
+    >>> JacobianRegularized(gamma=1.0)
+    JacobianRegularized(gamma=1.0)
+    """
+
+    gamma: float = 100.0
+
+    order = 2
+    joint = True
+
+    def __post_init__(self) -> None:
+        _check("JacobianRegularized", gamma=self.gamma)
+
+    def direction(self, step: Step) -> Vector:
+        xi = step.point.gradient
+        return xi + self.gamma * (step.point.jacobian.interaction.T @ xi)
+
+
+@dataclass(frozen=True)
+class OpponentShaping(Rule):
+    """LOLA: direction = ξ − α J_o ξ − p α χ, with χ_i = Σ_{j≠i} J_jiᵀ ∂_j f_i; look-ahead without the last term.
+
+    Each player counts on the others' next gradient step (the second term) and on its influence on that step (the third).
+
+    Args:
+        alpha: the length α of the step that is counted on; 1 in the iterated prisoner's dilemma, 0.1 in the tandem game.
+        shaping: p in [0, 1]; 1 is LOLA, 0 look-ahead.
+
+    Cost for n players: n gradients (with respect to all players), n products, and n(n − 1) more with shaping.
+    Guarantee: look-ahead converges to stable fixed points for small α; LOLA may miss them.
+
+    References: Foerster et al. (2018), Learning with opponent-learning awareness, arXiv:1709.04326; Letcher et al. (2019),
+    Stable opponent shaping in differentiable games, arXiv:1811.08469.
+
+    >>> OpponentShaping(shaping=0.0).alpha
+    1.0
+    """
+
+    alpha: float = 1.0
+    shaping: float = 1.0
+
+    order = 2
+    joint = True
+
+    def __post_init__(self) -> None:
+        _check("OpponentShaping", alpha=self.alpha, shaping=self.shaping)
+
+    def direction(self, step: Step) -> Vector:
+        ahead = look_ahead(step, self.alpha)
+        return ahead if self.shaping == 0 else ahead - self.shaping * self.alpha * influence(step)
+
+
+@dataclass(frozen=True)
+class StableOpponentShaping(Rule):
+    """SOS: LOLA with as much shaping p in [0, 1] as keeps look-ahead's guarantees, direction = ξ₀ − p α χ with ξ₀ = ξ − α J_o ξ.
+
+    p = min(p₁, p₂); p₁ = 1 where ⟨−αχ, ξ₀⟩ ≥ 0, else min(1, −a ‖ξ₀‖² / ⟨−αχ, ξ₀⟩); p₂ = ‖ξ‖² where ‖ξ‖ < b, else 1.
+
+    Args:
+        alpha: the length of the step that is counted on.
+        a: 0.5 in the paper.
+        b: 0.1 in the paper.
+
+    Cost for n players: n gradients (with respect to all players), n² products.
+    Guarantee: converges to stable fixed points and avoids strict saddles, for small α.
+
+    Reference: Letcher et al. (2019), arXiv:1811.08469.
+
+    >>> StableOpponentShaping().a
+    0.5
+    """
+
+    alpha: float = 1.0
+    a: float = 0.5
+    b: float = 0.1
+
+    order = 2
+    joint = True
+
+    def __post_init__(self) -> None:
+        _check("StableOpponentShaping", alpha=self.alpha, a=self.a, b=self.b)
+
+    def direction(self, step: Step) -> Vector:
+        ahead = look_ahead(step, self.alpha)
+        shaping = -self.alpha * influence(step)
+        return ahead + self._share(step.point.gradient, ahead, shaping) * shaping
+
+    def _share(self, xi: Vector, ahead: Vector, shaping: Vector) -> float:
+        product, length = float(shaping.dot(ahead)), float(xi.norm())
+        first = 1.0 if product >= 0 else min(1.0, -self.a * float(ahead.dot(ahead)) / product)
+        return min(first, length**2 if length < self.b else 1.0)
+
+
+def look_ahead(step: Step, alpha: float) -> Vector:
+    """Return ξ − α J_o ξ: the gradient with the others' next gradient step counted in, to first order."""
+    step.point.rows()
+    xi = step.point.gradient
+    return xi - alpha * (step.point.jacobian.interaction @ xi)
+
+
+def influence(step: Step) -> Vector:
+    """Return χ_i = Σ_{j≠i} J_jiᵀ ∂_j f_i: how player i's parameters change what the others' steps do to its loss."""
+    point = step.point
+    parts = {}
+    for i in point.movers:
+        others = [j for j in point.movers if j != i]
+        if others:
+            reach = Jacobian(point, {(j, i) for j in others}, rows=others, columns=[i])
+            parts[i] = (reach.T @ point.row(i).detach())[i]
+        else:
+            parts[i] = tuple(torch.zeros_like(t) for t in point.gradient[i])
+    return Vector(parts)
+
+
+def _check(rule: str, **values: float) -> None:
+    for name, value in values.items():
+        if not value >= 0:
+            raise UsageError(f"{rule}: {name}={value} must be at least 0.")

@@ -1,0 +1,242 @@
+"""Rules for games with an order: a leader, and a follower that answers. They take two players, named explicitly."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from saddlepoint.curvature import Evaluation
+from saddlepoint.errors import UsageError
+from saddlepoint.game import Players
+from saddlepoint.rules.base import Rule, Step
+from saddlepoint.vectors import Vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stackelberg(Rule):
+    """What the rules of this page share: who leads, who follows, and the follower's solves.
+
+    With H = J_FF the follower's own Hessian, linear systems (H + damping·I) v = b are solved with MINRES, which also takes a
+    Hessian that is not positive definite.
+
+    Args:
+        leader: the player whose loss is minimised knowing the answer; a GAN's generator.
+        follower: the player that answers; a GAN's discriminator.
+        damping: added to the follower's Hessian; 0 is the published method, networks want about 1.
+        tolerance: relative residual at which a solve ends.
+        budget: the most products of a solve; the papers' codes use 5 to 20.
+    """
+
+    leader: str
+    follower: str
+    damping: float = 0.0
+    tolerance: float = 1e-6
+    budget: int = 20
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        if self.leader == self.follower:
+            raise UsageError(f'{name}: leader and follower are both "{self.leader}"; they must be different players.')
+        if not (self.damping >= 0 and self.tolerance >= 0 and self.budget >= 1):
+            raise UsageError(f"{name}: needs damping ≥ 0, tolerance ≥ 0 and budget ≥ 1.")
+
+    @property
+    def order(self) -> int:
+        return 2
+
+    @property
+    def joint(self) -> bool:
+        return True
+
+    def check(self, players: Players) -> None:
+        if set(players) != {self.leader, self.follower}:
+            raise UsageError(
+                f'{type(self).__name__} has the leader "{self.leader}" and the follower "{self.follower}", but the players are '
+                f"{sorted(players)}. It is defined for two players; name them."
+            )
+
+    @abstractmethod
+    def direction(self, step: Step) -> Vector:
+        """Return the directions of leader and follower."""
+
+    def _answer(self, step: Step, point: Evaluation, b: Vector) -> Vector:
+        """Solve (H + damping·I) v = b on the follower's parameters."""
+        H = point.jacobian[self.follower, self.follower]
+        v, _ = step.solve(self.follower, "minres", lambda v: H @ v, b, shift=self.damping, tolerance=self.tolerance, budget=self.budget)
+        return v
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowTheRidge(Stackelberg):
+    """Follow the ridge: the leader descends, the follower adds what keeps it on the ridge, d_F = ξ_F − (1/h_F) H⁻¹ J_FL h_L ξ_L.
+
+    As the leader moves by h_L ξ_L, the follower's best answer moves by −H⁻¹ J_FL of that; the correction follows it.
+    The inner optimizer must be plain SGD: the ratio of the learning rates is part of the rule.
+
+    Cost: 2 gradients (with respect to both players), 1 + k products.
+    Guarantee: converges to and only to local minimax points, for small steps.
+
+    Reference: Wang, Zhang and Ba (2020), On solving minimax optimization locally: a follow-the-ridge approach, arXiv:1910.07512.
+
+    >>> FollowTheRidge(leader="generator", follower="discriminator").units
+    'step'
+    """
+
+    units = "step"
+
+    def direction(self, step: Step) -> Vector:
+        step.point.rows()
+        xi, J, rates = step.point.gradient, step.point.jacobian, step.learning_rates
+        moved = J[self.follower, self.leader] @ xi.only([self.leader]).scale(rates)
+        correction = self._answer(step, step.point, moved)
+        inverse = {self.follower: [1 / rate if rate else 0.0 for rate in rates[self.follower]]}
+        return Vector({**xi, **(xi.only([self.follower]) - correction.scale(inverse))})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TotalGradient(Stackelberg):
+    """Total gradient descent: the leader descends its total derivative, d_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L, the follower its gradient.
+
+    The second term is the change of the leader's loss through the follower's answer.
+
+    Cost: 2 gradients (with respect to both players), 1 + k products.
+    Guarantee: converges to local minimax points and only those when the follower is faster (2 to 10 times the leader's rate).
+
+    References: Fiez, Chasnov and Ratliff (2020), Implicit learning dynamics in Stackelberg games, arXiv:1906.01217; Zhang et al.
+    (2020), Newton-type methods for minimax optimization, arXiv:2006.14592.
+
+    >>> TotalGradient(leader="generator", follower="discriminator").units
+    'gradient'
+    """
+
+    def direction(self, step: Step) -> Vector:
+        step.point.rows()
+        xi, J = step.point.gradient, step.point.jacobian
+        influence = step.point.row(self.leader).detach().only([self.follower])
+        answer = self._answer(step, step.point, influence)
+        through = J[self.follower, self.leader].T @ answer
+        return Vector({**xi, **(xi.only([self.leader]) - through)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientNewton(Stackelberg):
+    """Gradient descent for the leader, then Newton for the follower where the leader has gone: d_F = H⁻¹ ξ_F at (θ_L − h_L ξ_L, θ_F).
+
+    The inner optimizer must be plain SGD; the follower's rate is the share of Newton's step that is taken, 1 as published.
+
+    Cost: 3 gradients, k products, 2 loss evaluations.
+    Guarantee: converges to local minimax points and only those, linearly, at a rate that does not depend on the conditioning of
+    the follower's problem.
+
+    Reference: Zhang et al. (2020), Newton-type methods for minimax optimization, arXiv:2006.14592.
+
+    >>> GradientNewton(leader="generator", follower="discriminator").units
+    'step'
+    """
+
+    units = "step"
+
+    def direction(self, step: Step) -> Vector:
+        leading = step.point.gradient.only([self.leader])
+        return Vector({**leading, **self._newton_at(step, leading)})
+
+    def _newton_at(self, step: Step, leading: Vector) -> Vector:
+        """Return the follower's Newton step after the leader's step along ``leading``."""
+        with step.displaced(leading.scale(step.learning_rates)):
+            point = step.evaluate(2)
+            return self._answer(step, point, point.gradient_of(self.follower))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompleteNewton(GradientNewton):
+    """Newton for both: the leader with the game's Schur complement, d_L = (J_LL − J_LF H⁻¹ J_FL)⁻¹ ξ_L, then the follower where it went.
+
+    d_L is the leader's part of J⁻¹ (ξ_L, 0), one solve with GMRES. The inner optimizer must be plain SGD.
+
+    Cost: 3 gradients (2 of them with respect to both players), 2k + k' products, 2 loss evaluations.
+    Guarantee: quadratic convergence near local minimax points, and to **any** other nondegenerate critical point too.
+
+    Reference: Zhang et al. (2020), Newton-type methods for minimax optimization, arXiv:2006.14592.
+
+    >>> CompleteNewton(leader="generator", follower="discriminator").budget
+    20
+    """
+
+    def direction(self, step: Step) -> Vector:
+        step.point.rows()
+        xi, J = step.point.gradient, step.point.jacobian
+        b = Vector({**xi.zeros(), **xi.only([self.leader])})
+        d, _ = step.solve("joint", "gmres", lambda v: J @ v, b, shift=self.damping, tolerance=self.tolerance, budget=self.budget)
+        leading = d.only([self.leader])
+        return Vector({**leading, **self._newton_at(step, leading)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unrolled(Rule):
+    """Unrolled GAN: the leader descends ∂_L f_L(θ_L, θ_F^K), differentiated through K gradient steps of the follower.
+
+    θ_F^{k+1} = θ_F^k − η ξ_F(θ_L, θ_F^k). The derivative is exact: backwards through the steps with
+    μ_K = ∂_F f_L, g ← g − η J_FLᵀ μ_{k+1}, μ_k = μ_{k+1} − η H μ_{k+1}. The follower's parameters and its optimizer's state are
+    as before when the follower takes its own ordinary step.
+
+    Args:
+        leader: the player that looks ahead; a GAN's generator.
+        follower: the player whose steps are unrolled; a GAN's discriminator.
+        unroll: the number K of steps; 5 in the paper, which tries 0 to 10.
+        rate: the length η of an unrolled step; None takes the follower's learning rate.
+
+    Cost: 2K + 2 loss evaluations, 2K + 2 gradients (2 of one loss at the base point, K + 1 of the leader's or follower's on the
+    way there, K on the way back), 2K products. K points are evaluated twice so that no graph is kept.
+    Guarantee: none; it tends to TotalGradient's direction as K grows where the follower's steps converge.
+
+    Reference: Metz et al. (2017), Unrolled generative adversarial networks, arXiv:1611.02163.
+
+    >>> Unrolled(leader="generator", follower="discriminator").unroll
+    5
+    """
+
+    leader: str
+    follower: str
+    unroll: int = 5
+    rate: float | None = None
+
+    order = 1
+    joint = True
+
+    def __post_init__(self) -> None:
+        if self.leader == self.follower or self.unroll < 0 or (self.rate is not None and not self.rate > 0):
+            raise UsageError("Unrolled: needs different leader and follower, unroll ≥ 0 and a positive rate or None.")
+
+    def check(self, players: Players) -> None:
+        FollowTheRidge(leader=self.leader, follower=self.follower).check(players)
+
+    def direction(self, step: Step) -> Vector:
+        xi = step.point.gradient
+        ahead, moved = self._unroll(step, xi.only([self.follower]))
+        return Vector({**xi, **self._pull_back(step, ahead, moved)})
+
+    def _rates(self, step: Step) -> dict[str, list[float]]:
+        rates = step.learning_rates[self.follower]
+        return {self.follower: list(rates) if self.rate is None else [self.rate] * len(rates)}
+
+    def _unroll(self, step: Step, first: Vector) -> tuple[Vector, list[Vector]]:
+        """Return ∂f_L with respect to both players at the end, and how far the follower has moved before each step and at the end."""
+        moved, gradient = [first.zeros()], first
+        for k in range(self.unroll):
+            moved.append(moved[-1] + gradient.scale(self._rates(step)))
+            if k < self.unroll - 1:
+                with step.displaced(moved[-1]):
+                    gradient = step.evaluate(1).gradient_of(self.follower)
+        with step.displaced(moved[-1]):
+            return step.evaluate(1).row(self.leader).detach(), moved[:-1]
+
+    def _pull_back(self, step: Step, ahead: Vector, moved: list[Vector]) -> Vector:
+        """Return the leader's total derivative."""
+        g, mu = ahead.only([self.leader]), ahead.only([self.follower])
+        for place in reversed(moved):
+            with step.displaced(place):
+                point = step.evaluate(2)
+                shorter = mu.scale(self._rates(step))
+                pulled = point.pull(point.graph_gradient_of(self.follower), shorter[self.follower], point.movers, rows=1)
+            g, mu = g - pulled.only([self.leader]), mu - pulled.only([self.follower])
+        return g

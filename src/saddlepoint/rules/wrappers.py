@@ -1,0 +1,215 @@
+"""Rules around other rules."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+
+from saddlepoint.errors import UsageError
+from saddlepoint.game import Players
+from saddlepoint.rules.base import Rule, Step
+from saddlepoint.rules.first_order import Gradient
+from saddlepoint.vectors import Vector
+
+
+@dataclass(frozen=True)
+class Wrapper(Rule):
+    """A rule that changes what another one does, and has that one's order, units and needs.
+
+    Args:
+        rule: the rule inside.
+    """
+
+    rule: Rule = field(default_factory=Gradient)
+
+    @property
+    def order(self) -> int:
+        return self.rule.order
+
+    @property
+    def joint(self) -> bool:
+        return self.rule.joint
+
+    @property
+    def units(self) -> str:
+        return self.rule.units
+
+    def check(self, players: Players) -> None:
+        self.rule.check(players)
+
+    @abstractmethod
+    def direction(self, step: Step) -> Vector:
+        """Return the direction of every mover."""
+
+    def after(self, step: Step) -> None:
+        self.rule.after(step.within("rule", self.rule))
+
+    def _inside(self, step: Step) -> Vector:
+        return self.rule.direction(step.within("rule", self.rule))
+
+
+@dataclass(frozen=True)
+class Lookahead(Wrapper):
+    """Lookahead–minmax: every k steps all players return part of the way, θ_slow ← θ_slow + α(θ − θ_slow), θ ← θ_slow.
+
+    All players' slow weights move jointly, anchored at the start. Nest it for slower weights still:
+    ``Lookahead(Lookahead(rule, k=5), k=5000)``. k counts calls of ``step``: in alternating training a round of two players is two.
+
+    Args:
+        rule: the rule that takes the fast steps.
+        k: fast steps between two slow ones; 5 with alternating gradients and 5000 with extragradient in the paper.
+        alpha: α in (0, 1]; 0.5 in the paper.
+
+    Cost: that of the rule; memory: one more vector.
+    Guarantee: simultaneous gradient descent with k = 5, α = 0.5 converges on a bilinear game x·s·y for h·s up to about 0.74.
+
+    Reference: Chavdarova et al. (2021), Taming GANs with Lookahead–Minmax, arXiv:2006.14567.
+
+    >>> Lookahead(k=6).alpha
+    0.5
+    """
+
+    k: int = 5
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or not 0 < self.alpha <= 1:
+            raise UsageError(f"Lookahead: needs k ≥ 1 and 0 < alpha ≤ 1, not {self.k} and {self.alpha}.")
+
+    def direction(self, step: Step) -> Vector:
+        step.state.vectors.setdefault("slow", Vector(step.players).clone())
+        return self._inside(step)
+
+    def after(self, step: Step) -> None:
+        super().after(step)
+        count = step.state.numbers["count"] = step.state.numbers.get("count", 0) + 1
+        if count % self.k == 0:
+            slow, fast = step.state.vectors["slow"].tensors, Vector(step.players).tensors
+            with torch.no_grad():
+                torch._foreach_lerp_(slow, fast, self.alpha)
+                torch._foreach_copy_(fast, slow)
+
+
+@dataclass(frozen=True)
+class Averaged(Wrapper):
+    """Keep the average of the iterates beside them: uniform, θ̄_t = (1/t) Σ θ_s, or exponential, θ̄ ← d θ̄ + (1 − d) θ.
+
+    The rule's own path does not change. ``with optimizer.averaged():`` holds the parameters at the average, to evaluate there.
+
+    Args:
+        rule: the rule that moves.
+        decay: d in [0, 1) for the exponential average; None for the uniform one, which theory's ergodic bounds are about.
+
+    Cost: that of the rule; memory: one more vector.
+    Guarantee: the uniform average of simultaneous subgradient steps of size c/√t has a gap of O(1/√T) on convex–concave games.
+
+    References: Nedić and Ozdaglar (2009), J. Optim. Theory Appl. 142; Yazıcı et al. (2019), arXiv:1806.04498, for the exponential one.
+
+    >>> Averaged(decay=0.999).decay
+    0.999
+    """
+
+    decay: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.decay is not None and not 0 <= self.decay < 1:
+            raise UsageError(f"Averaged: decay={self.decay} must be in [0, 1), or None for the uniform average.")
+
+    def direction(self, step: Step) -> Vector:
+        return self._inside(step)
+
+    def after(self, step: Step) -> None:
+        super().after(step)
+        numbers, vectors = step.state.numbers, step.state.vectors
+        count = numbers["count"] = numbers.get("count", 0) + 1
+        now = Vector(step.players).detach()
+        if count == 1:
+            vectors["average"] = now.clone()
+            return
+        weight = 1 / count if self.decay is None else 1 - self.decay
+        torch._foreach_lerp_(vectors["average"].tensors, now.tensors, weight)
+
+
+@dataclass(frozen=True)
+class Clipped(Wrapper):
+    """Shorten a player's direction to a norm, d_i ← d_i · min(1, norm / ‖d_i‖), each player by itself.
+
+    Args:
+        rule: the rule whose directions are clipped.
+        norm: the longest direction.
+
+    Cost: that of the rule.
+
+    Reference: Pascanu, Mikolov and Bengio (2013), arXiv:1211.5063.
+
+    >>> Clipped(norm=0.5)
+    Clipped(rule=Gradient(), norm=0.5)
+    """
+
+    norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.norm > 0:
+            raise UsageError(f"Clipped: norm={self.norm} must be positive.")
+
+    def direction(self, step: Step) -> Vector:
+        d = self._inside(step)
+        return Vector({player: self._shortened(d.only([player]))[player] for player in d})
+
+    def _shortened(self, d: Vector) -> Vector:
+        length = float(d.norm())
+        return d * (self.norm / length) if math.isfinite(length) and length > self.norm else d
+
+
+@dataclass(frozen=True)
+class Every(Wrapper):
+    """Use one rule every k-th step, from the first on, and a cheap one between: the cost of curvature becomes a dial.
+
+    Each rule keeps a memory of its own. Where one of them is in units of steps, the inner optimizer must be plain SGD.
+
+    Args:
+        rule: the rule of every k-th step.
+        k: the period.
+        otherwise: the rule of the other steps.
+
+    Cost: (cost of ``rule`` + (k − 1) · cost of ``otherwise``) / k.
+
+    >>> Every(Lookahead(), k=5).order
+    1
+    """
+
+    k: int = 5
+    otherwise: Rule = field(default_factory=Gradient)
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise UsageError(f"Every: k={self.k} must be at least 1.")
+
+    @property
+    def order(self) -> int:
+        return max(self.rule.order, self.otherwise.order)
+
+    @property
+    def joint(self) -> bool:
+        return self.rule.joint or self.otherwise.joint
+
+    @property
+    def units(self) -> str:
+        return "step" if "step" in (self.rule.units, self.otherwise.units) else "gradient"
+
+    def check(self, players: Players) -> None:
+        self.rule.check(players)
+        self.otherwise.check(players)
+
+    def direction(self, step: Step) -> Vector:
+        count = step.state.numbers["count"] = step.state.numbers.get("count", -1) + 1
+        return self._inside(step) if count % self.k == 0 else self.otherwise.direction(step.within("otherwise", self.otherwise))
+
+    def after(self, step: Step) -> None:
+        if step.state.numbers["count"] % self.k == 0:
+            super().after(step)
+        else:
+            self.otherwise.after(step.within("otherwise", self.otherwise))
