@@ -80,7 +80,7 @@ class TinyGan:
         flat = [p for tensors in self.players.values() for p in tensors]
         found = {}
         for player, loss in self.losses().items():
-            gradients = torch.autograd.grad(loss, flat, allow_unused=True)
+            gradients = torch.autograd.grad(loss, flat, allow_unused=True, retain_graph=True)
             found[player] = torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(flat, gradients, strict=True)])
         return found
 

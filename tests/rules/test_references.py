@@ -59,7 +59,7 @@ def look_ahead(gan, h):
 
 
 def lola(gan, h):
-    xi, J = gan.dense()
+    _, J = gan.dense()
     return look_ahead(gan, h) - 0.7 * influence(gan, J)
 
 
@@ -445,6 +445,6 @@ def test_players_are_checked_at_construction(tiny_gan):
             sgd(tiny_gan(), rule)
     with pytest.raises(sp.UsageError, match=r'no player "discriminatr"\. Did you mean "discriminator"'):
         sgd(tiny_gan(), rules.RungeKutta(regularization=0.1, regularized="discriminatr"))
-    with pytest.raises(sp.UsageError, match="must be torch.optim.SGD"):
-        gan = tiny_gan()
-        sp.GameOptimizer({p: torch.optim.Adam(t) for p, t in gan.players.items()}, rules.Lookahead(rules.RungeKutta()))
+    inner = {p: torch.optim.Adam(t) for p, t in tiny_gan().players.items()}
+    with pytest.raises(sp.UsageError, match=r"must be torch\.optim\.SGD"):
+        sp.GameOptimizer(inner, rules.Lookahead(rules.RungeKutta()))

@@ -141,10 +141,10 @@ def test_alternating_gradient(game, expected):
 def test_rules_with_a_past(rule, game, expected):
     """(θ, past) ↦ (θ − h(2J θ − past), J θ), and (θ − hJ(θ − h past), J(θ − h past)): different maps of the same radius."""
     h, J = 0.05, jacobian(GAMES[game])
-    if isinstance(rule, rules.Optimistic):
-        theory = block(I2 - 2 * h * J, h * I2, J, 0 * I2)
-    else:
-        theory = block(I2 - h * J, h * h * J, J, -h * J)
+    theory = {
+        rules.Optimistic: block(I2 - 2 * h * J, h * I2, J, 0 * I2),
+        rules.PastExtragradient: block(I2 - h * J, h * h * J, J, -h * J),
+    }[type(rule)]
     M = map_with_past(rule, GAMES[game], h)
     torch.testing.assert_close(M, theory, rtol=0, atol=1e-12)
     assert radius(M) == pytest.approx(expected, abs=6e-4)
@@ -163,9 +163,9 @@ def test_gradient_newton(game, expected):
 
 
 @pytest.mark.parametrize("game", ["monotone", "f1", "f2"])
-def test_complete_newton_jumps_to_the_critical_point_of_a_quadratic(game):
-    """Also where it is no minimax point (f2): the price that its page names."""
-    M = step_map(rules.CompleteNewton(**XY, **TIGHT), GAMES[game], 0.05, lr={"x": 1.0, "y": 1.0})
+def test_complete_newton_is_at_the_critical_point_of_a_quadratic_after_two_steps(game):
+    """The first brings the follower to its answer, the second the leader home. Also where that is no minimax point (f2)."""
+    M = step_map(rules.CompleteNewton(**XY, **TIGHT), GAMES[game], 0.05, steps=2, lr={"x": 1.0, "y": 1.0})
     torch.testing.assert_close(M, torch.zeros_like(M), rtol=0, atol=1e-10)
 
 
