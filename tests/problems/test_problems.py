@@ -127,6 +127,25 @@ class TestRegistry:
         with pytest.raises(sp.UsageError, match=r'Unknown problem "digit"\. Did you mean "digits"\?'):
             registry.build_problem("digit", {})
 
+    @pytest.mark.parametrize("name", registry.RULES)
+    def test_what_the_table_says_of_a_rule_is_so(self, name):
+        entry = registry.RULES[name]
+        assert registry.build_rule(name, entry.options).order == entry.order
+
+    def test_every_public_rule_has_a_name(self):
+        public = {getattr(sp.rules, label) for label in sp.rules.__all__}
+        rules = {thing for thing in public if isinstance(thing, type) and issubclass(thing, sp.Rule) and thing is not sp.Rule}
+        assert rules == {registry.load(entry.path) for entry in registry.RULES.values()}
+
+    def test_rules_within_rules(self):
+        rule = registry.build_rule("every", {"rule": {"name": "lookahead", "rule": "extragradient", "k": 3}, "otherwise": "optimistic"})
+        assert rule == sp.rules.Every(sp.rules.Lookahead(sp.rules.Extragradient(), k=3), otherwise=sp.rules.Optimistic())
+        assert registry.build_rule("every", registry.options_of(rule)) == rule
+        with pytest.raises(sp.UsageError, match=r"A rule within a rule is a name, or a mapping with a name and options, not 3"):
+            registry.build_rule("lookahead", {"rule": 3})
+        with pytest.raises(sp.UsageError, match="Rule follow-the-ridge needs a value for leader, follower"):
+            registry.build_rule("lookahead", {"rule": "follow-the-ridge"})
+
     def test_optimizers(self):
         layer = Mixture8().networks(0)["generator"]
         soap = registry.build_optimizer("pytorch_optimizer:SOAP", layer.named_parameters(), {"lr": 1e-3})

@@ -185,7 +185,7 @@ class Unrolled(Rule):
         unroll: the number K of steps; 5 in the paper, which tries 0 to 10.
         rate: the length η of an unrolled step; None takes the follower's learning rate.
 
-    Cost: 2K + 2 loss evaluations, 2K + 2 gradients (2 of one loss at the base point, K + 1 of the leader's or follower's on the
+    Cost: 2K + 1 loss evaluations, 2K + 2 gradients (2 of one loss at the base point, K + 1 of the leader's or follower's on the
     way there, K on the way back), 2K products. K points are evaluated twice so that no graph is kept.
     Guarantee: none; it tends to TotalGradient's direction as K grows where the follower's steps converge.
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,8 +123,8 @@ def resolve(tree: Tree) -> RunConfig:
         "sample_every": every,
         "checkpoint_every": every,
         **tree,
-        "problem": {"name": problem_name, **_options(problem)},
-        "rule": {"name": rule_name, **_options(rule)},
+        "problem": {"name": problem_name, **registry.options_of(problem)},
+        "rule": {"name": rule_name, **registry.options_of(rule)},
         "optimizer": optimizer,
         "device": _device(str(tree.get("device", "auto"))),
     }
@@ -223,11 +222,6 @@ def _optimizer(value: Any, entry: registry.RuleEntry) -> Tree:
     if "lr" in chosen:  # the user's rate is for both players, whatever ours would be
         defaults.pop("players", None)
     return {**defaults, **chosen}
-
-
-def _options(component: Any) -> Tree:
-    """Return every option of a problem or rule with its value."""
-    return asdict(component)
 
 
 def _device(name: str) -> str:

@@ -1,0 +1,25 @@
+"""Names of problems, rules and optimizers, and how to build each from a configuration.
+
+Adding one is one row in ``names`` or ``rules``. Paths are text, so that listing names loads no torch.
+"""
+
+from saddlepoint.registry.build import build_optimizer, build_problem, build_rule, find, load, optimizer_class, options_of
+from saddlepoint.registry.entries import Entry, OptimizerEntry, RuleEntry
+from saddlepoint.registry.names import OPTIMIZERS, PROBLEMS
+from saddlepoint.registry.rules import RULES
+
+__all__ = [
+    "OPTIMIZERS",
+    "PROBLEMS",
+    "RULES",
+    "Entry",
+    "OptimizerEntry",
+    "RuleEntry",
+    "build_optimizer",
+    "build_problem",
+    "build_rule",
+    "find",
+    "load",
+    "optimizer_class",
+    "options_of",
+]

@@ -1,0 +1,139 @@
+"""Building problems, rules and optimizers from names and options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from saddlepoint.errors import UsageError, did_you_mean
+from saddlepoint.registry.names import OPTIMIZERS, PROBLEMS
+from saddlepoint.registry.rules import RULES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+    from saddlepoint.problems import GanProblem
+    from saddlepoint.rules import Rule
+
+
+def find(kind: str, table: Mapping[str, Any], name: str) -> Any:
+    """Return the entry called ``name``; a UsageError suggests the nearest name."""
+    if name not in table:
+        raise UsageError(f'Unknown {kind} "{name}".' + did_you_mean(name, table))
+    return table[name]
+
+
+def build_problem(name: str, options: Mapping[str, Any]) -> GanProblem:
+    """Return the problem called ``name``; options are checked against its fields."""
+    problem: GanProblem = _build_dataclass("problem", name, find("problem", PROBLEMS, name).path, options)
+    return problem
+
+
+def build_rule(name: str, options: Mapping[str, Any]) -> Rule:
+    """Return the rule called ``name``; options are checked against its fields."""
+    rule: Rule = _build_dataclass("rule", name, find("rule", RULES, name).path, options)
+    return rule
+
+
+def optimizer_class(name: str) -> type[Optimizer]:
+    """Return the optimizer class of a registered name or of an import path such as ``pytorch_optimizer:SOAP``."""
+    from torch.optim import Optimizer
+
+    path = name if ":" in name else find("optimizer", OPTIMIZERS, name).path
+    found = load(path)
+    if not (isinstance(found, type) and issubclass(found, Optimizer)):
+        raise UsageError(f'Optimizer "{name}" is not a subclass of torch.optim.Optimizer.')
+    return found
+
+
+def build_optimizer(name: str, parameters: Iterable[tuple[str, Tensor]], options: Mapping[str, Any]) -> Optimizer:
+    """Return the optimizer called ``name`` over named parameters; options are checked against its signature."""
+    kind = optimizer_class(name)
+    signature = inspect.signature(kind).parameters
+    known = [p for p in list(signature)[1:] if signature[p].kind is not inspect.Parameter.VAR_KEYWORD]
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.values())
+    for option in options:
+        if option not in known and not open_ended:
+            raise UsageError(f'Optimizer {name} has no option "{option}".' + did_you_mean(option, known))
+    named = list(parameters) if kind.__module__.startswith(("torch.", "saddlepoint.")) else [tensor for _, tensor in parameters]
+    try:
+        return kind(named, **options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"Optimizer {name} refuses its options {dict(options)}: {error}") from error
+
+
+def load(path: str) -> Any:
+    """Return the object at ``package.module:name``."""
+    module, _, name = path.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f'Cannot load "{path}": {error}. Expected package.module:name of an installed package.') from error
+
+
+def options_of(component: Any) -> dict[str, Any]:
+    """Return every option of a problem or rule with its value, in plain containers; rules within rules by their names."""
+    found = {}
+    for option in fields(component):
+        value = getattr(component, option.name)
+        found[option.name] = _plain(value)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "direction"):
+        return _named(value)
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _named(rule: Any) -> dict[str, Any]:
+    """Return a rule as a name with options, the inverse of ``build_rule``."""
+    path = f"saddlepoint.rules:{type(rule).__name__}"
+    name = next((name for name, entry in RULES.items() if entry.path == path), None)
+    if name is None:
+        raise UsageError(f"The rule {type(rule).__name__} has no name in the registry, so it cannot be written into a configuration.")
+    return {"name": name, **options_of(rule)}
+
+
+def _build_dataclass(kind: str, name: str, path: str, options: Mapping[str, Any]) -> Any:
+    cls = load(path)
+    known = [f.name for f in fields(cls) if f.init]
+    hints = get_type_hints(cls)
+    values = {}
+    for option, value in options.items():
+        if option not in known:
+            raise UsageError(f'{kind.capitalize()} {name} has no option "{option}".' + did_you_mean(option, known))
+        values[option] = (
+            _inner_rule(value) if _is_rule(hints[option]) else _converted(f"{kind.capitalize()} {name}", option, value, hints[option])
+        )
+    try:
+        return cls(**values)
+    except TypeError as error:  # an option without default was left out
+        missing = [f.name for f in fields(cls) if f.init and f.name not in values and f.default is MISSING and f.default_factory is MISSING]
+        raise UsageError(f"{kind.capitalize()} {name} needs a value for {', '.join(missing)}.") from error
+
+
+def _is_rule(hint: Any) -> bool:
+    return isinstance(hint, type) and hasattr(hint, "direction")
+
+
+def _inner_rule(value: Any) -> Rule:
+    """Build a rule within a rule from its name, or from a name with options."""
+    if isinstance(value, str):
+        return build_rule(value, {})
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise UsageError(f"A rule within a rule is a name, or a mapping with a name and options, not {value!r}.")
+    return build_rule(value["name"], {key: inner for key, inner in value.items() if key != "name"})
+
+
+def _converted(what: str, option: str, value: Any, hint: Any) -> Any:
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        raise UsageError(f"{what}: {option}={value!r} is not valid: {error.errors()[0]['msg']}.") from error

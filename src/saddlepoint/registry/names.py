@@ -1,0 +1,28 @@
+"""Problems and optimizers by name."""
+
+from __future__ import annotations
+
+from saddlepoint.registry.entries import Entry, OptimizerEntry, two_rates
+
+PROBLEMS: dict[str, Entry] = {
+    "digits": Entry("saddlepoint.problems:Digits", "10,000 embedded handwritten digits, 28 x 28, MLP GAN"),
+    "mnist": Entry("saddlepoint.problems:Mnist", "the full MNIST from a directory of yours (--data-dir), MLP GAN"),
+    "mixture8": Entry("saddlepoint.problems:Mixture8", "ring of 8 Gaussians in the plane"),
+    "mixture25": Entry("saddlepoint.problems:Mixture25", "5 x 5 grid of Gaussians in the plane"),
+}
+
+_ADAM = {**two_rates(2e-3, 1e-3), "betas": [0.0, 0.999], "fused": True}
+
+OPTIMIZERS: dict[str, OptimizerEntry] = {
+    "adam": OptimizerEntry("torch.optim:Adam", "Adam without momentum, discriminator at half the rate", _ADAM),
+    "adamw": OptimizerEntry("torch.optim:AdamW", "the same with decoupled weight decay", _ADAM),
+    "rmsprop": OptimizerEntry("torch.optim:RMSprop", "RMSProp", {"lr": 3e-4}),
+    "sgd": OptimizerEntry("torch.optim:SGD", "stochastic gradient descent", {"lr": 0.1}),
+    "momentum-sgd": OptimizerEntry("saddlepoint.optim:MomentumSGD", "gradient descent with negative momentum", {"lr": 0.05}),
+    "sign": OptimizerEntry(
+        "saddlepoint.optim:SignSubgradient",
+        "fixed step against the sign of the gradient, decaying",
+        two_rates(3e-3, 1e-3),
+        schedule="linear",
+    ),
+}
