@@ -13,16 +13,31 @@ from torch import Tensor
 from saddlepoint.errors import SolverWarning
 from saddlepoint.game import Closure
 from saddlepoint.game_optimizer import GameOptimizer
-from saddlepoint.games import QuadraticGame, bilinear, bowl, three_players, zero_sum
+from saddlepoint.games import (
+    AnalyticGame,
+    bilinear,
+    bilinear_matrix,
+    bowl,
+    cournot,
+    matching_pennies,
+    ridge,
+    three_players,
+    zero_sum,
+)
 from saddlepoint.rules import Rule
 
 _LR, _STEPS, _CLOSE = 0.1, 4, 1e-9
 
-ANALYTIC_GAMES: dict[str, Callable[[], QuadraticGame]] = {
+ANALYTIC_GAMES: dict[str, Callable[[], AnalyticGame]] = {
     "bowl": bowl,
     "bilinear": bilinear,
     "monotone": lambda: zero_sum(1.0, 1.0, -1.0),
     "local minimax": lambda: zero_sum(-6.0, 4.0, -2.0),
+    "not minimax": lambda: zero_sum(6.0, 4.0, 2.0),
+    "ridge": ridge,
+    "bilinear 5 x 5": lambda: bilinear_matrix([0.2, 0.5, 1.0, 1.5, 2.0], torch.Generator().manual_seed(0)),
+    "matching pennies": matching_pennies,
+    "cournot": lambda: cournot(3, slope=0.5),
     "three players": three_players,
 }
 """name → a fresh game with one, two or three players."""
@@ -32,8 +47,8 @@ def check_rule(rule: Rule, games: Iterable[str] = tuple(ANALYTIC_GAMES)) -> None
     """Raise AssertionError, saying what failed on which game, unless ``rule`` behaves as a rule must.
 
     On each game of ``ANALYTIC_GAMES``: directions are finite and shaped like the parameters; trajectories reproduce bit for bit, also
-    through ``state_dict`` in the middle; they do not depend on the order of the players or on how a parameter is split into
-    tensors; an unused parameter stays where it is; no graph and no tensor outlives a step; gradients that the user holds are not
+    through ``state_dict`` in the middle; they do not depend on the order of the players, on how a parameter is split into
+    tensors or on what ``.grad`` held before; an unused parameter stays where it is; no graph and no tensor outlives a step; gradients that the user holds are not
     written to.
 
     Args:
@@ -51,6 +66,7 @@ def check_rule(rule: Rule, games: Iterable[str] = tuple(ANALYTIC_GAMES)) -> None
         _leaves_unused_parameters,
         _keeps_nothing,
         _respects_user_gradients,
+        _ignores_leftover_gradients,
     )
     for game in games:
         for check in checks:
@@ -66,7 +82,7 @@ def _optimizer(rule: Rule, players: dict[str, list[Tensor]]) -> GameOptimizer:
     return GameOptimizer({name: torch.optim.SGD(tensors, lr=_LR) for name, tensors in players.items()}, rule)
 
 
-def _lists(game: QuadraticGame) -> dict[str, list[Tensor]]:
+def _lists(game: AnalyticGame) -> dict[str, list[Tensor]]:
     return {name: list(tensors) for name, tensors in game.players.items()}
 
 
@@ -75,18 +91,18 @@ def _run(optimizer: GameOptimizer, closure: Closure, steps: int = _STEPS) -> Non
         optimizer.step(closure)
 
 
-def _final(rule: Rule, game: QuadraticGame) -> Tensor:
+def _final(rule: Rule, game: AnalyticGame) -> Tensor:
     _run(_optimizer(rule, _lists(game)), game.losses)
     return game.theta.detach()
 
 
-def _reproduces(rule: Rule, make: Callable[[], QuadraticGame]) -> None:
+def _reproduces(rule: Rule, make: Callable[[], AnalyticGame]) -> None:
     first, second = _final(rule, make()), _final(rule, make())
     assert bool(first.isfinite().all()), "parameters became non-finite"
     assert torch.equal(first, second), "two runs from the same start differ"
 
 
-def _survives_state_dict(rule: Rule, make: Callable[[], QuadraticGame]) -> None:
+def _survives_state_dict(rule: Rule, make: Callable[[], AnalyticGame]) -> None:
     straight = _final(rule, make())
     game = make()
     before = _optimizer(rule, _lists(game))
@@ -97,14 +113,14 @@ def _survives_state_dict(rule: Rule, make: Callable[[], QuadraticGame]) -> None:
     assert torch.equal(game.theta.detach(), straight), "a run through state_dict differs from a straight one"
 
 
-def _ignores_player_order(rule: Rule, make: Callable[[], QuadraticGame]) -> None:
+def _ignores_player_order(rule: Rule, make: Callable[[], AnalyticGame]) -> None:
     straight, game = _final(rule, make()), make()
     players = dict(reversed(_lists(game).items()))
     _run(_optimizer(rule, players), lambda: {player: losses[player] for losses in [game.losses()] for player in players})
     assert torch.allclose(game.theta.detach(), straight, rtol=_CLOSE, atol=_CLOSE), "the order of the players matters"
 
 
-def _ignores_splitting(rule: Rule, make: Callable[[], QuadraticGame]) -> None:
+def _ignores_splitting(rule: Rule, make: Callable[[], AnalyticGame]) -> None:
     """Give the first player its parameter in two tensors whose sum along the whole is the parameter."""
     straight, game = _final(rule, make()), make()
     name = next(iter(game.players))
@@ -113,15 +129,14 @@ def _ignores_splitting(rule: Rule, make: Callable[[], QuadraticGame]) -> None:
 
     def losses() -> Any:
         others = [tensors[0] for player, tensors in game.players.items() if player != name]
-        theta = torch.cat([*(piece.reshape(-1) for piece in pieces), *others])
-        return {player: 0.5 * theta @ matrix @ theta for player, matrix in game.matrices.items()}
+        return game.losses_at(torch.cat([*(piece.reshape(-1) for piece in pieces), *others]))
 
     _run(_optimizer(rule, {**_lists(game), name: pieces}), losses)
     found = torch.cat([piece.detach().reshape(-1) for piece in pieces])
     assert torch.allclose(found, straight[: len(found)], rtol=_CLOSE, atol=_CLOSE), "splitting a parameter into tensors matters"
 
 
-def _leaves_unused_parameters(rule: Rule, make: Callable[[], QuadraticGame]) -> None:
+def _leaves_unused_parameters(rule: Rule, make: Callable[[], AnalyticGame]) -> None:
     straight, game = _final(rule, make()), make()
     players, unused = _lists(game), torch.ones(2, dtype=torch.float64, requires_grad=True)
     players[next(iter(players))].append(unused)
@@ -130,7 +145,7 @@ def _leaves_unused_parameters(rule: Rule, make: Callable[[], QuadraticGame]) -> 
     assert torch.allclose(game.theta.detach(), straight, rtol=_CLOSE, atol=_CLOSE), "an unused parameter changes the others"
 
 
-def _keeps_nothing(rule: Rule, make: Callable[[], QuadraticGame]) -> None:
+def _keeps_nothing(rule: Rule, make: Callable[[], AnalyticGame]) -> None:
     game = make()
     optimizer = _optimizer(rule, _lists(game))
     _run(optimizer, game.losses, 3)
@@ -148,7 +163,7 @@ def _live_tensors() -> int:
     return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())  # isinstance would wake lazy proxies
 
 
-def _respects_user_gradients(rule: Rule, make: Callable[[], QuadraticGame]) -> None:
+def _respects_user_gradients(rule: Rule, make: Callable[[], AnalyticGame]) -> None:
     game = make()
     held = {}
     for tensors in game.players.values():
@@ -156,3 +171,15 @@ def _respects_user_gradients(rule: Rule, make: Callable[[], QuadraticGame]) -> N
             parameter.grad = held[parameter] = torch.full_like(parameter, 7.0)
     _run(_optimizer(rule, _lists(game)), game.losses, 2)
     assert all(bool((gradient == 7.0).all()) for gradient in held.values()), "a gradient tensor of the user's was written to"
+
+
+def _ignores_leftover_gradients(rule: Rule, make: Callable[[], AnalyticGame]) -> None:
+    straight, game = _final(rule, make()), make()
+    optimizer = _optimizer(rule, _lists(game))
+    for _ in range(_STEPS):
+        for inner in optimizer.optimizers.values():
+            for parameter in (p for group in inner.param_groups for p in group["params"]):
+                parameter.grad = torch.ones_like(parameter)
+            inner.zero_grad(set_to_none=False)
+        optimizer.step(game.losses)
+    assert torch.equal(game.theta.detach(), straight), "zero_grad(set_to_none=False) before a step matters"

@@ -1,8 +1,11 @@
+import gc
+
 import pytest
 import torch
 
 import saddlepoint as sp
 from saddlepoint import rules
+from saddlepoint.games import zero_sum
 from saddlepoint.testing import ANALYTIC_GAMES, check_rule
 
 TIGHT = {"tolerance": 1e-13, "budget": 50}
@@ -53,7 +56,10 @@ STACKELBERG = {
 """They take two players."""
 
 
-@pytest.mark.parametrize("game", ["bilinear", "monotone", "local minimax"])
+TWO_PLAYERS = [name for name, make in ANALYTIC_GAMES.items() if set(make().players) == {"x", "y"}]
+
+
+@pytest.mark.parametrize("game", TWO_PLAYERS)
 @pytest.mark.parametrize("name", STACKELBERG)
 def test_stackelberg_rules_on_every_game_of_two(name, game):
     check_rule(STACKELBERG[name], [game])
@@ -105,9 +111,57 @@ def test_the_checks_can_fail(fault, game, text):
         check_rule(Sloppy(fault), [game])
 
 
-def test_documented_games_have_the_jacobian_they_claim():
-    for make in ANALYTIC_GAMES.values():
-        game = make()
-        point = sp.linearize(game)
-        torch.testing.assert_close(point.jacobian.dense(), game.jacobian)
-        torch.testing.assert_close(point.gradient.flatten(), game.jacobian @ game.theta.detach())
+@pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning")
+@pytest.mark.parametrize("name", [*RULES, *STACKELBERG])
+def test_memory_is_constant_over_200_steps(name):
+    game = zero_sum(1.0, 1.0, -1.0)
+    rule = {**RULES, **STACKELBERG}[name]
+    optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=0.01) for p, t in game.players.items()}, rule)
+
+    def alive_after(steps):
+        for _ in range(steps):
+            optimizer.step(game.losses)
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    assert alive_after(200) <= alive_after(10)
+
+
+REDUCED = {
+    "consensus γ = 0": rules.Consensus(gamma=0.0),
+    "jare γ = 0": rules.JacobianRegularized(gamma=0.0),
+    "sga λ = 0": rules.SymplecticAdjustment(strength=0.0),
+    "lola α = 0": rules.OpponentShaping(alpha=0.0),
+    "sos α = 0": rules.StableOpponentShaping(alpha=0.0),
+    "unrolled K = 0": rules.Unrolled(leader="x", follower="y", unroll=0),
+    "lookahead α = 1": rules.Lookahead(k=1, alpha=1.0),
+    "clipped at a large norm": rules.Clipped(norm=1e9),
+    "averaged": rules.Averaged(),
+    "every, gradient and gradient": rules.Every(rules.Gradient(), k=2),
+}
+
+
+@pytest.mark.parametrize("name", REDUCED)
+def test_rules_that_reduce_to_the_gradient(name):
+    """Where theory says so, the path is that of Gradient."""
+    paths = []
+    for rule in (sp.Gradient(), REDUCED[name]):
+        game = zero_sum(-6.0, 4.0, -2.0)
+        optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()}, rule)
+        for _ in range(5):
+            optimizer.step(game.losses)
+        paths.append(game.theta.detach())
+    torch.testing.assert_close(*paths, rtol=1e-12, atol=1e-12)
+
+
+VANISHING = ["cgd", "lcgd", "proximal point", "extragradient", "runge-kutta", "runge-kutta 2", "past extragradient", "optimistic"]
+
+
+@pytest.mark.parametrize("name", VANISHING)
+def test_rules_that_reduce_to_the_gradient_as_the_step_vanishes(name):
+    game = zero_sum(-6.0, 4.0, -2.0)
+    xi = game.jacobian @ game.theta.detach()
+    optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=1e-8) for p, t in game.players.items()}, RULES[name])
+    before = game.theta.detach()
+    optimizer.step(game.losses)
+    torch.testing.assert_close((before - game.theta.detach()) / 1e-8, xi, rtol=1e-6, atol=1e-6)
