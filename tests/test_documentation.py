@@ -4,6 +4,7 @@ import doctest
 import importlib
 import pkgutil
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,10 @@ def test_the_package_exports_what_it_lists():
     assert set(saddlepoint.__all__) <= set(dir(saddlepoint))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = saddlepoint.nothing
+
+
+def test_generated_pages_are_what_the_code_says():
+    """Run scripts/write_rule_tables.py when this fails."""
+    pages = runpy.run_path(str(ROOT / "scripts" / "write_rule_tables.py"))["PAGES"]
+    for name, text in pages.items():
+        assert (ROOT / "docs" / name).read_text() == text(), name

@@ -87,6 +87,7 @@ class GameOptimizer:
         self.cost = Cost()
         self.unconverged = 0
         self.last: Record | None = None
+        self._verified = False  # the first step looks for operations and closures that would be silently wrong
         self._modules, self._generators = tuple(modules), tuple(generators)
         for player, optimizer in self.optimizers.items():
             _check_inner(player, optimizer, self.rule)
@@ -107,11 +108,14 @@ class GameOptimizer:
         players = self._players()
         before = self.cost.copy()
         replay = Replay(self._modules, self._generators, cuda=self._cuda)
-        step = Step(players, closure, rule=self.rule, inner=self, state=self.rule_state, replay=replay, cost=self.cost)
+        step = Step(
+            players, closure, rule=self.rule, inner=self, state=self.rule_state, replay=replay, cost=self.cost, verify=not self._verified
+        )
         direction = self.rule.direction(step)
         self._check_direction(direction, step.first)
         norms = self._finite_norms(direction)
         gradient_norms = self._gradient_norms(step.first, direction, norms)
+        self._verified = True
         self._apply(direction, players, step.first)
         self.rule.after(step)
         self._report_solves(step.solves)

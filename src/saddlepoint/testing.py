@@ -48,8 +48,8 @@ def check_rule(rule: Rule, games: Iterable[str] = tuple(ANALYTIC_GAMES)) -> None
 
     On each game of ``ANALYTIC_GAMES``: directions are finite and shaped like the parameters; trajectories reproduce bit for bit, also
     through ``state_dict`` in the middle; they do not depend on the order of the players, on how a parameter is split into
-    tensors or on what ``.grad`` held before; an unused parameter stays where it is; no graph and no tensor outlives a step; gradients that the user holds are not
-    written to.
+    tensors or on what ``.grad`` held before; an unused parameter stays where it is; no graph and no tensor outlives a
+    step; gradients that the user holds are not written to.
 
     Args:
         rule: the rule, with any options.

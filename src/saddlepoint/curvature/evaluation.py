@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saddlepoint.curvature.operators import Jacobian
+from saddlepoint.curvature.traps import check_second_derivatives, node_names
 from saddlepoint.errors import DivergenceError, DoubleBackwardError, UsageError, did_you_mean
 from saddlepoint.game import Closure, Game, Players
 from saddlepoint.vectors import Tensors, Vector
@@ -98,6 +99,14 @@ class Evaluation:
         """J as a matrix-free operator on the movers' parameters: J @ v, J.T @ u, J[i, j], J.interaction, J.own."""
         return Jacobian(self)
 
+    def check_second_derivatives(self) -> None:
+        """Raise DoubleBackwardError where a loss contains an operation whose second derivative PyTorch refuses or gets wrong."""
+        check_second_derivatives(self._losses.values())
+
+    def uses_batch_statistics(self) -> bool:
+        """Say whether a loss goes through BatchNorm in training mode, which moves buffers at every evaluation."""
+        return any(name.startswith(("NativeBatchNorm", "CudnnBatchNorm")) for name in node_names(self._losses.values()))
+
     def row(self, player: str) -> Vector:
         """∇f_i with respect to the parameters of all movers, needed by J @ v across players.
 
@@ -161,12 +170,17 @@ class Evaluation:
 def linearize(game: Game) -> Evaluation:
     """Return losses, gradient and Jacobian of a game at its current parameters.
 
+    Raises:
+        DoubleBackwardError: a loss contains an operation whose second derivative PyTorch refuses or gets wrong.
+
     >>> x = torch.ones(2, dtype=torch.float64, requires_grad=True)
     >>> point = linearize(Game({"x": [x]}, lambda: {"x": (x**2).sum()}))
     >>> point.gradient["x"][0].tolist(), point.jacobian.dense().tolist()
     ([2.0, 2.0], [[2.0, 0.0], [0.0, 2.0]])
     """
-    return Evaluation(game.players, game.losses)
+    point = Evaluation(game.players, game.losses)
+    point.check_second_derivatives()
+    return point
 
 
 def _named_terms(returned: object, players: Players) -> dict[str, dict[str, Tensor]]:

@@ -21,22 +21,35 @@ class Replay:
         cuda: whether to keep the state of the current CUDA device too.
     """
 
+    # buffers are taken before the first evaluation too: spectral norm's vectors must be the same in all evaluations of a step
+
     def __init__(self, modules: Iterable[nn.Module] = (), generators: Iterable[torch.Generator] = (), *, cuda: bool = False) -> None:
         self._buffers = [buffer for module in modules for buffer in module.buffers()]
         self._generators = tuple(generators)
         self._cuda = cuda
         self._before = self._states()
+        self._buffers_before = [buffer.clone() for buffer in self._buffers]
+
+    @property
+    def knows_modules(self) -> bool:
+        """Whether any module was named."""
+        return bool(self._buffers)
 
     @contextmanager
     def again(self) -> Iterator[None]:
-        """Draw what the first evaluation drew; afterwards random states and buffers are as they were before this."""
+        """Draw what the first evaluation drew, from the buffers that it met; afterwards both are as they were before this."""
         states, buffers = self._states(), [buffer.clone() for buffer in self._buffers]
         self._restore(self._before)
+        self._put(self._buffers_before)
         try:
             yield
         finally:
             self._restore(states)
-            for buffer, value in zip(self._buffers, buffers, strict=True):
+            self._put(buffers)
+
+    def _put(self, values: list[Tensor]) -> None:
+        with torch.no_grad():
+            for buffer, value in zip(self._buffers, values, strict=True):
                 buffer.copy_(value)
 
     def _states(self) -> list[Tensor]:

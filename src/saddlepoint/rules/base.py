@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,7 +14,7 @@ import torch
 
 from saddlepoint.curvature import SOLVERS, Cost, Evaluation, Solve
 from saddlepoint.curvature.replay import Replay
-from saddlepoint.errors import UsageError
+from saddlepoint.errors import CurvatureWarning, UsageError
 from saddlepoint.game import Closure, Players
 from saddlepoint.vectors import Vector
 
@@ -67,13 +69,22 @@ class Step:
     """
 
     def __init__(
-        self, players: Players, closure: Closure, *, rule: Rule, inner: Inner, state: RuleState, replay: Replay, cost: Cost
+        self,
+        players: Players,
+        closure: Closure,
+        *,
+        rule: Rule,
+        inner: Inner,
+        state: RuleState,
+        replay: Replay,
+        cost: Cost,
+        verify: bool = False,
     ) -> None:
         self.players = players
         self.state = state
         self.solves: dict[str, Solve] = {}
         self._closure, self._inner, self._replay, self._cost = closure, inner, replay, cost
-        self._rule = rule
+        self._rule, self._verify = rule, verify
         self._firsts: list[Evaluation] = []
         self._points: dict[int, Evaluation] = {}
 
@@ -110,6 +121,8 @@ class Step:
         again = self._replay.again() if self._firsts and not fresh else nullcontext()
         with again:
             found = Evaluation(self.players, self._closure, order=order, cost=self._cost, finite=finite)
+        if self._verify and order > 1:
+            found.check_second_derivatives()
         if self._rule.joint:
             check_all_move(type(self._rule).__name__, found, self.players)
         if not self._firsts:
@@ -135,8 +148,26 @@ class Step:
                 self._inner.advance(direction)
             yield
 
+    def _check_repeatable(self) -> None:
+        """In an optimizer's first step, say where a second evaluation at the same point is not the same."""
+        if not self._verify or not self._firsts or self._replay.knows_modules:
+            return
+        first = self._firsts[0]
+        with self._replay.again():
+            again = Evaluation(self.players, self._closure, order=0, finite=False).losses
+        moved = [player for player, loss in first.losses.items() if not math.isclose(loss, again[player], rel_tol=1e-6)]
+        if moved or first.uses_batch_statistics():
+            told = ", ".join(f"{p}: {first.losses[p]:.6g}, then {again[p]:.6g}" for p in moved) or "BatchNorm moves its statistics"
+            warnings.warn(
+                f"{type(self._rule).__name__} evaluates the closure several times a step, and that changes something here ({told}). "
+                "Name the networks as GameOptimizer(..., modules=[G, D]), and random generators as generators=[...]. This is said once.",
+                CurvatureWarning,
+                stacklevel=2,
+            )
+
     @contextmanager
     def _restored(self, players: Iterable[str]) -> Iterator[None]:
+        self._check_repeatable()
         tensors = [p for player in players for p in self.players[player]]
         saved = [tensor.detach().clone() for tensor in tensors]
         try:
