@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from saddlepoint.models import MLP
+
+# time never decides a test, and a run must not depend on chance
+settings.register_profile("saddlepoint", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("saddlepoint")
 
 MNIST = Path(os.environ.get("SADDLEPOINT_MNIST", Path(__file__).parents[2] / "shared" / "data" / "mnist"))
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saddlepoint.curvature import SOLVERS, cg, gmres, minres, saddle_free
+from saddlepoint.curvature import SOLVERS, cg, gmres, minres, saddle_free, schur_cg
 
 GENERAL = {"tolerance": 1e-10, "budget": 200}
 
@@ -196,3 +196,34 @@ def test_ill_conditioned_systems_report_what_they_reached(method, dtype, toleran
     true = float((A @ b - A @ solution.x).norm() / (A @ b).norm())
     assert true <= 2 * solution.report.residual + 100 * torch.finfo(dtype).eps
     assert solution.report.status == "converged"
+
+
+@given(st.integers(1, 8), st.integers(1, 8), seeds, st.booleans())
+def test_schur_cg_solves_the_antisymmetric_system(n, m, seed, warm):
+    g = torch.Generator().manual_seed(seed)
+    B = torch.randn(n, m, generator=g, dtype=torch.float64)
+    bx, by = (torch.randn(k, generator=g, dtype=torch.float64) for k in (n, m))
+    forward, backward = Counted(B), Counted(B.T)
+    x0 = torch.randn(n, generator=g, dtype=torch.float64) if warm else None
+    x, y, report = schur_cg(forward, backward, bx, by, x0=x0, tolerance=1e-12, budget=50)
+    torch.testing.assert_close(x + B @ y, bx, rtol=0, atol=1e-10 * (1 + float(bx.norm() + by.norm())))
+    torch.testing.assert_close(y - B.T @ x, by, rtol=0, atol=1e-10 * (1 + float(bx.norm() + by.norm())))
+    assert report.status == "converged"
+    assert report.products == forward.products + backward.products == 1 + 2 * report.iterations + (2 if warm else 0)
+    assert report.iterations <= min(n, m) + 3  # as many distinct eigenvalues as B has singular values, and some rounding
+
+
+def test_schur_cg_reports_how_it_ended():
+    B = torch.diag(torch.tensor([1.0, 10.0, 100.0, 1000.0], dtype=torch.float64))
+    ones = torch.ones(4, dtype=torch.float64)
+    x, y, report = schur_cg(lambda v: B @ v, lambda v: B.T @ v, ones, ones, tolerance=1e-12, budget=2)
+    assert (report.status, report.iterations, report.products) == ("budget", 2, 5)
+    true = torch.cat([ones - x - B @ y, ones - y + B.T @ x]).norm() / torch.cat([ones, ones]).norm()
+    assert report.residual == pytest.approx(float(true), rel=1e-6)
+    zero = torch.zeros(4, dtype=torch.float64)
+    assert schur_cg(lambda v: B @ v, lambda v: B.T @ v, zero, zero, tolerance=1e-6, budget=5)[2].status == "converged"
+    calls = iter(range(10))
+    broken = lambda v: B @ v if next(calls) < 2 else v * math.nan  # noqa: E731
+    x, y, report = schur_cg(broken, lambda v: B.T @ v, ones, ones, tolerance=1e-12, budget=9)
+    assert report.status == "non-finite"
+    assert bool(x.isfinite().all() and y.isfinite().all())

@@ -120,15 +120,86 @@ def test_small_steps_reduce_to_the_gradient(tiny_gan):
     torch.testing.assert_close((before - gan.theta()) / 1e-9, xi, rtol=1e-6, atol=1e-6)
 
 
-def test_cost_is_what_the_documentation_says(tiny_gan):
-    gan = tiny_gan()
+def test_cost_of_a_general_game_is_what_the_documentation_says(tiny_gan):
+    gan = tiny_gan(zero_sum=False)
     optimizer = optimizer_for(gan.players, sp.CompetitiveGradient(tolerance=0.0, budget=4), 0.1)
     with pytest.warns(sp.SolverWarning, match=r'The solve "joint" of CompetitiveGradient ended as "budget" after 4 products'):
         optimizer.step(gan.losses)
-    assert optimizer.cost == sp.Cost(gradients=2, products=8, losses=1)
     optimizer.step(gan.losses)  # said once
+    assert optimizer.last.cost == sp.Cost(gradients=2, products=8, losses=1)
     assert optimizer.unconverged == 2
     assert optimizer.last.solves["joint"].status == "budget"
+
+
+@pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning")
+@pytest.mark.parametrize("rule", [sp.CompetitiveGradient, sp.AdaptiveCompetitiveGradient])
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_cost_of_a_zero_sum_game_is_what_the_documentation_says(tiny_gan, rule, warm_start):
+    """Two mixed products an iteration and one at the start; the other player's part costs nothing; the first step finds out the form."""
+    gan = tiny_gan(zero_sum=True)
+    optimizer = optimizer_for(gan.players, rule(tolerance=0.0, budget=4, warm_start=warm_start), 0.1)
+    optimizer.step(gan.losses)
+    assert optimizer.last.cost == sp.Cost(gradients=2, products=2 + 9, losses=1)
+    optimizer.step(gan.losses)
+    assert optimizer.last.cost == sp.Cost(gradients=2, products=11 if warm_start else 9, losses=1)
+
+
+class TestWhichFormIsUsed:
+    def form(self, players, losses, rule=None):
+        optimizer = optimizer_for(players, rule or sp.CompetitiveGradient(**TIGHT), 0.1)
+        optimizer.step(losses)
+        return bool(optimizer.rule_state.numbers["zero-sum"])
+
+    def test_zero_sum_and_general_sum_gans(self, tiny_gan):
+        for kind in (True, False):
+            gan = tiny_gan(zero_sum=kind)
+            assert self.form(gan.players, gan.losses) == kind
+
+    def test_terms_of_one_player_alone_do_not_matter(self, tiny_gan):
+        """The generator's loss usually leaves out the term of the real samples, so the losses do not add up to zero."""
+        gan = tiny_gan()
+
+        def losses():
+            found = gan.losses()
+            return {**found, "discriminator": found["discriminator"] + sum((p**2).sum() for p in gan.D.parameters())}
+
+        assert self.form(gan.players, losses)
+
+    def test_three_players_are_not_zero_sum_in_pairs(self):
+        game = three_players()
+        assert not self.form(game.players, game.losses)
+
+    def test_at_a_critical_point(self):
+        """The probe is a random vector, not the gradient, which is zero here."""
+        game = bilinear(start=(0.0, 0.0))
+        assert self.form(game.players, game.losses)
+
+    def test_single_precision(self, tiny_gan):
+        for kind in (True, False):
+            gan = tiny_gan(zero_sum=kind)
+            gan.G.float(), gan.D.float()
+            gan.z, gan.real = gan.z.float(), gan.real.float()
+            players = {"discriminator": tuple(gan.D.parameters()), "generator": tuple(gan.G.parameters())}
+            assert self.form(players, gan.losses, sp.CompetitiveGradient(tolerance=1e-5)) == kind
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_both_forms_agree_on_a_zero_sum_game(tiny_gan, adaptive):
+    rule = sp.AdaptiveCompetitiveGradient(**TIGHT) if adaptive else sp.CompetitiveGradient(**TIGHT)
+    paths = []
+    for forced in (None, 0.0):
+        gan = tiny_gan(zero_sum=True)
+        inner = {
+            "discriminator": torch.optim.SGD(gan.players["discriminator"], lr=0.02),
+            "generator": torch.optim.SGD(gan.players["generator"], lr=0.05),
+        }
+        optimizer = sp.GameOptimizer(inner, rule)
+        if forced is not None:
+            optimizer.rule_state.numbers["zero-sum"] = forced
+        for _ in range(5):
+            optimizer.step(gan.losses)
+        paths.append(gan.theta())
+    torch.testing.assert_close(*paths, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(

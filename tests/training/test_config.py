@@ -1,6 +1,6 @@
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import saddlepoint as sp
@@ -127,7 +127,6 @@ json_like = st.recursive(
 keys = st.sampled_from(["problem", "rule", "optimizer", "steps", "seconds", "batch_size", "seed", "schedule", "ema", "scheme"])
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # the first example loads torch
 @given(st.dictionaries(keys, json_like, max_size=4))
 def test_any_tree_gives_a_configuration_or_a_sentence(tree):
     try:

@@ -2,7 +2,7 @@
 
 from saddlepoint.curvature.evaluation import Cost, Evaluation, linearize
 from saddlepoint.curvature.operators import Jacobian, Operator
-from saddlepoint.curvature.solvers import SOLVERS, Solution, Solve, Solver, cg, gmres, minres, saddle_free
+from saddlepoint.curvature.solvers import SOLVERS, Solution, Solve, Solver, cg, gmres, minres, saddle_free, schur_cg
 
 __all__ = [
     "SOLVERS",
@@ -18,4 +18,5 @@ __all__ = [
     "linearize",
     "minres",
     "saddle_free",
+    "schur_cg",
 ]

@@ -214,6 +214,60 @@ def saddle_free(product: Product, b: Tensor, *, x0: Tensor | None = None, shift:
     return Solution(krylov.combine(y), krylov.image(y), report)
 
 
+def schur_cg(
+    B: Product, Bt: Product, bx: Tensor, by: Tensor, *, x0: Tensor | None = None, tolerance: float, budget: int
+) -> tuple[Tensor, Tensor, Solve]:
+    """Solve x + B y = bx, y − Bᵀ x = by: conjugate gradients on the Schur complement (I + B Bᵀ) x = bx − B by.
+
+    Two products an iteration, one of each kind, and one at the start. Bᵀx is added up from the products that were made, so
+    y = by + Bᵀx needs none of its own. The Schur complement is positive definite for any B.
+
+    Args:
+        B: applies B, shape (n, m), to a tensor of shape (m,).
+        Bt: applies Bᵀ.
+        bx: shape (n,).
+        by: shape (m,).
+        x0: a start for x, at the price of two products.
+        tolerance: the solve ends at ‖residual‖ ≤ tolerance · ‖(bx, by)‖.
+        budget: the most iterations.
+
+    Reference: Schäfer and Anandkumar (2019), arXiv:1905.12103, for the system; Hestenes and Stiefel (1952) for the method.
+
+    >>> B = torch.tensor([[2.0]])
+    >>> x, y, report = schur_cg(lambda v: B @ v, lambda v: B.T @ v, torch.ones(1), torch.ones(1), tolerance=1e-6, budget=5)
+    >>> round(x.item(), 4), round(y.item(), 4), report.status, report.products
+    (-0.2, 0.6, 'converged', 3)
+    """
+    target = tolerance * math.sqrt(float(bx.dot(bx)) + float(by.dot(by)))
+    x, t, r, products = torch.zeros_like(bx), torch.zeros_like(by), bx - B(by), 1
+    if x0 is not None:
+        image = Bt(x0)
+        warm, products = r - x0 - B(image), products + 2
+        if float(warm.dot(warm)) < float(r.dot(r)):  # a start worse than zero is not used
+            x, t, r = x0.clone(), image, warm
+    p, rr, iterations = r, float(r.dot(r)), 0
+    status: Status | None = "non-finite" if not math.isfinite(rr + target) else None
+    while status is None:
+        if math.sqrt(rr) <= target:
+            status = "converged"
+        elif iterations == budget:
+            status = "budget"
+        else:
+            q = Bt(p)
+            Ap, curvature = p + B(q), float(p.dot(p)) + float(q.dot(q))
+            iterations, products = iterations + 1, products + 2
+            alpha = rr / curvature if math.isfinite(curvature) else math.nan
+            after = r - alpha * Ap
+            before, rr_after = rr, float(after.dot(after))
+            if not math.isfinite(rr_after):
+                status = "non-finite"
+                break
+            x, t, r, rr = x + alpha * p, t + alpha * q, after, rr_after
+            p = r + (rr / before) * p
+    relative = math.sqrt(rr) * tolerance / target if target else math.sqrt(rr)
+    return x, by + t, Solve(status, iterations, products, relative)
+
+
 SOLVERS: dict[str, Solver] = {"cg": cg, "minres": minres, "gmres": gmres, "saddle-free": saddle_free}
 
 _RESTART = 50

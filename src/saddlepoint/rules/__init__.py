@@ -15,9 +15,9 @@ from saddlepoint.rules.implicit import (
     AdaptiveCompetitiveGradient,
     CompetitiveGradient,
     LinearizedCompetitiveGradient,
-    Newton,
     ProximalPoint,
 )
+from saddlepoint.rules.newton import Newton
 from saddlepoint.rules.scalings import RMS
 from saddlepoint.rules.stackelberg import CompleteNewton, FollowTheRidge, GradientNewton, TotalGradient, Unrolled
 from saddlepoint.rules.wrappers import Averaged, Clipped, Every, Lookahead

@@ -250,3 +250,9 @@ class Rule(ABC):
     def check(self, players: Players) -> None:
         """Raise UsageError where the rule does not fit the players; called once, at construction of the optimizer."""
         return
+
+
+def check_limits(rule: str, tolerance: float, budget: int) -> None:
+    """Raise UsageError unless the limits of a solve make sense."""
+    if not tolerance >= 0 or budget < 1:
+        raise UsageError(f"{rule}: needs tolerance ≥ 0 and budget ≥ 1, not {tolerance} and {budget}.")

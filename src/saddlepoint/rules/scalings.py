@@ -44,3 +44,8 @@ class RMS:
         root = v.sqrt()
         torch._foreach_add_(root.tensors, self.epsilon)
         return root / float((1 - self.beta**t) ** 0.5)
+
+
+def unscaled(e: Vector, root: Vector | None) -> Vector:
+    """Return P^(−1/2) e, where ``root`` is P^(1/2) or None for the identity."""
+    return e if root is None else e / root

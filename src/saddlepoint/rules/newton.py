@@ -1,0 +1,155 @@
+"""Newton's method for games."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from saddlepoint.curvature import Operator
+from saddlepoint.errors import UsageError, did_you_mean
+from saddlepoint.rules.base import Rule, Step, check_limits
+from saddlepoint.rules.scalings import RMS, unscaled
+from saddlepoint.vectors import Vector
+
+_RAISE, _LOWER = 3 / 2, 2 / 3  # Levenberg–Marquardt factors of Martens (2010), Deep learning via Hessian-free optimization
+_LEAST, _MOST = 1e-8, 1e8
+
+
+@dataclass(frozen=True)
+class Newton(Rule):
+    """Damped Newton, matrix-free: (J_part + λP) d = ξ, each player on its own Hessian or all on the game's Jacobian.
+
+    P is the identity, or a diagonal metric as in Marquardt's damping: with ``scaling=RMS()`` and λ = 1/α the step is that of
+    RMSProp with learning rate α where the loss is flat, and Newton's where it is curved. The system is solved in the
+    coordinates P^(1/2) d.
+
+    ``part="own"``: every mover solves (|H_i| + λ_i P) d_i = ξ_i with its own Hessian H_i = ∂_i∂_i f_i. The default solver
+    "saddle-free" takes absolute eigenvalues on the Krylov space of ξ_i, so that d_i is a descent direction even where H_i is
+    indefinite. "cg" stops before the first direction of negative curvature and "minres" solves with H_i as it is; where
+    their d_i is no descent direction, P⁻¹ ξ_i / (|c| + λ_i) is taken, c the smallest curvature met. A player's own curvature
+    re-scales time but does not cure rotation.
+
+    ``part="full"``: (J + λP) d = ξ with GMRES, all players at once. Converges fast near any nondegenerate critical point,
+    also to one that is no equilibrium, which no safeguard can tell apart; use it near a solution.
+
+    Levenberg–Marquardt damping (``adapt``): on the same batch, the model's gain is compared with the true one at θ − d — for
+    own parts the player's loss with the others held, for the full Jacobian ‖ξ‖². A ratio above 3/4 multiplies λ by 2/3, one below
+    1/4 by 3/2, and a step that gains nothing is not taken. λ = 0 stays 0: undamped.
+
+    The inner optimizer must be plain SGD; its learning rate is the fraction of the step that is taken.
+
+    Args:
+        part: "own" or "full".
+        solver: "saddle-free", "cg" or "minres" for own parts, "gmres" for the full Jacobian; None picks the first of them.
+        damping: the initial λ; 1.0 follows Martens and Sutskever (2012).
+        adapt: whether λ follows the Levenberg–Marquardt rule.
+        scaling: the metric P of the damping; None is the identity.
+        tolerance: relative residual at which a solve ends.
+        budget: the most Jacobian products of a solve.
+
+    Cost for n movers, k products a solve: own n gradients and Σk products, and n loss evaluations with ``adapt``; full n gradients
+    and nk products, and n gradients with ``adapt``.
+
+    Guarantee: one undamped step lands on the minimum of a quadratic loss. On a bilinear game the own blocks are zero, so
+    ``part="own"`` is damped gradient descent and diverges when simultaneous; ``part="full"`` contracts it for any λ > 0.
+
+    References: Martens (2010); Dauphin et al. (2014), arXiv:1406.2572, for |H|.
+
+    >>> import torch
+    >>> from saddlepoint import GameOptimizer
+    >>> x = torch.ones(3, requires_grad=True)
+    >>> optimizer = GameOptimizer({"x": torch.optim.SGD([x], lr=1.0)}, Newton(damping=0.0))
+    >>> _ = optimizer.step(lambda: {"x": (x**2).sum()})
+    >>> x.tolist()
+    [0.0, 0.0, 0.0]
+    """
+
+    part: Literal["own", "full"] = "own"
+    solver: str | None = None
+    damping: float = 1.0
+    adapt: bool = True
+    scaling: RMS | None = None
+    tolerance: float = 1e-3
+    budget: int = 10
+
+    order = 2
+    units = "step"
+
+    def __post_init__(self) -> None:
+        fitting = {"own": ("saddle-free", "cg", "minres"), "full": ("gmres",)}
+        if self.part not in fitting:
+            raise UsageError(f'Newton: part="{self.part}" is unknown.' + did_you_mean(self.part, fitting))
+        object.__setattr__(self, "solver", self.solver or fitting[self.part][0])
+        if self.solver not in fitting[self.part]:
+            raise UsageError(f'Newton: solver="{self.solver}" does not fit part="{self.part}"; use {" or ".join(fitting[self.part])}.')
+        check_limits("Newton", self.tolerance, self.budget)
+        if not self.damping >= 0:
+            raise UsageError(f"Newton: damping={self.damping} must be at least 0.")
+
+    @property
+    def joint(self) -> bool:
+        return self.part == "full"
+
+    def direction(self, step: Step) -> Vector:
+        if self.part == "full":
+            return self._full(step)
+        proposals = [self._own(step, player) for player in step.point.movers]
+        taken = [self._tested(step, d, gain) if self._adapts else d for d, gain in proposals]
+        return Vector({player: d[player] for d in taken for player in d})
+
+    def _own(self, step: Step, player: str) -> tuple[Vector, float]:
+        """Return one player's step and the decrease of its loss that the quadratic model promises."""
+        g, H = step.point.gradient.only([player]), step.point.jacobian[player, player]
+        d, Hd, root = self._solved(step, player, g, H)
+        if not float(g.dot(d)) > 0:
+            d = unscaled(unscaled(g, root), root) / (abs(step.solves[player].curvature or 0.0) + self._damping(step, player) or 1.0)
+            Hd = H @ d
+        return d, float(g.dot(d) - 0.5 * d.dot(Hd))
+
+    def _solved(self, step: Step, name: str, b: Vector, A: Operator) -> tuple[Vector, Vector, Vector | None]:
+        """Solve (A + λP) d = b; return d, A d and P^(1/2)."""
+        root = None if self.scaling is None else self.scaling.update(step.state, name, b).sqrt()
+        e, image = step.solve(
+            name,
+            str(self.solver),
+            lambda v: unscaled(A @ unscaled(v, root), root),
+            unscaled(b, root),
+            shift=self._damping(step, name),
+            tolerance=self.tolerance,
+            budget=self.budget,
+        )
+        return unscaled(e, root), image if root is None else image * root, root
+
+    def _tested(self, step: Step, d: Vector, predicted: float) -> Vector:
+        """Return one player's step, or none where its loss would not fall with the other players held."""
+        (player,) = d
+        with step.displaced(d):
+            gain = step.point.losses[player] - step.evaluate(0, finite=False).losses[player]
+        return d if self._trusts(step, player, gain, predicted) else d.zeros()
+
+    def _full(self, step: Step) -> Vector:
+        step.point.rows()
+        xi, J = step.point.gradient, step.point.jacobian
+        d, Jd, _ = self._solved(step, "joint", xi, J)
+        if not self._adapts:
+            return d
+        before = float(xi.dot(xi))
+        with step.displaced(d):
+            after = step.evaluate(1, finite=False).gradient
+        gain, predicted = before - float(after.dot(after)), before - float((xi - Jd).norm()) ** 2
+        return d if self._trusts(step, "joint", gain, predicted) else d.zeros()
+
+    @property
+    def _adapts(self) -> bool:
+        return self.adapt and self.damping > 0
+
+    def _damping(self, step: Step, name: str) -> float:
+        return step.state.numbers.setdefault(f"damping.{name}", self.damping)
+
+    def _trusts(self, step: Step, name: str, gain: float, predicted: float) -> bool:
+        """Adapt λ to the ratio of true and promised gain; say whether the step gains anything."""
+        ratio = gain / predicted if predicted > 0 else float("-inf")
+        factor = _LOWER if ratio > 0.75 else 1.0 if ratio >= 0.25 else _RAISE  # a ratio that is NaN raises λ
+        key = f"damping.{name}"
+        step.state.numbers[key] = min(max(step.state.numbers[key] * factor, _LEAST), _MOST)
+        return ratio > 0
