@@ -79,6 +79,20 @@ def gradient_newton(J, h):
     return leader - EY @ J @ leader / J[1, 1]
 
 
+def off_diagonal(J):
+    return J - torch.diag(J.diagonal())
+
+
+def unrolled(J, h, K=2, rate=0.1):
+    """The leader sees y_K = a y + b x after K follower steps, and descends ξ_x(x, y_K) + b ∂_y f_x(x, y_K), with ∂_y f_x = −ξ_y."""
+    a, b = 1.0, 0.0
+    for _ in range(K):
+        a, b = (1 - rate * J[1, 1]) * a, (1 - rate * J[1, 1]) * b - rate * J[1, 0]
+    ahead = torch.stack([torch.tensor([1.0, 0.0], dtype=torch.float64), torch.stack([torch.as_tensor(b), torch.as_tensor(a)]).double()])
+    leader = (J[0] - b * J[1]) @ ahead
+    return I2 - h * torch.stack([leader, J[1]])
+
+
 # name → (rule, the map of theory at step h)
 THEORY = {
     "simultaneous": (rules.Gradient(), lambda J, h: I2 - h * J),
@@ -96,6 +110,22 @@ THEORY = {
     "proximal point": (rules.ProximalPoint(**TIGHT), lambda J, h: torch.linalg.inv(I2 + h * J)),
     "runge-kutta 4": (rules.RungeKutta(), lambda J, h: sum(torch.linalg.matrix_power(-h * J, k) / math.factorial(k) for k in range(5))),
     "runge-kutta 2": (rules.RungeKutta(stages=2), lambda J, h: I2 - h * J + h**2 / 2 * J @ J),
+    "look-ahead": (
+        rules.OpponentShaping(alpha=0.1, shaping=0.0),
+        lambda J, h: I2 - h * (J - 0.1 * off_diagonal(J) @ J),
+    ),
+    "lola": (  # of a zero-sum game ∂_j f_i = −ξ_j, so that χ = −J_oᵀ ξ
+        rules.OpponentShaping(alpha=0.1),
+        lambda J, h: I2 - h * (J - 0.1 * off_diagonal(J) @ J + 0.1 * off_diagonal(J).T @ J),
+    ),
+    "newton own": (
+        rules.Newton(damping=1.0, adapt=False, **TIGHT),
+        lambda J, h: I2 - h * torch.diag(1 / (J.diagonal().abs() + 1)) @ J,
+    ),
+    "newton full": (rules.Newton(part="full", damping=0.0, **TIGHT), lambda J, h: (1 - h) * I2),
+    "stochastic hamiltonian, same samples": (rules.StochasticHamiltonian(), lambda J, h: I2 - h * J.T @ J),
+    "every, both the same": (rules.Every(rules.Extragradient(), otherwise=rules.Extragradient()), lambda J, h: I2 - h * J @ (I2 - h * J)),
+    "unrolled": (rules.Unrolled(**XY, unroll=2, rate=0.1), unrolled),
     "follow the ridge": (rules.FollowTheRidge(**XY, **TIGHT), lambda J, h: I2 - h * followed(J)),
     "total gradient": (rules.TotalGradient(**XY, **TIGHT), lambda J, h: I2 - h * total(J)),
 }
@@ -131,6 +161,13 @@ def test_the_published_radii(name):
     for game, expected in zip(GAMES.values(), TABLE[name], strict=True):
         if expected is not None:
             assert radius(step_map(THEORY[name][0], game, 0.05)) == pytest.approx(expected, abs=6e-4)
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_lookahead(game):
+    h, J = 0.05, jacobian(GAMES[game])
+    theory = 0.7 * I2 + 0.3 * torch.linalg.matrix_power(I2 - h * J, 4)
+    torch.testing.assert_close(step_map(rules.Lookahead(k=4, alpha=0.3), GAMES[game], h, steps=4), theory, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("game", "expected"), [("xy", 1.0), ("monotone", 0.95), ("f1", 1.082), ("f2", 0.946)])
