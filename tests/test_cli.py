@@ -56,6 +56,16 @@ class TestTrain:
         summary = json.loads(Path("run/summary.json").read_text())
         assert (summary["rule"], summary["status"], summary["steps"]) == (rule, "finished", 2)
 
+    def test_options_of_a_rule_and_of_a_rule_within_it(self, cli):
+        code, _, err = cli("train", "mixture8", "--rule", "consensus", "--set", "rule.gamma=10", *TINY, "--out", "a")
+        assert (code, err) == (0, "")
+        assert "gamma: 10.0" in Path("a/config.yaml").read_text()
+        settings = ["--set", "rule.rule=extragradient", "--set", "rule.rule.keep_state=false", "--set", "rule.k=3"]
+        code, _, err = cli("train", "mixture8", "--rule", "lookahead", *settings, *TINY, "--out", "b")
+        assert (code, err) == (0, "")
+        assert cli("resume", "b", "--steps", "+2")[0] == 0
+        assert "keep_state: false" in Path("b/config.yaml").read_text()
+
     @pytest.mark.parametrize("optimizer", [*registry.OPTIMIZERS, "pytorch_optimizer:SOAP", "torch.optim:NAdam"])
     def test_every_optimizer(self, cli, optimizer):
         code, _, err = cli("train", "mixture8", "--optimizer", optimizer, *TINY, "--out", "run")

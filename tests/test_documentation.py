@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import saddlepoint
+from saddlepoint import registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -70,3 +71,11 @@ def test_generated_pages_are_what_the_code_says():
     pages = runpy.run_path(str(ROOT / "scripts" / "write_rule_tables.py"))["PAGES"]
     for name, text in pages.items():
         assert (ROOT / "docs" / name).read_text() == text(), name
+
+
+@pytest.mark.parametrize("name", registry.RULES)
+def test_a_rule_s_docstring_says_what_it_costs_promises_and_cites(name):
+    text = registry.load(registry.RULES[name].path).__doc__
+    assert "Cost" in text
+    assert "Guarantee" in text
+    assert "Reference" in text

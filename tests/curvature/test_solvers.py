@@ -58,6 +58,16 @@ def test_positive_definite_systems(values, seed, shift, warm, method):
         check_report(solution, A, b, shift)
 
 
+@given(st.lists(st.floats(0.5, 5), min_size=1, max_size=10), seeds, st.booleans(), st.sampled_from(sorted(SOLVERS)))
+def test_single_precision(values, seed, warm, method):
+    A, b = matrix(values, seed, torch.float32), vector(len(values), seed + 1, torch.float32)
+    x0 = vector(len(values), seed + 2, torch.float32) if warm else None
+    solution = SOLVERS[method](Counted(A), b, x0=x0, tolerance=1e-5, budget=100)
+    assert solution.report.status == "converged"
+    assert solution.x.dtype == torch.float32
+    torch.testing.assert_close(A @ solution.x, b, rtol=0, atol=1e-4 * float(b.norm()))
+
+
 @given(indefinite, seeds, st.sampled_from([minres, gmres]))
 def test_indefinite_systems(values, seed, method):
     A, b = matrix(values, seed), vector(len(values), seed + 1)

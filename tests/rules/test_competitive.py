@@ -41,11 +41,11 @@ def test_cgd_has_the_published_spectral_radii(game, expected):
     assert radius(M) == pytest.approx(expected, abs=5e-4)
 
 
-def test_cgd_two_steps_of_the_published_formula(tiny_gan):
+def test_cgd_twenty_steps_of_the_published_formula(tiny_gan):
     gan, reference, h = tiny_gan(), tiny_gan(), 0.7
     optimizer = optimizer_for(gan.players, sp.CompetitiveGradient(**TIGHT), h)
     y, x = reference.sizes().values()  # the discriminator maximises f = −(its loss); x is the generator
-    for _ in range(2):
+    for _ in range(20):
         xi, J = reference.dense()
         gx, gy = xi[x], -xi[y]
         Hxy, Hyx = J[x, y], J[x, y].T
@@ -55,7 +55,7 @@ def test_cgd_two_steps_of_the_published_formula(tiny_gan):
         step[y] = h * torch.linalg.solve(eye_y + h**2 * Hyx @ Hxy, gy - h * Hyx @ gx)
         reference.move(step)
         optimizer.step(gan.losses)
-    torch.testing.assert_close(gan.theta(), reference.theta(), **EXACT)
+    torch.testing.assert_close(gan.theta(), reference.theta(), rtol=0, atol=1e-8)
 
 
 def test_cgd_general_sum_and_unequal_learning_rates(tiny_gan):
@@ -84,13 +84,13 @@ def test_polymatrix_step_of_three_players():
 
 
 @pytest.mark.parametrize("warm_start", [False, True])
-def test_acgd_three_steps_of_the_published_formula(tiny_gan, warm_start):
+def test_acgd_twenty_steps_of_the_published_formula(tiny_gan, warm_start):
     gan, reference = tiny_gan(), tiny_gan()
     h, beta, eps = 0.01, 0.9, 1e-5
     optimizer = optimizer_for(gan.players, sp.AdaptiveCompetitiveGradient(beta=beta, epsilon=eps, warm_start=warm_start, **TIGHT), h)
     y, x = reference.sizes().values()
     v = torch.zeros_like(reference.theta())
-    for t in range(1, 4):
+    for t in range(1, 21):
         xi, J = reference.dense()
         v = beta * v + (1 - beta) * xi**2
         A = h * math.sqrt(1 - beta**t) / (v.sqrt() + eps)
@@ -100,7 +100,7 @@ def test_acgd_three_steps_of_the_published_formula(tiny_gan, warm_start):
         step[y] = torch.linalg.solve(torch.diag(1 / A[y]) + Hxy.T @ torch.diag(A[x]) @ Hxy, gy - Hxy.T @ (A[x] * gx))
         reference.move(step)
         optimizer.step(gan.losses)
-    torch.testing.assert_close(gan.theta(), reference.theta(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(gan.theta(), reference.theta(), rtol=0, atol=1e-7)
 
 
 def test_learning_rate_zero_moves_nothing_and_stays_finite(tiny_gan):

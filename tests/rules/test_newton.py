@@ -29,35 +29,36 @@ def test_one_undamped_step_minimises_a_quadratic(solver):
     torch.testing.assert_close(game.theta, torch.zeros(2, dtype=torch.float64), **EXACT)
 
 
-class TestTwoStepsAgainstDenseReferences:
+class TestTwentyStepsAgainstDenseReferences:
     def test_own_saddle_free(self, tiny_gan):
         gan, reference = tiny_gan(zero_sum=False), tiny_gan(zero_sum=False)
         rule = sp.Newton(damping=0.3, adapt=False, tolerance=0.0, budget=100)
         optimizer = optimizer_for(gan.players, rule, lr=0.5)
-        for _ in range(2):
+        for _ in range(20):
             xi, J = reference.dense()
             parts = [absolute_inverse(J[rows, rows], 0.3) @ xi[rows] for rows in reference.sizes().values()]
             reference.move(-0.5 * torch.cat(parts))
             optimizer.step(gan.losses)
-        torch.testing.assert_close(gan.theta(), reference.theta(), **EXACT)
+        torch.testing.assert_close(gan.theta(), reference.theta(), rtol=0, atol=1e-7)
 
     def test_own_minres_without_safeguard_needed(self, tiny_gan):
         gan, reference = tiny_gan(), tiny_gan()
         optimizer = optimizer_for(gan.players, sp.Newton(solver="minres", damping=5.0, adapt=False, tolerance=1e-14, budget=200))
-        for _ in range(2):
+        for _ in range(20):
             xi, J = reference.dense()
             eye = torch.eye(len(xi), dtype=xi.dtype)
             parts = [torch.linalg.solve((J + 5 * eye)[rows, rows], xi[rows]) for rows in reference.sizes().values()]
             reference.move(-torch.cat(parts))
             optimizer.step(gan.losses)
-        torch.testing.assert_close(gan.theta(), reference.theta(), **EXACT)
+        torch.testing.assert_close(gan.theta(), reference.theta(), rtol=0, atol=1e-7)
 
-    @pytest.mark.parametrize("part", ["own", "full"])
-    def test_in_the_metric_of_rmsprop(self, tiny_gan, part):
+    # without a safeguard the full rule takes steps here that magnify a change of the start of 1e-12 to one of 2 after twenty of them
+    @pytest.mark.parametrize(("part", "steps"), [("own", 20), ("full", 3)])
+    def test_in_the_metric_of_rmsprop(self, tiny_gan, part, steps):
         gan, reference = tiny_gan(zero_sum=False), tiny_gan(zero_sum=False)
         rule = sp.Newton(part=part, damping=3.0, adapt=False, scaling=sp.RMS(beta=0.9, epsilon=1e-3), tolerance=1e-14, budget=200)
         optimizer, v = optimizer_for(gan.players, rule), torch.zeros_like(reference.theta())
-        for t in range(1, 4):
+        for t in range(1, steps + 1):
             xi, J = reference.dense()
             v = 0.9 * v + 0.1 * xi**2
             root = ((v.sqrt() + 1e-3) / (1 - 0.9**t) ** 0.5).sqrt()
@@ -68,16 +69,16 @@ class TestTwoStepsAgainstDenseReferences:
                 e = torch.cat([absolute_inverse(scaled[rows, rows], 3.0) @ b[rows] for rows in reference.sizes().values()])
             reference.move(-e / root)
             optimizer.step(gan.losses)
-        torch.testing.assert_close(gan.theta(), reference.theta(), **EXACT)
+        torch.testing.assert_close(gan.theta(), reference.theta(), rtol=0, atol=1e-7)
 
     def test_full(self, tiny_gan):
         gan, reference = tiny_gan(zero_sum=False), tiny_gan(zero_sum=False)
         optimizer = optimizer_for(gan.players, sp.Newton(part="full", damping=0.5, adapt=False, tolerance=1e-14, budget=200))
-        for _ in range(2):
+        for _ in range(20):
             xi, J = reference.dense()
             reference.move(-torch.linalg.solve(J + 0.5 * torch.eye(len(xi), dtype=xi.dtype), xi))
             optimizer.step(gan.losses)
-        torch.testing.assert_close(gan.theta(), reference.theta(), **EXACT)
+        torch.testing.assert_close(gan.theta(), reference.theta(), rtol=0, atol=1e-7)
 
     def test_own_with_levenberg_marquardt(self, tiny_gan):
         gan, reference = tiny_gan(zero_sum=False), tiny_gan(zero_sum=False)

@@ -141,7 +141,7 @@ def minres(product: Product, b: Tensor, *, x0: Tensor | None = None, shift: floa
         # the residual r_k = s² r_{k−1} − φ̄_k c v_{k+1}, so that A x needs no product of its own
         r = s * s * r - phibar * c * v
         best.consider(x, r, abs(phibar))
-        status = start.ended(abs(phibar)) or ("breakdown" if happy else None)
+        status = start.ended(abs(phibar)) if not happy else start.exhausted(abs(phibar))
     return start.solution(best, status, iterations, curvature)
 
 
@@ -175,8 +175,8 @@ def gmres(product: Product, b: Tensor, *, x0: Tensor | None = None, shift: float
         r = r - krylov.image(y)
         best.consider(x, r, float(torch.linalg.vector_norm(r)))
         if krylov.closed and status is None:  # the space is exhausted: solved, or A + shift·I is singular on it
-            status = "breakdown"
-        if status == "converged" and not best.norm <= 2 * start.target:
+            status = start.exhausted(best.norm)
+        elif status == "converged" and not best.norm <= 2 * start.target:
             status = None if start.products < budget else "budget"  # the recurrence was optimistic: restart from the true residual
     return start.solution(best, status, iterations, None)
 
@@ -300,6 +300,11 @@ class _Start:
         if residual <= self.target:
             return "converged"
         return "budget" if self.products >= self._budget else None
+
+    def exhausted(self, residual: float) -> Status:
+        """Say how a solve ended whose Krylov space is complete: solved, up to rounding where the tolerance asks for more, or singular."""
+        floor = 1e3 * torch.finfo(self.b.dtype).eps * self._norm
+        return "converged" if residual <= max(self.target, floor) else "breakdown"
 
     def best(self) -> _Best:
         return _Best(self.x, self.r, self.residual)

@@ -142,6 +142,7 @@ class Clipped(Wrapper):
         norm: the longest direction.
 
     Cost: that of the rule.
+    Guarantee: near a solution, where directions are shorter than ``norm``, that of the rule.
 
     Reference: Pascanu, Mikolov and Bengio (2013), arXiv:1211.5063.
 
@@ -176,6 +177,10 @@ class Every(Wrapper):
         otherwise: the rule of the other steps.
 
     Cost: (cost of ``rule`` + (k − 1) · cost of ``otherwise``) / k.
+    Guarantee: none of its own; on a quadratic game a period multiplies the maps of its k steps.
+
+    Reference: the lazy regularisation of Karras et al. (2020), Analyzing and improving the image quality of StyleGAN,
+    arXiv:1912.04958, is this for gradient penalties.
 
     >>> Every(Lookahead(), k=5).order
     1

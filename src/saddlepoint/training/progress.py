@@ -65,7 +65,7 @@ class LineWatcher:
             return
         self._next = _LINE_SHARE * (math.floor(training.progress / _LINE_SHARE + 1e-9) + 1)
         share = f"{100 * training.progress:3.0f} %  step {training.step}  {training.seconds:.1f} s"
-        self._console.print(f"{share}  {_numbers(training, records)}", highlight=False, soft_wrap=True)
+        self._console.print(f"{share}  {_numbers(training, records)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def watcher(console: Console) -> BarWatcher | LineWatcher:
