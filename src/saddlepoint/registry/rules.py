@@ -253,7 +253,7 @@ RULES: dict[str, RuleEntry] = {
     "unrolled": RuleEntry(
         "saddlepoint.rules:Unrolled",
         "the leader sees K follower steps ahead, differentiated",
-        order=1,
+        order=2,
         cost="2K + 2 gradients, K products",
         bilinear="nothing proved",
         minimax="nothing proved",

@@ -200,7 +200,7 @@ class Unrolled(Rule):
     unroll: int = 5
     rate: float | None = None
 
-    order = 1
+    order = 2
     joint = True
 
     def __post_init__(self) -> None:
