@@ -117,7 +117,7 @@ def resume(
 @app.command(epilog="Example:\n\n`saddlepoint sample runs/digits-gradient-adam-001 -n 100 -o grid.png`")
 def sample(
     run: Run,
-    n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Number of samples.")] = 64,
+    n: Annotated[int | None, typer.Option("-n", min=1, max=10_000, help="Number of samples; the problem's by default.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="PNG file; RUN/samples-N.png by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides the noise.")] = 0,
     best: Annotated[bool, typer.Option("--best", help="From the best checkpoint instead of the last.")] = False,
@@ -128,6 +128,7 @@ def sample(
     from saddlepoint.training.run_directory import png
 
     training, directory = _load(run, best)
+    n = training.problem.picture_samples if n is None else n
     target = directory.path / f"samples-{n}.png" if output is None else output
     try:
         write_atomic(target, png(training.picture(n, seed, ema=not raw)))

@@ -55,6 +55,7 @@ class GanProblem(ABC):
 
     name: ClassVar[str]
     evaluation_samples: ClassVar[int]
+    picture_samples: ClassVar[int] = 64
     metric_names: ClassVar[Mapping[str, str]]
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ class MixtureProblem(GanProblem):
     activation: str = "tanh"
     latent: int = 16
     evaluation_samples: ClassVar[int] = 2500
+    picture_samples: ClassVar[int] = 1000
     metric_names: ClassVar[Mapping[str, str]] = {
         "modes": "modes with at least one sample within 3σ; the number of modes is best",
         "quality": "share of samples within 3σ of a mode; the data itself has 0.989",

@@ -18,8 +18,6 @@ from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR
 from saddlepoint.training.config import RunConfig
 from saddlepoint.training.randomness import OwnRandomness
 
-SAMPLES = 64
-
 
 class Training:
     """Networks, their game optimizer and the generator's moving average, somewhere along the way.
@@ -85,9 +83,10 @@ class Training:
         """Return what the best checkpoint has least of: the problem's score of the averaged generator."""
         return self.problem.score({name.removeprefix("ema/"): value for name, value in metrics.items() if name.startswith("ema/")})
 
-    def picture(self, n: int = SAMPLES, seed: int | None = None, *, ema: bool = True) -> Image.Image:
-        """Return a picture of n samples from noise that is the same at every step."""
+    def picture(self, n: int | None = None, seed: int | None = None, *, ema: bool = True) -> Image.Image:
+        """Return a picture of n samples, by default the problem's number, from noise that is the same at every step."""
         network = self.ema.module if ema else self.networks[GENERATOR]
+        n = self.problem.picture_samples if n is None else n
         return self.problem.picture(self.problem.generate(network, n, self.config.seed if seed is None else seed, "samples"))
 
     def finite(self) -> bool:
