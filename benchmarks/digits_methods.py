@@ -38,45 +38,29 @@ METHODS: dict[str, tuple[tuple[float, ...], Any]] = {
         (1e-3, 3e-3),
         lambda lr: {"optimizer": {"lr": lr, "betas": [0.5, 0.999]}, "problem": {"loss": "non-saturating"}},
     ),
-    "gradient + SOAP": ((1e-3, 3e-3), lambda lr: {"optimizer": {"name": "pytorch_optimizer:SOAP", **rates(lr)}}),
+    "gradient + SOAP": ((1e-3, 3e-3, 1e-2), lambda lr: {"optimizer": {"name": "pytorch_optimizer:SOAP", **rates(lr)}}),
     "gradient + sign": ((1e-3, 3e-3, 1e-2), lambda lr: {"optimizer": {"name": "sign", **rates(lr, 1 / 3)}}),
-    "newton": ((1.0, 2.0), lambda lr: {"rule": "newton", "optimizer": rates(lr)}),
-    "cgd": ((0.02, 0.05), lambda lr: {"rule": "cgd", "optimizer": {"lr": lr}}),
-    "acgd": ((1e-3, 2e-3), lambda lr: {"rule": "acgd", "optimizer": rates(lr)}),
+    "newton": ((1.0, 2.0, 4.0), lambda lr: {"rule": "newton", "optimizer": rates(lr)}),
+    "cgd": ((1e-3, 5e-3, 0.02, 0.05), lambda lr: {"rule": "cgd", "optimizer": {"lr": lr}}),
+    "acgd": ((1e-3, 2e-3, 4e-3), lambda lr: {"rule": "acgd", "optimizer": rates(lr)}),
 }
 
 
 def train_by_hand(lr: float, seed: int, seconds: float) -> dict[str, Any]:
-    """Alternating Adam as GAN scripts write it: non-saturating loss, betas (0.5, 0.999), moving average 0.999."""
-    import torch
-    from torch.nn.functional import softplus
-
-    from saddlepoint.models import moving_average
+    """Train with the loop of ``by_hand`` for the given time."""
+    from benchmarks.by_hand import alternating_adam
     from saddlepoint.problems import Digits
 
     problem = Digits()
-    D, G = problem.networks(seed).values()
-    optimizer_D = torch.optim.Adam(D.parameters(), lr=lr, betas=(0.5, 0.999), fused=True)
-    optimizer_G = torch.optim.Adam(G.parameters(), lr=lr, betas=(0.5, 0.999), fused=True)
-    ema = moving_average(G, 0.999)
     problem.load()
-    step, start = 0, perf_counter()
+    step, generator, average = alternating_adam(problem, lr, seed)
+    count, start = 0, perf_counter()
     while perf_counter() - start < seconds:
-        batch = problem.batch(step, 64, seed)
-        optimizer_D.zero_grad()
-        with torch.no_grad():
-            fake = G(batch.noise)
-        (softplus(-D(batch.real)).mean() + softplus(D(fake)).mean()).backward()
-        optimizer_D.step()
-        optimizer_G.zero_grad()
-        softplus(-D(G(batch.noise))).mean().backward()
-        optimizer_G.step()
-        ema.update_parameters(G)
-        step += 1
-    spent = perf_counter() - start
-    score = {name: problem.metrics(problem.generate(net, 2000, 0, "evaluation")) for name, net in (("raw", G), ("ema", ema.module))}
-    distance = "frechet[digit-cnn]"
-    return {"frechet": score["raw"][distance], "ema": score["ema"][distance], "steps": step, "seconds": spent}
+        step()
+        count += 1
+    spent, distance = perf_counter() - start, "frechet[digit-cnn]"
+    raw, ema = (problem.metrics(problem.generate(net, 2000, 0, "evaluation"))[distance] for net in (generator, average))
+    return {"frechet": raw, "ema": ema, "steps": count, "seconds": spent}
 
 
 def train_configured(tree: dict[str, Any], seed: int, seconds: float) -> dict[str, Any]:

@@ -16,10 +16,9 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
-from torch.nn.functional import softplus
 
+from benchmarks.by_hand import alternating_adam
 from saddlepoint import registry
-from saddlepoint.models import moving_average
 from saddlepoint.problems import Digits
 from saddlepoint.training import Training, resolve
 
@@ -35,28 +34,6 @@ rounds. Each rule has the settings that it brings to `saddlepoint train`.
 """
 
 
-def by_hand() -> Callable[[], None]:
-    """One step of the loop that a GAN script would have, with the library's networks and data."""
-    problem = Digits()
-    D, G = problem.networks(0).values()
-    optimizer_D, optimizer_G = (torch.optim.Adam(net.parameters(), lr=1e-3, betas=(0.5, 0.999), fused=True) for net in (D, G))
-    ema, steps = moving_average(G, 0.999), iter(range(10**9))
-
-    def step() -> None:
-        batch = problem.batch(next(steps), 64, 0)
-        with torch.no_grad():
-            fake = G(batch.noise)
-        optimizer_D.zero_grad()
-        (softplus(-D(batch.real)).mean() + softplus(D(fake)).mean()).backward()
-        optimizer_D.step()
-        optimizer_G.zero_grad()
-        softplus(-D(G(batch.noise))).mean().backward()
-        optimizer_G.step()
-        ema.update_parameters(G)
-
-    return step
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
@@ -64,7 +41,10 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     trainings = {name: Training(resolve({"rule": name})) for name in registry.RULES}
-    steps: dict[str, Callable[[], object]] = {"by hand": by_hand(), **{name: t.advance for name, t in trainings.items()}}
+    steps: dict[str, Callable[[], object]] = {
+        "by hand": alternating_adam(Digits(), 1e-3, 0)[0],
+        **{name: t.advance for name, t in trainings.items()},
+    }
     times: dict[str, list[float]] = {name: [] for name in steps}
     for round_ in range(WARM_UP + options.rounds):
         for name, step in steps.items():

@@ -43,6 +43,14 @@ def test_players_may_have_options_of_their_own():
     assert config.optimizer.options_for("generator")["lr"] == config.optimizer.lr
 
 
+def test_one_player_s_own_rate_leaves_the_other_s_as_it_was():
+    config = resolve(with_settings({}, ["optimizer.players.generator.lr=3e-3"]))
+    rates = {player: config.optimizer.options_for(player)["lr"] for player in ("discriminator", "generator")}
+    assert rates == {"discriminator": 1e-3, "generator": 3e-3}
+    same = resolve(with_settings({}, ["optimizer.lr=5e-4", "optimizer.players.generator.lr=3e-3"]))
+    assert same.optimizer.options_for("discriminator")["lr"] == 5e-4
+
+
 def test_an_optimizer_of_another_name_does_not_inherit_the_rule_s_options():
     assert "betas" not in resolve({"optimizer": "sgd"}).optimizer.options
     assert resolve({"optimizer": {"name": "torch.optim:NAdam", "lr": 1e-3}}).optimizer.options == {}

@@ -221,7 +221,15 @@ def _optimizer(value: Any, entry: registry.RuleEntry) -> Tree:
         defaults |= natural
     if "lr" in chosen:  # the user's rate is for both players, whatever ours would be
         defaults.pop("players", None)
+    elif "players" in chosen:  # one player's own options leave ours for the other as they are
+        chosen["players"] = _joined(defaults.get("players", {}), chosen["players"])
     return {**defaults, **chosen}
+
+
+def _joined(ours: Mapping[str, Tree], theirs: Any) -> Any:
+    if not isinstance(theirs, Mapping) or not all(isinstance(own, Mapping) for own in theirs.values()):
+        return theirs  # the schema says what is wrong with it
+    return {player: {**ours.get(player, {}), **theirs.get(player, {})} for player in {**ours, **theirs}}
 
 
 def _device(name: str) -> str:
