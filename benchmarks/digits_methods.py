@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import math
 import statistics
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+
+from benchmarks.study import Run, Study, train_configured
 
 RESULTS = Path(__file__).parent / "results" / "digits_methods.json"
 TUNING_SEED, SEEDS = 100, (0, 1, 2)
@@ -63,79 +63,40 @@ def train_by_hand(lr: float, seed: int, seconds: float) -> dict[str, Any]:
     return {"frechet": raw, "ema": ema, "steps": count, "seconds": spent}
 
 
-def train_configured(tree: dict[str, Any], seed: int, seconds: float) -> dict[str, Any]:
-    """Train one of the library's methods for the given time; a diverged run is a result."""
-    from saddlepoint import DivergenceError
-    from saddlepoint.training import Training, resolve
-
-    training = Training(resolve({"seed": seed, "seconds": seconds, **tree}))
-    training.problem.load()
-    try:
-        while training.progress < 1:
-            training.advance()
-    except DivergenceError:
-        return {"frechet": None, "ema": None, "steps": training.step, "seconds": training.seconds}
-    metrics = training.evaluate()
-    return {
-        "frechet": metrics["frechet[digit-cnn]"],
-        "ema": metrics["ema/frechet[digit-cnn]"],
-        "steps": training.step,
-        "seconds": training.seconds,
-    }
-
-
-def run_here(method: str, lr: float, seed: int, seconds: float) -> dict[str, Any]:
+def run_here(run: Run) -> dict[str, Any]:
+    method, lr, seed, seconds = run["method"], run["lr"], run["seed"], run["budget"]
     if method == BY_HAND:
         return train_by_hand(lr, seed, seconds)
-    return train_configured(METHODS[method][1](lr), seed, seconds)
+    found = train_configured({"seed": seed, "seconds": seconds, **METHODS[method][1](lr)})
+    metrics, name = found["metrics"] or {}, "frechet[digit-cnn]"
+    return {"frechet": metrics.get(name), "ema": metrics.get("ema/" + name), "steps": found["steps"], "seconds": found["seconds"]}
 
 
-def run_in_a_process(method: str, lr: float, seed: int, seconds: float) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.digits_methods", "--one", json.dumps([method, lr, seed, seconds])]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return {"method": method, "lr": lr, "seed": seed, "budget": seconds, **json.loads(done.stdout)}
+def runs_of(method: str, rates: Iterable[float], seeds: Iterable[int], seconds: float) -> list[Run]:
+    return [{"method": method, "lr": lr, "seed": seed, "budget": seconds} for lr in rates for seed in seeds]
 
 
-class Study:
-    """Results so far, and the runs that are missing."""
+def best_rate(study: Study, method: str, seconds: float) -> float:
+    """Return the rate of least distance on the tuning seed; the runs that are missing are made."""
+    found = study.complete(runs_of(method, METHODS[method][0], [TUNING_SEED], seconds))
+    return float(min(found, key=lambda run: math.inf if run["ema"] is None else run["ema"])["lr"])
 
-    def __init__(self, seconds: float, jobs: int) -> None:
-        self.seconds, self.jobs = seconds, jobs
-        self.results: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
 
-    def find(self, method: str, lr: float, seed: int) -> dict[str, Any] | None:
-        key = {"method": method, "lr": lr, "seed": seed, "budget": self.seconds}
-        return next((r for r in self.results if key.items() <= r.items()), None)
-
-    def complete(self, runs: list[tuple[str, float, int]]) -> None:
-        missing = [run for run in runs if self.find(*run) is None]
-        with ThreadPoolExecutor(self.jobs) as pool:
-            for result in pool.map(lambda run: run_in_a_process(*run, self.seconds), missing):
-                self.results.append(result)
-                RESULTS.write_text(json.dumps(self.results, indent=1) + "\n")
-                print(result, file=sys.stderr, flush=True)
-
-    def best_rate(self, method: str) -> float:
-        found = [(self.find(method, lr, TUNING_SEED) or {})["ema"] for lr in METHODS[method][0]]
-        scores = {lr: score for lr, score in zip(METHODS[method][0], found, strict=True) if score is not None}
-        return min(scores, key=lambda lr: scores[lr]) if scores else METHODS[method][0][0]
-
-    def table(self) -> str:
-        rows = [
-            "| method | learning rate | Fréchet, moving average: median (each seed) | Fréchet, generator | steps a second |",
-            "|---|---|---|---|---|",
-        ]
-        for method in METHODS:
-            lr = self.best_rate(method)
-            runs = [run for seed in SEEDS if (run := self.find(method, lr, seed)) is not None]
-            ema, raw = ([run[key] for run in runs if run[key] is not None] for key in ("ema", "frechet"))
-            lost = f", {len(runs) - len(ema)} diverged" if len(ema) < len(runs) else ""
-            each = ", ".join(f"{value:.0f}" for value in ema)
-            speed = statistics.median(run["steps"] / run["seconds"] for run in runs)
-            middle = (f"{statistics.median(ema):.0f} ({each}{lost})", f"{statistics.median(raw):.0f}") if ema else ("all diverged", "–")
-            rows.append(f"| {method} | {lr:g} | {middle[0]} | {middle[1]} | {speed:.0f} |")
-        return "\n".join(rows)
+def table(study: Study, seconds: float) -> str:
+    rows = [
+        "| method | learning rate | Fréchet, moving average: median (each seed) | Fréchet, generator | steps a second |",
+        "|---|---|---|---|---|",
+    ]
+    for method in METHODS:
+        lr = best_rate(study, method, seconds)
+        runs = study.complete(runs_of(method, [lr], SEEDS, seconds))
+        ema, raw = ([run[key] for run in runs if run[key] is not None] for key in ("ema", "frechet"))
+        lost = f", {len(runs) - len(ema)} diverged" if len(ema) < len(runs) else ""
+        each = ", ".join(f"{value:.0f}" for value in ema)
+        speed = statistics.median(run["steps"] / run["seconds"] for run in runs)
+        middle = (f"{statistics.median(ema):.0f} ({each}{lost})", f"{statistics.median(raw):.0f}") if ema else ("all diverged", "–")
+        rows.append(f"| {method} | {lr:g} | {middle[0]} | {middle[1]} | {speed:.0f} |")
+    return "\n".join(rows)
 
 
 def main() -> None:
@@ -145,12 +106,9 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(run_here(*json.loads(options.one))))
+        print(json.dumps(run_here(json.loads(options.one))))
         return
-    study = Study(options.seconds, options.jobs)
-    study.complete([(method, lr, TUNING_SEED) for method, (rates, _) in METHODS.items() for lr in rates])
-    study.complete([(method, study.best_rate(method), seed) for method in METHODS for seed in SEEDS])
-    print(study.table())
+    print(table(Study("benchmarks.digits_methods", RESULTS, options.jobs), options.seconds))
 
 
 if __name__ == "__main__":

@@ -63,9 +63,10 @@ good method leaves it. `newton, part = full` and `complete-newton` take whole st
 
 TABLE_HEAD = """# All rules
 
-Written by `python scripts/write_rule_tables.py` from the table that `saddlepoint list rules` prints. Order 1 uses gradients, 2 Jacobian
-products; k is the number of solver iterations, a gradient or product is a pass over one player's loss. What is said of bilinear games and
-local minimax points is theory for small enough steps; [the spectral radii](spectral.md) are measured. [Which one should I use?](rules.md)
+Written by `python scripts/write_rule_tables.py` from the table that `saddlepoint list rules` prints. Order 0 uses losses only, 1 gradients,
+2 Jacobian products; k is the number of solver iterations, a gradient or product is a pass over one player's loss. What is said of bilinear
+games and local minimax points is theory for small enough steps; [the spectral radii](spectral.md) are measured. [Which one should I
+use?](rules.md)
 
 """
 

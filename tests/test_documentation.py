@@ -66,9 +66,10 @@ def test_the_package_exports_what_it_lists():
         _ = saddlepoint.nothing
 
 
-def test_generated_pages_are_what_the_code_says():
-    """Run scripts/write_rule_tables.py when this fails."""
-    pages = runpy.run_path(str(ROOT / "scripts" / "write_rule_tables.py"))["PAGES"]
+@pytest.mark.parametrize("script", ["write_rule_tables.py", "write_kink_table.py"])
+def test_generated_pages_are_what_the_code_says(script):
+    """Run the script when this fails."""
+    pages = runpy.run_path(str(ROOT / "scripts" / script))["PAGES"]
     for name, text in pages.items():
         assert (ROOT / "docs" / name).read_text() == text(), name
 

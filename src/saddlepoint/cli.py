@@ -256,9 +256,12 @@ def _print_metrics(console: Console, training: Training, metrics: dict[str, floa
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("metric", "generator", "moving average", "what it is", box=None, header_style="bold")
+    titles = {"": "generator", "ema/": "moving average", "average/": "optimizer's average"}
+    first = next(iter(training.problem.metric_names))
+    shown = [prefix for prefix in titles if prefix + first in metrics]
+    table = Table("metric", *(titles[prefix] for prefix in shown), "what it is", box=None, header_style="bold")
     for name, meaning in training.problem.metric_names.items():
-        table.add_row(escape(name), f"{metrics[name]:.4g}", f"{metrics['ema/' + name]:.4g}", meaning)
+        table.add_row(escape(name), *(f"{metrics[prefix + name]:.4g}" for prefix in shown), meaning)
     console.print(table)
 
 

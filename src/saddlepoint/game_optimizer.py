@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import LBFGS, SGD, Optimizer
+from torch.optim import Optimizer
 
 from saddlepoint.curvature import Cost, Evaluation, Solve
 from saddlepoint.curvature.replay import Replay
-from saddlepoint.errors import CurvatureWarning, DivergenceError, SolverWarning, UsageError
+from saddlepoint.errors import DivergenceError, SolverWarning, UsageError
 from saddlepoint.game import Closure, Players, check_players
+from saddlepoint.optim import GradientOptimizer
+from saddlepoint.optim.base import held_at
+from saddlepoint.pairing import check_pair
 from saddlepoint.rules import Averaged, Gradient, Rule, RuleState, Step
 from saddlepoint.vectors import Vector
 
@@ -66,7 +70,7 @@ class GameOptimizer:
             anything but plain SGD.
 
     >>> x, y = (torch.ones(1, requires_grad=True) for _ in range(2))
-    >>> optimizer = GameOptimizer({"x": SGD([x], lr=0.1), "y": SGD([y], lr=0.1)})
+    >>> optimizer = GameOptimizer({"x": torch.optim.SGD([x], lr=0.1), "y": torch.optim.SGD([y], lr=0.1)})
     >>> optimizer.step(lambda: {"x": (x * y).sum(), "y": -(x * y).sum()})
     {'x': 1.0, 'y': -1.0}
     >>> round(x.item(), 3), round(y.item(), 3)
@@ -90,7 +94,7 @@ class GameOptimizer:
         self._verified = False  # the first step looks for operations and closures that would be silently wrong
         self._modules, self._generators = tuple(modules), tuple(generators)
         for player, optimizer in self.optimizers.items():
-            _check_inner(player, optimizer, self.rule)
+            check_pair(player, optimizer, self.rule)
         players = self._players()
         check_players(players)
         self.rule.check(players)
@@ -109,7 +113,15 @@ class GameOptimizer:
         before = self.cost.copy()
         replay = Replay(self._modules, self._generators, cuda=self._cuda)
         step = Step(
-            players, closure, rule=self.rule, inner=self, state=self.rule_state, replay=replay, cost=self.cost, verify=not self._verified
+            players,
+            closure,
+            rule=self.rule,
+            inner=self,
+            state=self.rule_state,
+            replay=replay,
+            cost=self.cost,
+            modules=self._modules,
+            verify=not self._verified,
         )
         direction = self.rule.direction(step)
         self._check_direction(direction, step.first)
@@ -177,23 +189,31 @@ class GameOptimizer:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Hold the parameters at the average that the rule ``Averaged`` keeps, and put them back afterwards.
+        """Hold the parameters at the average that the rule ``Averaged`` or the inner optimizers keep, and put them back afterwards.
 
         Raises:
-            UsageError: the rule is not ``Averaged``, or no step was taken yet.
+            UsageError: neither keeps one, or no step was taken yet.
         """
+        keepers = [inner for inner in self.optimizers.values() if isinstance(inner, GradientOptimizer) and inner.keeps_average]
         average = self.rule_state.vectors.get("average") if isinstance(self.rule, Averaged) else None
-        if average is None:
-            raise UsageError("There is no average: give the rule as Averaged(rule) and take a step first.")
-        tensors = Vector(self._players()).tensors
-        saved = [tensor.detach().clone() for tensor in tensors]
-        with torch.no_grad():
-            torch._foreach_copy_(tensors, average.tensors)
-        try:
+        with ExitStack() as stack:
+            if average is not None:
+                stack.enter_context(held_at(Vector(self._players()).tensors, average.tensors))
+            elif keepers:
+                for keeper in keepers:
+                    stack.enter_context(keeper.averaged())
+            else:
+                raise UsageError(
+                    "There is no average: give the rule as Averaged(rule), or use optimizers that keep one, such as "
+                    'optim.Subgradient(..., average="ergodic"), and take a step first.'
+                )
             yield
-        finally:
-            with torch.no_grad():
-                torch._foreach_copy_(tensors, saved)
+
+    @property
+    def keeps_average(self) -> bool:
+        """Whether the rule or an inner optimizer keeps an average of the iterates."""
+        inner = any(isinstance(inner, GradientOptimizer) and inner.keeps_average for inner in self.optimizers.values())
+        return inner or isinstance(self.rule, Averaged)
 
     def _gradient_norms(self, point: Evaluation, direction: Vector, norms: dict[str, float]) -> dict[str, float]:
         if point.order == 0:
@@ -237,7 +257,11 @@ class GameOptimizer:
             for index, (parameter, tensor) in enumerate(zip(players[player], tensors, strict=True)):
                 parameter.grad = None if index in skipped else _owned(tensor, taken)
         for player in direction:
-            self.optimizers[player].step()
+            optimizer = self.optimizers[player]
+            if point is not None and isinstance(optimizer, GradientOptimizer) and optimizer.needs_loss:
+                optimizer.step(partial(point.losses.__getitem__, player))
+            else:
+                optimizer.step()
         for player in direction:
             for parameter in players[player]:
                 parameter.grad = None
@@ -271,25 +295,3 @@ def _owned(tensor: Tensor, taken: set[int]) -> Tensor:
         return tensor.clone(memory_format=torch.contiguous_format)
     taken.add(memory)
     return tensor
-
-
-def _check_inner(player: str, optimizer: Optimizer, rule: Rule) -> None:
-    name, kind = type(rule).__name__, type(optimizer).__name__
-    if isinstance(optimizer, LBFGS):
-        raise UsageError(f'Player "{player}": LBFGS evaluates its own closure, which a game step does not have. Use any other optimizer.')
-    for group in optimizer.param_groups:
-        if group.get("maximize"):
-            raise UsageError(f'Player "{player}": maximize=True. Every player minimises its own loss; negate the loss instead.')
-        plain = isinstance(optimizer, SGD) and not (group["momentum"] or group["weight_decay"])
-        if rule.units == "step" and not plain:
-            raise UsageError(
-                f'Player "{player}": {name} gives steps that contain the learning rate already, so its inner optimizer must be '
-                f"torch.optim.SGD without momentum and weight decay, not {kind}. Use SGD, or a rule in units of gradients."
-            )
-        if rule.order == 2 and group.get("weight_decay"):
-            warnings.warn(
-                f'Player "{player}": weight decay of {kind} acts outside the curvature of {name} and changes its step. '
-                "Add the decay to the loss instead to keep the rule exact.",
-                CurvatureWarning,
-                stacklevel=3,
-            )

@@ -38,6 +38,11 @@ RULES = {
     "averaged": rules.Averaged(rules.Extragradient()),
     "clipped": rules.Clipped(rules.Consensus(gamma=0.5), norm=0.5),
     "every": rules.Every(rules.Consensus(gamma=0.5), k=2, otherwise=rules.Optimistic()),
+    "smoothing": rules.RandomizedSmoothing(samples=2),
+    "smoothing on the sphere, shared": rules.RandomizedSmoothing(samples=2, noise="sphere", shared=True),
+    "smoothing one-sided": rules.RandomizedSmoothing(samples=2, antithetic=False),
+    "spsa": rules.SimultaneousPerturbation(),
+    "averaged spsa": rules.Averaged(rules.SimultaneousPerturbation()),
     "cgd": sp.CompetitiveGradient(**TIGHT),
     "cgd warm": sp.CompetitiveGradient(warm_start=True, **TIGHT),
     "acgd": sp.AdaptiveCompetitiveGradient(**TIGHT),
@@ -46,6 +51,12 @@ RULES = {
 
 
 XY = {"leader": "x", "follower": "y"}
+PER_PLAYER = {
+    "per player": rules.PerPlayer(rules.Optimistic(), ("x",)),
+    "per player, order 0": rules.PerPlayer(rules.RandomizedSmoothing(samples=2), ("x",), rules.SimultaneousPerturbation()),
+    "per player, order 0 and 1": rules.PerPlayer(rules.RandomizedSmoothing(samples=2), ("y",)),
+    "per player, wrapped": rules.PerPlayer(rules.Lookahead(sp.Newton(**TIGHT), k=2), ("y",), rules.Extragradient()),
+}
 STACKELBERG = {
     "follow the ridge": rules.FollowTheRidge(**XY, damping=0.5, **TIGHT),
     "total gradient": rules.TotalGradient(**XY, damping=0.5, **TIGHT),
@@ -60,9 +71,9 @@ TWO_PLAYERS = [name for name, make in ANALYTIC_GAMES.items() if set(make().playe
 
 
 @pytest.mark.parametrize("game", TWO_PLAYERS)
-@pytest.mark.parametrize("name", STACKELBERG)
-def test_stackelberg_rules_on_every_game_of_two(name, game):
-    check_rule(STACKELBERG[name], [game])
+@pytest.mark.parametrize("name", [*STACKELBERG, *PER_PLAYER])
+def test_rules_that_name_players_on_every_game_of_two(name, game):
+    check_rule({**STACKELBERG, **PER_PLAYER}[name], [game])
 
 
 @pytest.mark.parametrize("game", ANALYTIC_GAMES)
@@ -120,10 +131,10 @@ def few_objects():
 
 
 @pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning")
-@pytest.mark.parametrize("name", [*RULES, *STACKELBERG])
+@pytest.mark.parametrize("name", [*RULES, *STACKELBERG, *PER_PLAYER])
 def test_memory_is_constant_over_200_steps(name, few_objects):
     game = zero_sum(1.0, 1.0, -1.0)
-    rule = {**RULES, **STACKELBERG}[name]
+    rule = {**RULES, **STACKELBERG, **PER_PLAYER}[name]
     optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=0.01) for p, t in game.players.items()}, rule)
 
     def alive_after(steps):
@@ -146,6 +157,7 @@ REDUCED = {
     "clipped at a large norm": rules.Clipped(norm=1e9),
     "averaged": rules.Averaged(),
     "every, gradient and gradient": rules.Every(rules.Gradient(), k=2),
+    "per player, gradient and gradient": rules.PerPlayer(rules.Gradient(), ("x",)),
 }
 
 

@@ -399,6 +399,9 @@ COSTS = {
     "complete newton": (rules.CompleteNewton(**GAN, tolerance=0.0, budget=3), (3, 9, 2)),
     "unrolled": (rules.Unrolled(**GAN, unroll=3), (8, 3, 7)),
     "lookahead": (rules.Lookahead(), (2, 0, 1)),
+    "randomized smoothing": (rules.RandomizedSmoothing(samples=3), (0, 0, 13)),
+    "spsa": (rules.SimultaneousPerturbation(), (0, 0, 5)),
+    "per player": (rules.PerPlayer(rules.RandomizedSmoothing(samples=3), ("generator",)), (1, 0, 8)),
 }
 
 

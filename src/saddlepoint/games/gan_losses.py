@@ -7,6 +7,8 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from saddlepoint.games.nonsmooth import hinge
+
 Terms = dict[str, Tensor]
 GanLoss = tuple[Callable[[Tensor, Tensor], Terms], Callable[[Tensor], Terms]]
 """(discriminator, generator): the first takes the logits of real and of generated samples, the second those of generated ones."""
@@ -30,8 +32,34 @@ def non_saturating_generator(fake: Tensor) -> Terms:
     return {"fake": softplus(-fake).mean()}
 
 
+def hinge_discriminator(real: Tensor, fake: Tensor) -> Terms:
+    """E max(0, 1 − real) + E max(0, 1 + fake): samples on the right side of the margin count no more; at the margin the slope is 0.
+
+    Reference: Lim and Ye (2017), Geometric GAN, arXiv:1705.02894; Miyato et al. (2018), Spectral normalization, arXiv:1802.05957.
+    """
+    return {"real": hinge(real).mean(), "fake": hinge(-fake).mean()}
+
+
+def wasserstein_discriminator(real: Tensor, fake: Tensor) -> Terms:
+    """−E real + E fake, for critics that are held Lipschitz; otherwise it has no minimum and the logits grow without bound.
+
+    What holds them is clipping weights, the projected subgradient method of the paper, or bounding their spectral norms. A gradient
+    penalty on real data alone holds a linear critic; a curved one can be flat there and steep elsewhere.
+
+    Reference: Arjovsky, Chintala and Bottou (2017), Wasserstein GAN, arXiv:1701.07875.
+    """
+    return {"real": -real.mean(), "fake": fake.mean()}
+
+
+def critic_generator(fake: Tensor) -> Terms:
+    """−E fake: the generator of both the hinge and the Wasserstein loss, equally steep wherever the discriminator stands."""
+    return {"fake": -fake.mean()}
+
+
 GAN_LOSSES: dict[str, GanLoss] = {
     "minimax": (minimax_discriminator, minimax_generator),
     "non-saturating": (minimax_discriminator, non_saturating_generator),
+    "hinge": (hinge_discriminator, critic_generator),
+    "wasserstein": (wasserstein_discriminator, critic_generator),
 }
 """name → the losses of discriminator and generator."""

@@ -1,6 +1,7 @@
 """Reference networks."""
 
 from saddlepoint.models.averaging import moving_average
+from saddlepoint.models.binary import Binary, Interpolated
 from saddlepoint.models.mlp import ACTIVATIONS, MLP
 
-__all__ = ["ACTIVATIONS", "MLP", "moving_average"]
+__all__ = ["ACTIVATIONS", "MLP", "Binary", "Interpolated", "moving_average"]

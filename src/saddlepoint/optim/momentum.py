@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import overload
-
 import torch
-from torch.optim.optimizer import Optimizer, ParamsT
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 from saddlepoint.errors import UsageError
+from saddlepoint.optim.base import GradientOptimizer, Group, check_options
 
 
-class MomentumSGD(Optimizer):
+class MomentumSGD(GradientOptimizer):
     """Heavy-ball momentum that may be negative: θ_{t+1} = θ_t − lr · g_t + β (θ_t − θ_{t−1}).
 
     ``torch.optim.SGD`` refuses β < 0. In games a negative one damps the rotation: on a bilinear game alternating descent with β = −0.5
@@ -38,31 +37,13 @@ class MomentumSGD(Optimizer):
     """
 
     def __init__(self, params: ParamsT, lr: float, momentum: float = -0.5) -> None:
-        if not lr >= 0:
-            raise UsageError(f"MomentumSGD: lr={lr} must be at least 0.")
+        check_options("MomentumSGD", lr=(lr, 0))
         if not -1 < momentum < 1:
             raise UsageError(f"MomentumSGD: momentum={momentum} must be between -1 and 1.")
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step; a closure, if given, recomputes the loss and is evaluated first."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if not parameters:
-                continue
-            moves = [self.state[p].setdefault("move", torch.zeros_like(p)) for p in parameters]
-            torch._foreach_mul_(moves, group["momentum"])
-            torch._foreach_add_(moves, [p.grad for p in parameters if p.grad is not None], alpha=-float(group["lr"]))
-            torch._foreach_add_(parameters, moves)
-        return loss
+    def _move(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        moves = [self.state[p].setdefault("move", torch.zeros_like(p)) for p in parameters]
+        torch._foreach_mul_(moves, group["momentum"])
+        torch._foreach_add_(moves, gradients, alpha=-float(group["lr"]))
+        torch._foreach_add_(parameters, moves)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, overload
+from itertools import count
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import Optimizer, ParamsT
+from torch.optim.optimizer import ParamsT
 
-from saddlepoint.errors import DivergenceError, UsageError
+from saddlepoint.errors import UsageError
+from saddlepoint.optim.base import GradientOptimizer, Group, Work, blocks, check_finite, check_options, step_along
+from saddlepoint.optim.draws import uniforms
 
 
-class SignSubgradient(Optimizer):
+class SignSubgradient(GradientOptimizer):
     """Move every parameter by a fixed amount against the sign of its gradient: T(θ) = ε · sign(∇L(θ)), θ ← θ − lr · T(θ).
 
     The step does not depend on the gradient's size, so it does not vanish with it: a saturated discriminator that sends back
     1e-9 of the usual gradient moves the generator as far as a healthy one. The price: the step does not shrink near a solution, so
     constant steps end in a limit cycle of size lr · ε. Lower lr over time (any torch scheduler), or average the iterates.
+
+    With momentum β it is Signum: m ← β m + (1 − β) g, T(θ) = ε · sign(m). Entries of the sign's argument below the dead zone τ count as 0.
+    Randomised, an entry is +1 with probability ½ + g / (2 ‖g‖_∞) and −1 otherwise, with ‖g‖_∞ the largest entry of its tensor: the mean of
+    T is then proportional to the gradient, which cures the bias of the sign under skewed noise, at the price of more variance.
 
     Works for either player and under any rule of this library whose units are gradients. sign(0) = 0: a dead unit stays where it is.
 
@@ -25,12 +30,20 @@ class SignSubgradient(Optimizer):
         params: parameters or groups, as for every torch optimizer.
         lr: the step α; sign methods want 3 to 10 times less than Adam.
         epsilon: ε, the size of the subgradient.
+        momentum: β in [0, 1); 0.9 for Signum in the paper.
+        dead_zone: τ; 0 for none. Not with ``randomized``.
+        randomized: draw the signs; the draws of a step are a function of (seed, step).
+        seed: of the randomised signs.
+        weight_decay: λ of the decoupled decay θ ← (1 − lr · λ) θ, before the step.
+        capturable: never read a value back from the device, so that a step can be captured in a CUDA graph and lr be a tensor. A gradient
+            that is not finite then turns its parameters NaN instead of raising.
 
     Raises:
-        UsageError: lr or epsilon is negative.
+        UsageError: an option is negative, momentum is not below 1, or options exclude each other.
         DivergenceError: a gradient is NaN or infinite. Its sign would be 0 or ±1 and hide it. No parameter of any group moves.
 
-    References: Bernstein et al. (2018), signSGD, arXiv:1802.04434; Shor (1985), Minimization Methods for Non-Differentiable Functions.
+    References: Bernstein et al. (2018), signSGD, arXiv:1802.04434, with Signum; Safaryan and Richtárik (2021), Stochastic sign descent
+    methods, arXiv:1905.12938, for the randomised sign; Shor (1985), Minimization Methods for Non-Differentiable Functions.
 
     >>> x = torch.tensor([1.0, -2.0, 0.0], requires_grad=True)
     >>> optimizer = SignSubgradient([x], lr=0.5)
@@ -40,48 +53,66 @@ class SignSubgradient(Optimizer):
     [0.5, -1.5, 0.0]
     """
 
-    def __init__(self, params: ParamsT, lr: float, epsilon: float = 1.0) -> None:
-        if not lr >= 0:
-            raise UsageError(f"SignSubgradient: lr={lr} must be at least 0.")
-        if not epsilon >= 0:
-            raise UsageError(f"SignSubgradient: epsilon={epsilon} must be at least 0.")
-        super().__init__(params, {"lr": lr, "epsilon": epsilon})
-
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step; a closure, if given, recomputes the loss and is evaluated first."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        parameters = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
-        gradients = [[p.grad for p in own if p.grad is not None] for own in parameters]
-        _check_finite([gradient for own in gradients for gradient in own])
-        for group, own, grads in zip(self.param_groups, parameters, gradients, strict=True):
-            if own:
-                torch._foreach_add_(own, torch._foreach_sign(grads), alpha=-float(group["lr"]) * group["epsilon"])
-        return loss
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        for group in self.param_groups:
-            group.setdefault("epsilon", 1.0)
-
-
-def _check_finite(gradients: list[Tensor]) -> None:
-    if not gradients:
-        return
-    largest = torch.stack([n.to(gradients[0].device) for n in torch._foreach_norm(gradients, float("inf"))])
-    if not bool(largest.isfinite().all()):
-        bad = int((~largest.isfinite()).nonzero()[0])
-        raise DivergenceError(
-            f"SignSubgradient: gradient {bad}, shape {tuple(gradients[bad].shape)}, is not finite. Its sign would hide "
-            "that. No parameter was changed; find the first non-finite loss, or lower the learning rate.",
-            player="",
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor,
+        epsilon: float = 1.0,
+        *,
+        momentum: float = 0.0,
+        dead_zone: float = 0.0,
+        randomized: bool = False,
+        seed: int = 0,
+        weight_decay: float = 0.0,
+        capturable: bool = False,
+    ) -> None:
+        check_options(
+            "SignSubgradient",
+            lr=(lr, 0),
+            epsilon=(epsilon, 0),
+            momentum=(momentum, 0),
+            dead_zone=(dead_zone, 0),
+            weight_decay=(weight_decay, 0),
+            seed=(seed, 0),
         )
+        if not momentum < 1:
+            raise UsageError(f"SignSubgradient: momentum={momentum} must be below 1.")
+        if randomized and (dead_zone or capturable):
+            raise UsageError("SignSubgradient: randomized excludes dead_zone and capturable. Leave one of them out.")
+        if isinstance(lr, Tensor) and not capturable:
+            raise UsageError("SignSubgradient: lr is a tensor, which would be read back in every step. Use a number, or capturable=True.")
+        options = {"epsilon": epsilon, "momentum": momentum, "dead_zone": dead_zone, "weight_decay": weight_decay, "capturable": capturable}
+        super().__init__(params, {"lr": lr, **options, "randomized": randomized, "seed": seed})
+
+    def _prepare(self, work: Work, loss: float | None) -> None:
+        checked = [gradient for group, _, gradients in work if not group["capturable"] for gradient in gradients]
+        check_finite("SignSubgradient", checked, "Its sign would hide that.")
+        self._draws = count()
+
+    def _move(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        rate = group["lr"] * group["epsilon"]
+        if group["weight_decay"]:
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        arguments = self._momentum(parameters, gradients, group["momentum"]) if group["momentum"] else gradients
+        if group["randomized"]:
+            step_along(parameters, [self._drawn(g, group) for g in arguments], rate)
+            return
+        for own, argument in blocks(parameters, arguments):
+            signs = torch._foreach_sign(argument)
+            if group["dead_zone"]:
+                signs = tuple(s * (a.abs() >= group["dead_zone"]) for s, a in zip(signs, argument, strict=True))
+            if group["capturable"]:  # what is not finite stays visible
+                torch._foreach_add_(signs, torch._foreach_mul(argument, 0.0))
+            step_along(own, signs, rate)
+
+    def _momentum(self, parameters: list[Tensor], gradients: list[Tensor], beta: float) -> list[Tensor]:
+        buffers = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in parameters]
+        torch._foreach_lerp_(buffers, gradients, 1 - beta)
+        return buffers
+
+    def _drawn(self, argument: Tensor, group: Group) -> Tensor:
+        """Return signs that are the argument divided by its largest entry, in the mean."""
+        largest = argument.abs().max()
+        share = torch.where(largest > 0, argument / largest, 0.0)
+        drawn = uniforms(argument, group["seed"], next(self._draws), group["t"])
+        return torch.where(drawn < (1 + share) / 2, 1.0, -1.0).to(argument.dtype) * (largest > 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from saddlepoint.data.stream import generator_for
 from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.game import Losses
 from saddlepoint.games.gan_losses import GAN_LOSSES
+from saddlepoint.games.penalties import gradient_penalty
 from saddlepoint.models import ACTIVATIONS
 
 DISCRIMINATOR, GENERATOR = "discriminator", "generator"
@@ -39,19 +41,22 @@ class GanProblem(ABC):
     Every random choice is a function of a seed and a step; a problem has no state.
 
     Args:
-        loss: "minimax" or "non-saturating".
+        loss: "minimax", "non-saturating", "hinge" or "wasserstein"; the last wants the discriminator's weights clipped.
         activation: the networks' activation, a key of ``ACTIVATIONS``.
         latent: dimension of the generator's normal noise.
         hidden: width of the two hidden layers of both networks.
+        r1: weight γ of ½ γ E‖∇ₓD(x)‖² on real data, the term "r1" of the discriminator's loss (Mescheder et al. 2018, arXiv:1801.04406);
+            0 leaves it out.
 
     Raises:
-        UsageError: an unknown loss or activation, or a size below 1.
+        UsageError: an unknown loss or activation, a size below 1, or a negative or infinite r1.
     """
 
     loss: str = "non-saturating"
     activation: str = "leaky-relu"
     latent: int = 64
     hidden: int = 128
+    r1: float = 0.0
 
     name: ClassVar[str]
     evaluation_samples: ClassVar[int]
@@ -64,6 +69,8 @@ class GanProblem(ABC):
                 raise UsageError(f'Problem {self.name}: {option} "{value}" is unknown.' + did_you_mean(value, known))
         if min(self.latent, self.hidden) < 1:
             raise UsageError(f"Problem {self.name}: latent and hidden must be at least 1, not {self.latent} and {self.hidden}.")
+        if not 0 <= self.r1 < math.inf:
+            raise UsageError(f"Problem {self.name}: r1={self.r1} must be at least 0 and finite. 0 leaves the penalty out.")
 
     @abstractmethod
     def networks(self, seed: int) -> dict[str, nn.Module]:
@@ -110,9 +117,17 @@ class GanProblem(ABC):
         losses = {}
         if DISCRIMINATOR in movers:
             losses[DISCRIMINATOR] = discriminator_loss(networks[DISCRIMINATOR](batch.real), judged)
+            if self.r1 > 0:
+                losses[DISCRIMINATOR]["r1"] = 0.5 * self.r1 * gradient_penalty(networks[DISCRIMINATOR], batch.real)
         if GENERATOR in movers:
             losses[GENERATOR] = generator_loss(judged)
         return losses
+
+    @torch.no_grad()
+    def logits(self, networks: Mapping[str, nn.Module], batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the discriminator's outputs on the real and on the generated samples of a batch."""
+        judge = networks[DISCRIMINATOR]
+        return judge(batch.real), judge(networks[GENERATOR](batch.noise))
 
     @torch.no_grad()
     def generate(self, generator: nn.Module, n: int, seed: int, stream: str) -> Tensor:

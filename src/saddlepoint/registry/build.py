@@ -89,6 +89,8 @@ def options_of(component: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if hasattr(value, "direction"):
         return _named(value)
+    if isinstance(value, tuple):  # YAML has lists only
+        return list(value)
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 

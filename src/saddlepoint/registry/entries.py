@@ -20,7 +20,7 @@ class RuleEntry(Entry):
     """A rule: what theory says of it, and what it brings when the user says nothing else.
 
     Attributes:
-        order: 1 for gradients, 2 for Jacobian products, with the rule's default options.
+        order: 0 for losses only, 1 for gradients, 2 for Jacobian products, with the rule's default options.
         cost: derivatives of one step of a two-player game; k is the number of solver iterations.
         bilinear: what it does on the bilinear game x·s·y with step h.
         minimax: what it does at local minimax points.

@@ -7,6 +7,9 @@ from saddlepoint.registry.entries import Entry, OptimizerEntry, two_rates
 PROBLEMS: dict[str, Entry] = {
     "digits": Entry("saddlepoint.problems:Digits", "10,000 embedded handwritten digits, 28 x 28, MLP GAN"),
     "mnist": Entry("saddlepoint.problems:Mnist", "the full MNIST from a directory of yours (--data-dir), MLP GAN"),
+    "digits-binary": Entry(
+        "saddlepoint.problems:DigitsBinary", "the digits in black and white; generator without gradients, for --rule per-player"
+    ),
     "mixture8": Entry("saddlepoint.problems:Mixture8", "ring of 8 Gaussians in the plane"),
     "mixture25": Entry("saddlepoint.problems:Mixture25", "5 x 5 grid of Gaussians in the plane"),
 }
@@ -24,5 +27,30 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
         "fixed step against the sign of the gradient, decaying",
         two_rates(3e-3, 1e-3),
         schedule="linear",
+    ),
+    "signum": OptimizerEntry(
+        "saddlepoint.optim:SignSubgradient",
+        "the sign of a running mean of gradients, decaying",
+        {**two_rates(1e-3, 5e-4), "momentum": 0.9},
+        schedule="linear",
+    ),
+    "normalized": OptimizerEntry(
+        "saddlepoint.optim:NormalizedSubgradient",
+        "a step of fixed length along the gradient, decaying",
+        two_rates(0.1, 0.05),
+        schedule="linear",
+    ),
+    "grafted": OptimizerEntry(
+        "saddlepoint.optim:Grafted",
+        "as far as Adam would go, along the gradient",
+        {**two_rates(2e-3, 1e-3), "options": {"betas": [0.0, 0.999]}},
+    ),
+    "subgradient": OptimizerEntry(
+        "saddlepoint.optim:Subgradient",
+        "steps of c/√t (also c, c/t, Polyak's), suffix average; projections and proximal maps",
+        {"lr": 1.0, "average": "suffix"},
+    ),
+    "random-coordinate": OptimizerEntry(
+        "saddlepoint.optim:RandomCoordinate", "gradient descent on half of the coordinates, drawn anew", {"lr": 0.1}
     ),
 }

@@ -9,7 +9,7 @@ from saddlepoint.rules.adjusted import (
     StochasticHamiltonian,
     SymplecticAdjustment,
 )
-from saddlepoint.rules.base import Rule, RuleState, Step
+from saddlepoint.rules.base import Rule, Step
 from saddlepoint.rules.first_order import Extragradient, Gradient, Optimistic, PastExtragradient, RungeKutta
 from saddlepoint.rules.implicit import (
     AdaptiveCompetitiveGradient,
@@ -20,7 +20,9 @@ from saddlepoint.rules.implicit import (
 from saddlepoint.rules.newton import Newton
 from saddlepoint.rules.scalings import RMS
 from saddlepoint.rules.stackelberg import CompleteNewton, FollowTheRidge, GradientNewton, TotalGradient, Unrolled
-from saddlepoint.rules.wrappers import Averaged, Clipped, Every, Lookahead
+from saddlepoint.rules.state import RuleState
+from saddlepoint.rules.wrappers import Averaged, Clipped, Every, Lookahead, PerPlayer
+from saddlepoint.rules.zeroth_order import RandomizedSmoothing, SimultaneousPerturbation
 
 __all__ = [
     "RMS",
@@ -43,10 +45,13 @@ __all__ = [
     "OpponentShaping",
     "Optimistic",
     "PastExtragradient",
+    "PerPlayer",
     "ProximalPoint",
+    "RandomizedSmoothing",
     "Rule",
     "RuleState",
     "RungeKutta",
+    "SimultaneousPerturbation",
     "StableOpponentShaping",
     "Step",
     "StochasticHamiltonian",

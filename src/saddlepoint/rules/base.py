@@ -1,4 +1,4 @@
-"""What a rule is, what it sees during one step, and what it remembers between steps."""
+"""What a rule is, and what it sees during one step."""
 
 from __future__ import annotations
 
@@ -8,42 +8,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
+from torch import Tensor, nn
 
 from saddlepoint.curvature import SOLVERS, Cost, Evaluation, Solve
+from saddlepoint.curvature.batched import losses_in_batch
 from saddlepoint.curvature.replay import Replay
 from saddlepoint.errors import CurvatureWarning, UsageError
 from saddlepoint.game import Closure, Players
+from saddlepoint.rules.state import RuleState
 from saddlepoint.vectors import Vector
-
-
-class RuleState:
-    """What a rule remembers between steps: vectors and numbers by name, and the memory of rules within it. Saved with the optimizer."""
-
-    def __init__(self) -> None:
-        self.vectors: dict[str, Vector] = {}
-        self.numbers: dict[str, float] = {}
-        self.children: dict[str, RuleState] = {}
-
-    def child(self, name: str) -> RuleState:
-        """Return the memory of the inner rule called ``name``, empty at first."""
-        return self.children.setdefault(name, RuleState())
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state in plain containers that load with ``weights_only=True``."""
-        vectors = {name: {player: list(tensors) for player, tensors in v.items()} for name, v in self.vectors.items()}
-        children = {name: child.state_dict() for name, child in self.children.items()}
-        return {"vectors": vectors, "numbers": dict(self.numbers), "children": children}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Replace the state by one that ``state_dict`` returned; tensors are copied."""
-        self.vectors = {name: Vector(parts).clone() for name, parts in state["vectors"].items()}
-        self.numbers = dict(state["numbers"])
-        self.children = {}
-        for name, child in state["children"].items():
-            self.child(name).load_state_dict(child)
 
 
 class Inner(Protocol):
@@ -63,7 +39,7 @@ class Step:
     """One step as its rule sees it: what is known here, and what it may do.
 
     Attributes:
-        players: player → parameters, of all players.
+        players: player → parameters, of all players that the rule sees.
         state: what the rule keeps between steps.
         solves: the reports of the solves of this step, by name.
     """
@@ -78,20 +54,23 @@ class Step:
         state: RuleState,
         replay: Replay,
         cost: Cost,
+        modules: Sequence[nn.Module] = (),
         verify: bool = False,
     ) -> None:
         self.players = players
         self.state = state
         self.solves: dict[str, Solve] = {}
         self._closure, self._inner, self._replay, self._cost = closure, inner, replay, cost
-        self._rule, self._verify = rule, verify
+        self._rule, self._verify, self._modules = rule, verify, tuple(modules)
+        self._whole = True  # whether this view sees all players
+        self._checked: list[str] = []  # shared by all views of a step, as the first evaluation is
         self._firsts: list[Evaluation] = []
         self._points: dict[int, Evaluation] = {}
 
     @property
     def point(self) -> Evaluation:
-        """The evaluation at the current parameters, of the rule's order; taken when first asked for."""
-        order = self._rule.order
+        """The evaluation at the current parameters, of the rule's order at least; taken when first asked for."""
+        order = min((known for known in self._points if known >= self._rule.order), default=self._rule.order)
         if order not in self._points:
             self._points[order] = self.evaluate(order)
         return self._points[order]
@@ -102,15 +81,33 @@ class Step:
         return self._firsts[0] if self._firsts else self.point
 
     @property
+    def movers(self) -> tuple[str, ...]:
+        """The players that move in this step, of those that the rule sees."""
+        return tuple(player for player in self.first.movers if player in self.players)
+
+    @property
     def learning_rates(self) -> Mapping[str, Sequence[float]]:
         """Player → the inner optimizer's learning rate of each parameter; for rules whose units are steps."""
         return self._inner.rates()
 
-    def within(self, name: str, rule: Rule) -> Step:
-        """Return this step as a rule inside the current one sees it: its own memory, its own order, the same evaluations."""
+    def within(self, name: str, rule: Rule, players: Iterable[str] | None = None) -> Step:
+        """Return this step as a rule inside the current one sees it: its own memory, its own order, the same evaluations.
+
+        With ``players`` the rule sees the game of those alone, the others held where they are; evaluations in which others move
+        too are not shared with it.
+        """
         view = copy(self)
         view.state, view._rule = self.state.child(name), rule
+        if players is not None:
+            view.players = seen = {player: self.players[player] for player in players}
+            view._closure, view._whole = _among(self._closure, seen), False
+            view._points = {order: point for order, point in self._points.items() if set(point.movers) <= set(seen)}
         return view
+
+    def record_losses_only(self) -> None:
+        """Say that no rule takes gradients of the step's first evaluation: its record then has the losses and costs nothing more."""
+        self._firsts[0] = copy(self.first)
+        self._firsts[0].order = 0
 
     def evaluate(self, order: int, *, finite: bool = True, fresh: bool = False) -> Evaluation:
         """Evaluate the closure at the parameters as they are now.
@@ -127,15 +124,61 @@ class Step:
             check_all_move(type(self._rule).__name__, found, self.players)
         if not self._firsts:
             self._firsts.append(found)
+        elif not self._whole:
+            found.unused = self._firsts[0].unused  # a part's gradients tell the whole step which parameters are unused
         return found
+
+    def losses_at(self, displacements: Vector, *, batched: bool = False) -> dict[str, Tensor]:
+        """Return mover → the losses at θ − d for each displacement d of a stack, shape (n,), float64, with the step's randomness.
+
+        Args:
+            displacements: for each parameter of shape s a tensor of shape (n, *s); players that it leaves out stay where they are.
+            batched: evaluate all n in one pass over the modules that the optimizer was given.
+
+        Raises:
+            UsageError: ``batched``, and the closure reads parameters past the modules or does what vmap refuses.
+        """
+        n, movers = len(displacements.tensors[0]), self.movers
+        if not batched:
+            trials = []
+            for k in range(n):
+                with self.displaced(_at(displacements, k)):
+                    trials.append(self.evaluate(0, finite=False).losses)
+            return {player: torch.tensor([losses[player] for losses in trials], dtype=torch.float64) for player in movers}
+        with self._replay.again():
+            found = losses_in_batch(self._closure, self._modules, self.players, displacements)
+        self._cost.losses += n
+        self._check_batch(displacements, found)
+        return found
+
+    def _check_batch(self, displacements: Vector, found: Mapping[str, Tensor]) -> None:
+        """In an optimizer's first step, compare the first loss of a batch with the same taken alone."""
+        if not self._verify:
+            return
+        one = _at(displacements, 0)
+        with self._restored(one), self._replay.again():
+            self._subtract(one)
+            alone = Evaluation(self.players, self._closure, order=0, finite=False).losses
+        for player, loss in alone.items():
+            off, moved = abs(loss - float(found[player][0])), abs(loss - self.first.losses[player])
+            rounding = 1e3 * torch.finfo(one.tensors[0].dtype).eps * max(1.0, abs(loss))
+            if off > 0.05 * moved + rounding:  # a quantised output may flip a few entries by rounding, a missed parameter misses all
+                raise UsageError(
+                    f'batched=True: at a displaced point the loss of player "{player}" is {float(found[player][0]):.6g} in a batch and '
+                    f"{loss:.6g} alone. The closure reads parameters other than through the modules that were named, for example from a "
+                    "list made before. Read them from the modules inside the closure, or use batched=False."
+                )
 
     @contextmanager
     def displaced(self, d: Vector) -> Iterator[None]:
         """Hold the parameters at θ − d. Products of earlier evaluations are not possible afterwards: PyTorch sees the changes."""
         with self._restored(d):
-            with torch.no_grad():
-                torch._foreach_sub_([p for player in d for p in self.players[player]], d.tensors)
+            self._subtract(d)
             yield
+
+    @torch.no_grad()
+    def _subtract(self, d: Vector) -> None:
+        torch._foreach_sub_([p for player in d for p in self.players[player]], d.tensors)
 
     @contextmanager
     def extrapolated(self, direction: Vector, *, keep_state: bool) -> Iterator[None]:
@@ -150,13 +193,15 @@ class Step:
 
     def _check_repeatable(self) -> None:
         """In an optimizer's first step, say where a second evaluation at the same point is not the same."""
-        if not self._verify or not self._firsts or self._replay.knows_modules:
+        if not self._verify or not self._firsts or self._replay.knows_modules or self._checked:
             return
+        self._checked.append("repeatable")
         first = self._firsts[0]
         with self._replay.again():
-            again = Evaluation(self.players, self._closure, order=0, finite=False).losses
-        moved = [player for player, loss in first.losses.items() if not math.isclose(loss, again[player], rel_tol=1e-6)]
-        if moved or first.uses_batch_statistics():
+            second = Evaluation(self.players, self._closure, order=1, finite=False)  # with a graph, in which BatchNorm can be seen
+        again = second.losses
+        moved = [player for player, loss in again.items() if not math.isclose(loss, first.losses[player], rel_tol=1e-6)]
+        if moved or second.uses_batch_statistics():
             told = ", ".join(f"{p}: {first.losses[p]:.6g}, then {again[p]:.6g}" for p in moved) or "BatchNorm moves its statistics"
             warnings.warn(
                 f"{type(self._rule).__name__} evaluates the closure several times a step, and that changes something here ({told}). "
@@ -199,6 +244,14 @@ class Step:
         )
         self.solves[name] = solution.report
         return b.unflatten(solution.x), b.unflatten(solution.image)
+
+
+def _at(stack: Vector, k: int) -> Vector:
+    return Vector({player: [tensor[k] for tensor in tensors] for player, tensors in stack.items()})
+
+
+def _among(closure: Closure, players: Players) -> Closure:
+    return lambda: {player: loss for player, loss in closure().items() if player in players}
 
 
 def check_all_move(rule: str, point: Evaluation, players: Players) -> None:

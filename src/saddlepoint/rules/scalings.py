@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from saddlepoint.errors import UsageError
-from saddlepoint.rules.base import RuleState
+from saddlepoint.rules.state import RuleState
 from saddlepoint.vectors import Vector
 
 

@@ -75,6 +75,7 @@ class RunConfig(BaseModel):
     evaluate_every: int = Field(ge=1)
     sample_every: int = Field(ge=1)
     checkpoint_every: int = Field(ge=1)
+    probe_every: int = Field(ge=1)
     log_every: int = Field(default=50, ge=1)
     keep_checkpoints: int = Field(default=3, ge=1)
 
@@ -84,7 +85,7 @@ class RunConfig(BaseModel):
 
     def digest(self) -> str:
         """Return a hash of everything that decides the trajectory: all but the budget, the device and what is merely recorded."""
-        recorded = {"steps", "seconds", "device", "log_every", "keep_checkpoints"}
+        recorded = {"steps", "seconds", "device", "log_every", "probe_every", "keep_checkpoints"}
         text = json.dumps(self.model_dump(mode="json", exclude=recorded), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -122,6 +123,7 @@ def resolve(tree: Tree) -> RunConfig:
         "evaluate_every": every,
         "sample_every": every,
         "checkpoint_every": every,
+        "probe_every": max(1, every // 4),
         **tree,
         "problem": {"name": problem_name, **registry.options_of(problem)},
         "rule": {"name": rule_name, **registry.options_of(rule)},

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from time import perf_counter
 from typing import Any, Literal, Protocol
 
+from saddlepoint.diagnostics import Finding
 from saddlepoint.errors import DivergenceError
 from saddlepoint.game_optimizer import Record
 from saddlepoint.training.run_directory import RunDirectory
@@ -22,6 +23,9 @@ class Watcher(Protocol):
     def update(self, training: Training, records: list[Record]) -> None:
         """Called after every step."""
 
+    def report(self, finding: Finding) -> None:
+        """Called when a probe finds something for the first time."""
+
 
 def train(training: Training, run: RunDirectory, watcher: Watcher, interrupted: Callable[[], object] = lambda: None) -> Status:
     """Train until the budget is used, the user interrupts or a loss diverges, recording into the run directory.
@@ -32,6 +36,7 @@ def train(training: Training, run: RunDirectory, watcher: Watcher, interrupted: 
     config, observed = training.config, 0.0
     if training.step == 0:
         run.save_picture(training.picture(), 0)
+        training.probe()  # the sizes that later ones are compared with
         run.save_checkpoint(training.state_dict(), 0, config.keep_checkpoints)
     while training.progress < 1:
         if interrupted():
@@ -46,15 +51,16 @@ def train(training: Training, run: RunDirectory, watcher: Watcher, interrupted: 
             run.write_summary(summary(training, "diverged", observed) | {"error": f"Step {training.step + 1}: {error}"})
             raise
         paused = perf_counter()
-        _observe(training, run, records)
+        for finding in _observe(training, run, records):
+            watcher.report(finding)
         watcher.update(training, records)
         observed += perf_counter() - paused
     run.write_summary(summary(training, "finished", observed))
     return "finished"
 
 
-def _observe(training: Training, run: RunDirectory, records: list[Record]) -> None:
-    """Record what is due after a step; at the end of the budget everything is."""
+def _observe(training: Training, run: RunDirectory, records: list[Record]) -> list[Finding]:
+    """Record what is due after a step, at the end of the budget everything; return what a probe found for the first time."""
     config, step, last = training.config, training.step, training.progress >= 1
     line: dict[str, Any] = {}
     better = False
@@ -64,12 +70,18 @@ def _observe(training: Training, run: RunDirectory, records: list[Record]) -> No
         better = training.best is None or score < training.best["score"]
         if better:
             training.best = {"score": score, "step": step}
+    new: list[Finding] = []
+    if last or step % config.probe_every == 0:
+        probe = training.probe()
+        line["probe"] = asdict(probe)
+        new = training.note(probe.findings, step)
     if last or line or step % config.log_every == 0:
         run.log({"step": step, "seconds": round(training.seconds, 4), **_numbers(records), **line})
     if last or step % config.sample_every == 0:
         run.save_picture(training.picture(), step)
     if last or better or step % config.checkpoint_every == 0:
         run.save_checkpoint(training.state_dict(), step, config.keep_checkpoints, best=better)
+    return new
 
 
 def _numbers(records: list[Record]) -> dict[str, Any]:
@@ -103,6 +115,7 @@ def summary(training: Training, status: Status, observed: float = math.nan) -> d
         "unconverged_solves": optimizer.unconverged,
         "metrics": training.metrics,
         "best": training.best,
+        "findings": list(training.findings.values()),
         "extractors": training.problem.extractors(),
         "evaluation": {"samples": config.evaluation_samples, "seed": config.evaluation_seed},
     }

@@ -9,6 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from saddlepoint.diagnostics import Finding
 from saddlepoint.game_optimizer import Record
 from saddlepoint.training.training import Training
 
@@ -45,6 +46,10 @@ class BarWatcher:
             self._shown = now
             self._progress.update(self._task, completed=training.progress, step=training.step, numbers=_numbers(training, records))
 
+    def report(self, finding: Finding) -> None:
+        """Print what a probe found, above the bar."""
+        self._progress.console.print(f"note: {finding.sentence}", markup=False, highlight=False, soft_wrap=True)
+
 
 class LineWatcher:
     """A line whenever another tenth of the budget is used."""
@@ -67,6 +72,10 @@ class LineWatcher:
         share = f"{100 * training.progress:3.0f} %  step {training.step}  {training.seconds:.1f} s"
         self._console.print(f"{share}  {_numbers(training, records)}", markup=False, highlight=False, soft_wrap=True)
 
+    def report(self, finding: Finding) -> None:
+        """Print what a probe found."""
+        self._console.print(f"note: {finding.sentence}", markup=False, highlight=False, soft_wrap=True)
+
 
 def watcher(console: Console) -> BarWatcher | LineWatcher:
     """Return the watcher that fits the console."""
@@ -76,7 +85,8 @@ def watcher(console: Console) -> BarWatcher | LineWatcher:
 def _numbers(training: Training, records: list[Record]) -> str:
     losses = {player: loss for record in records for player, loss in record.losses.items()}
     norms = {player: norm for record in records for player, norm in record.gradient_norms.items()}
-    parts = [f"{player[0].upper()} {losses[player]:.3f} (‖g‖ {norms[player]:.2g})" for player in losses]
+    measured = {player: f" (‖g‖ {norm:.2g})" for player, norm in norms.items()}  # players of rules of order 0 have no gradient
+    parts = [f"{player[0].upper()} {losses[player]:.3f}{measured.get(player, '')}" for player in losses]
     main = next((name for name in training.metrics if name.startswith("ema/")), None)
     if main is not None:
         parts.append(f"{main} {training.metrics[main]:.4g}")

@@ -1,0 +1,76 @@
+"""Losses at many displaced points in one pass: the closure is mapped over stacked parameters with torch.func.vmap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from saddlepoint.errors import UsageError
+from saddlepoint.game import Closure, Players
+from saddlepoint.vectors import Vector
+
+
+class _Game(nn.Module):
+    """The closure as a forward pass, so that ``functional_call`` swaps parameters inside the very modules that the closure uses."""
+
+    def __init__(self, modules: Sequence[nn.Module], closure: Closure) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(modules)
+        self._closure = (closure,)  # in a tuple: a closure that is a module itself must not become a part
+
+    def forward(self) -> dict[str, Tensor]:
+        return {player: _total(loss) for player, loss in self._closure[0]().items()}
+
+
+def losses_in_batch(closure: Closure, modules: Sequence[nn.Module], players: Players, displacements: Vector) -> dict[str, Tensor]:
+    """Return player → the losses at θ − d for every d of a stack, shape (n,), float64 on the CPU.
+
+    The n evaluations share one draw of every random number. Parameters are not touched: inside the pass the modules hold stacked ones.
+
+    Args:
+        closure: returns the losses of the players that move; it reads the displaced parameters through ``modules``.
+        modules: networks that hold every displaced parameter.
+        players: player → parameters.
+        displacements: player → for each parameter of shape s a tensor of shape (n, *s).
+
+    Raises:
+        UsageError: a displaced parameter is in none of the modules, or vmap refuses an operation of the closure.
+
+    >>> net = nn.Linear(1, 1, bias=False, device="meta").to_empty(device="cpu")
+    >>> _ = nn.init.ones_(net.weight)
+    >>> steps = Vector({"x": [torch.tensor([0.0, 1.0, 3.0]).view(3, 1, 1)]})
+    >>> losses_in_batch(lambda: {"x": (net.weight**2).sum()}, [net], {"x": (net.weight,)}, steps)["x"].tolist()
+    [1.0, 0.0, 4.0]
+    """
+    game = _Game(modules, closure)
+    names = {id(parameter): name for name, parameter in game.named_parameters()}
+    stacked: dict[str, Tensor] = {}
+    for player, stacks in displacements.items():
+        for index, (parameter, stack) in enumerate(zip(players[player], stacks, strict=True)):
+            if id(parameter) not in names:
+                raise UsageError(
+                    f'batched=True: parameter {index} of player "{player}", shape {tuple(parameter.shape)}, is in none of the modules '
+                    "that the optimizer knows. Name all networks as GameOptimizer(..., modules=[G, D]), or use batched=False."
+                )
+            stacked[names[id(parameter)]] = parameter.detach() - stack
+    try:
+        with torch.no_grad():
+            found: Mapping[str, Tensor] = vmap(lambda parameters: functional_call(game, parameters, ()), randomness="same")(stacked)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise UsageError(
+            "batched=True: the closure cannot be evaluated at many points in one pass (BatchNorm that moves its statistics, .item(), or "
+            f"control flow that depends on values are the usual reasons). PyTorch says: {str(error).splitlines()[0]} Use batched=False."
+        ) from error
+    return {player: losses.double().cpu() for player, losses in found.items()}
+
+
+def _total(loss: Tensor | Mapping[str, Tensor]) -> Tensor:
+    first, *others = (term.reshape(()) for term in (loss.values() if isinstance(loss, Mapping) else (loss,)))
+    for other in others:
+        first = first + other
+    return first

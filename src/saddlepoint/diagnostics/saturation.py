@@ -1,0 +1,53 @@
+"""Where a discriminator's outputs lie on the flat parts of the losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from saddlepoint.curvature import Evaluation
+from saddlepoint.games.gan_losses import GanLoss, Terms
+
+FLAT = 0.01
+"""A loss is called flat where its slope is below this share of its largest slope between logits of −20 and 20."""
+
+
+def saturation(loss: GanLoss, real: Tensor, fake: Tensor) -> dict[str, float]:
+    """Return, for each player, the share of the discriminator's outputs at which that player's loss is flat.
+
+    The discriminator is judged on real and generated samples, the generator on generated ones. A discriminator that is flat has learnt all
+    that its loss asks; a generator that is flat learns nothing from it.
+
+    Args:
+        loss: a pair of ``GAN_LOSSES``.
+        real: the logits of real samples.
+        fake: the logits of generated samples.
+
+    >>> from saddlepoint.games import GAN_LOSSES
+    >>> logits = torch.full((8, 1), 9.0)
+    >>> saturation(GAN_LOSSES["minimax"], logits, -logits), saturation(GAN_LOSSES["non-saturating"], logits, -logits)["generator"]
+    ({'discriminator': 1.0, 'generator': 1.0}, 0.0)
+    """
+    judge, fool = loss
+    nothing = torch.zeros(1, dtype=torch.float64)
+    flat = torch.cat([_flat(lambda t: judge(t, nothing), real), _flat(lambda t: judge(nothing, t), fake)])
+    return {"discriminator": _share(flat), "generator": _share(_flat(fool, fake))}
+
+
+def _flat(term: Callable[[Tensor], Terms], logits: Tensor) -> Tensor:
+    steepest = _slopes(term, torch.linspace(-20, 20, 81)).max()
+    return _slopes(term, logits) < FLAT * steepest
+
+
+def _slopes(term: Callable[[Tensor], Terms], logits: Tensor) -> Tensor:
+    """Return |∂ term / ∂ logit| up to a factor that all logits share (terms are means; so the mean is undone)."""
+    t = logits.detach().reshape(-1).double().cpu().requires_grad_()
+    with torch.enable_grad():
+        point = Evaluation({"logits": (t,)}, lambda: {"logits": term(t)}, order=1, finite=False)
+        return point.gradient["logits"][0].abs() * len(t)
+
+
+def _share(flat: Tensor) -> float:
+    return float(flat.double().mean())

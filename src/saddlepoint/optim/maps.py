@@ -1,0 +1,161 @@
+"""Projections onto sets and proximal maps, which a subgradient step ends with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saddlepoint.errors import UsageError, did_you_mean
+
+
+class Map(ABC):
+    """A map that a step ends with: θ ← argmin_u ½‖u − θ‖² + h · r(u), with h the step; for a set r is 0 inside and ∞ outside."""
+
+    @abstractmethod
+    def apply(self, tensor: Tensor, step: float) -> Tensor:
+        """Return the mapped tensor, of the same shape."""
+
+
+@dataclass(frozen=True)
+class Box(Map):
+    """Project onto low ≤ θ ≤ high, the weight clipping of Wasserstein GANs.
+
+    Reference: Arjovsky, Chintala and Bottou (2017), Wasserstein GAN, arXiv:1701.07875, with ±0.01.
+
+    >>> Box(-1.0, 1.0).apply(torch.tensor([-3.0, 0.5]), step=0.1).tolist()
+    [-1.0, 0.5]
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise UsageError(f"Box: low={self.low} must not be above high={self.high}.")
+
+    def apply(self, tensor: Tensor, step: float) -> Tensor:
+        return tensor.clamp(self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Ball(Map):
+    """Project each tensor onto ‖θ‖ ≤ radius, Euclidean.
+
+    >>> Ball(1.0).apply(torch.tensor([3.0, 4.0]), step=0.1).tolist()
+    [0.6000000238418579, 0.800000011920929]
+    """
+
+    radius: float
+
+    def __post_init__(self) -> None:
+        if not self.radius > 0:
+            raise UsageError(f"Ball: radius={self.radius} must be positive.")
+
+    def apply(self, tensor: Tensor, step: float) -> Tensor:
+        return tensor * torch.as_tensor(self.radius / tensor.norm().clamp(min=self.radius))
+
+
+@dataclass(frozen=True)
+class L1(Map):
+    """The proximal map of strength · ‖θ‖₁: soft thresholding, sign(θ) · max(0, |θ| − h · strength), which makes weights exactly zero.
+
+    Reference: Daubechies, Defrise and De Mol (2004), Commun. Pure Appl. Math. 57.
+
+    >>> L1(1.0).apply(torch.tensor([0.25, -2.0]), step=0.5).tolist()
+    [0.0, -1.5]
+    """
+
+    strength: float
+
+    def __post_init__(self) -> None:
+        if not self.strength >= 0:
+            raise UsageError(f"L1: strength={self.strength} must be at least 0.")
+
+    def apply(self, tensor: Tensor, step: float) -> Tensor:
+        return torch.nn.functional.softshrink(tensor, self.strength * step)
+
+
+@dataclass(frozen=True)
+class Simplex(Map):
+    """Project onto the probability simplex, θ ≥ 0 and Σθ = 1 along the last dimension: mixed strategies of matrix games.
+
+    >>> Simplex().apply(torch.tensor([0.5, 1.5]), step=0.1).tolist()
+    [0.0, 1.0]
+    """
+
+    def apply(self, tensor: Tensor, step: float) -> Tensor:
+        return project_simplex(tensor)
+
+
+@dataclass(frozen=True)
+class SpectralNorm(Map):
+    """Project each weight of two or more dimensions onto ‖W‖₂ ≤ bound, by clipping the singular values of its (outputs, rest) matrix.
+
+    Unlike the usual spectral normalisation it leaves smaller singular values as they are. Vectors (biases) are not touched. It costs a
+    singular value decomposition of each weight.
+
+    Reference: for the constraint, Miyato et al. (2018), Spectral normalization for GANs, arXiv:1802.05957.
+
+    >>> SpectralNorm(1.0).apply(torch.diag(torch.tensor([3.0, 0.5])), step=0.1).diagonal().tolist()
+    [1.0, 0.5]
+    """
+
+    bound: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.bound > 0:
+            raise UsageError(f"SpectralNorm: bound={self.bound} must be positive.")
+
+    def apply(self, tensor: Tensor, step: float) -> Tensor:
+        if tensor.dim() < 2:
+            return tensor
+        U, S, V = torch.linalg.svd(tensor.flatten(1), full_matrices=False)
+        clipped: Tensor = (U * S.clamp(max=self.bound)) @ V
+        return clipped.view_as(tensor)
+
+
+MAPS: dict[str, type[Map]] = {"box": Box, "ball": Ball, "l1": L1, "simplex": Simplex, "spectral-norm": SpectralNorm}
+"""name → map, as configurations name them: ``{"name": "box", "low": -0.01, "high": 0.01}``."""
+
+
+def project_simplex(x: Tensor) -> Tensor:
+    """Return the Euclidean projection onto the probability simplex along the last dimension.
+
+    Reference: Held, Wolfe and Crowder (1974), Math. Programming 6.
+
+    >>> project_simplex(torch.tensor([[0.2, 0.2], [5.0, 0.0]])).tolist()
+    [[0.5, 0.5], [1.0, 0.0]]
+    """
+    falling = x.sort(dim=-1, descending=True).values
+    count = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device)
+    shifts = (falling.cumsum(dim=-1) - 1) / count
+    support = (falling > shifts).sum(dim=-1, keepdim=True)
+    return (x - shifts.gather(-1, support - 1)).clamp(min=0)
+
+
+def plain(proximal: Map | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return a map as its name and options, the form that parameter groups and configurations hold."""
+    if proximal is None:
+        return None
+    if isinstance(proximal, Map):
+        name = next(name for name, kind in MAPS.items() if kind is type(proximal))
+        return {"name": name, **asdict(proximal)}  # type: ignore[call-overload]
+    build(proximal)
+    return dict(proximal)
+
+
+def build(options: Mapping[str, Any]) -> Map:
+    """Return the map of a name with options, the inverse of ``plain``."""
+    values = {key: value for key, value in options.items() if key != "name"}
+    kind = MAPS.get(str(options.get("name")))
+    if kind is None:
+        raise UsageError(f'Unknown map "{options.get("name")}".' + did_you_mean(str(options.get("name")), MAPS))
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise UsageError(f"Map {options['name']} refuses its options {values}: {error}.") from error

@@ -1,0 +1,168 @@
+"""Subgradient steps of a given length: normalised, or as long as another optimizer's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+from torch.optim.optimizer import Optimizer, ParamsT
+
+from saddlepoint.errors import DivergenceError, UsageError
+from saddlepoint.optim.base import GradientOptimizer, Group, Work, check_options, norms, step_along
+
+Per = Literal["player", "tensor"]
+
+
+class NormalizedSubgradient(GradientOptimizer):
+    """Move by a fixed length against the gradient: θ ← θ − lr · g / ‖g‖, with ‖g‖ over the player or over each tensor (nSGDA).
+
+    As with the sign, the step does not vanish with the gradient, but its direction is the gradient's own. Both players of a GAN then move
+    at the same pace, which in the paper's model is what makes the generator find all modes where plain steps of any size collapse. Constant
+    steps do not settle: lower lr over time.
+
+    Args:
+        params: parameters or groups; with per="player" all groups together make one norm.
+        lr: the length of a step; with per="tensor" of each tensor's step.
+        per: "player" or "tensor".
+
+    Raises:
+        UsageError: lr is negative, or per is neither.
+        DivergenceError: a gradient is NaN or infinite; no parameter moves.
+
+    A gradient that is exactly zero has no direction and does not move. Norms are taken in float64: in float32 squares of entries below
+    1e-22 vanish.
+
+    Reference: Jelassi et al. (2022), Dissecting adaptive methods in GANs, arXiv:2210.04319.
+
+    >>> x = torch.tensor([3.0, 4.0], requires_grad=True)
+    >>> optimizer = NormalizedSubgradient([x], lr=1.0)
+    >>> (1e-30 * (x**2).sum()).backward()
+    >>> optimizer.step()
+    >>> [round(value, 4) for value in x.tolist()]
+    [2.4, 3.2]
+    """
+
+    def __init__(self, params: ParamsT, lr: float, *, per: Per = "player") -> None:
+        check_options("NormalizedSubgradient", lr=(lr, 0))
+        _check_per("NormalizedSubgradient", per)
+        self._per: Per = per
+        self._lengths: Iterator[float] = iter(())
+        super().__init__(params, {"lr": lr})
+
+    def _prepare(self, work: Work, loss: float | None) -> None:
+        self._lengths = iter(lengths("NormalizedSubgradient", [g for _, _, gradients in work for g in gradients], self._per))
+
+    def _move(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            length = next(self._lengths)
+            if length > 0:  # below 1e-38 · lr the factor would overflow in single precision, and the step is shorter
+                step_along([parameter], [gradient], min(float(group["lr"]) / length, 1e38))
+
+
+class Grafted(Optimizer):
+    """Go as far as another optimizer would, but along the gradient: θ ← θ − ‖Δ‖ · g / ‖g‖, with Δ the other optimizer's step.
+
+    With Adam inside this is the paper's AdaDir: the length of Adam's step, the direction of gradient descent. Parameter groups,
+    schedulers and state are those of the optimizer inside.
+
+    Args:
+        params: parameters or groups.
+        lr: learning rate of the optimizer inside.
+        magnitude: class of the optimizer inside, called as ``magnitude(params, lr=lr, **options)``.
+        options: its further options.
+        per: whether lengths are taken over the "player" or over each "tensor".
+
+    Raises:
+        UsageError: per is neither, or the optimizer inside refuses its options.
+        DivergenceError: a gradient is NaN or infinite; no parameter moves.
+
+    References: Agarwal et al. (2020), Disentangling adaptive gradient methods from learning rates, arXiv:2002.11803; Jelassi et al. (2022),
+    arXiv:2210.04319.
+
+    >>> x = torch.tensor([3.0, 4.0], requires_grad=True)
+    >>> optimizer = Grafted([x], lr=0.1)  # Adam's first step is 0.1 in each coordinate, √2 / 10 in all
+    >>> (x**2).sum().backward()
+    >>> optimizer.step()
+    >>> [round(value, 4) for value in x.tolist()]
+    [2.9151, 3.8869]
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1e-3,
+        *,
+        magnitude: Callable[..., Optimizer] = Adam,
+        options: Mapping[str, Any] | None = None,
+        per: Per = "player",
+    ) -> None:
+        _check_per("Grafted", per)
+        try:
+            self._inside = magnitude(params, lr=lr, **(options or {}))
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"Grafted: the optimizer inside refuses its options: {error}") from error
+        self._per: Per = per
+        super().__init__(self._inside.param_groups, self._inside.defaults)
+        self._share()
+
+    def _share(self) -> None:
+        """Groups and state are those of the optimizer inside, so that a schedule's new rates reach it."""
+        self.param_groups, self.state = self._inside.param_groups, self._inside.state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the optimizer inside."""
+        return self._inside.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from what ``state_dict`` returned."""
+        self._inside.load_state_dict(dict(state_dict))
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Take one step; a closure, if given, recomputes the loss and is evaluated first."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if not parameters:
+            return loss
+        gradients = [cast(Tensor, p.grad) for p in parameters]
+        own = lengths("Grafted", gradients, self._per)  # before the optimizer inside may write to the gradients
+        directions = [g / length if length > 0 else torch.zeros_like(g) for g, length in zip(gradients, own, strict=True)]
+        before = [p.detach().clone() for p in parameters]
+        self._inside.step()
+        goals = lengths("Grafted", torch._foreach_sub(parameters, before), self._per)
+        torch._foreach_copy_(parameters, before)
+        torch._foreach_sub_(parameters, torch._foreach_mul(directions, goals))
+        return loss
+
+
+def lengths(optimizer: str, gradients: Iterable[Tensor], per: Per) -> list[float]:
+    """Return for each tensor the norm to divide it by: its own, or that of all of them.
+
+    Raises:
+        DivergenceError: a norm is not finite.
+    """
+    tensors = list(gradients)
+    if not tensors:
+        return []
+    own = norms(tensors)
+    for index, norm in enumerate(own):
+        if not math.isfinite(norm):
+            raise DivergenceError(
+                f"{optimizer}: gradient {index}, shape {tuple(tensors[index].shape)}, is not finite. No parameter was changed; "
+                "find the first non-finite loss, or lower the learning rate.",
+                player="",
+            )
+    return own if per == "tensor" else [math.hypot(*own)] * len(own)
+
+
+def _check_per(optimizer: str, per: str) -> None:
+    if per not in ("player", "tensor"):
+        raise UsageError(f'{optimizer}: per="{per}" must be "player" or "tensor".')

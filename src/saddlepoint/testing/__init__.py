@@ -1,0 +1,6 @@
+"""Checks for what you write yourself: that a rule behaves as a rule must, that a slope is a subgradient."""
+
+from saddlepoint.testing.rules import ANALYTIC_GAMES, check_rule
+from saddlepoint.testing.subgradients import check_subgradient
+
+__all__ = ["ANALYTIC_GAMES", "check_rule", "check_subgradient"]

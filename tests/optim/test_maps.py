@@ -1,0 +1,99 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import saddlepoint as sp
+from saddlepoint.optim import L1, MAPS, Ball, Box, Simplex, SpectralNorm, Subgradient
+from saddlepoint.optim.maps import build, plain, project_simplex
+
+SETS = {"box": Box(-0.5, 0.3), "ball": Ball(0.7), "simplex": Simplex(), "spectral-norm": SpectralNorm(0.8)}
+seeds = st.integers(0, 10_000)
+
+
+def draw(seed, *shape, scale=2.0):
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def inside(name, x):
+    return {
+        "box": lambda: bool(((x >= -0.5) & (x <= 0.3)).all()),
+        "ball": lambda: float(x.norm()) <= 0.7 + 1e-12,
+        "simplex": lambda: bool((x >= 0).all()) and bool((x.sum(-1) - 1).abs().max() < 1e-12),
+        "spectral-norm": lambda: float(torch.linalg.matrix_norm(x, 2)) <= 0.8 + 1e-12,
+    }[name]()
+
+
+@pytest.mark.parametrize("name", SETS)
+@given(seed=seeds)
+def test_projections_land_in_the_set_and_satisfy_the_variational_inequality(name, seed):
+    """⟨x − P(x), u − P(x)⟩ ≤ 0 for every u of the set, which no other point of it satisfies."""
+    x = draw(seed, 4, 3)
+    p = SETS[name].apply(x, step=0.1)
+    assert inside(name, p)
+    for k in range(5):
+        u = SETS[name].apply(draw(seed + 10_001 + k, 4, 3), step=0.1)
+        assert float(((x - p) * (u - p)).sum()) <= 1e-10
+    torch.testing.assert_close(SETS[name].apply(p, step=0.1), p)
+
+
+@given(seed=seeds, strength=st.floats(0, 3), h=st.floats(1e-3, 2))
+def test_l1_is_the_proximal_map(seed, strength, h):
+    """P minimises ½‖u − x‖² + hλ‖u‖₁, against random u."""
+
+    def value(u):
+        return float(0.5 * (u - x).square().sum() + h * strength * u.abs().sum())
+
+    x = draw(seed, 6)
+    p = L1(strength).apply(x, step=h)
+    assert all(value(p) <= value(p + 0.1 * draw(seed + k, 6)) + 1e-12 for k in range(1, 6))
+
+
+def test_spectral_norm_leaves_vectors_and_small_singular_values_and_flattens_kernels():
+    assert SpectralNorm(0.1).apply(torch.ones(3), step=0.1).tolist() == [1.0, 1.0, 1.0]
+    kernel = draw(0, 4, 2, 3, 3)
+    assert float(torch.linalg.matrix_norm(SpectralNorm(0.5).apply(kernel, 0.1).flatten(1), 2)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("proximal", [*SETS.values(), L1(0.5)])
+def test_the_plain_form_builds_the_same_map(proximal):
+    assert build(plain(proximal)) == proximal
+    assert plain(plain(proximal)) == plain(proximal)
+    assert type(proximal) in MAPS.values()
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Box(1.0, 0.0), r"Box: low=1\.0 must not be above high=0\.0"),
+        (lambda: Ball(0.0), r"Ball: radius=0\.0"),
+        (lambda: L1(-1.0), r"L1: strength=-1\.0"),
+        (lambda: SpectralNorm(0.0), r"SpectralNorm: bound=0\.0"),
+        (lambda: plain({"name": "bxo"}), 'Unknown map "bxo". Did you mean "box"?'),
+        (lambda: plain({"name": "ball", "size": 1}), "Map ball refuses its options"),
+    ],
+)
+def test_mistakes(make, text):
+    with pytest.raises(sp.UsageError, match=text.replace("?", r"\?")):
+        make()
+
+
+def test_groups_have_maps_of_their_own():
+    weight, bias, free = (torch.full((2, 2), 1.0, requires_grad=True) for _ in range(3))
+    groups = [
+        {"params": [weight], "proximal": Box(-0.01, 0.01)},
+        {"params": [bias], "proximal": {"name": "l1", "strength": 10.0}},
+        {"params": [free]},
+    ]
+    optimizer = Subgradient(groups, lr=0.1)
+    for p in (weight, bias, free):
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    assert weight.unique().tolist() == pytest.approx([0.01])
+    assert bias.unique().tolist() == [0.0]
+    assert free.unique().tolist() == [1.0]
+
+
+def test_simplex_projection_of_many_rows_at_once():
+    rows = draw(1, 50, 7)
+    torch.testing.assert_close(project_simplex(rows), torch.stack([project_simplex(row) for row in rows]))

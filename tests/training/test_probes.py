@@ -1,0 +1,101 @@
+"""Probes in runs: on by default, without a trace in the trajectory, and alarms that come when they must and not otherwise."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from saddlepoint.training import Training
+
+
+def test_probes_are_logged_and_leave_the_trajectory_alone(harness, tmp_path):
+    often, _, _ = harness.run_to_the_end(harness.small(probe_every=1), tmp_path / "often")
+    rarely, _, _ = harness.run_to_the_end(harness.small(probe_every=12), tmp_path / "rarely")
+    for player in ("discriminator", "generator"):
+        pairs = zip(often.networks[player].parameters(), rarely.networks[player].parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    lines = harness.lines(tmp_path / "often")
+    assert [line["step"] for line in lines if "probe" in line] == list(range(1, 13))
+    probe = lines[0]["probe"]
+    assert set(probe["gradients"]) == {"norms", "layers", "zeros", "signal_to_noise"}
+    assert set(probe["gradients"]["layers"]["generator"]) == {name for name, _ in often.networks["generator"].named_parameters()}
+    assert set(probe["saturated"]) == {"discriminator", "generator"}
+    assert probe["findings"] == []
+
+
+def test_a_healthy_run_has_no_findings(harness, tmp_path):
+    harness.run_to_the_end(harness.small(steps=200, probe_every=10), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["findings"] == []
+
+
+class Watcher:
+    def __init__(self):
+        self.sentences = []
+
+    def update(self, training, records):
+        pass
+
+    def report(self, finding):
+        self.sentences.append(finding.sentence)
+
+
+@pytest.fixture
+def saturating():
+    """A discriminator that wins after the fifth step, whatever the generator does."""
+
+    def saturate(training):
+        last = [module for module in training.networks["discriminator"].modules() if isinstance(module, nn.Linear)][-1]
+        with torch.no_grad():
+            last.weight.zero_()
+            last.bias.fill_(-25.0)
+
+    return saturate
+
+
+def test_a_saturated_discriminator_is_said_once_and_kept(harness, tmp_path, saturating, monkeypatch):
+    from saddlepoint.training import RunDirectory, train
+
+    advance = Training.advance
+
+    def advance_and_saturate(self):
+        records = advance(self)
+        if self.step == 5:
+            saturating(self)
+        return records
+
+    monkeypatch.setattr(Training, "advance", advance_and_saturate)
+    config = harness.small(
+        problem={"name": "mixture8", "hidden": 8, "latent": 2, "loss": "minimax"}, optimizer={"name": "sgd"}, probe_every=2
+    )
+    training, watcher = Training(config), Watcher()
+    train(training, RunDirectory.create(config, tmp_path / "run"), watcher)
+    (sentence,) = [s for s in watcher.sentences if "generator's" in s[:20]]
+    assert "the discriminator has saturated, 100% of its outputs" in sentence
+    (kept,) = [f for f in json.loads((tmp_path / "run" / "summary.json").read_text())["findings"] if f["player"] == "generator"]
+    assert (kept["step"], kept["sentence"]) == (6, sentence)
+    state = training.state_dict()
+    again = Training(config)
+    again.load_state_dict(state)
+    assert again.findings == training.findings
+    assert again.initial == training.initial
+
+
+def binary(rule, **options):
+    return {
+        "problem": {"name": "digits-binary", "hidden": 8, "generator_hidden": 4},
+        "rule": rule,
+        "evaluation_samples": 200,
+        "batch_size": 8,
+        **options,
+    }
+
+
+def test_an_output_without_a_gradient_is_named_only_where_the_rule_needs_one(harness):
+    from saddlepoint.training import resolve
+
+    for rule, expected in (("gradient", ["zero-gradient"]), ("per-player", [])):
+        training = Training(resolve(binary(rule, steps=2)))
+        training.probe()
+        training.advance()
+        assert [finding.name for finding in training.probe().findings if finding.player == "generator"] == expected
