@@ -138,10 +138,14 @@ def project_simplex(x: Tensor) -> Tensor:
     return (x - shifts.gather(-1, support - 1)).clamp(min=0)
 
 
-def plain(proximal: Map | Mapping[str, Any] | None) -> dict[str, Any] | None:
+def plain(proximal: Map | Mapping[str, Any] | str | None) -> dict[str, Any] | None:
     """Return a map as its name and options, the form that parameter groups and configurations hold."""
     if proximal is None:
         return None
+    if isinstance(proximal, str):
+        proximal = {"name": proximal}
+    if not isinstance(proximal, Map | Mapping):
+        raise UsageError(f'A map is one of saddlepoint.optim.maps, or a name with options such as {{"name": "simplex"}}, not {proximal!r}.')
     if isinstance(proximal, Map):
         name = next(name for name, kind in MAPS.items() if kind is type(proximal))
         return {"name": name, **asdict(proximal)}  # type: ignore[call-overload]

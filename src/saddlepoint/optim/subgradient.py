@@ -69,7 +69,7 @@ class Subgradient(GradientOptimizer):
         step: StepSize = "inverse-root",
         target: float | None = None,
         slack: float = 1.0,
-        proximal: Map | Mapping[str, Any] | None = None,
+        proximal: Map | Mapping[str, Any] | str | None = None,
         average: Average | None = None,
     ) -> None:
         check_options("Subgradient", lr=(lr, 0), slack=(slack, 0))
