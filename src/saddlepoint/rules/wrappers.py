@@ -166,8 +166,26 @@ class Clipped(Wrapper):
         return d * (self.norm / length) if math.isfinite(length) and length > self.norm else d
 
 
+class TwoRules(Wrapper):
+    """A wrapper of two rules, of which ``otherwise`` is the second; it needs what either of them needs."""
+
+    otherwise: Rule
+
+    @property
+    def order(self) -> int:
+        return max(self.rule.order, self.otherwise.order)
+
+    @property
+    def joint(self) -> bool:
+        return self.rule.joint or self.otherwise.joint
+
+    @property
+    def units(self) -> str:
+        return "step" if "step" in (self.rule.units, self.otherwise.units) else "gradient"
+
+
 @dataclass(frozen=True)
-class Every(Wrapper):
+class Every(TwoRules):
     """Use one rule every k-th step, from the first on, and a cheap one between: the cost of curvature becomes a dial.
 
     Each rule keeps a memory of its own. Where one of them is in units of steps, the inner optimizer must be plain SGD.
@@ -194,18 +212,6 @@ class Every(Wrapper):
         if self.k < 1:
             raise UsageError(f"Every: k={self.k} must be at least 1.")
 
-    @property
-    def order(self) -> int:
-        return max(self.rule.order, self.otherwise.order)
-
-    @property
-    def joint(self) -> bool:
-        return self.rule.joint or self.otherwise.joint
-
-    @property
-    def units(self) -> str:
-        return "step" if "step" in (self.rule.units, self.otherwise.units) else "gradient"
-
     def check(self, players: Players) -> None:
         self.rule.check(players)
         self.otherwise.check(players)
@@ -222,7 +228,7 @@ class Every(Wrapper):
 
 
 @dataclass(frozen=True)
-class PerPlayer(Wrapper):
+class PerPlayer(TwoRules):
     """Move the named players by one rule and all others by another, for players that need different treatment.
 
     A generator whose output is quantised has a gradient of zero; it learns by ``RandomizedSmoothing`` while the discriminator follows its
@@ -253,18 +259,6 @@ class PerPlayer(Wrapper):
     def __post_init__(self) -> None:
         if not self.players or isinstance(self.players, str):
             raise UsageError(f'PerPlayer: players={self.players!r} must be a sequence of names, such as ("generator",).')
-
-    @property
-    def order(self) -> int:
-        return max(self.rule.order, self.otherwise.order)
-
-    @property
-    def joint(self) -> bool:
-        return self.rule.joint or self.otherwise.joint
-
-    @property
-    def units(self) -> str:
-        return "step" if "step" in (self.rule.units, self.otherwise.units) else "gradient"
 
     def check(self, players: Players) -> None:
         for player in self.players:
