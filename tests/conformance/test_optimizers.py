@@ -1,6 +1,7 @@
 """Every optimizer of this package as either player's, under every rule."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -63,6 +64,23 @@ def test_for_either_player_under_every_rule_in_units_of_gradients(name, rule):
 def test_rules_in_units_of_steps_refuse_them_and_say_why(name, rule):
     with pytest.raises(sp.UsageError, match="gives steps that contain the learning rate already"):
         run(ALL_RULES[rule], OPTIMIZERS[name], ("x",))
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_copy_goes_on_as_the_original_does(name, again):
+    x = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64, requires_grad=True)
+    optimizer = OPTIMIZERS[name]([x])
+    ends = []
+    for step in range(2):
+        x.grad = 2 * x.detach() + step
+        optimizer.step()
+    for parameter, current in (again((x, optimizer)), (x, optimizer)):
+        for step in range(3):
+            parameter.grad = 2 * parameter.detach() - step
+            current.step()
+        ends.append(parameter.detach())
+    assert torch.equal(*ends)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
@@ -27,11 +27,17 @@ class GradientOptimizer(Optimizer):
     Each group counts its steps in ``group["t"]``; options are plain values, so that a state_dict loads with ``weights_only=True``.
     """
 
+    kept: ClassVar[tuple[str, ...]] = ()
+    """Attributes that hold for all groups; torch copies and pickles defaults, state and groups only."""
+
     needs_loss = False
     """Whether a step depends on the value of the loss, not only on the gradient."""
 
     def __init__(self, params: ParamsT, defaults: Group) -> None:
         super().__init__(params, {**defaults, "t": 0})
+
+    def __getstate__(self) -> Group:
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in self.kept}}
 
     def __setstate__(self, state: Group) -> None:
         super().__setstate__(state)

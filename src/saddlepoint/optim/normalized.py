@@ -46,6 +46,8 @@ class NormalizedSubgradient(GradientOptimizer):
     [2.4, 3.2]
     """
 
+    kept = ("_per",)
+
     def __init__(self, params: ParamsT, lr: float, *, per: Per = "player") -> None:
         check_options("NormalizedSubgradient", lr=(lr, 0))
         _check_per("NormalizedSubgradient", per)
@@ -108,6 +110,9 @@ class Grafted(Optimizer):
         self._per: Per = per
         super().__init__(self._inside.param_groups, self._inside.defaults)
         self._share()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_inside": self._inside, "_per": self._per}
 
     def _share(self) -> None:
         """Groups and state are those of the optimizer inside, so that a schedule's new rates reach it."""

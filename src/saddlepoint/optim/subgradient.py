@@ -61,6 +61,8 @@ class Subgradient(GradientOptimizer):
     (3.0, 0.0)
     """
 
+    kept = ("_step", "_average", "_slack", "_target", "_polyak")
+
     def __init__(
         self,
         params: ParamsT,
