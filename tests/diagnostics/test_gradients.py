@@ -108,7 +108,8 @@ class TestFindings:
         (found,) = vanishing_gradients(health(0.5), health(5e-10), {"generator": 1.0})
         assert found.sentence == (
             "The generator's gradient is 1e-09 of its initial size (5e-10, at first 0.5): the discriminator has saturated, "
-            "100% of its outputs lie where the generator's loss is flat. Try the non-saturating loss, R1 (problem.r1), or --optimizer sign."
+            "100% of its outputs lie where the generator's loss is flat. Try a smaller discriminator rate, R1 (problem.r1), the "
+            "non-saturating loss, or --optimizer sign."
         )
         assert found.numbers == {"norm": 5e-10, "initial_norm": 0.5, "saturated": 1.0}
 

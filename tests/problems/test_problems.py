@@ -60,7 +60,7 @@ class TestEveryProblem:
             dataclasses.replace(problem, **{option: "x"})
 
     def test_sizes(self, problem):
-        with pytest.raises(sp.UsageError, match="latent and hidden must be at least 1, not 0 and 128"):
+        with pytest.raises(sp.UsageError, match="latent must be at least 1, not 0"):
             dataclasses.replace(problem, latent=0)
 
 

@@ -11,7 +11,10 @@ class Silent:
     def update(self, training, records):
         pass
 
-    def report(self, finding):
+    def report(self, sentence):
+        pass
+
+    def evaluating(self, done, total):
         pass
 
 

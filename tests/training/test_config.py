@@ -61,6 +61,10 @@ def test_the_digest_ignores_the_budget_and_nothing_else_that_matters():
     assert base.model_copy(update={"steps": 900}).digest() == base.digest()
     assert base.model_copy(update={"batch_size": 7}).digest() != base.digest()
     assert resolve({"steps": 600, "seed": 1}).digest() != base.digest()
+    for merely_recorded in ({"trace_every": 7}, {"best_by": "ema/classes"}, {"patience": 3}, {"probe_every": 9}):
+        assert resolve({"steps": 600, **merely_recorded}).digest() == base.digest()
+    for decisive in ({"on_divergence": "roll-back"}, {"max_rollbacks": 1}, {"checkpoint_every": 7}):
+        assert resolve({"steps": 600, **decisive}).digest() != base.digest()
 
 
 @pytest.mark.parametrize(

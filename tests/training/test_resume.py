@@ -10,7 +10,9 @@ import time
 import pytest
 import torch
 
+import saddlepoint
 from saddlepoint.training import RunDirectory, Training
+from saddlepoint.training.run_directory import FORMAT
 
 METHODS = {
     "adam": {},
@@ -68,7 +70,7 @@ def test_a_longer_budget_continues_the_same_trajectory(harness, tmp_path):
 
 def test_the_state_loads_without_pickle_and_is_complete(harness, tmp_path):
     training, run, _ = harness.run_to_the_end(harness.small(), tmp_path / "run")
-    same(run.load_checkpoint(training.config), {"format": 1, "saddlepoint": "0.1.0", **training.state_dict()})
+    same(run.load_checkpoint(training.config), {"format": FORMAT, "saddlepoint": saddlepoint.__version__, **training.state_dict()})
 
 
 KILLED_WHILE_WRITING = """
@@ -110,7 +112,7 @@ def test_signals_save_and_say_how_to_go_on(tmp_path, number, code):
     command = [sys.executable, "-m", "saddlepoint", "train", *options]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 60
-    while not (run / "metrics.jsonl").exists() and time.monotonic() < deadline:
+    while not ((run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_bytes().count(b"\n") > 1) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(child.pid, number)
     output, _ = child.communicate(timeout=60)

@@ -9,6 +9,7 @@ import torch
 import saddlepoint as sp
 from saddlepoint.training import RunDirectory, Training, train
 from saddlepoint.training.files import write_atomic, write_json
+from saddlepoint.training.run_directory import FORMAT
 from tests.training.conftest import run_to_the_end, small
 
 
@@ -34,13 +35,15 @@ class TestAFinishedRun:
         assert summary["cost"] == {"gradients": 24, "products": 0, "losses": 24}
         assert summary["seconds_per_step"] == pytest.approx(summary["seconds"] / 12)
         assert summary["metrics"] == training.metrics
-        assert set(summary["metrics"]) == {"modes", "quality", "ema/modes", "ema/quality"}
+        assert set(summary["metrics"]) == {prefix + name for prefix in ("", "ema/") for name in ("modes", "quality", "reverse-kl")}
+        assert summary["rollbacks"] == 0
 
     def test_metrics(self, run):
         _, directory, _ = run
         lines = [json.loads(line) for line in (directory.path / "metrics.jsonl").read_text().splitlines()]
-        assert [line["step"] for line in lines] == [4, 8, 12]
-        for line in lines:
+        assert [line["step"] for line in lines] == [0, 4, 8, 12]
+        assert set(lines[0]) == {"step", "seconds", "probe"}
+        for line in lines[1:]:
             assert set(line["losses"]) == set(line["gradient_norms"]) == {"discriminator", "generator"}
             assert "ema/modes" in line["metrics"]
             assert line["seconds"] > 0
@@ -54,7 +57,7 @@ class TestAFinishedRun:
 
 def test_the_best_checkpoint_is_the_best_evaluation(harness, tmp_path, monkeypatch):
     scores = iter([3.0, 1.0, 2.0])
-    monkeypatch.setattr(Training, "score", lambda self, metrics: next(scores))
+    monkeypatch.setattr(Training, "score", lambda self, metrics, by=None: next(scores))
     training, run, _ = harness.run_to_the_end(harness.small(), tmp_path / "run")
     assert training.best == {"score": 1.0, "step": 8}
     assert run.load_checkpoint(training.config, "best")["step"] == 8
@@ -62,7 +65,7 @@ def test_the_best_checkpoint_is_the_best_evaluation(harness, tmp_path, monkeypat
 
 def test_solver_reports_are_logged(harness, tmp_path):
     harness.run_to_the_end(harness.small(rule="cgd"), tmp_path / "run")
-    line = harness.lines(tmp_path / "run")[0]
+    line = harness.lines(tmp_path / "run")[1]
     assert line["solves"]["joint"]["status"] == "converged"
     assert line["solves"]["joint"]["products"] >= 1
 
@@ -141,7 +144,7 @@ class TestRefusals:
             def __reduce__(self):
                 return os.mkdir, (str(witness),)
 
-        torch.save({"format": 1, "config": Payload()}, tmp_path / "run/checkpoints/step-00000012.pt")
+        torch.save({"format": FORMAT, "config": Payload()}, tmp_path / "run/checkpoints/step-00000012.pt")
         with pytest.raises(sp.UsageError, match="is truncated or damaged"):
             run.load_checkpoint(training.config)
         assert not witness.exists()
@@ -149,7 +152,7 @@ class TestRefusals:
     def test_a_checkpoint_of_another_program(self, harness, tmp_path):
         training, run, _ = harness.run_to_the_end(harness.small(), tmp_path / "run")
         torch.save({"weights": 1}, tmp_path / "run/checkpoints/step-00000012.pt")
-        with pytest.raises(sp.UsageError, match="is not of format 1"):
+        with pytest.raises(sp.UsageError, match="is not of format 2"):
             run.load_checkpoint(training.config)
 
 

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+Places = list[tuple[nn.Module, str, Tensor]]
+"""module, name of its buffer, and the tensor there."""
+
 
 class Replay:
     """Remembers the random state before the first evaluation of a step, so that later ones draw the same numbers.
@@ -24,33 +27,32 @@ class Replay:
     # buffers are taken before the first evaluation too: spectral norm's vectors must be the same in all evaluations of a step
 
     def __init__(self, modules: Iterable[nn.Module] = (), generators: Iterable[torch.Generator] = (), *, cuda: bool = False) -> None:
-        self._buffers = [buffer for module in modules for buffer in module.buffers()]
+        self._owners = [inner for module in modules for inner in module.modules()]
         self._generators = tuple(generators)
         self._cuda = cuda
         self._before = self._states()
-        self._buffers_before = [buffer.clone() for buffer in self._buffers]
+        self._buffers_before = _copied(self._buffers())
 
     @property
     def knows_modules(self) -> bool:
         """Whether any module was named."""
-        return bool(self._buffers)
+        return bool(self._buffers_before)
 
     @contextmanager
     def again(self) -> Iterator[None]:
         """Draw what the first evaluation drew, from the buffers that it met; afterwards both are as they were before this."""
-        states, buffers = self._states(), [buffer.clone() for buffer in self._buffers]
+        states, buffers = self._states(), self._buffers()
         self._restore(self._before)
-        self._put(self._buffers_before)
+        _put(_copied(self._buffers_before))
         try:
             yield
         finally:
             self._restore(states)
-            self._put(buffers)
+            _put(buffers)
 
-    def _put(self, values: list[Tensor]) -> None:
-        with torch.no_grad():
-            for buffer, value in zip(self._buffers, values, strict=True):
-                buffer.copy_(value)
+    def _buffers(self) -> Places:
+        named = [(owner, owner.named_buffers(recurse=False, remove_duplicate=False)) for owner in self._owners]
+        return [(owner, name, buffer) for owner, own in named for name, buffer in own]
 
     def _states(self) -> list[Tensor]:
         states = [torch.get_rng_state(), *(generator.get_state() for generator in self._generators)]
@@ -62,3 +64,15 @@ class Replay:
             generator.set_state(state)
         if self._cuda:
             torch.cuda.set_rng_state(states[-1])
+
+
+def _put(places: Places) -> None:
+    """Put other tensors in the buffers' places: writing into the buffers would spoil the graphs that hold them, as BatchNorm's do."""
+    for owner, name, buffer in places:
+        setattr(owner, name, buffer)
+
+
+def _copied(places: Places) -> Places:
+    """Return copies; a buffer that two modules share stays one."""
+    copies: dict[int, Tensor] = {}
+    return [(owner, name, copies.setdefault(id(buffer), buffer.clone())) for owner, name, buffer in places]

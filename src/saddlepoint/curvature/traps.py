@@ -31,13 +31,21 @@ _TRAPS = {
 
 def check_second_derivatives(losses: Iterable[Tensor]) -> None:
     """Raise DoubleBackwardError, naming operation and remedy, where a loss contains an operation without a right second derivative."""
+    trap = find_trap(losses)
+    if trap is not None:
+        what, remedy = trap
+        raise DoubleBackwardError(
+            f"A network contains {what}. Curvature rules and Jacobian products need it. Remedy: {remedy}, or choose a first-order rule."
+        )
+
+
+def find_trap(losses: Iterable[Tensor]) -> tuple[str, str] | None:
+    """Return (what it is, what to do) for the first operation without a right second derivative in the losses' graphs, or None."""
     for name in node_names(losses):
-        for beginning, (what, remedy) in _TRAPS.items():
+        for beginning, trap in _TRAPS.items():
             if name.startswith(beginning):
-                raise DoubleBackwardError(
-                    f"A network contains {what}. Curvature rules and Jacobian products need it. Remedy: {remedy}, "
-                    "or choose a first-order rule."
-                )
+                return trap
+    return None
 
 
 def node_names(losses: Iterable[Tensor]) -> Iterator[str]:

@@ -1,77 +1,65 @@
-"""Findings: what a probe's numbers mean, in a sentence with its numbers and what to try."""
+"""Findings: what numbers mean, in a sentence with its numbers and what to try."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-from saddlepoint.diagnostics.gradients import GradientHealth
+from saddlepoint.errors import UsageError
 
-VANISHED = 1e-3
-"""A gradient below this share of its initial size counts as vanished; healthy ones stay within a factor of about thirty."""
+Level = Literal["alarm", "warning", "note"]
+"""How bad it is: the run is lost; the run is worse than it could be; good to know."""
 
-SATURATED = 0.9
-"""A discriminator counts as saturated where this share of its outputs lies on the flat part of a loss."""
+_RANK: dict[Level, int] = {"alarm": 0, "warning": 1, "note": 2}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a user should know.
+    """Something that a user should know, with its evidence.
 
     Attributes:
         name: what kind of finding it is.
-        player: whom it is about.
+        player: whom it is about; "generator", "discriminator" or "game".
         sentence: the finding with its numbers and what to try.
         numbers: the evidence.
+        level: "alarm", "warning" or "note".
+        since: the step at which it began, where that is known.
+
+    Raises:
+        UsageError: a finding without a number, in the evidence or in the sentence.
+
+    >>> Finding("mode-loss", "generator", "3 of 8 modes are generated.", {"modes": 3.0}, level="alarm").key
+    'mode-loss generator'
     """
 
     name: str
     player: str
     sentence: str
     numbers: dict[str, float]
+    level: Level = "warning"
+    since: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.numbers or not re.search(r"\d|zero", self.sentence):
+            raise UsageError(f'The finding "{self.name}" has no number. Give the number that it rests on, in numbers and in the sentence.')
+
+    @property
+    def key(self) -> str:
+        """What makes two findings the same one: kind and player."""
+        return f"{self.name} {self.player}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the finding in plain containers."""
+        return asdict(self)
 
 
-def vanishing_gradients(initial: GradientHealth, now: GradientHealth, saturated: Mapping[str, float] | None = None) -> list[Finding]:
-    """Return a finding for every player whose gradient has vanished: below 1e-3 of its initial size, or exactly zero.
+def ranked(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings with the worst level first; those of one level stay in their order, in which causes come before effects.
 
-    Args:
-        initial: the gradients at the start of training.
-        now: the gradients now.
-        saturated: player → share of the discriminator's outputs on the flat part of its loss, of ``saturation``, to say why.
-
-    >>> def health(norm):
-    ...     return GradientHealth(norms={"generator": norm}, layers={}, zeros={"generator": 0.0}, signal_to_noise={})
-    >>> vanishing_gradients(health(0.5), health(0.1))
-    []
-    >>> print(vanishing_gradients(health(0.5), health(5e-10), {"generator": 1.0})[0].sentence[:58])
-    The generator's gradient is 1e-09 of its initial size (5e-
+    >>> found = [Finding(level, "game", "1", {"a": 1.0}, level=level) for level in ("note", "alarm", "warning")]
+    >>> [finding.name for finding in ranked(found)]
+    ['alarm', 'warning', 'note']
     """
-    found = []
-    for player, norm in now.norms.items():
-        if now.zeros[player] == 1:
-            found.append(_zero(player))
-        elif norm < VANISHED * initial.norms[player]:
-            found.append(_vanished(player, norm, initial.norms[player], (saturated or {}).get(player)))
-    return found
-
-
-def _zero(player: str) -> Finding:
-    sentence = (
-        f"The {player}'s gradient is exactly zero in every entry: its output passes something that autograd cannot differentiate, such as "
-        "a threshold or a sample, or every unit on the way is dead. Try a straight-through or Gumbel estimator, or a rule of order 0 "
-        "(--rule per-player)."
-    )
-    return Finding("zero-gradient", player, sentence, {"norm": 0.0, "zeros": 1.0})
-
-
-def _vanished(player: str, norm: float, initial: float, flat: float | None) -> Finding:
-    numbers = {"norm": norm, "initial_norm": initial, **({} if flat is None else {"saturated": flat})}
-    size = f"The {player}'s gradient is {norm / initial:.0e} of its initial size ({norm:.1g}, at first {initial:.1g})"
-    if flat is None or flat < SATURATED:
-        why = "" if flat is None else f", though only {flat:.0%} of the discriminator's outputs lie where its loss is flat"
-        return Finding(
-            "vanishing-gradient", player, f"{size}{why}. Try --optimizer sign or normalized, or a smaller learning rate.", numbers
-        )
-    where = f"{flat:.0%} of its outputs lie where the {player}'s loss is flat"
-    remedy = "Try the non-saturating loss, R1 (problem.r1), or --optimizer sign."
-    return Finding("vanishing-gradient", player, f"{size}: the discriminator has saturated, {where}. {remedy}", numbers)
+    return sorted(findings, key=lambda finding: _RANK[finding.level])

@@ -1,4 +1,4 @@
-"""Where a discriminator's outputs lie on the flat parts of the losses."""
+"""What a discriminator's outputs say: where they lie on the flat parts of the losses, and how well they separate."""
 
 from __future__ import annotations
 
@@ -51,3 +51,36 @@ def _slopes(term: Callable[[Tensor], Terms], logits: Tensor) -> Tensor:
 
 def _share(flat: Tensor) -> float:
     return float(flat.double().mean())
+
+
+def accuracy(real: Tensor, fake: Tensor) -> float:
+    """Return how well a threshold at 0 separates logits: (share of real ones above + share of generated ones below) / 2.
+
+    What lies on the threshold counts half on each side, so that a constant discriminator is at chance.
+
+    Where all lie on one side, as a critic's outputs may, the threshold is midway between the means instead: a critic has no zero.
+
+    >>> accuracy(torch.tensor([1.0, 2.0, -1.0, 3.0]), torch.tensor([-1.0, -2.0, -3.0, -4.0]))
+    0.875
+    """
+    both = torch.cat([real.reshape(-1), fake.reshape(-1)])
+    one_sided = bool((both > 0).all() or (both < 0).all())
+    threshold = float(real.mean() + fake.mean()) / 2 if one_sided else 0.0
+    return (_above(real, threshold) + 1 - _above(fake, threshold)) / 2
+
+
+def _above(logits: Tensor, threshold: float) -> float:
+    return float(((logits > threshold).double() + 0.5 * (logits == threshold).double()).mean())
+
+
+def memory(seen: Tensor, unseen: Tensor) -> float:
+    """Return P(D(x) > D(x')) + ½ P(equal) for training samples x and held-out ones x'; ½ for a discriminator that learnt no sample by
+    heart.
+
+    The Mann–Whitney statistic of the two sets of outputs: it does not depend on the loss or on the scale of the outputs.
+
+    >>> memory(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0]))
+    0.875
+    """
+    a, b = seen.reshape(-1, 1), unseen.reshape(1, -1)
+    return float(((a > b).double() + 0.5 * (a == b).double()).mean())

@@ -1,15 +1,76 @@
 """Numbers about samples."""
 
-from saddlepoint.metrics.coverage import class_coverage, mode_coverage
+from saddlepoint.metrics.card import Card, Difference, card_of, difference
+from saddlepoint.metrics.coverage import (
+    class_coverage,
+    class_entropy,
+    class_measures,
+    mode_counts,
+    mode_coverage,
+    mode_measures,
+    nearest_modes,
+    reverse_kl,
+    stacked_modes,
+)
 from saddlepoint.metrics.digit_cnn import DigitCNN, digit_cnn_hash, load_digit_cnn
-from saddlepoint.metrics.distances import frechet_distance, kernel_distance
+from saddlepoint.metrics.distances import (
+    check_features,
+    frechet_distance,
+    frechet_measure,
+    generalisation_gap,
+    kernel_distance,
+    kernel_measure,
+)
+from saddlepoint.metrics.fidelity import fidelity_scores, weights_hash
+from saddlepoint.metrics.manifold import Manifold, manifold, manifold_measures
+from saddlepoint.metrics.measure import Measure, Origin, mean_measure, multiplicities, redraw, resampled
+from saddlepoint.metrics.neighbours import (
+    Memorisation,
+    diversity,
+    diversity_share,
+    memorisation,
+    memorisation_measures,
+    nearest_distances,
+)
 
 __all__ = [
+    "Card",
+    "Difference",
     "DigitCNN",
+    "Manifold",
+    "Measure",
+    "Memorisation",
+    "Origin",
+    "card_of",
+    "check_features",
     "class_coverage",
+    "class_entropy",
+    "class_measures",
+    "difference",
     "digit_cnn_hash",
+    "diversity",
+    "diversity_share",
+    "fidelity_scores",
     "frechet_distance",
+    "frechet_measure",
+    "generalisation_gap",
     "kernel_distance",
+    "kernel_measure",
     "load_digit_cnn",
+    "manifold",
+    "manifold_measures",
+    "mean_measure",
+    "memorisation",
+    "memorisation_measures",
+    "mode_counts",
     "mode_coverage",
+    "mode_measures",
+    "multiplicities",
+    "nearest_distances",
+    "nearest_modes",
+    "redraw",
+    "resampled",
+    "reverse_kl",
+    "stacked_modes",
+    "weights_hash",
 ]

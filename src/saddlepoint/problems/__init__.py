@@ -1,8 +1,9 @@
 """Problems: data, networks, losses, metrics and pictures that belong together."""
 
-from saddlepoint.problems.base import Batch, GanProblem
+from saddlepoint.problems.base import Batch, GanProblem, Metric
 from saddlepoint.problems.binary_digits import DigitsBinary
 from saddlepoint.problems.digits import Digits, Mnist
 from saddlepoint.problems.mixtures import Mixture8, Mixture25
+from saddlepoint.problems.stacked_digits import StackedDigits
 
-__all__ = ["Batch", "Digits", "DigitsBinary", "GanProblem", "Mixture8", "Mixture25", "Mnist"]
+__all__ = ["Batch", "Digits", "DigitsBinary", "GanProblem", "Metric", "Mixture8", "Mixture25", "Mnist", "StackedDigits"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from PIL import Image
@@ -17,6 +17,7 @@ from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.game import Losses
 from saddlepoint.games.gan_losses import GAN_LOSSES
 from saddlepoint.games.penalties import gradient_penalty
+from saddlepoint.metrics import Measure
 from saddlepoint.models import ACTIVATIONS
 
 DISCRIMINATOR, GENERATOR = "discriminator", "generator"
@@ -34,6 +35,14 @@ class Batch:
         return Batch(self.real.to(device), self.noise.to(device))
 
 
+@dataclass(frozen=True)
+class Metric:
+    """What a metric of a problem means, and which way is better; None where it tells of the data, not of quality."""
+
+    meaning: str
+    better: Literal["smaller", "larger"] | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class GanProblem(ABC):
     """A generative adversarial problem: a discriminator and a generator with the losses of ``GAN_LOSSES``.
@@ -42,33 +51,30 @@ class GanProblem(ABC):
 
     Args:
         loss: "minimax", "non-saturating", "hinge" or "wasserstein"; the last wants the discriminator's weights clipped.
-        activation: the networks' activation, a key of ``ACTIVATIONS``.
         latent: dimension of the generator's normal noise.
-        hidden: width of the two hidden layers of both networks.
         r1: weight γ of ½ γ E‖∇ₓD(x)‖² on real data, the term "r1" of the discriminator's loss (Mescheder et al. 2018, arXiv:1801.04406);
             0 leaves it out.
 
     Raises:
-        UsageError: an unknown loss or activation, a size below 1, or a negative or infinite r1.
+        UsageError: an unknown loss, a size below 1, or a negative or infinite r1.
     """
 
     loss: str = "non-saturating"
-    activation: str = "leaky-relu"
     latent: int = 64
-    hidden: int = 128
     r1: float = 0.0
 
     name: ClassVar[str]
     evaluation_samples: ClassVar[int]
     picture_samples: ClassVar[int] = 64
-    metric_names: ClassVar[Mapping[str, str]]
+    metric_names: ClassVar[Mapping[str, Metric]]
+    coverage: ClassVar[tuple[str, float]]
+    """The metric that counts modes or classes, and its value when none is missing."""
 
     def __post_init__(self) -> None:
-        for option, value, known in (("loss", self.loss, GAN_LOSSES), ("activation", self.activation, ACTIVATIONS)):
-            if value not in known:
-                raise UsageError(f'Problem {self.name}: {option} "{value}" is unknown.' + did_you_mean(value, known))
-        if min(self.latent, self.hidden) < 1:
-            raise UsageError(f"Problem {self.name}: latent and hidden must be at least 1, not {self.latent} and {self.hidden}.")
+        if self.loss not in GAN_LOSSES:
+            raise UsageError(f'Problem {self.name}: loss "{self.loss}" is unknown.' + did_you_mean(self.loss, GAN_LOSSES))
+        if self.latent < 1:
+            raise UsageError(f"Problem {self.name}: latent must be at least 1, not {self.latent}.")
         if not 0 <= self.r1 < math.inf:
             raise UsageError(f"Problem {self.name}: r1={self.r1} must be at least 0 and finite. 0 leaves the penalty out.")
 
@@ -81,8 +87,8 @@ class GanProblem(ABC):
         """Return the real samples of the batch of ``step``."""
 
     @abstractmethod
-    def metrics(self, samples: Tensor) -> dict[str, float]:
-        """Return the metrics of generated samples against held-out data."""
+    def measures(self, samples: Tensor) -> Iterator[tuple[str, Measure]]:
+        """Yield the metrics of generated samples, in the order of ``metric_names``, each when it is computed."""
 
     @abstractmethod
     def score(self, metrics: Mapping[str, float]) -> float:
@@ -91,6 +97,14 @@ class GanProblem(ABC):
     @abstractmethod
     def picture(self, samples: Tensor) -> Image.Image:
         """Return a picture of generated samples."""
+
+    def metrics(self, samples: Tensor) -> dict[str, float]:
+        """Return the values of ``measures``."""
+        return {name: measure.value for name, measure in self.measures(samples)}
+
+    def held_out(self, n: int, seed: int) -> Tensor | None:
+        """Return n real samples that training never sees; None where the data is a distribution, so that no sample is seen twice."""
+        return None
 
     def load(self) -> None:
         """Read the data now, so that a missing or damaged file is reported before anything starts."""
@@ -137,3 +151,28 @@ class GanProblem(ABC):
         samples = torch.cat([generator.eval()(z.to(device)).cpu() for z in torch.split(noise, 1000)])
         generator.train(training)
         return samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlpProblem(GanProblem):
+    """A problem whose networks are multilayer perceptrons.
+
+    Args:
+        activation: the networks' activation, a key of ``ACTIVATIONS``.
+        hidden: width of the two hidden layers of both networks.
+
+    Raises:
+        UsageError: an unknown activation, or a size below 1.
+    """
+
+    activation: str = "leaky-relu"
+    hidden: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.activation not in ACTIVATIONS:
+            raise UsageError(
+                f'Problem {self.name}: activation "{self.activation}" is unknown.' + did_you_mean(self.activation, ACTIVATIONS)
+            )
+        if self.hidden < 1:
+            raise UsageError(f"Problem {self.name}: hidden must be at least 1, not {self.hidden}.")

@@ -14,16 +14,16 @@ _SIDE = 640
 
 
 def image_grid(images: Tensor) -> Image.Image:
-    """Return images in [-1, 1], shape (N, 1, H, W), as a nearly square grid, three screen pixels for each of theirs."""
+    """Return images in [-1, 1], shape (N, C, H, W) with C = 1 or 3, as a nearly square grid, three screen pixels for each of theirs."""
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
-    pixels = images.clamp(-1, 1).add(1).mul(127.5).round()
-    framed = pad(pixels, [0, _GAP, 0, _GAP], value=96.0)
+    framed = pad(images.clamp(-1, 1).add(1).mul(127.5).round(), [0, _GAP, 0, _GAP], value=96.0)
     missing = rows * columns - len(images)
     full = pad(framed, [0, 0, 0, 0, 0, 0, 0, missing], value=96.0)
-    _, _, height, width = full.shape
-    sheet = full.view(rows, columns, height, width).permute(0, 2, 1, 3).reshape(rows * height, columns * width)
-    picture = Image.fromarray(sheet[:-_GAP, :-_GAP].numpy().astype(np.uint8))
+    _, channels, height, width = full.shape
+    sheet = full.view(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
+    pixels = sheet[:-_GAP, :-_GAP].numpy().astype(np.uint8)
+    picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
     return picture.resize((picture.width * _SCALE, picture.height * _SCALE), Image.Resampling.NEAREST)
 
 

@@ -10,6 +10,9 @@ PROBLEMS: dict[str, Entry] = {
     "digits-binary": Entry(
         "saddlepoint.problems:DigitsBinary", "the digits in black and white; generator without gradients, for --rule per-player"
     ),
+    "stacked-digits": Entry(
+        "saddlepoint.problems:StackedDigits", "three digits in red, green and blue, 1,000 modes; small convolutional GAN"
+    ),
     "mixture8": Entry("saddlepoint.problems:Mixture8", "ring of 8 Gaussians in the plane"),
     "mixture25": Entry("saddlepoint.problems:Mixture25", "5 x 5 grid of Gaussians in the plane"),
 }

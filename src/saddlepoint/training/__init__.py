@@ -1,8 +1,9 @@
 """Training runs: configuration, loop, run directory, resuming."""
 
 from saddlepoint.training.config import RunConfig, resolve
-from saddlepoint.training.loop import summary, train
+from saddlepoint.training.loop import train
+from saddlepoint.training.observer import Observer, summary
 from saddlepoint.training.run_directory import RunDirectory
 from saddlepoint.training.training import Training
 
-__all__ = ["RunConfig", "RunDirectory", "Training", "resolve", "summary", "train"]
+__all__ = ["Observer", "RunConfig", "RunDirectory", "Training", "resolve", "summary", "train"]

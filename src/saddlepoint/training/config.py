@@ -7,13 +7,16 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from saddlepoint import registry
 from saddlepoint.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from saddlepoint.problems import GanProblem
 
 Tree = dict[str, Any]
 
@@ -54,6 +57,10 @@ class RunConfig(BaseModel):
     ``steps`` or ``seconds`` bounds it (training time, evaluation excluded); a run bounded by seconds reproduces only on a machine of
     the same speed. ``schedule="linear"`` takes the learning rates to zero over the budget. ``ema`` is the decay of the generator's
     moving average; early on it looks back over a ninth of the run.
+
+    ``best_by`` names the metric that decides the best checkpoint, the problem's own score where it is left out; with ``patience`` training
+    stops after so many evaluations without a better one. ``on_divergence`` is "stop" or "roll-back": to the last checkpoint with half the
+    learning rates, at most ``max_rollbacks`` times.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -76,6 +83,11 @@ class RunConfig(BaseModel):
     sample_every: int = Field(ge=1)
     checkpoint_every: int = Field(ge=1)
     probe_every: int = Field(ge=1)
+    trace_every: int = Field(ge=1)
+    best_by: str | None = None
+    patience: int | None = Field(default=None, ge=1)
+    on_divergence: Literal["stop", "roll-back"] = "stop"
+    max_rollbacks: int = Field(default=3, ge=0)
     log_every: int = Field(default=50, ge=1)
     keep_checkpoints: int = Field(default=3, ge=1)
 
@@ -85,7 +97,7 @@ class RunConfig(BaseModel):
 
     def digest(self) -> str:
         """Return a hash of everything that decides the trajectory: all but the budget, the device and what is merely recorded."""
-        recorded = {"steps", "seconds", "device", "log_every", "probe_every", "keep_checkpoints"}
+        recorded = {"steps", "seconds", "device", "log_every", "probe_every", "trace_every", "best_by", "patience", "keep_checkpoints"}
         text = json.dumps(self.model_dump(mode="json", exclude=recorded), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -115,7 +127,7 @@ def resolve(tree: Tree) -> RunConfig:
     optimizer = _optimizer(tree.get("optimizer", {}), entry)
     known = registry.OPTIMIZERS.get(optimizer["name"])
     steps = tree["steps"] if isinstance(tree.get("steps"), int) else 0
-    every = max(1, steps // 6) if steps else 1000
+    every = -(-steps // 6) if steps else 1000  # rounded up: else one would lie just before the end
     complete = {
         "scheme": "simultaneous" if rule.joint else entry.scheme,
         "schedule": known.schedule if known else "constant",
@@ -123,7 +135,8 @@ def resolve(tree: Tree) -> RunConfig:
         "evaluate_every": every,
         "sample_every": every,
         "checkpoint_every": every,
-        "probe_every": max(1, every // 4),
+        "probe_every": max(1, every // 3),
+        "trace_every": max(1, steps // 1000) if steps else 10,
         **tree,
         "problem": {"name": problem_name, **registry.options_of(problem)},
         "rule": {"name": rule_name, **registry.options_of(rule)},
@@ -133,10 +146,21 @@ def resolve(tree: Tree) -> RunConfig:
     config = validate(complete)
     if rule.joint and config.scheme == "alternating":
         raise UsageError(f"Rule {rule_name} needs all players at once, so the scheme cannot be alternating. Use scheme=simultaneous.")
+    if config.best_by is not None:
+        _check_best_by(config.best_by, problem)
     for player in config.optimizer.players:
         if player not in ("discriminator", "generator"):
             raise UsageError(f'optimizer.players: unknown player "{player}".' + did_you_mean(player, ("discriminator", "generator")))
     return config
+
+
+def _check_best_by(name: str, problem: GanProblem) -> None:
+    directed = [metric for metric, what in problem.metric_names.items() if what.better is not None]
+    known = [prefix + metric for prefix in ("ema/", "", "average/") for metric in directed]
+    if name not in known:
+        raise UsageError(
+            f'Configuration: best_by="{name}" is no metric of {problem.name} by which one is better.' + did_you_mean(name, known)
+        )
 
 
 def validate(tree: Tree) -> RunConfig:

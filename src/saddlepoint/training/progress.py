@@ -9,7 +9,6 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from saddlepoint.diagnostics import Finding
 from saddlepoint.game_optimizer import Record
 from saddlepoint.training.training import Training
 
@@ -46,9 +45,13 @@ class BarWatcher:
             self._shown = now
             self._progress.update(self._task, completed=training.progress, step=training.step, numbers=_numbers(training, records))
 
-    def report(self, finding: Finding) -> None:
-        """Print what a probe found, above the bar."""
-        self._progress.console.print(f"note: {finding.sentence}", markup=False, highlight=False, soft_wrap=True)
+    def report(self, sentence: str) -> None:
+        """Print what the user should know, above the bar."""
+        self._progress.console.print(f"note: {sentence}", markup=False, highlight=False, soft_wrap=True)
+
+    def evaluating(self, done: int, total: int) -> None:
+        """Show how far the evaluation is in place of the numbers."""
+        self._progress.update(self._task, numbers=f"evaluating, {done} of {total} metrics", refresh=True)
 
 
 class LineWatcher:
@@ -72,9 +75,12 @@ class LineWatcher:
         share = f"{100 * training.progress:3.0f} %  step {training.step}  {training.seconds:.1f} s"
         self._console.print(f"{share}  {_numbers(training, records)}", markup=False, highlight=False, soft_wrap=True)
 
-    def report(self, finding: Finding) -> None:
-        """Print what a probe found."""
-        self._console.print(f"note: {finding.sentence}", markup=False, highlight=False, soft_wrap=True)
+    def report(self, sentence: str) -> None:
+        """Print what the user should know."""
+        self._console.print(f"note: {sentence}", markup=False, highlight=False, soft_wrap=True)
+
+    def evaluating(self, done: int, total: int) -> None:
+        """Show nothing: lines are for what is done."""
 
 
 def watcher(console: Console) -> BarWatcher | LineWatcher:

@@ -16,11 +16,16 @@ import torch
 from PIL import Image
 
 import saddlepoint
+from saddlepoint.diagnostics import History
 from saddlepoint.errors import UsageError
+from saddlepoint.problems import GanProblem
 from saddlepoint.training.config import RunConfig, read_yaml, validate
 from saddlepoint.training.files import json_line, write_atomic, write_json
 
-FORMAT = 1
+FORMAT = 2
+
+At = Literal["last", "best"] | int
+"""Which checkpoint: the last, the best, or that of a step."""
 
 
 class RunDirectory:
@@ -75,27 +80,48 @@ class RunDirectory:
             file.write(json_line(line))
 
     def truncate_log(self, step: int) -> None:
-        """Drop the lines after ``step``, which a resumed run will write again, and a torn last line."""
+        """Drop the lines after ``step``, which a resumed run will write again, a divergence in the step after it, and a torn last line."""
         if not self._metrics.exists():
             return
-        kept = []
-        for raw in self._metrics.read_bytes().splitlines():
+        kept = [line for line in self.read_log() if line["step"] < step or (line["step"] == step and "divergence" not in line)]
+        write_atomic(self._metrics, b"".join(json_line(line) for line in kept))
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """Return the lines of ``metrics.jsonl`` up to a torn one."""
+        lines = []
+        for raw in self._metrics.read_bytes().splitlines() if self._metrics.exists() else []:
             try:
-                line = json.loads(raw)
+                lines.append(json.loads(raw))
             except ValueError:
                 break
-            if line["step"] <= step:
-                kept.append(raw + b"\n")
-        write_atomic(self._metrics, b"".join(kept))
+        return lines
+
+    def history(self, problem: GanProblem) -> History:
+        """Return the log as the verdicts read it."""
+        return History(loss=problem.loss, coverage=problem.coverage, lines=self.read_log())
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""
         write_json(self.path / "summary.json", summary)
 
+    def read_summary(self) -> dict[str, Any]:
+        """Return what ``write_summary`` wrote."""
+        summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
+        return summary
+
     def write_evaluation(self, evaluation: dict[str, Any]) -> Path:
         """Write ``evaluation.json`` and return where it lies."""
         path = self.path / "evaluation.json"
         write_json(path, evaluation)
+        return path
+
+    def write_diagnosis(self, diagnosis: dict[str, Any], figures: dict[str, bytes]) -> Path:
+        """Write ``diagnosis.json`` and the figures, name → PNG, into ``diagnosis/``; return where the former lies."""
+        (self.path / "diagnosis").mkdir(exist_ok=True)
+        for name, content in figures.items():
+            write_atomic(self.path / "diagnosis" / f"{name}.png", content)
+        path = self.path / "diagnosis.json"
+        write_json(path, diagnosis)
         return path
 
     def save_picture(self, picture: Image.Image, step: int) -> None:
@@ -104,29 +130,34 @@ class RunDirectory:
         write_atomic(self.path / "samples" / f"step-{step:08d}.png", content)
         write_atomic(self.samples_picture, content)
 
-    def save_checkpoint(self, state: dict[str, Any], step: int, keep: int, *, best: bool = False) -> None:
-        """Write the state of ``step`` and drop all but the last ``keep``; ``best`` also writes it as the best one."""
+    def save_checkpoint(self, state: dict[str, Any], step: int, keep: int, *, spare: int | None = None, best: bool = False) -> None:
+        """Write the state of ``step`` and drop all but the last ``keep`` and that of ``spare``; ``best`` also writes it as the best one."""
         buffer = io.BytesIO()
         torch.save({"format": FORMAT, "saddlepoint": saddlepoint.__version__, **state}, buffer)
-        write_atomic(self._checkpoints / f"step-{step:08d}.pt", buffer.getvalue())
+        write_atomic(self._of_step(step), buffer.getvalue())
         if best:
             write_atomic(self._checkpoints / "best.pt", buffer.getvalue())
-        for old in self._steps()[:-keep]:
-            old.unlink()
+        for old in self.checkpoint_steps()[:-keep]:
+            if old != spare:
+                self._of_step(old).unlink()
 
-    def load_checkpoint(self, config: RunConfig, at: Literal["last", "best"] = "last") -> dict[str, Any]:
-        """Return the state of the last or the best checkpoint; nothing but plain values and tensors is ever unpickled.
+    def drop_checkpoints_after(self, step: int) -> None:
+        """Drop the states of later steps, but not the best one."""
+        for later in self.checkpoint_steps():
+            if later > step:
+                self._of_step(later).unlink()
+
+    def load_checkpoint(self, config: RunConfig, at: At = "last") -> dict[str, Any]:
+        """Return the state of the last, the best or a step's checkpoint; nothing but plain values and tensors is ever unpickled.
 
         Raises:
             UsageError: there is none, it is damaged, of another format, or of another configuration.
         """
-        steps = self._steps()
-        path = self._checkpoints / "best.pt" if at == "best" else steps[-1] if steps else None
-        if path is None or not path.is_file():
-            raise UsageError(f"{self.path} has no {at} checkpoint; the run was stopped before it wrote one. Start it again.")
+        path = self._checkpoint(at)
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for a damaged file, some without a text
+            steps = self._steps()
             remedy = f"Delete it to go on from {steps[-2].name}." if at == "last" and len(steps) > 1 else "There is no earlier one."
             raise UsageError(f"Checkpoint {path} is truncated or damaged ({type(error).__name__}). {remedy}") from error
         if not isinstance(state, dict) or state.get("format") != FORMAT:
@@ -134,6 +165,31 @@ class RunDirectory:
         if state["config"] != config.digest():
             raise UsageError(f"Checkpoint {path} belongs to another configuration than {self._config}. Restore the run's own.")
         return state
+
+    def checkpoint_steps(self) -> list[int]:
+        """Return the steps whose checkpoints are kept, ascending; the best one may be another."""
+        return [int(path.stem.removeprefix("step-")) for path in self._steps()]
+
+    def checkpoint_of(self, step: int) -> Path | None:
+        """Return where the state of a step is kept, as one of the last or as the best one; None where it is not."""
+        path, best = self._of_step(step), self._checkpoints / "best.pt"
+        if path.is_file():
+            return path
+        return best if best.is_file() and torch.load(best, map_location="cpu", weights_only=True)["step"] == step else None
+
+    def _checkpoint(self, at: At) -> Path:
+        steps = self._steps()
+        named = {"best": self._checkpoints / "best.pt", "last": steps[-1] if steps else None}
+        path = named[at] if isinstance(at, str) else self._of_step(at)
+        if path is not None and path.is_file():
+            return path
+        if isinstance(at, int) and steps:
+            known = ", ".join(str(step) for step in self.checkpoint_steps())
+            raise UsageError(f"{self.path} has no checkpoint of step {at}. It has those of {known}; keep more with keep_checkpoints.")
+        raise UsageError(f"{self.path} has no {at} checkpoint; the run was stopped before it wrote one. Start it again.")
+
+    def _of_step(self, step: int) -> Path:
+        return self._checkpoints / f"step-{step:08d}.pt"
 
     def _steps(self) -> list[Path]:
         return sorted(self._checkpoints.glob("step-*.pt"))

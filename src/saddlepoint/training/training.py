@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -13,26 +13,16 @@ from PIL import Image
 from torch import nn
 
 from saddlepoint import registry
-from saddlepoint.curvature.replay import Replay
-from saddlepoint.diagnostics import Finding, GradientHealth, gradient_health, saturation, vanishing_gradients
+from saddlepoint.diagnostics import Probe, Provenance, Trace, find_nonfinite
+from saddlepoint.errors import DivergenceError, UsageError, did_you_mean
+from saddlepoint.game import Closure
 from saddlepoint.game_optimizer import GameOptimizer, Record
-from saddlepoint.games import GAN_LOSSES
+from saddlepoint.metrics import Measure
 from saddlepoint.models import moving_average
-from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR
+from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR, Batch
 from saddlepoint.training.config import RunConfig
+from saddlepoint.training.probes import LastUpdates, take_probe
 from saddlepoint.training.randomness import OwnRandomness
-
-PROBE_BATCHES = 4
-"""Mini-batches of a probe: enough for a signal-to-noise ratio, a small share of the time at the default of 24 probes a run."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a probe found at one step."""
-
-    gradients: GradientHealth
-    saturated: dict[str, float]
-    findings: list[Finding]
 
 
 class Training:
@@ -54,16 +44,24 @@ class Training:
             registry.build_rule(config.rule.name, config.rule.options),
             modules=self.networks.values(),
         )
+        if (config.best_by or "").startswith("average/") and not self.optimizer.keeps_average:
+            raise UsageError(
+                f'Configuration: best_by="{config.best_by}", but neither rule {config.rule.name} nor optimizer {config.optimizer.name} '
+                "keeps an average. Use its name with ema/, or without a prefix."
+            )
         self.ema = moving_average(self.networks[GENERATOR], config.ema)
         self.step = 0
         self.seconds = 0.0
         self.metrics: dict[str, float] = {}
         self.best: dict[str, float] | None = None
-        self.initial: GradientHealth | None = None
-        self.findings: dict[str, dict[str, Any]] = {}
+        self.rollbacks = 0
+        self.rate_factor = 1.0
+        self.checkpointed = 0
+        self.trace = Trace(self.networks, seed=config.seed)
+        self.updates = LastUpdates(self.networks)
         self._random = OwnRandomness(config.seed, self.device)
         self._turns = _turns(config)
-        self._by_gradient: set[str] = set()
+        self._turn = 0
         self._rates = {player: [group["lr"] for group in inner.param_groups] for player, inner in self.optimizer.optimizers.items()}
 
     def advance(self) -> list[Record]:
@@ -72,11 +70,11 @@ class Training:
         self._set_learning_rates()
         records = []
         with self._random.installed():
-            for turn, movers in enumerate(self._turns):
-                self.optimizer.step(partial(self.problem.losses, self.networks, self._batch(turn), movers))
+            for turn in range(len(self._turns)):
+                self._turn = turn
+                self.optimizer.step(self._closure())
                 assert self.optimizer.last is not None
                 records.append(self.optimizer.last)
-                self._by_gradient |= set(self.optimizer.last.gradient_norms)
         self.ema.update_parameters(self.networks[GENERATOR])
         self.step += 1
         self.seconds += perf_counter() - started
@@ -89,26 +87,49 @@ class Training:
         by_seconds = self.seconds / self.config.seconds if self.config.seconds else 0.0
         return min(max(by_steps, by_seconds), 1.0)
 
-    def evaluate(self, samples: int | None = None, seed: int | None = None) -> dict[str, float]:
+    def evaluate(
+        self, samples: int | None = None, seed: int | None = None, *, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> dict[str, float]:
         """Return the metrics of the generator on the held-out data, under ``ema/…`` those of its moving average.
 
         Where the rule or the generator's optimizer keeps an average of its own, its metrics are under ``average/…``.
         """
+        measured = self.measures(samples, seed, progress=progress)
+        return {prefix + name: measure.value for prefix, measures in measured.items() for name, measure in measures.items()}
+
+    def measures(
+        self, samples: int | None = None, seed: int | None = None, *, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> dict[str, dict[str, Measure]]:
+        """Return the same with what each was measured on: prefix → metric → Measure."""
         n = self.config.evaluation_samples if samples is None else samples
         seed = self.config.evaluation_seed if seed is None else seed
-        found = {**self._measured("", self.networks[GENERATOR], n, seed), **self._measured("ema/", self.ema.module, n, seed)}
+        held: dict[str, AbstractContextManager[None]] = {"": nullcontext(), "ema/": nullcontext()}
         if self.step and self.optimizer.keeps_average:
-            with self.optimizer.averaged():
-                found |= self._measured("average/", self.networks[GENERATOR], n, seed)
+            held["average/"] = self.optimizer.averaged()
+        names, found = len(self.problem.metric_names), dict[str, dict[str, Measure]]()
+        for number, (prefix, context) in enumerate(held.items()):
+            progress(number * names, len(held) * names)
+            with context:
+                drawn = self.problem.generate(self.ema.module if prefix == "ema/" else self.networks[GENERATOR], n, seed, "evaluation")
+            found[prefix] = {}
+            for name, measure in self.problem.measures(drawn):
+                found[prefix][name] = measure
+                progress(number * names + len(found[prefix]), len(held) * names)
         return found
 
-    def _measured(self, prefix: str, network: nn.Module, n: int, seed: int) -> dict[str, float]:
-        metrics = self.problem.metrics(self.problem.generate(network, n, seed, "evaluation"))
-        return {prefix + name: value for name, value in metrics.items()}
+    def score(self, metrics: Mapping[str, float], by: str | None = None) -> float:
+        """Return what the best evaluation has least of: by a metric, by ``best_by``, or else the problem's score of the averaged generator.
 
-    def score(self, metrics: Mapping[str, float]) -> float:
-        """Return what the best checkpoint has least of: the problem's score of the averaged generator."""
-        return self.problem.score({name.removeprefix("ema/"): value for name, value in metrics.items() if name.startswith("ema/")})
+        Raises:
+            UsageError: the metric was not measured, or is none by which one is better.
+        """
+        by = self.config.best_by if by is None else by
+        if by is None:
+            return self.problem.score({name.removeprefix("ema/"): value for name, value in metrics.items() if name.startswith("ema/")})
+        directed = {name: better for name in metrics if (better := self.problem.metric_names[bare(name)].better)}
+        if by not in directed:
+            raise UsageError(f'"{by}" is no metric of this run by which one is better.' + did_you_mean(by, directed))
+        return metrics[by] if directed[by] == "smaller" else -metrics[by]
 
     def picture(self, n: int | None = None, seed: int | None = None, *, ema: bool = True) -> Image.Image:
         """Return a picture of n samples, by default the problem's number, from noise that is the same at every step."""
@@ -117,27 +138,24 @@ class Training:
         return self.problem.picture(self.problem.generate(network, n, self.config.seed if seed is None else seed, "samples"))
 
     def probe(self) -> Probe:
-        """Measure the gradients on the next mini-batches, and how many of the discriminator's outputs are flat; nothing changes by it.
+        """Measure gradients, saturation, rotation and diversity at the present point; nothing changes by it."""
+        return take_probe(self)
 
-        Findings compare with the first probe. A player that the rule moves without its gradient has none.
-        """
-        everyone = (DISCRIMINATOR, GENERATOR)
-        first = self.step * self.config.discriminator_steps
-        batches = [self.problem.batch(first + k, self.config.batch_size, self.config.seed).to(self.device) for k in range(PROBE_BATCHES)]
-        with self._random.installed(), Replay(self.networks.values(), cuda=self.device.type == "cuda").again():
-            health = gradient_health(self.networks, [partial(self.problem.losses, self.networks, batch, everyone) for batch in batches])
-            logits = [self.problem.logits(self.networks, batch) for batch in batches]
-        real, fake = (torch.cat(parts) for parts in zip(*logits, strict=True))
-        saturated = saturation(GAN_LOSSES[self.problem.loss], real, fake)
-        self.initial = health if self.initial is None else self.initial
-        findings = vanishing_gradients(self.initial, health, saturated)
-        return Probe(health, saturated, [finding for finding in findings if finding.player in self._by_gradient])
+    def locate(self, error: DivergenceError) -> Provenance:
+        """Return where the NaN or infinity arose that ended the latest turn."""
+        batch = self.batch(self._extra())
+        data = {"the real samples": batch.real, "the generator's noise": batch.noise}
+        with self.own_randomness():
+            return find_nonfinite(self.networks, self._closure(), data, player=error.player)
 
-    def note(self, findings: list[Finding], step: int) -> list[Finding]:
-        """Keep the findings that are new with the step of their onset, and return those."""
-        new = [finding for finding in findings if f"{finding.name} {finding.player}" not in self.findings]
-        self.findings |= {f"{finding.name} {finding.player}": {"step": step, **asdict(finding)} for finding in new}
-        return new
+    def batch(self, ahead: int = 0) -> Batch:
+        """Return the next mini-batch, or the one ``ahead`` of it."""
+        number = self.step * self.config.discriminator_steps + ahead
+        return self.problem.batch(number, self.config.batch_size, self.config.seed).to(self.device)
+
+    def own_randomness(self) -> AbstractContextManager[None]:
+        """Draw from the run's own global random state inside."""
+        return self._random.installed()
 
     def finite(self) -> bool:
         """Say whether every parameter is finite."""
@@ -155,8 +173,11 @@ class Training:
             "random": self._random.state_dict(),
             "metrics": dict(self.metrics),
             "best": self.best,
-            "initial": None if self.initial is None else asdict(self.initial),
-            "findings": dict(self.findings),
+            "rollbacks": self.rollbacks,
+            "rate_factor": self.rate_factor,
+            "checkpointed": self.checkpointed,
+            "trace": self.trace.state_dict(),
+            "updates": self.updates.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -168,17 +189,20 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self._random.load_state_dict(state["random"])
         self.metrics, self.best = dict(state["metrics"]), state["best"]
-        self.initial = None if state["initial"] is None else GradientHealth(**state["initial"])
-        self.findings = dict(state["findings"])
+        self.rollbacks, self.rate_factor, self.checkpointed = state["rollbacks"], state["rate_factor"], state["checkpointed"]
+        self.trace.load_state_dict(state["trace"])
+        self.updates.load_state_dict(state["updates"])
 
-    def _batch(self, turn: int) -> Any:
-        """Return the batch of a turn; turns of one player after the other see the same one, further discriminator turns new ones."""
-        extra = min(turn, self.config.discriminator_steps - 1)
-        number = self.step * self.config.discriminator_steps + extra
-        return self.problem.batch(number, self.config.batch_size, self.config.seed).to(self.device)
+    def _closure(self) -> Closure:
+        """Return the losses of the present turn."""
+        return partial(self.problem.losses, self.networks, self.batch(self._extra()), self._turns[self._turn])
+
+    def _extra(self) -> int:
+        """Return which batch of the step the turn sees: the players' turns share one, further discriminator turns have their own."""
+        return min(self._turn, self.config.discriminator_steps - 1)
 
     def _set_learning_rates(self) -> None:
-        factor = 1 - self.progress if self.config.schedule == "linear" else 1.0
+        factor = self.rate_factor * (1 - self.progress if self.config.schedule == "linear" else 1.0)
         for player, inner in self.optimizer.optimizers.items():
             for group, rate in zip(inner.param_groups, self._rates[player], strict=True):
                 group["lr"] = rate * factor
@@ -190,6 +214,15 @@ def _turns(config: RunConfig) -> list[tuple[str, ...]]:
     if config.scheme == "simultaneous":
         return [*alone[1:], (DISCRIMINATOR, GENERATOR)]
     return [*alone, (GENERATOR,)]
+
+
+def bare(metric: str) -> str:
+    """Return a metric's name without the prefix that says whose it is.
+
+    >>> bare("ema/modes"), bare("modes")
+    ('modes', 'modes')
+    """
+    return metric.removeprefix("ema/").removeprefix("average/")
 
 
 def network_sizes(networks: Mapping[str, nn.Module]) -> dict[str, int]:

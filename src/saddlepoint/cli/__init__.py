@@ -1,0 +1,32 @@
+"""The command line. Heavy imports happen inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from saddlepoint.cli import checking, listing, looking, training  # noqa: F401 -- each registers its commands
+from saddlepoint.cli.app import DIVERGED, USAGE, app
+from saddlepoint.errors import DivergenceError, UsageError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends with a sentence and exit code 2, a diverged run with 3."""
+    try:
+        app(args=list(arguments) if arguments is not None else None, prog_name="saddlepoint")
+    except DivergenceError as error:
+        _fail(str(error), DIVERGED)
+    except UsageError as error:
+        _fail(str(error), USAGE)
+    except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stdout.flush()
+    typer.echo(f"Error: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,99 @@
+"""Vanishing gradients, by comparison with the first probe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from saddlepoint.diagnostics.findings import Finding
+from saddlepoint.diagnostics.gradients import GradientHealth
+from saddlepoint.diagnostics.history import History
+
+VANISHED = 1e-3
+"""A gradient below this share of its initial size counts as vanished; healthy ones stay within a factor of about thirty."""
+
+SATURATED = 0.9
+"""A discriminator counts as saturated where this share of its outputs lies on the flat part of a loss."""
+
+
+def vanished(history: History) -> list[Finding]:
+    """Return a finding for every player whose gradient is gone at the latest probe, with the step since when.
+
+    Players that the rule moves without their gradients have none to miss.
+    """
+    probes = history.probes()
+    if not probes:
+        return []
+    movers = history.moved_by_gradient()
+    initial = _health(probes[0][1])
+    now = {finding.key: finding for finding in _of(initial, probes[-1][1]) if finding.player in movers}
+    return [replace(finding, since=_since(key, initial, probes)) for key, finding in now.items()]
+
+
+def vanishing_gradients(initial: GradientHealth, now: GradientHealth, saturated: Mapping[str, float] | None = None) -> list[Finding]:
+    """Return a finding for every player whose gradient has vanished: below 1e-3 of its initial size, or exactly zero from the beginning.
+
+    Args:
+        initial: the gradients at the start of training.
+        now: the gradients now.
+        saturated: player → share of the discriminator's outputs on the flat part of its loss, of ``saturation``, to say why.
+
+    >>> def health(norm):
+    ...     return GradientHealth(norms={"generator": norm}, layers={}, zeros={"generator": 0.0}, signal_to_noise={})
+    >>> vanishing_gradients(health(0.5), health(0.1))
+    []
+    >>> print(vanishing_gradients(health(0.5), health(5e-10), {"generator": 1.0})[0].sentence[:58])
+    The generator's gradient is 1e-09 of its initial size (5e-
+    """
+    found = []
+    for player, norm in now.norms.items():
+        if now.zeros[player] == 1 and initial.norms[player] == 0:
+            found.append(_zero(player))
+        elif norm < VANISHED * initial.norms[player]:
+            found.append(_small(player, norm, initial.norms[player], (saturated or {}).get(player)))
+    return found
+
+
+def _since(key: str, initial: GradientHealth, probes: list[tuple[int, Mapping[str, Any]]]) -> int:
+    since = probes[-1][0]
+    for step, probe in reversed(probes):
+        if key not in {finding.key for finding in _of(initial, probe)}:
+            break
+        since = step
+    return since
+
+
+def _of(initial: GradientHealth, probe: Mapping[str, Any]) -> list[Finding]:
+    return vanishing_gradients(initial, _health(probe), probe["saturated"])
+
+
+def _health(probe: Mapping[str, Any]) -> GradientHealth:
+    gradients = probe["gradients"]
+    norms = {player: math.nan if norm is None else norm for player, norm in gradients["norms"].items()}
+    return GradientHealth(**{**gradients, "norms": norms})
+
+
+def _zero(player: str) -> Finding:
+    sentence = (
+        f"The {player}'s gradient is exactly zero in every entry: its output passes something that autograd cannot differentiate, such as "
+        "a threshold or a sample, or every unit on the way is dead. Try a straight-through or Gumbel estimator, or a rule of order 0 "
+        "(--rule per-player)."
+    )
+    return Finding("zero-gradient", player, sentence, {"norm": 0.0, "zeros": 1.0}, level="alarm")
+
+
+def _small(player: str, norm: float, initial: float, flat: float | None) -> Finding:
+    numbers = {"norm": norm, "initial_norm": initial, **({} if flat is None else {"saturated": flat})}
+    size = f"The {player}'s gradient is {norm / initial:.0e} of its initial size ({norm:.1g}, at first {initial:.1g})"
+    if norm == 0:
+        size = f"The {player}'s gradient has become exactly zero in every entry (at first {initial:.1g})"
+    if flat is None or flat < SATURATED:
+        why = "" if flat is None else f", though only {flat:.0%} of the discriminator's outputs lie where its loss is flat"
+        sentence = f"{size}{why}. Try --optimizer sign or normalized, or a smaller learning rate."
+    else:
+        where = f"{flat:.0%} of its outputs lie where the {player}'s loss is flat"
+        remedy = "Try a smaller discriminator rate, R1 (problem.r1), the non-saturating loss, or --optimizer sign."
+        sentence = f"{size}: the discriminator has saturated, {where}. {remedy}"
+    return Finding("vanishing-gradient", player, sentence, numbers, level="alarm")

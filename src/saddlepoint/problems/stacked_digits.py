@@ -1,0 +1,116 @@
+"""Three handwritten digits stacked into the channels of a colour image: a thousand modes to cover."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from saddlepoint.data import LabelledImages, generator_for, load_digits
+from saddlepoint.errors import UsageError
+from saddlepoint.metrics import Measure, digit_cnn_hash, frechet_measure, mode_measures, stacked_modes
+from saddlepoint.models import SmallConvDiscriminator, SmallConvGenerator
+from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR, GanProblem, Metric
+from saddlepoint.problems.digits import digit_features
+from saddlepoint.problems.pictures import image_grid
+
+MODES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackedDigits(GanProblem):
+    """Generate 28 × 28 colour images whose red, green and blue are three independent digits: 1,000 equally likely modes.
+
+    The networks are the convolutional pair of Table 3 of Lin et al. (2018), PacGAN, arXiv:1712.04086, whose discriminator is a quarter of
+    the generator's size: small on purpose, so that a plain GAN covers few modes (30.6 of 1,000 there, with 25,600 samples of a GAN
+    trained on the 60,000 digits). The digits are the embedded 10,000 of ``digits``; the modes of samples are found by the shipped
+    classifier, channel by channel. Tables count the modes of 25,600 or 26,000 samples: ``saddlepoint evaluate RUN --samples 25600``.
+
+    Args:
+        latent: dimension of the generator's normal noise; 256 as in the paper.
+        size: the discriminator's channels relative to the generator's.
+        batch_norm: batch normalisation in both networks, as in the paper; it couples the samples of a batch, also in the curvature.
+
+    Raises:
+        UsageError: a size that is not positive, or r1 together with batch normalisation, which mixes the samples' gradients.
+
+    >>> problem = StackedDigits()
+    >>> problem.real(step=0, size=4, seed=0).shape
+    torch.Size([4, 3, 28, 28])
+    """
+
+    latent: int = 256
+    size: float = 0.25
+    batch_norm: bool = True
+
+    name: ClassVar[str] = "stacked-digits"
+    evaluation_samples: ClassVar[int] = 5000
+    coverage: ClassVar[tuple[str, float]] = ("modes", MODES)
+    metric_names: ClassVar[Mapping[str, Metric]] = {
+        "modes": Metric("of the 1,000 triples of digits, those with a sample; it grows with the number of samples", "larger"),
+        "reverse-kl": Metric("Σ p log(p/q) of the triples' shares, generated against real, in nats; log 1000 = 6.91 at most", "smaller"),
+        "frechet[digit-cnn]": Metric("Fréchet distance to held-out stacks in the classifier's features of all channels", "smaller"),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.size < math.inf:
+            raise UsageError(f"Problem {self.name}: size={self.size} must be positive; 0.25 is a quarter of the generator's channels.")
+        if self.r1 > 0 and self.batch_norm:
+            raise UsageError(
+                f"Problem {self.name}: r1={self.r1} with batch_norm mixes the gradients of a batch's samples. Use batch_norm=false."
+            )
+
+    def networks(self, seed: int) -> dict[str, nn.Module]:
+        generator = generator_for(seed, "networks")
+        return {
+            DISCRIMINATOR: SmallConvDiscriminator(self.size, batch_norm=self.batch_norm, generator=generator),
+            GENERATOR: SmallConvGenerator(self.latent, batch_norm=self.batch_norm, generator=generator),
+        }
+
+    def real(self, step: int, size: int, seed: int) -> Tensor:
+        return _stacks(self._data[0], size, generator_for(seed, "data", step))
+
+    def held_out(self, n: int, seed: int) -> Tensor:
+        return _stacks(self._data[1], n, generator_for(seed, "held-out"))
+
+    def measures(self, samples: Tensor) -> Iterator[tuple[str, Measure]]:
+        features, logits = _channelwise(samples)
+        found = mode_measures(stacked_modes(logits), torch.full((MODES,), 1 / MODES), split="known density", extractor="digit-cnn")
+        yield "modes", found["modes"]
+        yield "reverse-kl", found["reverse-kl"]
+        yield "frechet[digit-cnn]", frechet_measure(self._held_out, features, split="test", extractor="digit-cnn")
+
+    def score(self, metrics: Mapping[str, float]) -> float:
+        return metrics["reverse-kl"]
+
+    def picture(self, samples: Tensor) -> Image.Image:
+        return image_grid(samples)
+
+    def extractors(self) -> dict[str, str]:
+        return {"digit-cnn": digit_cnn_hash()}
+
+    @cached_property
+    def _data(self) -> tuple[LabelledImages, LabelledImages]:
+        return load_digits()
+
+    @cached_property
+    def _held_out(self) -> Tensor:
+        return _channelwise(self.held_out(2000, 0))[0]
+
+
+def _stacks(digits: LabelledImages, n: int, generator: torch.Generator) -> Tensor:
+    """Return n images of three independently drawn digits; the embedded digits are balanced, so that all triples are equally likely."""
+    return digits.images[torch.randint(len(digits), (n, 3), generator=generator)].squeeze(2)
+
+
+def _channelwise(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the classifier's features of the three channels side by side, shape (N, 192), and its logits, shape (N, 3, 10)."""
+    features, logits = digit_features(images.reshape(-1, 1, 28, 28))
+    return features.reshape(len(images), -1), logits.reshape(len(images), 3, -1)

@@ -1,0 +1,160 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import saddlepoint as sp
+from saddlepoint.data import ring
+from saddlepoint.metrics import (
+    class_coverage,
+    class_entropy,
+    class_measures,
+    mode_counts,
+    mode_coverage,
+    mode_measures,
+    nearest_modes,
+    reverse_kl,
+    stacked_modes,
+)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def uniform(modes):
+    return torch.full((modes,), 1 / modes, dtype=torch.float64)
+
+
+class TestEntropy:
+    @pytest.mark.parametrize("classes", [1, 3, 10])
+    def test_of_equally_frequent_classes(self, classes):
+        assert class_entropy(torch.eye(10)[torch.arange(30 * classes) % classes]) == pytest.approx(math.log(classes))
+
+    def test_of_unequal_classes(self):
+        expected = -0.75 * math.log(0.75) - 0.25 * math.log(0.25)
+        assert class_entropy(torch.eye(4)[[2, 2, 2, 0]]) == pytest.approx(expected)
+
+    @pytest.mark.parametrize("logits", [torch.zeros(0, 10), torch.full((5, 10), math.nan)])
+    def test_refusals(self, logits):
+        with pytest.raises(sp.UsageError, match="Class entropy: there are no logits, or one is not finite"):
+            class_entropy(logits)
+
+
+class TestReverseKl:
+    @pytest.mark.parametrize("covered", [1, 2, 5, 8])
+    def test_of_some_of_equally_likely_modes(self, covered):
+        counts = (torch.arange(8) < covered) * 20
+        assert reverse_kl(counts, uniform(8)) == pytest.approx(math.log(8 / covered))
+
+    def test_of_unequal_modes(self):
+        expected = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.3)
+        assert reverse_kl(torch.tensor([1, 3, 0]), torch.tensor([0.5, 0.3, 0.2])) == pytest.approx(expected)
+
+    def test_zero_where_the_histogram_is_the_data_s(self):
+        assert reverse_kl(torch.tensor([5, 3, 2]), torch.tensor([0.5, 0.3, 0.2])) == pytest.approx(0, abs=1e-7)
+
+    def test_it_is_what_torch_calls_kl_div_the_other_way(self):
+        p, q = torch.rand(2, 9, generator=seeded(), dtype=torch.float64)
+        q = q / q.sum()
+        expected = torch.nn.functional.kl_div(q.log(), p / p.sum(), reduction="sum")
+        assert reverse_kl(p, q) == pytest.approx(float(expected))
+
+    def test_bias_of_a_finite_histogram(self):
+        """2N · KL of N samples of the data is chi-squared with modes − 1 degrees of freedom: its mean is (modes − 1)/(2N)."""
+        g, n, modes = seeded(), 5000, 50
+        values = [reverse_kl(torch.bincount(torch.randint(modes, (n,), generator=g), minlength=modes), uniform(modes)) for _ in range(100)]
+        mean, deviation = (modes - 1) / (2 * n), math.sqrt(2 * (modes - 1)) / (2 * n)
+        assert sum(values) / 100 == pytest.approx(mean, abs=4 * deviation / 10)
+
+    def test_of_no_samples_it_is_the_largest_value(self):
+        q = torch.tensor([0.5, 0.3, 0.2])
+        assert reverse_kl(torch.zeros(3), q) == pytest.approx(math.log(5))
+        assert max(reverse_kl(row, q) for row in torch.eye(3)) == pytest.approx(math.log(5))
+
+    def test_refusals(self):
+        with pytest.raises(sp.UsageError, match="must fit, and counts be at least 0"):
+            reverse_kl(torch.ones(3), uniform(4))
+        with pytest.raises(sp.UsageError, match="must fit, and counts be at least 0"):
+            reverse_kl(torch.tensor([2, -1]), uniform(2))
+        for wrong in ([1.0, 0.0], [0.5, 0.6]):
+            with pytest.raises(sp.UsageError, match="positive and sum to 1"):
+                reverse_kl(torch.ones(2), torch.tensor(wrong))
+            with pytest.raises(sp.UsageError, match="positive and sum to 1"):
+                mode_measures(torch.zeros(5, dtype=torch.long), torch.tensor(wrong), split="test", extractor="none")
+
+    @given(st.lists(st.integers(0, 50), min_size=2, max_size=12))
+    def test_never_negative_and_never_above_its_limit(self, counts):
+        value = reverse_kl(torch.tensor(counts), uniform(len(counts)))
+        assert 0 <= value <= math.log(len(counts)) + 1e-12
+
+
+class TestModes:
+    @given(st.lists(st.integers(-1, 6), max_size=60))
+    def test_counts_are_conserved(self, assignments):
+        found = torch.tensor(assignments, dtype=torch.long)
+        counts = mode_counts(found, 7)
+        assert counts.shape == (7,)
+        assert int(counts.sum()) == sum(a >= 0 for a in assignments)
+        assert counts.tolist() == [assignments.count(mode) for mode in range(7)]
+
+    @pytest.mark.parametrize("outside", [-2, 3])
+    def test_an_index_outside(self, outside):
+        with pytest.raises(sp.UsageError, match=r"Counts of 3 modes: an assignment lies outside -1 … 2"):
+            mode_counts(torch.tensor([0, outside]), 3)
+
+    def test_measures_agree_with_mode_coverage(self):
+        mixture = ring()
+        samples = mixture.sample(2000, seeded()) + 0.03 * torch.randn(2000, 2, generator=seeded(1))
+        measures = mode_measures(
+            nearest_modes(samples, mixture.centres, mixture.sigma), uniform(8), split="known density", extractor="none"
+        )
+        assert (measures["modes"].value, measures["quality"].value) == mode_coverage(samples, mixture.centres, mixture.sigma)
+        assert 0 < measures["quality"].value < 1
+
+    def test_a_generator_without_any_good_sample(self):
+        measures = mode_measures(torch.full((50,), -1), uniform(4), split="known density", extractor="none")
+        assert {name: measure.value for name, measure in measures.items()} == pytest.approx(
+            {"modes": 0, "quality": 0, "reverse-kl": math.log(4)}
+        )
+        for measure in measures.values():
+            assert measure.interval(20, seeded()) == pytest.approx((measure.value, measure.value))
+
+    def test_the_interval_of_a_count_stays_within_the_modes(self):
+        assignments = torch.cat([torch.arange(100) % 24, torch.tensor([24])])
+        low, high = mode_measures(assignments, uniform(25), split="test", extractor="none")["modes"].interval(200, seeded())
+        assert 20 < low < 25
+        assert high == 25
+
+    def test_no_samples(self):
+        with pytest.raises(sp.UsageError, match="at least one sample"):
+            mode_measures(torch.zeros(0, dtype=torch.long), uniform(4), split="test", extractor="none")
+
+
+class TestStackedDigits:
+    def test_every_mode_has_its_own_index(self):
+        digits = torch.cartesian_prod(*[torch.arange(10)] * 3)
+        found = stacked_modes(torch.eye(10)[digits])
+        assert found.tolist() == list(range(1000))
+        assert reverse_kl(mode_counts(found, 1000), uniform(1000)) == pytest.approx(0, abs=1e-12)
+
+    def test_channels_in_order(self):
+        logits = torch.randn(20, 3, 10, generator=seeded())
+        a, b, c = logits.argmax(2).T
+        assert torch.equal(stacked_modes(logits), 100 * a + 10 * b + c)
+
+    def test_another_shape(self):
+        with pytest.raises(sp.UsageError, match=r"logits of shape \(N, 3, 10\), got \(5, 10\)"):
+            stacked_modes(torch.zeros(5, 10))
+
+
+class TestClassMeasures:
+    def test_they_are_the_functions_values(self):
+        logits = torch.randn(500, 10, generator=seeded())
+        measures = class_measures(logits, split="test", extractor="digit-cnn")
+        assert measures["classes"].value == class_coverage(logits)
+        assert measures["entropy"].value == class_entropy(logits)
+        low, high = measures["entropy"].interval(100, seeded())
+        assert low < measures["entropy"].value <= high <= math.log(10)

@@ -1,0 +1,197 @@
+"""Cards of a run, what may be compared with what, and the best of its evaluations."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import saddlepoint as sp
+from saddlepoint.metrics import Card
+from saddlepoint.training import RunDirectory, Training
+from saddlepoint.training.evaluation import best_evaluation, differences, make_cards, read_cards
+from tests.training.conftest import run_to_the_end, small
+
+WIDE = {"name": "mixture8", "hidden": 8, "latent": 2, "radius": 0.5, "sigma": 0.08}
+"""Modes that even a small generator meets, so that the metrics vary from sample to sample."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return run_to_the_end(small(problem=WIDE, rule={"name": "averaged", "rule": "gradient"}), tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def cards(run):
+    return make_cards(run[0], replicates=40)
+
+
+def flat(cards):
+    return [card for own in cards.values() for card in own.values()]
+
+
+class TestCards:
+    def test_values_are_what_training_measures(self, run, cards):
+        found = {prefix + name: card.value for prefix, own in cards.items() for name, card in own.items()}
+        assert found == run[0].evaluate()
+        assert list(cards) == ["", "ema/", "average/"]
+        assert [{card.weights for card in own.values()} for own in cards.values()] == [{"raw"}, {"ema"}, {"average"}]
+
+    def test_intervals_contain_the_value_and_vary(self, cards):
+        for card in flat(cards):
+            low, high = card.interval
+            assert low <= card.value <= high, card
+            assert card.replicates == 40
+        low, high = cards["ema/"]["quality"].interval
+        n, share = 160, cards["ema/"]["quality"].value
+        assert high - low == pytest.approx(2 * 1.96 * (share * (1 - share) / n) ** 0.5, rel=0.5), "that of a share of 160 samples"
+
+    def test_they_are_functions_of_the_seed(self, run, cards):
+        assert make_cards(run[0], replicates=40) == cards
+        assert make_cards(run[0], seed=0, samples=160, replicates=40) == cards
+        other = make_cards(run[0], seed=1, replicates=40)
+        assert {card.seed for card in flat(other)} == {1}
+        assert other["ema/"]["quality"].interval != cards["ema/"]["quality"].interval
+
+    def test_without_replicates_there_are_no_intervals(self, run):
+        assert {(card.interval, card.replicates) for card in flat(make_cards(run[0], replicates=0))} == {(None, 0)}
+
+    def test_few_replicates_are_refused(self, run):
+        with pytest.raises(sp.UsageError, match=r"at least 20 replicates and a level between 0 and 1, got 7 and 0\.95"):
+            make_cards(run[0], replicates=7)
+
+    def test_progress_counts_the_cards(self, run):
+        told = []
+        make_cards(run[0], replicates=20, progress=lambda done, total: told.append((done, total)))
+        assert told == [(done, 9) for done in range(9)]
+
+    def test_making_them_changes_nothing(self, harness, tmp_path):
+        plain, _, _ = harness.run_to_the_end(harness.small(steps=4), tmp_path / "plain")
+        evaluated, _, _ = harness.run_to_the_end(harness.small(steps=4), tmp_path / "evaluated")
+        make_cards(evaluated, replicates=20)
+        assert [record.losses for record in plain.advance()] == [record.losses for record in evaluated.advance()]
+
+
+class TestDifferences:
+    def test_with_themselves(self, cards):
+        found = differences(cards, flat(cards))
+        assert [(value, overlap) for _, value, overlap in found] == [(0.0, True)] * 9
+        assert [name for name, _, _ in found][3] == "ema/modes"
+
+    def test_signs_and_gaps(self, cards):
+        ours = cards["ema/"]["quality"]
+        theirs = replace(ours, value=ours.value - 2, interval=(ours.value - 3, ours.value - 1.5))
+        assert differences(cards, [theirs]) == [("ema/quality", pytest.approx(2.0), False)]
+        assert differences(cards, [replace(theirs, interval=None)])[0][2] is None
+
+    @pytest.mark.parametrize(
+        ("options", "field"),
+        [
+            ({"samples": 200}, r"generated \(160 and 200\)"),
+            ({"seed": 1}, r"seed \(0 and 1\)"),
+            ({"replicates": 0}, r"replicates \(40 and 0\)"),
+        ],
+    )
+    def test_other_conditions_are_refused_by_name(self, run, cards, options, field):
+        others = flat(make_cards(run[0], **{"replicates": 40, **options}))
+        with pytest.raises(sp.UsageError, match=rf"must not be compared: they differ in {field}\. Evaluate both under the same conditions"):
+            differences(cards, others)
+
+    def test_another_extractor_is_refused_by_name(self, cards):
+        others = [replace(card, extractor_hash="0123") for card in flat(cards)]
+        with pytest.raises(sp.UsageError, match=r"they differ in extractor_hash \('' and '0123'\)"):
+            differences(cards, others)
+
+    def test_only_what_both_have_is_compared(self, cards):
+        (first, *_) = flat(cards)
+        assert [name for name, _, _ in differences(cards, [first])] == ["modes"]
+        with pytest.raises(sp.UsageError, match="The two evaluations have no metric in common; they are of different problems"):
+            differences(cards, [replace(first, metric="other")])
+
+
+class TestReading:
+    def test_back_again(self, cards, tmp_path):
+        path = tmp_path / "evaluation.json"
+        path.write_text(json.dumps({"cards": [card.to_dict() for card in flat(cards)]}))
+        assert read_cards(path) == flat(cards)
+
+    @pytest.mark.parametrize(
+        ("content", "kind"),
+        [
+            (None, "FileNotFoundError"),
+            (b"{", "JSONDecodeError"),
+            (b"{}", "KeyError"),
+            (b"[]", "TypeError"),
+            (b'{"cards": 3}', "TypeError"),
+            (b"\xff\xfe", "UnicodeDecodeError"),
+            (b'{"cards": [3]}', "TypeError"),
+        ],
+    )
+    def test_no_cards(self, tmp_path, content, kind):
+        path = tmp_path / "evaluation.json"
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(sp.UsageError) as caught:
+            read_cards(path)
+        assert str(caught.value) == f"{path} holds no cards ({kind}). Give the evaluation.json that `saddlepoint evaluate` wrote."
+
+    def test_cards_of_another_version(self, cards, tmp_path):
+        old = flat(cards)[0].to_dict()
+        del old["seed"]
+        path = tmp_path / "evaluation.json"
+        path.write_text(json.dumps({"cards": [old]}))
+        with pytest.raises(sp.UsageError, match=r"This is not a card of a metric \(missing: seed\)"):
+            read_cards(path)
+        assert isinstance(Card.from_dict({**old, "seed": 0}), Card)
+
+
+class TestBestEvaluation:
+    @pytest.fixture
+    def logged(self, tmp_path):
+        run = RunDirectory.create(small(), tmp_path / "run")
+        values = {4: (2.0, 0.5, 0.9), 8: (6.0, 0.1, 0.4), 12: (5.0, 0.9, 0.3)}
+        run.log({"step": 0, "probe": {}})
+        for step, (modes, quality, kl) in values.items():
+            own = {"modes": modes, "quality": quality, "reverse-kl": kl}
+            run.log({"step": step, "metrics": {**own, **{f"ema/{name}": value for name, value in own.items()}}})
+        return run
+
+    @pytest.mark.parametrize(
+        ("metric", "step", "values"),
+        [("modes", 8, [2.0, 6.0, 5.0]), ("ema/quality", 12, [0.5, 0.1, 0.9]), ("ema/reverse-kl", 12, [0.9, 0.4, 0.3])],
+    )
+    def test_by_a_metric(self, logged, metric, step, values):
+        found = best_evaluation(logged, metric)
+        assert (found.metric, found.step, found.checkpoint) == (metric, step, None)
+        assert found.evaluations == list(zip((4, 8, 12), values, strict=True))
+
+    def test_by_the_problem_s_score(self, logged):
+        found = best_evaluation(logged)
+        assert (found.metric, found.step) == ("the problem's score (smaller is better)", 8)
+        assert found.evaluations == [(4, -2.5), (8, -6.1), (12, -5.9)]
+
+    def test_by_what_training_chose_by(self, logged):
+        logged.write_config(small(best_by="ema/quality"))
+        assert (best_evaluation(logged).metric, best_evaluation(logged).step) == ("ema/quality", 12)
+        assert best_evaluation(logged, "modes").step == 8
+
+    def test_the_first_of_equals(self, logged):
+        logged.log({"step": 16, "metrics": {"modes": 6.0}})
+        assert best_evaluation(logged, "modes").step == 8
+
+    def test_mistakes(self, logged, tmp_path):
+        with pytest.raises(sp.UsageError, match=r'"mods" is no metric of this run by which one is better\. Did you mean "modes"\?'):
+            best_evaluation(logged, "mods")
+        empty = RunDirectory.create(small(), tmp_path / "empty")
+        with pytest.raises(sp.UsageError, match=r"has no evaluation yet\. Train it further, or evaluate more often with evaluate_every"):
+            best_evaluation(empty)
+
+    def test_its_checkpoint_is_named_where_it_is_kept(self, harness, tmp_path, monkeypatch):
+        scores = iter([2.0, 1.0, 3.0])
+        monkeypatch.setattr(Training, "score", lambda self, metrics, by=None: next(scores))
+        _, run, _ = harness.run_to_the_end(harness.small(keep_checkpoints=1), tmp_path / "run")
+        monkeypatch.setattr(Training, "score", lambda self, metrics, by=None: {4: 2.0, 8: 1.0, 12: 3.0}[next(steps)])
+        steps = iter([4, 8, 12])
+        found = best_evaluation(run)
+        assert (found.step, found.checkpoint) == (8, tmp_path / "run/checkpoints/best.pt")
+        assert run.checkpoint_of(12) == tmp_path / "run/checkpoints/step-00000012.pt"
+        assert run.checkpoint_of(4) is None
