@@ -68,19 +68,11 @@ def train_and_judge(run: Run, keep: Path | None) -> dict[str, Any]:
         place = (keep or Path(temporary)) / f"{run['scenario'].replace(' ', '-')}-{run['seed']}"
         directory, training = RunDirectory.create(config, place), Training(config)
         with contextlib.suppress(DivergenceError):
-            train(training, directory, _Silent())
+            train(training, directory)
         summary = json.loads((place / "summary.json").read_text())
     found = [f"{finding['name']} {finding['player']}" for finding in summary["findings"] if finding["level"] != "note"]
     sentences = [finding["sentence"] for finding in summary["findings"]]
     return {"status": summary["status"], "metrics": summary["metrics"], "findings": found, "sentences": sentences}
-
-
-class _Silent:
-    def update(self, training: Any, records: Any) -> None: ...
-
-    def report(self, sentence: str) -> None: ...
-
-    def evaluating(self, done: int, total: int) -> None: ...
 
 
 def healthy(run: Run) -> bool:

@@ -16,14 +16,6 @@ from pathlib import Path
 import torch
 
 
-class _Silent:
-    def update(self, training: object, records: object) -> None: ...
-
-    def report(self, sentence: str) -> None: ...
-
-    def evaluating(self, done: int, total: int) -> None: ...
-
-
 def share(seed: int) -> tuple[float, float, float]:
     """Return milliseconds of a step, of observing for each step, and their ratio, in one default run."""
     from saddlepoint.training import RunDirectory, Training, resolve, train
@@ -31,7 +23,7 @@ def share(seed: int) -> tuple[float, float, float]:
     config = resolve({"problem": "digits", "seed": seed, "evaluation_samples": 200})
     with tempfile.TemporaryDirectory() as place:
         run = RunDirectory.create(config, Path(place) / "run")
-        train(Training(config), run, _Silent())
+        train(Training(config), run)
         summary = run.read_summary()
     step, probes = (1000 * summary[name] / summary["steps"] for name in ("seconds_here", "probing_seconds"))
     return step, probes, probes / step

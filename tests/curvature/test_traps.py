@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn.utils import parametrizations
 
 import saddlepoint as sp
@@ -153,3 +154,51 @@ class TestEvaluatingAgain:
         optimizer = sp.GameOptimizer({"x": torch.optim.SGD(net.parameters(), lr=0.1)}, rules.RungeKutta())
         optimizer.step(lambda: {"x": net(X).pow(2).mean()})
         assert optimizer.cost == sp.Cost(gradients=4, products=0, losses=4)
+
+
+class Cube(torch.autograd.Function):
+    """x³, differentiable once only."""
+
+    @staticmethod
+    def forward(context, x):
+        context.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    @once_differentiable
+    def backward(context, gradient):
+        (x,) = context.saved_tensors
+        return 3 * gradient * x**2
+
+
+class TwiceCube(Cube):
+    """The same with a backward that can be differentiated."""
+
+    @staticmethod
+    def backward(context, gradient):
+        (x,) = context.saved_tensors
+        return 3 * gradient * x**2
+
+
+class TestOnceDifferentiable:
+    @pytest.mark.parametrize("loss", [lambda x: Cube.apply(x).sum(), lambda x: Cube.apply(2 * x).pow(2).sum()])
+    def test_it_is_refused_where_torch_would_be_silent(self, loss):
+        x = torch.ones(3, dtype=torch.float64, requires_grad=True)
+        with pytest.raises(sp.DoubleBackwardError, match=r"marked once_differentiable.*silently zero.*Remedy: write its backward"):
+            sp.linearize(sp.Game({"x": [x]}, lambda: {"x": loss(x)}))
+
+    def test_torch_is_silent(self):
+        """The reason for the check: without it the Hessian of x³ at 1 would be 0, not 6. If this fails, torch has mended it."""
+        x = torch.ones(1, requires_grad=True)
+        (gradient,) = torch.autograd.grad(Cube.apply(x).sum(), x, create_graph=True)
+        assert not gradient.requires_grad
+
+    def test_other_functions_are_not_bothered(self):
+        x = torch.ones(2, dtype=torch.float64, requires_grad=True)
+        point = sp.linearize(sp.Game({"x": [x]}, lambda: {"x": TwiceCube.apply(x).sum()}))
+        assert point.jacobian.dense().tolist() == [[6.0, 0.0], [0.0, 6.0]]
+
+    def test_first_order_rules_take_it(self):
+        x = torch.ones(1, requires_grad=True)
+        sp.GameOptimizer({"x": torch.optim.SGD([x], lr=0.1)}).step(lambda: {"x": Cube.apply(x).sum()})
+        assert x.item() == pytest.approx(0.7)

@@ -4,18 +4,7 @@ import json
 
 import pytest
 
-from saddlepoint.training import RunDirectory, Training, resolve, train
-
-
-class Silent:
-    def update(self, training, records):
-        pass
-
-    def report(self, sentence):
-        pass
-
-    def evaluating(self, done, total):
-        pass
+from saddlepoint.training import RunDirectory, SilentWatcher, Training, resolve, train
 
 
 def small(**options):
@@ -28,7 +17,7 @@ def small(**options):
 def run_to_the_end(config, path, interrupted=lambda: None):
     training = Training(config)
     run = RunDirectory.create(config, path)
-    return training, run, train(training, run, Silent(), interrupted)
+    return training, run, train(training, run, SilentWatcher(), interrupted)
 
 
 def resume(path, **budget):
@@ -38,7 +27,7 @@ def resume(path, **budget):
     training.load_state_dict(run.load_checkpoint(config))
     training.config = config.model_copy(update=budget)
     run.truncate_log(training.step)
-    return training, run, train(training, run, Silent())
+    return training, run, train(training, run, SilentWatcher())
 
 
 def lines(path):
@@ -54,5 +43,5 @@ def harness():
 
     for function in (small, run_to_the_end, resume, lines):
         setattr(Harness, function.__name__, staticmethod(function))
-    Harness.silent = Silent
+    Harness.silent = SilentWatcher
     return Harness

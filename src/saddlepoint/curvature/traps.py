@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from saddlepoint.errors import DoubleBackwardError
 
@@ -28,6 +29,11 @@ _TRAPS = {
     ),
 }
 
+_ONCE = (
+    "a torch.autograd.Function whose backward is marked once_differentiable, so that its second derivative is refused or silently zero",
+    "write its backward with differentiable operations and without once_differentiable",
+)
+
 
 def check_second_derivatives(losses: Iterable[Tensor]) -> None:
     """Raise DoubleBackwardError, naming operation and remedy, where a loss contains an operation without a right second derivative."""
@@ -41,7 +47,10 @@ def check_second_derivatives(losses: Iterable[Tensor]) -> None:
 
 def find_trap(losses: Iterable[Tensor]) -> tuple[str, str] | None:
     """Return (what it is, what to do) for the first operation without a right second derivative in the losses' graphs, or None."""
-    for name in node_names(losses):
+    for node in _nodes(losses):
+        if _once_differentiable(node):
+            return _ONCE
+        name = _name(node)
         for beginning, trap in _TRAPS.items():
             if name.startswith(beginning):
                 return trap
@@ -50,6 +59,24 @@ def find_trap(losses: Iterable[Tensor]) -> tuple[str, str] | None:
 
 def node_names(losses: Iterable[Tensor]) -> Iterator[str]:
     """Yield the name of every node of the losses' graphs, each once, without the "Backward" at its end."""
+    return map(_name, _nodes(losses))
+
+
+def _name(node: Node) -> str:
+    return node.name().rstrip("0123456789").removesuffix("Backward")
+
+
+def _once_differentiable(node: Node) -> bool:
+    """Say whether a Function's backward has PyTorch's wrapper, which keeps the Function's name and is known by where it was written."""
+    backward = getattr(getattr(node, "_forward_cls", None), "backward", None)
+    while backward is not None:
+        if getattr(backward, "__globals__", {}).get("__name__") == "torch.autograd.function":
+            return True
+        backward = getattr(backward, "__wrapped__", None)
+    return False
+
+
+def _nodes(losses: Iterable[Tensor]) -> Iterator[Node]:
     waiting = [loss.grad_fn for loss in losses]
     seen = set()
     while waiting:
@@ -57,5 +84,5 @@ def node_names(losses: Iterable[Tensor]) -> Iterator[str]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        yield node.name().rstrip("0123456789").removesuffix("Backward")
+        yield node
         waiting += [earlier for earlier, _ in node.next_functions]

@@ -2,8 +2,8 @@
 
 from saddlepoint.training.config import RunConfig, resolve
 from saddlepoint.training.loop import train
-from saddlepoint.training.observer import Observer, summary
+from saddlepoint.training.observer import Observer, SilentWatcher, summary
 from saddlepoint.training.run_directory import RunDirectory
 from saddlepoint.training.training import Training
 
-__all__ = ["Observer", "RunConfig", "RunDirectory", "Training", "resolve", "summary", "train"]
+__all__ = ["Observer", "RunConfig", "RunDirectory", "SilentWatcher", "Training", "resolve", "summary", "train"]

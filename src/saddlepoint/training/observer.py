@@ -31,6 +31,16 @@ class Watcher(Protocol):
         """Called as an evaluation goes on, with ``done`` from 0 to ``total`` metrics."""
 
 
+class SilentWatcher:
+    """Shows nothing."""
+
+    def update(self, training: Training, records: list[Record]) -> None: ...
+
+    def report(self, sentence: str) -> None: ...
+
+    def evaluating(self, done: int, total: int) -> None: ...
+
+
 class Observer:
     """Records a training into its run directory and judges what it sees.
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from saddlepoint.diagnostics.doctor.buffers import buffer_remarks, freeze, moving_layers
+from saddlepoint.diagnostics.doctor.calls import Arguments, traced
 from saddlepoint.diagnostics.doctor.costs import CostEstimate, estimate
 from saddlepoint.diagnostics.doctor.flow import gradient_flow
 from saddlepoint.diagnostics.doctor.lints import forward_pass, structure
 from saddlepoint.diagnostics.doctor.modules import SECOND, check_layers
 from saddlepoint.diagnostics.doctor.pair import DISCRIMINATOR, GENERATOR, Pair
 from saddlepoint.diagnostics.doctor.remarks import BOTH, Remark, first_line, layer_name, ranked, spoken
-from saddlepoint.diagnostics.doctor.trace import Arguments, traced
 from saddlepoint.diagnostics.doctor.whole_game import check_game
 
 _SEED = 0

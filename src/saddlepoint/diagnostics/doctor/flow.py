@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from torch import nn
 
 from saddlepoint.curvature import Evaluation
+from saddlepoint.diagnostics.doctor.calls import Call, traced
 from saddlepoint.diagnostics.doctor.pair import DISCRIMINATOR, GENERATOR, Pair
 from saddlepoint.diagnostics.doctor.remarks import BOTH, Remark, first_line, layer_name, listed, spoken
-from saddlepoint.diagnostics.doctor.trace import Call, traced
 
 _DETACH = "Remove the detach(), no_grad(), .data, .item() or NumPy conversion there; the library separates the players' gradients itself."
 

@@ -10,9 +10,9 @@ from torch.autograd.graph import Node
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
+from saddlepoint.diagnostics.doctor.calls import CallTrace, traced
 from saddlepoint.diagnostics.doctor.pair import DISCRIMINATOR, GENERATOR, Pair, compiled_layers
 from saddlepoint.diagnostics.doctor.remarks import BOTH, Remark, first_line, layer_name, listed, spoken
-from saddlepoint.diagnostics.doctor.trace import Trace, traced
 
 _BOUNDED = ("Sigmoid", "Softmax", "LogSigmoid", "Hardsigmoid", "LogSoftmax")
 _SHAPING = ("View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "Clone", "Alias", "Select", "Slice", "Permute", "T", "Transpose")
@@ -120,7 +120,7 @@ def forward_pass(pair: Pair) -> Iterator[Remark]:
             return  # the same would be said of the generated samples
 
 
-def _run(player: str, network: nn.Module, batch: Tensor) -> tuple[Tensor | None, Trace, list[Remark]]:
+def _run(player: str, network: nn.Module, batch: Tensor) -> tuple[Tensor | None, CallTrace, list[Remark]]:
     with traced(network) as trace:
         try:
             returned: object = network(batch.detach().clone())
@@ -131,7 +131,7 @@ def _run(player: str, network: nn.Module, batch: Tensor) -> tuple[Tensor | None,
     return returned, trace, []
 
 
-def _raised(player: str, network: nn.Module, trace: Trace, error: Exception) -> Remark:
+def _raised(player: str, network: nn.Module, trace: CallTrace, error: Exception) -> Remark:
     layer = layer_name(network, trace.deepest)
     sentence = (
         f"In the {player}, {spoken(layer)} raised {type(error).__name__} on the example: {first_line(error)} "
@@ -154,7 +154,7 @@ def _shapes(pair: Pair, fake: Tensor) -> Remark:
     return Remark("error", "shapes", GENERATOR, layer_name(pair.generator, ""), sentence)
 
 
-def _not_finite(player: str, network: nn.Module, trace: Trace) -> Iterator[Remark]:
+def _not_finite(player: str, network: nn.Module, trace: CallTrace) -> Iterator[Remark]:
     bad = [call for call in trace.calls if not all(bool(torch.isfinite(t).all()) for t in call.outputs)]
     if bad and not all(bool(torch.isfinite(t).all()) for t in trace.calls[-1].outputs):
         layer = layer_name(network, bad[0].name)
@@ -166,7 +166,7 @@ def _not_finite(player: str, network: nn.Module, trace: Trace) -> Iterator[Remar
         yield Remark("error", "not-finite", player, layer, sentence, {"share": share})
 
 
-def _judge(pair: Pair, logits: Tensor, trace: Trace) -> Iterator[Remark]:
+def _judge(pair: Pair, logits: Tensor, trace: CallTrace) -> Iterator[Remark]:
     yield from _not_finite(DISCRIMINATOR, pair.discriminator, trace)
     yield from _bounded(pair, logits, trace)
     if logits.dim() == 0 or logits.numel() != len(logits):
@@ -177,7 +177,7 @@ def _judge(pair: Pair, logits: Tensor, trace: Trace) -> Iterator[Remark]:
         yield Remark("caution", "logit-shape", DISCRIMINATOR, layer_name(pair.discriminator, ""), sentence)
 
 
-def _bounded(pair: Pair, logits: Tensor, trace: Trace) -> Iterator[Remark]:
+def _bounded(pair: Pair, logits: Tensor, trace: CallTrace) -> Iterator[Remark]:
     node = _squashing_node(logits)
     if node is None:
         return

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from saddlepoint.curvature.traps import find_trap, node_names
+from saddlepoint.diagnostics.doctor.calls import Arguments
 from saddlepoint.diagnostics.doctor.derivatives import TOLERANCE, gradient_error, product_error
-from saddlepoint.diagnostics.doctor.probe import Probe
+from saddlepoint.diagnostics.doctor.layer_probe import LayerProbe
 from saddlepoint.diagnostics.doctor.remarks import Level, Remark, first_line, layer_name, module_at, spoken
-from saddlepoint.diagnostics.doctor.trace import Arguments
 
 _REMEDY = (
     "write the operation out with others that PyTorch differentiates twice (or give its autograd.Function a backward made of such "
@@ -59,7 +59,7 @@ def _holds(name: str, failed: Iterable[str]) -> bool:
 def _check_layer(player: str, layer: str, module: nn.Module, arguments: Arguments, generator: torch.Generator) -> Iterator[Remark]:
     """Yield at most one remark on double backward and one on forward mode."""
     try:
-        probe = Probe(module, arguments, generator)
+        probe = LayerProbe(module, arguments, generator)
         if not all(bool(torch.isfinite(value).all()) for value in probe.values()) or not _differentiable(probe):
             return
         if _irreproducible(probe):
@@ -74,18 +74,18 @@ def _check_layer(player: str, layer: str, module: nn.Module, arguments: Argument
         yield from _forward(player, layer, probe, generator)
 
 
-def _differentiable(probe: Probe) -> bool:
+def _differentiable(probe: LayerProbe) -> bool:
     """Whether an output depends on a parameter or input in a way that autograd sees; indices and thresholds do not."""
     with probe.replay.again():
         return any(output.requires_grad for output in probe.outputs())
 
 
-def _irreproducible(probe: Probe) -> bool:
+def _irreproducible(probe: LayerProbe) -> bool:
     pairs = zip(probe.values(), probe.values(), strict=True)
     return any(not torch.allclose(a, b, rtol=1e-9, atol=1e-12, equal_nan=True) for a, b in pairs)
 
 
-def _second(player: str, layer: str, probe: Probe, generator: torch.Generator) -> Iterator[Remark]:
+def _second(player: str, layer: str, probe: LayerProbe, generator: torch.Generator) -> Iterator[Remark]:
     trap, casts = None, False
     try:
         with probe.replay.again():
@@ -138,7 +138,7 @@ def _judged(casts: bool, first: float) -> tuple[Level, str, str]:
     return "error", "double-backward", why
 
 
-def _forward(player: str, layer: str, probe: Probe, generator: torch.Generator) -> Iterator[Remark]:
+def _forward(player: str, layer: str, probe: LayerProbe, generator: torch.Generator) -> Iterator[Remark]:
     unused = "This library does not use forward mode; it matters only where your own code does (torch.func.jvp, jacfwd)."
     try:
         error = probe.forward_error(generator)

@@ -30,7 +30,7 @@ class Call:
 
 
 @dataclass
-class Trace:
+class CallTrace:
     """What the layers of a network did in a forward pass.
 
     Attributes:
@@ -50,7 +50,7 @@ class Trace:
 
 
 @contextmanager
-def traced(network: nn.Module, *, arguments: bool = False) -> Iterator[Trace]:
+def traced(network: nn.Module, *, arguments: bool = False) -> Iterator[CallTrace]:
     """Watch every layer of ``network`` until the block ends.
 
     Args:
@@ -63,7 +63,7 @@ def traced(network: nn.Module, *, arguments: bool = False) -> Iterator[Trace]:
     >>> [call.name for call in trace.calls]
     ['0', '1', '']
     """
-    trace = Trace()
+    trace = CallTrace()
     hooks = [hook for name, module in network.named_modules() for hook in _hooks(module, name, trace, arguments)]
     try:
         yield trace
@@ -72,7 +72,7 @@ def traced(network: nn.Module, *, arguments: bool = False) -> Iterator[Trace]:
             hook.remove()
 
 
-def _hooks(module: nn.Module, name: str, trace: Trace, arguments: bool) -> list[Any]:
+def _hooks(module: nn.Module, name: str, trace: CallTrace, arguments: bool) -> list[Any]:
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         trace.entered.append((name, any(isinstance(t, Tensor) and t.requires_grad for t in pytree.tree_leaves((args, kwargs)))))
         if arguments and name not in trace.arguments:

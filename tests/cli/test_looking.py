@@ -7,35 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from saddlepoint.cli import main
 from saddlepoint.training import RunDirectory, Training, resolve, train
 
 TINY = ["--set", "problem.hidden=3", "--set", "problem.latent=2", "--set", "evaluation_samples=160", "--steps", "6"]
-
-
-class Quiet:
-    def update(self, training, records):
-        pass
-
-    def report(self, sentence):
-        pass
-
-    def evaluating(self, done, total):
-        pass
-
-
-@pytest.fixture
-def cli(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "140")
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return caught.value.code or 0, out, err
-
-    return run
 
 
 @pytest.fixture
@@ -48,7 +22,7 @@ def with_log(path, findings):
     """A run of twelve steps whose log has a discriminator that learnt its samples by heart, or nothing to find."""
     config = resolve({"problem": {"name": "mixture8", "hidden": 3, "latent": 2}, "steps": 4, "batch_size": 8, "evaluation_samples": 160})
     directory = RunDirectory.create(config, path)
-    train(Training(config), directory, Quiet())
+    train(Training(config), directory)
     lines = directory.read_log()
     (path / "metrics.jsonl").unlink()
     for line in lines:

@@ -12,15 +12,15 @@ from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from saddlepoint.curvature.replay import Replay
+from saddlepoint.diagnostics.doctor.calls import Arguments, floating_tensors
 from saddlepoint.diagnostics.doctor.derivatives import STEPS, Subject, displaced, normal_like, random_direction, relative_error
-from saddlepoint.diagnostics.doctor.trace import Arguments, floating_tensors
 from saddlepoint.game import Players
 from saddlepoint.vectors import Vector
 
 PARAMETERS, INPUTS = "parameters", "inputs"
 
 
-class Probe:
+class LayerProbe:
     """A layer in float64 with fixed arguments, and s = Σ ⟨w, output⟩ + ½ ‖output‖² with fixed random w.
 
     The square gives linear layers a second derivative too.
@@ -30,7 +30,7 @@ class Probe:
         arguments: positional and keyword arguments; finite floating tensors among them are differentiated.
         generator: draws w.
 
-    >>> probe = Probe(nn.PReLU().double(), ((torch.ones(3, 2, dtype=torch.float64),), {}), torch.Generator().manual_seed(0))
+    >>> probe = LayerProbe(nn.PReLU().double(), ((torch.ones(3, 2, dtype=torch.float64),), {}), torch.Generator().manual_seed(0))
     >>> [tuple(t.shape) for t in probe.players["inputs"]], len(probe.outputs())
     ([(3, 2)], 1)
     """

@@ -10,24 +10,9 @@ import pytest
 from PIL import Image
 
 from saddlepoint import registry
-from saddlepoint.cli import main
 
 LEAKY = ["--set", "problem.activation=leaky-relu"]  # tanh networks survive any step
 TINY = ["--set", "problem.hidden=8", "--set", "evaluation_samples=160", "--steps", "6"]
-
-
-@pytest.fixture
-def cli(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "140")
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return caught.value.code or 0, out, err
-
-    return run
 
 
 class TestTrain:
