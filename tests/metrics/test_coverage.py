@@ -117,7 +117,7 @@ class TestModes:
     def test_a_generator_without_any_good_sample(self):
         measures = mode_measures(torch.full((50,), -1), uniform(4), split="known density", extractor="none")
         assert {name: measure.value for name, measure in measures.items()} == pytest.approx(
-            {"modes": 0, "quality": 0, "reverse-kl": math.log(4)}
+            {"modes": 0, "quality": 0, "reverse-kl": math.log(4), "effective-modes": 0}
         )
         for measure in measures.values():
             assert measure.interval(20, seeded()) == pytest.approx((measure.value, measure.value))
@@ -158,3 +158,24 @@ class TestClassMeasures:
         assert measures["entropy"].value == class_entropy(logits)
         low, high = measures["entropy"].interval(100, seeded())
         assert low < measures["entropy"].value <= high <= math.log(10)
+
+
+class TestEffective:
+    @pytest.mark.parametrize("m", [1, 3, 8])
+    def test_equally_frequent_modes_are_counted(self, m):
+        measures = mode_measures(torch.arange(m).repeat(40), uniform(8), split="known density", extractor="none")
+        assert measures["effective-modes"].value == pytest.approx(m)
+
+    def test_with_equally_likely_modes_it_is_the_reverse_kl_in_other_words(self):
+        found = torch.tensor([0] * 70 + [1] * 20 + [5] * 10 + [-1] * 30)
+        measures = mode_measures(found, uniform(8), split="known density", extractor="none")
+        assert measures["effective-modes"].value == pytest.approx(8 * math.exp(-measures["reverse-kl"].value))
+
+    def test_stray_samples_hardly_raise_it(self):
+        found = torch.tensor([0] * 1000 + list(range(8)))
+        measures = mode_measures(found, uniform(8), split="known density", extractor="none")
+        assert (measures["modes"].value, measures["effective-modes"].value < 1.1) == (8, True)
+
+    def test_classes(self):
+        measures = class_measures(torch.eye(10)[[0, 1, 2, 3] * 50], split="known classes", extractor="none")
+        assert measures["effective-classes"].value == pytest.approx(4)

@@ -35,7 +35,9 @@ class TestAFinishedRun:
         assert summary["cost"] == {"gradients": 24, "products": 0, "losses": 24}
         assert summary["seconds_per_step"] == pytest.approx(summary["seconds"] / 12)
         assert summary["metrics"] == training.metrics
-        assert set(summary["metrics"]) == {prefix + name for prefix in ("", "ema/") for name in ("modes", "quality", "reverse-kl")}
+        assert set(summary["metrics"]) == {
+            prefix + name for prefix in ("", "ema/") for name in ("modes", "quality", "reverse-kl", "effective-modes")
+        }
         assert summary["rollbacks"] == 0
 
     def test_metrics(self, run):

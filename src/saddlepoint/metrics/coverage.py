@@ -156,7 +156,9 @@ def reverse_kl(counts: Tensor, probabilities: Tensor) -> float:
 
 
 def class_measures(logits: Tensor, *, real: int = 0, **origin: Unpack[Origin]) -> dict[str, Measure]:
-    """Return ``classes`` (``class_coverage``) and ``entropy`` (``class_entropy``) with replicates that redraw the samples.
+    """Return ``classes`` (``class_coverage``), ``entropy`` (``class_entropy``) and ``effective-classes``, exp(entropy).
+
+    So many equally frequent classes have that entropy. Replicates redraw the samples.
 
     Args:
         logits: a classifier's logits of generated samples, shape (N, classes).
@@ -175,11 +177,23 @@ def class_measures(logits: Tensor, *, real: int = 0, **origin: Unpack[Origin]) -
     return {
         "classes": Measure(class_coverage(logits), resampled(class_coverage, logits), generated=n, real=real, lower=0, upper=1, **origin),
         "entropy": Measure(class_entropy(logits), resampled(class_entropy, logits), generated=n, real=real, lower=0, upper=top, **origin),
+        "effective-classes": Measure(
+            math.exp(class_entropy(logits)),
+            resampled(lambda rows: math.exp(class_entropy(rows)), logits),
+            generated=n,
+            real=real,
+            lower=1,
+            upper=logits.shape[1],
+            **origin,
+        ),
     }
 
 
 def mode_measures(assignments: Tensor, probabilities: Tensor, *, real: int = 0, **origin: Unpack[Origin]) -> dict[str, Measure]:
-    """Return ``modes`` with at least one sample, ``quality`` (share of samples in a mode) and ``reverse-kl``.
+    """Return ``modes`` with at least one sample, ``quality`` (share of samples in a mode), ``reverse-kl`` and ``effective-modes``.
+
+    The last is exp(−Σ p log p) of the modes' shares p: so many equally frequent modes have the same entropy, 0 without a sample in any.
+    A few stray samples make a mode count, but hardly raise it.
 
     Args:
         assignments: mode of each generated sample, −1 for none, shape (N,).
@@ -192,16 +206,22 @@ def mode_measures(assignments: Tensor, probabilities: Tensor, *, real: int = 0, 
 
     >>> found = mode_measures(torch.tensor([0, 0, 1, -1]), torch.full((4,), 0.25), split="known density", extractor="none")
     >>> {name: round(measure.value, 6) for name, measure in found.items()}
-    {'modes': 2.0, 'quality': 0.75, 'reverse-kl': 0.74978}
+    {'modes': 2.0, 'quality': 0.75, 'reverse-kl': 0.74978, 'effective-modes': 1.889882}
     """
     n, modes = len(assignments), len(probabilities)
     if n == 0:
         raise UsageError("Counts of modes need at least one sample, got none. Evaluate with more samples.")
-    tops = {"modes": float(modes), "quality": 1.0, "reverse-kl": -math.log(float(_checked(probabilities).min()))}
+    tops = {
+        "modes": float(modes),
+        "quality": 1.0,
+        "reverse-kl": -math.log(float(_checked(probabilities).min())),
+        "effective-modes": float(modes),
+    }
     metrics: dict[str, Callable[[Tensor], float]] = {
         "modes": lambda found: float((mode_counts(found, modes) > 0).sum()),
         "quality": lambda found: float((found >= 0).double().mean()),
         "reverse-kl": lambda found: reverse_kl(mode_counts(found, modes), probabilities),
+        "effective-modes": lambda found: _effective(mode_counts(found, modes)),
     }
     return {
         name: Measure(metric(assignments), resampled(metric, assignments), generated=n, real=real, lower=0, upper=tops[name], **origin)
@@ -213,6 +233,10 @@ def _classes(name: str, logits: Tensor) -> Tensor:
     if len(logits) == 0 or not bool(logits.isfinite().all()):
         raise UsageError(f"{name}: there are no logits, or one is not finite; the network has diverged or there are no samples.")
     return logits.argmax(-1)
+
+
+def _effective(counts: Tensor) -> float:
+    return math.exp(_entropy(counts)) if int(counts.sum()) else 0.0
 
 
 def _entropy(counts: Tensor) -> float:

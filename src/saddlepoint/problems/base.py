@@ -68,7 +68,7 @@ class GanProblem(ABC):
     picture_samples: ClassVar[int] = 64
     metric_names: ClassVar[Mapping[str, Metric]]
     coverage: ClassVar[tuple[str, float]]
-    """The metric that counts modes or classes, and its value when none is missing."""
+    """The metric that counts modes or classes by their shares, and its value when all are equally frequent."""
 
     def __post_init__(self) -> None:
         if self.loss not in GAN_LOSSES:

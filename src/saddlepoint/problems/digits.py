@@ -58,7 +58,7 @@ class Digits(MlpProblem):
 
     name: ClassVar[str] = "digits"
     evaluation_samples: ClassVar[int] = 2000
-    coverage: ClassVar[tuple[str, float]] = ("classes", 1.0)
+    coverage: ClassVar[tuple[str, float]] = ("effective-classes", 10)
     metric_names: ClassVar[Mapping[str, Metric]] = {
         "frechet[digit-cnn]": Metric("Fréchet distance to the held-out digits in the classifier's features", "smaller"),
         "kernel[digit-cnn]": Metric("unbiased kernel distance (MMD², cubic kernel) in the same features", "smaller"),
@@ -68,6 +68,7 @@ class Digits(MlpProblem):
         "coverage[digit-cnn]": Metric("share of held-out digits whose ball holds a sample", "larger"),
         "classes": Metric("share of the ten digits that make up at least 1 % of the samples", "larger"),
         "entropy": Metric("entropy of the digits that samples are classified as, in nats; log 10 = 2.30 at most", "larger"),
+        "effective-classes": Metric("equally frequent digits of the same entropy", "larger"),
         "diversity[digit-cnn]": Metric("mean distance between samples, as a share of that between held-out digits", None),
         "neighbour-ratio[digit-cnn]": Metric("distance to the nearest training digit, by that of held-out digits; copies: near 0", None),
         "copying[digit-cnn]": Metric("pairs where a sample lies nearer to the training set than a held-out digit; copies: 1", None),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from saddlepoint.training.training import Training
 
 PROBE_BATCHES = 4
-"""Mini-batches of a probe: enough for a signal-to-noise ratio, a small share of the time at the default of 18 probes a run."""
+"""Mini-batches of a probe: enough for a signal-to-noise ratio, a small share of the time at the default of 12 probes a run."""
 
 EVERYONE = (DISCRIMINATOR, GENERATOR)
 

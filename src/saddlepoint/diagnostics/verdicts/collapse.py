@@ -13,7 +13,7 @@ COVERED = 0.75
 DIVERSE = 0.3
 """A spread of generated samples below this share of the data's counts as collapsed."""
 
-WARM_UP = 12
+WARM_UP = 8
 """Probes, two thirds of a run at the default, before which a generator that never spread its samples may still be growing."""
 
 _REMEDY = "Try a smaller generator rate, R1 (problem.r1), another activation (problem.activation), or curvature (pytorch_optimizer:SOAP)."
@@ -37,11 +37,11 @@ def mode_loss(history: History) -> list[Finding]:
 
 def _modes(name: str, full: float, series: Series, best: int, dropped: bool) -> Finding:
     now, most = series.last, float(series.values[best])
-    what = f"{now:g} of {full:g} modes" if full > 1 else f"{now:.0%} of the {name}"
+    what = f"{now:.3g} of {full:g} {name.replace('-', ' ')}"
     since = series.since(series.values < COVERED * full)
-    course = f" and in {len(series)} evaluations never made more than {most:g}"
+    course = f" and in {len(series)} evaluations never made more than {most:.3g}"
     if dropped:
-        course = f", down from {most:g} at step {series.steps[best]}: mode collapse since step {since}"
+        course = f", down from {most:.3g} at step {series.steps[best]}: mode collapse since step {since}"
     sentence = f"The generator makes {what}{course}. {_REMEDY}"
     return Finding("mode-loss", "generator", sentence, {name: now, "all": full, "most": most}, level="alarm", since=since)
 
@@ -49,7 +49,7 @@ def _modes(name: str, full: float, series: Series, best: int, dropped: bool) -> 
 def shrunk_diversity(history: History) -> list[Finding]:
     """Return a finding where generated samples spread over less than 0.3 of the data's spread at the last two probes.
 
-    Those of an untrained generator do; so it must have spread them more before, or have had twelve probes of time.
+    Those of an untrained generator do; so it must have spread them more before, or have had eight probes of time.
     """
     series = history.series("probe", "diversity")
     if len(series) < 3 or not (series.values[-2:] < DIVERSE).all():

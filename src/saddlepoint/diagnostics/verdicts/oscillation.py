@@ -16,6 +16,9 @@ SHARE = 0.3
 PROMINENCE = 1.5
 """And be stronger than all slower changes together, which a random walk never is for long."""
 
+LEAST_LOSS = 0.01
+"""Amplitude of a loss below which a cycle is harmless; the losses' levels are of order 1. Projections have no scale of their own."""
+
 
 def oscillating(history: History) -> list[Finding]:
     """Return a finding where both players oscillate with the same period in the second half of the run, in losses or parameters.
@@ -31,7 +34,11 @@ def oscillating(history: History) -> list[Finding]:
 
 def _oscillations(history: History, player: str) -> list[tuple[str, Oscillation]]:
     found = [(kind, dominant_oscillation(_second_half(history.trace(kind, player)))) for kind in ("losses", "projections")]
-    return [(kind, o) for kind, o in found if o is not None and o.share >= SHARE and o.prominence >= PROMINENCE]
+    return [(kind, o) for kind, o in found if o is not None and _counts(kind, o)]
+
+
+def _counts(kind: str, o: Oscillation) -> bool:
+    return o.share >= SHARE and o.prominence >= PROMINENCE and (kind != "losses" or o.amplitude >= LEAST_LOSS)
 
 
 def _second_half(series: Series) -> Series:
