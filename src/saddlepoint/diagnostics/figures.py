@@ -135,7 +135,8 @@ def _gradients(axis: Axes, history: History) -> None:
 def _shares(axis: Axes, history: History, names: dict[str, str], title: str, *, chance: float | None) -> None:
     for (name, label), style in zip(names.items(), ("-", "--"), strict=False):
         series = history.series("probe", name)
-        axis.plot(series.steps, series.values, style, color=COLOURS["game"], label=label, linewidth=1.2)
+        if len(series):  # no entry in the legend for what was not measured
+            axis.plot(series.steps, series.values, style, color=COLOURS["game"], label=label, linewidth=1.2)
     if chance is not None:
         axis.axhline(chance, color=GREY, linewidth=0.8, linestyle=":")
     axis.set_ylim(bottom=0)
