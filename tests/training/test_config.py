@@ -147,3 +147,9 @@ def test_any_tree_gives_a_configuration_or_a_sentence(tree):
         pass
     else:
         assert validate(yaml.safe_load(config.to_yaml())) == config
+
+
+def test_a_problem_may_bring_the_loss_that_it_needs():
+    assert resolve({"problem": "stacked-digits"}).problem.options["loss"] == "non-saturating"
+    assert resolve({"problem": {"name": "stacked-digits", "loss": "hinge"}}).problem.options["loss"] == "hinge"
+    assert resolve({"problem": "digits"}).problem.options["loss"] == "minimax"  # the rule's

@@ -4,7 +4,7 @@ Adding one is one row in ``names`` or ``rules``. Paths are text, so that listing
 """
 
 from saddlepoint.registry.build import build_optimizer, build_problem, build_rule, find, load, optimizer_class, options_of
-from saddlepoint.registry.entries import Entry, OptimizerEntry, RuleEntry
+from saddlepoint.registry.entries import Entry, OptimizerEntry, ProblemEntry, RuleEntry
 from saddlepoint.registry.names import OPTIMIZERS, PROBLEMS
 from saddlepoint.registry.rules import RULES
 
@@ -14,6 +14,7 @@ __all__ = [
     "RULES",
     "Entry",
     "OptimizerEntry",
+    "ProblemEntry",
     "RuleEntry",
     "build_optimizer",
     "build_problem",

@@ -16,6 +16,13 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class ProblemEntry(Entry):
+    """A problem, with the GAN loss that it needs where that of the rule does not train it."""
+
+    loss: str | None = None
+
+
+@dataclass(frozen=True)
 class RuleEntry(Entry):
     """A rule: what theory says of it, and what it brings when the user says nothing else.
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from saddlepoint.registry.entries import Entry, OptimizerEntry, two_rates
+from saddlepoint.registry.entries import OptimizerEntry, ProblemEntry, two_rates
 
-PROBLEMS: dict[str, Entry] = {
-    "digits": Entry("saddlepoint.problems:Digits", "10,000 embedded handwritten digits, 28 x 28, MLP GAN"),
-    "mnist": Entry("saddlepoint.problems:Mnist", "the full MNIST from a directory of yours (--data-dir), MLP GAN"),
-    "digits-binary": Entry(
+PROBLEMS: dict[str, ProblemEntry] = {
+    "digits": ProblemEntry("saddlepoint.problems:Digits", "10,000 embedded handwritten digits, 28 x 28, MLP GAN"),
+    "mnist": ProblemEntry("saddlepoint.problems:Mnist", "the full MNIST from a directory of yours (--data-dir), MLP GAN"),
+    "digits-binary": ProblemEntry(
         "saddlepoint.problems:DigitsBinary", "the digits in black and white; generator without gradients, for --rule per-player"
     ),
-    "stacked-digits": Entry(
-        "saddlepoint.problems:StackedDigits", "three digits in red, green and blue, 1,000 modes; small convolutional GAN"
+    "stacked-digits": ProblemEntry(
+        "saddlepoint.problems:StackedDigits",
+        "three digits in red, green and blue, 1,000 modes; small convolutional GAN",
+        loss="non-saturating",
     ),
-    "mixture8": Entry("saddlepoint.problems:Mixture8", "ring of 8 Gaussians in the plane"),
-    "mixture25": Entry("saddlepoint.problems:Mixture25", "5 x 5 grid of Gaussians in the plane"),
+    "mixture8": ProblemEntry("saddlepoint.problems:Mixture8", "ring of 8 Gaussians in the plane"),
+    "mixture25": ProblemEntry("saddlepoint.problems:Mixture25", "5 x 5 grid of Gaussians in the plane"),
 }
 
 _ADAM = {**two_rates(2e-3, 1e-3), "betas": [0.0, 0.999], "fused": True}

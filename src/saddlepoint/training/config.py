@@ -115,12 +115,12 @@ def resolve(tree: Tree) -> RunConfig:
     problem_name, problem_options = _component(tree.get("problem", {}), "digits")
     rule_name, rule_options = _component(tree.get("rule", {}), "gradient")
     entry: registry.RuleEntry = registry.find("rule", registry.RULES, rule_name)
-    registry.find("problem", registry.PROBLEMS, problem_name)
+    natural = registry.find("problem", registry.PROBLEMS, problem_name).loss or entry.loss
     if "data_dir" in tree:
         if problem_name != "mnist":
             raise UsageError(f'Problem {problem_name} has its data with it and takes no --data-dir. Did you mean "mnist"?')
         problem_options["data_dir"] = str(tree.pop("data_dir"))
-    problem = registry.build_problem(problem_name, {"loss": entry.loss, **problem_options})
+    problem = registry.build_problem(problem_name, {"loss": natural, **problem_options})
     rule = registry.build_rule(rule_name, {**entry.options, **rule_options})
     if "steps" not in tree and "seconds" not in tree:
         tree["steps"] = entry.steps
