@@ -193,5 +193,9 @@ class TestBestEvaluation:
         steps = iter([4, 8, 12])
         found = best_evaluation(run)
         assert (found.step, found.checkpoint) == (8, tmp_path / "run/checkpoints/best.pt")
-        assert run.checkpoint_of(12) == tmp_path / "run/checkpoints/step-00000012.pt"
-        assert run.checkpoint_of(4) is None
+        config = run.read_config()
+        assert run.checkpoint_of(config, 12) == tmp_path / "run/checkpoints/step-00000012.pt"
+        assert run.checkpoint_of(config, 4) is None
+        (tmp_path / "run/checkpoints/best.pt").write_bytes(b"torn")
+        with pytest.raises(sp.UsageError, match=r"best\.pt is truncated or damaged"):
+            run.checkpoint_of(config, 4)

@@ -16,7 +16,7 @@ from saddlepoint.metrics.measure import Measure, Origin, redraw, resampled
 ROWS = 500  # 500 rows against 10,000 are 40 MB
 
 SAME = 1e-12
-"""Squared distances below this share of ‖a‖² + ‖b‖² are 0: below the resolution of float32 features, above the rounding of the sum."""
+"""Squared distances below this share of 2‖a‖² are 0: below the resolution of float32 features, above the rounding of the sum."""
 
 
 def distance_rows(a: Tensor, b: Tensor, *, rows: int = ROWS) -> Iterator[Tensor]:
@@ -28,14 +28,19 @@ def distance_rows(a: Tensor, b: Tensor, *, rows: int = ROWS) -> Iterator[Tensor]
     >>> [part.shape[0] for part in distance_rows(torch.zeros(5, 2), torch.zeros(3, 2), rows=2)]
     [2, 2, 1]
     """
+    for own, rest in _squared_rows(a, b, rows):
+        squares = rest.add_(own[:, None])
+        yield squares.masked_fill_(squares <= 2 * SAME * own[:, None], 0).sqrt_()
+
+
+def _squared_rows(a: Tensor, b: Tensor, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (‖a_i‖², ‖b_j‖² − 2⟨a_i, b_j⟩) around the mean of b: their sum is the squared distance."""
     origin = b.double().mean(dim=0)
-    b = b.double() - origin
-    squares = b.square().sum(dim=1)
+    targets = b.double() - origin
+    squares = targets.square().sum(dim=1)
     for part in torch.split(a, rows):
         centred = part.double() - origin
-        sizes = centred.square().sum(dim=1, keepdim=True) + squares
-        distances = torch.addmm(sizes, centred, b.T, alpha=-2)
-        yield distances.masked_fill_(distances <= SAME * sizes, 0).sqrt_()
+        yield centred.square().sum(dim=1), torch.addmm(squares.expand(len(part), -1), centred, targets.T, alpha=-2)
 
 
 def nearest_distances(queries: Tensor, references: Tensor, *, rows: int = ROWS) -> Tensor:
@@ -53,14 +58,9 @@ def nearest_distances(queries: Tensor, references: Tensor, *, rows: int = ROWS) 
     [1.0, 3.0]
     """
     check_features("Nearest distance", least=1, query=queries, reference=references)
-    origin = references.double().mean(dim=0)
-    targets = references.double() - origin
-    squares = targets.square().sum(dim=1)
     found = []
-    for part in torch.split(queries, rows):  # as distance_rows, with the root of the smallest only
-        centred = part.double() - origin
-        own = centred.square().sum(dim=1)
-        nearest = torch.addmm(squares.expand(len(part), -1), centred, targets.T, alpha=-2).amin(dim=1) + own
+    for own, rest in _squared_rows(queries, references, rows):
+        nearest = rest.amin(dim=1) + own  # the root of the smallest only
         found.append(nearest.masked_fill_(nearest <= 2 * SAME * own, 0).sqrt_())
     return torch.cat(found)
 

@@ -123,4 +123,4 @@ def best_evaluation(run: RunDirectory, metric: str | None = None) -> BestEvaluat
     step = min(scores, key=lambda pair: pair[1])[0]
     title = name if name is not None else "the problem's score (smaller is better)"
     shown = scores if name is None else [(line["step"], line["metrics"][name]) for line in lines]
-    return BestEvaluation(title, step, shown, run.checkpoint_of(step))
+    return BestEvaluation(title, step, shown, run.checkpoint_of(training.config, step))

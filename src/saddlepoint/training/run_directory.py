@@ -170,12 +170,16 @@ class RunDirectory:
         """Return the steps whose checkpoints are kept, ascending; the best one may be another."""
         return [int(path.stem.removeprefix("step-")) for path in self._steps()]
 
-    def checkpoint_of(self, step: int) -> Path | None:
-        """Return where the state of a step is kept, as one of the last or as the best one; None where it is not."""
+    def checkpoint_of(self, config: RunConfig, step: int) -> Path | None:
+        """Return where the state of a step is kept, as one of the last or as the best one; None where it is not.
+
+        Raises:
+            UsageError: the best checkpoint must be looked into, and is damaged.
+        """
         path, best = self._of_step(step), self._checkpoints / "best.pt"
         if path.is_file():
             return path
-        return best if best.is_file() and torch.load(best, map_location="cpu", weights_only=True)["step"] == step else None
+        return best if best.is_file() and self.load_checkpoint(config, "best")["step"] == step else None
 
     def _checkpoint(self, at: At) -> Path:
         steps = self._steps()
