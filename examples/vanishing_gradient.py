@@ -19,7 +19,7 @@ import torch
 
 import saddlepoint as sp
 from saddlepoint.optim import NormalizedSubgradient, SignSubgradient
-from saddlepoint.problems import Mixture8
+from saddlepoint.problems import Mixture8Saturated
 
 D, G = "discriminator", "generator"
 METHODS = {  # the generator's rate; the discriminator has half of it
@@ -31,18 +31,10 @@ METHODS = {  # the generator's rate; the discriminator has half of it
 COLOURS = {"gradient descent": "#777777", "Adam": "#1f77b4", "sign": "#d62728", "normalised": "#2ca02c"}
 
 
-def saturate(problem, networks, seed):
-    """Train the discriminator alone, quickly and for long."""
-    optimizer = sp.GameOptimizer({D: torch.optim.Adam(networks[D].parameters(), lr=1e-2, betas=(0.9, 0.9))})
-    for step in range(500):
-        optimizer.step(partial(problem.losses, networks, problem.batch(step, 64, seed), {D}))
-
-
 def run(method, seed, steps, every):
     """Return what is measured every so many steps: step, slope, distance of the samples from where they were, modes, quality."""
-    problem = Mixture8(loss="minimax")
-    networks = problem.networks(seed)
-    saturate(problem, networks, seed)
+    problem = Mixture8Saturated()
+    networks = problem.networks(seed)  # the discriminator has had its 500 steps alone
     make, rate = METHODS[method]
     inner = {player: make(network.parameters(), lr=rate * (1 if player == G else 0.5)) for player, network in networks.items()}
     optimizer = sp.GameOptimizer(inner)
@@ -56,7 +48,7 @@ def run(method, seed, steps, every):
             slope = float(torch.sigmoid(networks[D](samples).detach()).mean())  # E |∂ loss / ∂ logit|, a factor of the generator's gradient
             moved = float((samples - start).norm(dim=1).mean())
             measured.append((step, slope, moved, metrics["modes"], metrics["quality"]))
-        batch = problem.batch(1000 + step, 64, seed)
+        batch = problem.batch(1000 + step, 64, seed)  # none that the discriminator has seen
         for player in (D, G):
             optimizer.step(partial(problem.losses, networks, batch, {player}))
     return measured

@@ -9,7 +9,7 @@ from saddlepoint import registry
 
 SRC = Path(__file__).parents[1] / "src" / "saddlepoint"
 LAYERS = [
-    {"errors", "vectors"},
+    {"errors", "files", "vectors"},
     {"game"},
     {"curvature", "games", "models", "data", "metrics"},
     {"rules", "optim"},
@@ -18,6 +18,7 @@ LAYERS = [
     {"problems", "testing", "diagnostics"},
     {"registry"},
     {"training"},
+    {"compare", "report"},
     {"cli"},
     {"__main__"},
 ]
@@ -60,6 +61,11 @@ def test_imports_go_down_only(path):
 
 def test_every_room_has_a_layer():
     assert {room_of(path) for path in FILES} == set(LEVEL)
+
+
+def test_a_report_is_made_from_files_alone():
+    found = set().union(*(imported_rooms(path) for path in FILES if room_of(path) == "report"))
+    assert found == {"report", "errors"}
 
 
 def test_the_registry_names_rooms_below_it():

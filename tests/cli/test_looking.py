@@ -135,7 +135,7 @@ class TestEvaluate:
         assert " … " in modes
         assert modes.rstrip().endswith("known density")
         cards = json.loads(Path("run/evaluation.json").read_text())["cards"]
-        assert [card["metric"] for card in cards] == ["modes", "quality", "reverse-kl", "effective-modes"] * 2
+        assert [card["metric"] for card in cards] == ["modes", "quality", "reverse-kl", "effective-modes", "mode-distance"] * 2
         assert all(card["replicates"] == 200 and len(card["interval"]) == 2 for card in cards)
 
     def test_without_replicates(self, cli, run):
@@ -158,11 +158,11 @@ class TestEvaluate:
         assert (code, err) == (0, "")
         assert "this − other" in out
         ours, theirs = (json.loads(Path(f"{name}/evaluation.json").read_text())["metrics"] for name in ("other", "run"))
-        rows = {line.split()[0]: line.split()[1] for line in out.split("this − other")[1].splitlines()[1:9]}
+        rows = {line.split()[0]: line.split()[1] for line in out.split("this − other")[1].splitlines()[1:11]}
         assert rows == {name: f"{ours[name] - theirs[name]:+.4g}" for name in ours}
         _, out, _ = cli("evaluate", "other", "--against", "other/evaluation.json")
-        assert out.split("this − other")[1].count("+0 ") == 8
-        assert out.count(" overlap") == 8
+        assert out.split("this − other")[1].count("+0 ") == 10
+        assert out.count(" overlap") == 10
 
     @pytest.mark.parametrize(
         ("options", "fields"),

@@ -15,8 +15,8 @@ from saddlepoint.diagnostics.verdicts.divergence import divergence
 from saddlepoint.diagnostics.verdicts.gradients import vanished
 from saddlepoint.diagnostics.verdicts.losses import out_of_band
 from saddlepoint.diagnostics.verdicts.overfitting import copying, memorising
+from saddlepoint.files import json_line
 from saddlepoint.games import GAN_LOSSES
-from saddlepoint.training.files import json_line
 
 PLAYERS = ("discriminator", "generator")
 
@@ -59,6 +59,29 @@ def covered(*values, name="modes", full=8.0):
 
 def lost(player, *values, loss="minimax"):
     return history([{"step": 10 * (k + 1), "losses": {player: value}} for k, value in enumerate(values)], loss)
+
+
+def rested(loss, generator=1e-9):
+    """A run whose gradients are all gone, at a discriminator's loss."""
+    last = probe(generator)
+    last["gradients"]["norms"]["discriminator"] = 1e-9
+    return history([MOVED, {"step": 0, "probe": probe()}, {"step": 100, "losses": {"discriminator": loss}, "probe": last}])
+
+
+class TestRest:
+    def test_gradients_that_vanish_at_the_loss_of_chance_are_no_alarm(self):
+        (finding,) = vanished(rested(2 * math.log(2)))
+        assert (finding.name, finding.level) == ("equilibrium", "note")
+        assert finding.sentence.startswith(
+            "The game has come to rest: the gradients are 1e-09 of the discriminator's and 2e-09 of the generator's"
+        )
+
+    def test_elsewhere_they_are(self):
+        assert {finding.name for finding in vanished(rested(0.01))} == {"vanishing-gradient"}
+        assert {finding.player for finding in vanished(rested(2 * math.log(2) + 0.01))} == set(PLAYERS)
+
+    def test_gradients_that_are_exactly_zero_are_an_alarm_anywhere(self):
+        assert {finding.level for finding in vanished(rested(2 * math.log(2), generator=0.0))} == {"alarm"}
 
 
 class TestBands:

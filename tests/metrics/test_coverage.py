@@ -11,8 +11,10 @@ from saddlepoint.metrics import (
     class_coverage,
     class_entropy,
     class_measures,
+    gaussian_share,
     mode_counts,
     mode_coverage,
+    mode_distance,
     mode_measures,
     nearest_modes,
     reverse_kl,
@@ -117,7 +119,7 @@ class TestModes:
     def test_a_generator_without_any_good_sample(self):
         measures = mode_measures(torch.full((50,), -1), uniform(4), split="known density", extractor="none")
         assert {name: measure.value for name, measure in measures.items()} == pytest.approx(
-            {"modes": 0, "quality": 0, "reverse-kl": math.log(4), "effective-modes": 0}
+            {"modes": 0, "quality": 0, "reverse-kl": math.log(4), "effective-modes": 0, "mode-distance": 1}
         )
         for measure in measures.values():
             assert measure.interval(20, seeded()) == pytest.approx((measure.value, measure.value))
@@ -131,6 +133,85 @@ class TestModes:
     def test_no_samples(self):
         with pytest.raises(sp.UsageError, match="at least one sample"):
             mode_measures(torch.zeros(0, dtype=torch.long), uniform(4), split="test", extractor="none")
+
+
+class TestModeDistance:
+    @pytest.mark.parametrize("covered", [1, 3, 8])
+    def test_of_some_of_the_modes_alone(self, covered):
+        """Every sample is in one of m of M modes: the M − m others and "no mode" are missing."""
+        found = torch.arange(covered).repeat(50)
+        assert mode_distance(found, uniform(8)) == pytest.approx(1 - covered / 8)
+        assert mode_distance(found, uniform(8), inside=0.9) == pytest.approx(1 - 0.9 * covered / 8)
+
+    def test_of_samples_nowhere_near(self):
+        assert mode_distance(torch.full((50,), -1), uniform(8), inside=0.9) == pytest.approx(0.9)
+        assert mode_distance(torch.full((50,), -1), uniform(8), inside=0.0) == pytest.approx(0)
+
+    def test_of_unequal_modes(self):
+        found = torch.tensor([0] * 4 + [1] * 3 + [-1] * 3)  # 0.4, 0.3, none 0.3, against 0.4, 0.4, none 0.2
+        assert mode_distance(found, torch.tensor([0.5, 0.5]), inside=0.8) == pytest.approx(0.1)
+
+    def test_zero_where_the_shares_are_the_data_s(self):
+        found = torch.tensor([0] * 5 + [1] * 3 + [-1] * 2)
+        assert mode_distance(found, torch.tensor([5 / 8, 3 / 8], dtype=torch.float64), inside=0.8) == pytest.approx(0, abs=1e-15)
+
+    def test_of_finitely_many_samples_of_the_data(self):
+        g, n, q = seeded(), 2500, 0.9 / 8
+        drawn = [torch.where(torch.rand(n, generator=g) < 0.9, torch.randint(8, (n,), generator=g), -1) for _ in range(100)]
+        values = [mode_distance(found, uniform(8), inside=0.9) for found in drawn]
+        expected = 0.5 * (8 * math.sqrt(2 * q * (1 - q) / (math.pi * n)) + math.sqrt(2 * 0.09 / (math.pi * n)))
+        assert sum(values) / 100 == pytest.approx(expected, rel=0.1)
+
+    @given(st.lists(st.integers(-1, 4), min_size=1, max_size=60), st.permutations(range(5)), st.floats(0, 1))
+    def test_its_range_and_that_the_order_of_equally_likely_modes_does_not_matter(self, assignments, order, inside):
+        found = torch.tensor(assignments)
+        renamed = torch.tensor([a if a < 0 else order[a] for a in assignments])
+        value = mode_distance(found, uniform(5), inside=inside)
+        assert 0 <= value <= 1
+        assert mode_distance(renamed, uniform(5), inside=inside) == pytest.approx(value, abs=1e-12)
+        assert mode_distance(found.flip(0), uniform(5), inside=inside) == value
+
+    @given(st.lists(st.integers(-1, 4), min_size=1, max_size=60), st.floats(0, 1))
+    def test_what_is_missing_somewhere_is_too_much_elsewhere(self, assignments, inside):
+        """The shares sum to 1, so that the distance is also the sum of what is missing."""
+        q = [1 - inside] + [inside / 5] * 5
+        missing = sum(max(0.0, q[k + 1] - assignments.count(k) / len(assignments)) for k in range(-1, 5))
+        assert mode_distance(torch.tensor(assignments), uniform(5), inside=inside) == pytest.approx(missing, abs=1e-12)
+
+    def test_the_interval(self):
+        found = torch.tensor([0] * 50 + [1] * 30 + [2] * 10 + [-1] * 10)
+        measure = mode_measures(found, uniform(4), inside=0.9, split="test", extractor="none")["mode-distance"]
+        low, high = measure.interval(200, seeded())
+        assert 0 < low < measure.value < high < 1
+
+    def test_refusals(self):
+        with pytest.raises(sp.UsageError, match="at least one sample"):
+            mode_distance(torch.zeros(0, dtype=torch.long), uniform(4))
+        with pytest.raises(sp.UsageError, match=r"inside=1\.1 is the share of the data that lies in a mode"):
+            mode_distance(torch.zeros(4, dtype=torch.long), uniform(4), inside=1.1)
+        with pytest.raises(sp.UsageError, match="positive and sum to 1"):
+            mode_distance(torch.zeros(4, dtype=torch.long), torch.ones(4))
+        with pytest.raises(sp.UsageError, match=r"an assignment lies outside -1 … 3"):
+            mode_distance(torch.full((4,), 4), uniform(4))
+
+
+class TestGaussianShare:
+    def test_closed_forms(self):
+        assert gaussian_share(1) == pytest.approx(math.erf(3 / math.sqrt(2)), abs=1e-14)
+        assert gaussian_share(2) == pytest.approx(1 - math.exp(-4.5), abs=1e-14)
+        assert gaussian_share(4, 2) == pytest.approx(1 - 3 * math.exp(-2), abs=1e-14)
+        assert gaussian_share(3, 0) == 0
+
+    def test_it_is_the_quality_of_a_mixture_s_own_samples(self):
+        mixture, n = ring(), 40_000
+        quality = mode_coverage(mixture.sample(n, seeded()), mixture.centres, mixture.sigma)[1]
+        share = gaussian_share(2)
+        assert quality == pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / n))
+
+    @pytest.mark.parametrize(("dimension", "sigmas"), [(0, 3.0), (2, -1.0), (2, math.nan)])
+    def test_refusals(self, dimension, sigmas):
+        with pytest.raises(sp.UsageError, match="needs dimension ≥ 1 and sigmas ≥ 0"):
+            gaussian_share(dimension, sigmas)
 
 
 class TestStackedDigits:

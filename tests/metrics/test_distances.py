@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 import saddlepoint as sp
-from saddlepoint.metrics import frechet_distance, frechet_measure, generalisation_gap, kernel_distance, kernel_measure, redraw
+from saddlepoint.metrics import (
+    frechet_distance,
+    frechet_measure,
+    generalisation_gap,
+    kernel_distance,
+    kernel_measure,
+    redraw,
+    wasserstein_line,
+)
 from saddlepoint.metrics.distances import _Features, _kernel, _weighted_mmd
 
 HERE = {"split": "test", "extractor": "none"}
@@ -175,3 +183,23 @@ class TestGap:
     def test_more_test_than_training_samples(self):
         with pytest.raises(sp.UsageError, match="as many training as test samples, got 50 and 60"):
             generalisation_gap(normal(50, 3, 0), normal(60, 3, 1), normal(60, 3, 2), **HERE)
+
+
+class TestWassersteinLine:
+    def test_of_a_shift_and_of_a_scale(self):
+        x = normal(50, 1, 0)
+        assert wasserstein_line(x, x[torch.randperm(50, generator=seeded())] + 3) == pytest.approx(3)
+        assert wasserstein_line(x, 1.5 * x) == pytest.approx(0.5 * float(x.abs().mean()))
+
+    @given(st.lists(st.integers(-20, 20), min_size=1, max_size=20), st.integers(0, 5))
+    def test_it_is_the_area_between_the_distribution_functions(self, values, seed):
+        x = torch.tensor(values, dtype=torch.float64)
+        y = x[torch.randperm(len(x), generator=seeded(seed))] + torch.randint(-3, 4, x.shape, generator=seeded(seed))
+        line = torch.arange(-24.0, 25.0, dtype=torch.float64).unsqueeze(1)
+        area = float(((x <= line).double().mean(1) - (y <= line).double().mean(1)).abs().sum())
+        assert wasserstein_line(x, y) == pytest.approx(area, abs=1e-12)
+
+    @pytest.mark.parametrize(("real", "fake"), [((0,), (0,)), ((3,), (4,)), ((3, 2), (3, 2)), ((3,), (3, 2))])
+    def test_refusals(self, real, fake):
+        with pytest.raises(sp.UsageError, match="needs equally many numbers on both sides"):
+            wasserstein_line(torch.zeros(real), torch.zeros(fake))

@@ -6,11 +6,11 @@ import torch
 
 import saddlepoint as sp
 from saddlepoint import registry
-from saddlepoint.problems import Digits, DigitsBinary, Mixture8, Mixture25, Mnist
+from saddlepoint.problems import Digits, DigitsBinary, Mixture8, Mixture8Saturated, Mixture25, Mnist
 from saddlepoint.problems.pictures import image_grid, scatter
 
 BOTH = ("discriminator", "generator")
-PROBLEMS = [Digits(), DigitsBinary(), Mixture8(), Mixture25()]
+PROBLEMS = [Digits(), DigitsBinary(), Mixture8(), Mixture8Saturated(head_start=3), Mixture25()]
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.name)

@@ -62,7 +62,7 @@ class TestCards:
     def test_progress_counts_the_cards(self, run):
         told = []
         make_cards(run[0], replicates=20, progress=lambda done, total: told.append((done, total)))
-        assert told == [(done, 12) for done in range(12)]
+        assert told == [(done, 15) for done in range(15)]
 
     def test_making_them_changes_nothing(self, harness, tmp_path):
         plain, _, _ = harness.run_to_the_end(harness.small(steps=4), tmp_path / "plain")
@@ -74,8 +74,8 @@ class TestCards:
 class TestDifferences:
     def test_with_themselves(self, cards):
         found = differences(cards, flat(cards))
-        assert [(value, overlap) for _, value, overlap in found] == [(0.0, True)] * 12
-        assert [name for name, _, _ in found][4] == "ema/modes"
+        assert [(value, overlap) for _, value, overlap in found] == [(0.0, True)] * 15
+        assert [name for name, _, _ in found][5] == "ema/modes"
 
     def test_signs_and_gaps(self, cards):
         ours = cards["ema/"]["quality"]

@@ -384,8 +384,8 @@ class TestTime:
 
     def test_evaluating_is_told_metric_by_metric(self, harness, tmp_path):
         _, listener, _ = listened(harness.small(steps=4), tmp_path / "run")
-        assert listener.evaluations[0] == (0, 8)
-        assert listener.evaluations[-1] == (8, 8)
+        assert listener.evaluations[0] == (0, 10)
+        assert listener.evaluations[-1] == (10, 10)
         assert [done for done, _ in listener.evaluations] == sorted(done for done, _ in listener.evaluations)
 
 

@@ -75,7 +75,7 @@ def test_the_state_loads_without_pickle_and_is_complete(harness, tmp_path):
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
-import saddlepoint.training.files as files
+import saddlepoint.files as files
 real, calls = os.fsync, iter(range(1000))
 def fsync(descriptor):
     if next(calls) == int(sys.argv[2]):

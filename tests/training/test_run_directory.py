@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import saddlepoint as sp
+from saddlepoint.files import write_atomic, write_json
 from saddlepoint.training import RunDirectory, Training, train
-from saddlepoint.training.files import write_atomic, write_json
 from saddlepoint.training.run_directory import FORMAT
 from tests.training.conftest import run_to_the_end, small
 
@@ -36,7 +36,7 @@ class TestAFinishedRun:
         assert summary["seconds_per_step"] == pytest.approx(summary["seconds"] / 12)
         assert summary["metrics"] == training.metrics
         assert set(summary["metrics"]) == {
-            prefix + name for prefix in ("", "ema/") for name in ("modes", "quality", "reverse-kl", "effective-modes")
+            prefix + name for prefix in ("", "ema/") for name in ("modes", "quality", "reverse-kl", "effective-modes", "mode-distance")
         }
         assert summary["rollbacks"] == 0
 

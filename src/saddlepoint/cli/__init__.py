@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from saddlepoint.cli import checking, listing, looking, training  # noqa: F401 -- each registers its commands
+from saddlepoint.cli import checking, comparing, listing, looking, reporting, training  # noqa: F401 -- each registers its commands
 from saddlepoint.cli.app import DIVERGED, USAGE, app
 from saddlepoint.errors import DivergenceError, UsageError
 

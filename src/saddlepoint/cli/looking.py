@@ -25,7 +25,7 @@ def sample(
     raw: Annotated[bool, typer.Option("--raw", help="From the generator instead of its moving average.")] = False,
 ) -> None:
     """Draw samples of a trained generator into a picture."""
-    from saddlepoint.training.files import write_atomic
+    from saddlepoint.files import write_atomic
     from saddlepoint.training.run_directory import png
 
     training, directory = load(run, "best" if best else "last")

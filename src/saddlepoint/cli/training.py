@@ -75,11 +75,11 @@ def resume(
     training.load_state_dict(directory.load_checkpoint(config))
     budget: dict[str, Any] = {}
     if steps is not None:
-        budget = {"steps": _total_steps(steps, training.step), "seconds": None}
+        budget = {"steps": _total_steps(steps, training.step), "seconds": None, "gradient_equivalents": None}
     elif seconds is not None:
         if not seconds > 0:
             raise UsageError(f"--seconds {seconds} must be positive.")
-        budget = {"steps": None, "seconds": training.seconds + seconds}
+        budget = {"steps": None, "seconds": training.seconds + seconds, "gradient_equivalents": None}
     if budget:
         training.config = config.model_copy(update=budget)
         directory.write_config(training.config)
@@ -117,6 +117,7 @@ def _train(training: Training, run: RunDirectory) -> None:
     say(console, f"{training.step} steps in {training.seconds:.1f} s, {1000 * training.seconds / training.step:.2f} ms a step")
     _say_observing(console, run)
     say(console, f"samples: {run.samples_picture}")
+    say(console, f"report: saddlepoint report {run.path}")
 
 
 def _say_observing(console: Console, run: RunDirectory) -> None:
@@ -132,7 +133,9 @@ def _say_observing(console: Console, run: RunDirectory) -> None:
 
 
 def _budget(config: RunConfig) -> str:
-    return f"{config.steps} steps" if config.steps else f"{config.seconds:g} seconds"
+    if config.steps:
+        return f"{config.steps} steps"
+    return f"{config.seconds:g} seconds" if config.seconds else f"{config.gradient_equivalents:g} gradient-equivalents"
 
 
 def _total_steps(text: str, done: int) -> int:

@@ -33,6 +33,15 @@ class Cost:
     def __sub__(self, other: Cost) -> Cost:
         return Cost(self.gradients - other.gradients, self.products - other.products, self.losses - other.losses)
 
+    @property
+    def equivalents(self) -> float:
+        """Gradient-equivalents: a loss with its gradient counts 1, of which the loss is ⅓, and a row of a Jacobian product 2.
+
+        A convention that does not depend on the machine: backward costs twice forward, and a product goes back through the graph of a
+        gradient. What steps cost in time is measured in docs/step-cost.md.
+        """
+        return self.losses / 3 + 2 * self.gradients / 3 + 2 * self.products
+
     def copy(self) -> Cost:
         """Return a snapshot that further counting does not change."""
         return replace(self)

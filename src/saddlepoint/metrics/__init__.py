@@ -5,8 +5,10 @@ from saddlepoint.metrics.coverage import (
     class_coverage,
     class_entropy,
     class_measures,
+    gaussian_share,
     mode_counts,
     mode_coverage,
+    mode_distance,
     mode_measures,
     nearest_modes,
     reverse_kl,
@@ -20,6 +22,7 @@ from saddlepoint.metrics.distances import (
     generalisation_gap,
     kernel_distance,
     kernel_measure,
+    wasserstein_line,
 )
 from saddlepoint.metrics.fidelity import fidelity_scores, weights_hash
 from saddlepoint.metrics.manifold import Manifold, manifold, manifold_measures
@@ -53,6 +56,7 @@ __all__ = [
     "fidelity_scores",
     "frechet_distance",
     "frechet_measure",
+    "gaussian_share",
     "generalisation_gap",
     "kernel_distance",
     "kernel_measure",
@@ -64,6 +68,7 @@ __all__ = [
     "memorisation_measures",
     "mode_counts",
     "mode_coverage",
+    "mode_distance",
     "mode_measures",
     "multiplicities",
     "nearest_distances",
@@ -72,5 +77,6 @@ __all__ = [
     "resampled",
     "reverse_kl",
     "stacked_modes",
+    "wasserstein_line",
     "weights_hash",
 ]

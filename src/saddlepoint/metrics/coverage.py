@@ -155,6 +155,53 @@ def reverse_kl(counts: Tensor, probabilities: Tensor) -> float:
     return max(0.0, float(torch.special.xlogy(p, p / q).sum()))  # rounding may leave it below zero
 
 
+def gaussian_share(dimension: int, sigmas: float = 3.0) -> float:
+    """Return the probability that N(0, I) lies within ``sigmas`` of 0: the chi-square distribution function at sigmas².
+
+    Args:
+        dimension: number of coordinates, at least 1.
+        sigmas: the radius, at least 0.
+
+    Raises:
+        UsageError: a dimension below 1 or a negative radius.
+
+    >>> round(gaussian_share(1), 6), round(gaussian_share(2), 6)  # erf(3/√2), 1 − exp(−9/2)
+    (0.9973, 0.988891)
+    """
+    if dimension < 1 or not sigmas >= 0:
+        raise UsageError(f"Share of a Gaussian: needs dimension ≥ 1 and sigmas ≥ 0, not {dimension} and {sigmas}.")
+    half, square = torch.tensor([dimension / 2, sigmas**2 / 2], dtype=torch.float64)
+    return float(torch.special.gammainc(half, square))
+
+
+def mode_distance(assignments: Tensor, probabilities: Tensor, *, inside: float = 1.0) -> float:
+    """Return ½ Σ |p − q| over the modes and "no mode", p the shares of generated samples, q those of the data: their total variation.
+
+    So large a share of the samples would have to lie elsewhere for the shares to be the data's: coverage and quality in one number, 0 for
+    the data, 1 − q where all samples are in one mode or in none of that share q. N samples of the data itself have about
+    ½ Σ √(2q(1 − q)/(πN)).
+
+    Args:
+        assignments: mode of each generated sample, −1 for none, shape (N,).
+        probabilities: probability of each mode among those of the data's samples that lie in one, shape (modes,).
+        inside: share of the data's samples that lie in a mode; ``gaussian_share`` where modes are balls around Gaussians far apart.
+
+    Raises:
+        UsageError: no samples, an index outside −1 … modes − 1, an ``inside`` outside [0, 1], or probabilities as in ``reverse_kl``.
+
+    >>> quarter = torch.full((4,), 0.25)
+    >>> mode_distance(torch.tensor([0, 1, 2, 3]), quarter), mode_distance(torch.tensor([0, 0, 1, -1]), quarter)
+    (0.0, 0.5)
+    """
+    if len(assignments) == 0:
+        raise UsageError("Counts of modes need at least one sample, got none. Evaluate with more samples.")
+    if not 0 <= inside <= 1:
+        raise UsageError(f"Mode distance: inside={inside} is the share of the data that lies in a mode; it must be from 0 to 1.")
+    q = inside * _checked(probabilities)
+    p = mode_counts(assignments, len(q)).double() / len(assignments)
+    return min(1.0, 0.5 * float((p - q).abs().sum() + (q.sum() - p.sum()).abs()))  # rounding may leave it above one
+
+
 def class_measures(logits: Tensor, *, real: int = 0, **origin: Unpack[Origin]) -> dict[str, Measure]:
     """Return ``classes`` (``class_coverage``), ``entropy`` (``class_entropy``) and ``effective-classes``, exp(entropy).
 
@@ -189,24 +236,27 @@ def class_measures(logits: Tensor, *, real: int = 0, **origin: Unpack[Origin]) -
     }
 
 
-def mode_measures(assignments: Tensor, probabilities: Tensor, *, real: int = 0, **origin: Unpack[Origin]) -> dict[str, Measure]:
-    """Return ``modes`` with at least one sample, ``quality`` (share of samples in a mode), ``reverse-kl`` and ``effective-modes``.
+def mode_measures(
+    assignments: Tensor, probabilities: Tensor, *, inside: float = 1.0, real: int = 0, **origin: Unpack[Origin]
+) -> dict[str, Measure]:
+    """Return ``modes`` with a sample, ``quality`` (share in a mode), ``reverse-kl``, ``effective-modes`` and ``mode-distance``.
 
-    The last is exp(−Σ p log p) of the modes' shares p: so many equally frequent modes have the same entropy, 0 without a sample in any.
-    A few stray samples make a mode count, but hardly raise it.
+    ``effective-modes`` is exp(−Σ p log p) of the modes' shares p: so many equally frequent modes have the same entropy, 0 without a
+    sample in any. A few stray samples make a mode count, but hardly raise it.
 
     Args:
         assignments: mode of each generated sample, −1 for none, shape (N,).
         probabilities: probability of each mode in the data, shape (modes,).
+        inside: share of the data's samples that lie in a mode at all, for ``mode_distance``.
         real: number of real samples that the probabilities come from; 0 where they are known.
         **origin: ``split``, ``extractor`` and ``resize`` of the measures.
 
     Raises:
-        UsageError: fewer than one sample; otherwise as ``mode_counts`` and ``reverse_kl``.
+        UsageError: fewer than one sample; otherwise as ``mode_counts``, ``reverse_kl`` and ``mode_distance``.
 
     >>> found = mode_measures(torch.tensor([0, 0, 1, -1]), torch.full((4,), 0.25), split="known density", extractor="none")
     >>> {name: round(measure.value, 6) for name, measure in found.items()}
-    {'modes': 2.0, 'quality': 0.75, 'reverse-kl': 0.74978, 'effective-modes': 1.889882}
+    {'modes': 2.0, 'quality': 0.75, 'reverse-kl': 0.74978, 'effective-modes': 1.889882, 'mode-distance': 0.5}
     """
     n, modes = len(assignments), len(probabilities)
     if n == 0:
@@ -216,12 +266,14 @@ def mode_measures(assignments: Tensor, probabilities: Tensor, *, real: int = 0, 
         "quality": 1.0,
         "reverse-kl": -math.log(float(_checked(probabilities).min())),
         "effective-modes": float(modes),
+        "mode-distance": 1.0,
     }
     metrics: dict[str, Callable[[Tensor], float]] = {
         "modes": lambda found: float((mode_counts(found, modes) > 0).sum()),
         "quality": lambda found: float((found >= 0).double().mean()),
         "reverse-kl": lambda found: reverse_kl(mode_counts(found, modes), probabilities),
         "effective-modes": lambda found: _effective(mode_counts(found, modes)),
+        "mode-distance": lambda found: mode_distance(found, probabilities, inside=inside),
     }
     return {
         name: Measure(metric(assignments), resampled(metric, assignments), generated=n, real=real, lower=0, upper=tops[name], **origin)
@@ -247,5 +299,5 @@ def _entropy(counts: Tensor) -> float:
 def _checked(probabilities: Tensor) -> Tensor:
     q = probabilities.double()
     if not bool((q > 0).all()) or abs(float(q.sum()) - 1) > 1e-6:
-        raise UsageError("Reverse KL: the probabilities of the modes must be positive and sum to 1. Leave out modes that the data lack.")
+        raise UsageError("The probabilities of the modes must be positive and sum to 1. Leave out modes that the data lack.")
     return q

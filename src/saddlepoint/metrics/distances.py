@@ -165,6 +165,28 @@ def kernel_measure(real: Tensor, fake: Tensor, **origin: Unpack[Origin]) -> Meas
     return Measure(value, lambda generator: _kernel_replicate(generator, kernels=kernels()), generated=n, real=n, **origin)
 
 
+def wasserstein_line(real: Tensor, fake: Tensor) -> float:
+    """Return the mean of |x_(i) − y_(i)| over sorted samples: how far mass must move on the line, the distance W₁.
+
+    Args:
+        real: real samples, shape (N,) or (N, 1).
+        fake: equally many generated samples.
+
+    Raises:
+        UsageError: no samples, other shapes, or different numbers of them.
+
+    >>> wasserstein_line(torch.tensor([0.0, 1.0]), torch.tensor([2.0, 0.0]))
+    0.5
+    """
+    if not len(real) or any(sample.shape not in ((len(real),), (len(real), 1)) for sample in (real, fake)):
+        raise UsageError(
+            f"The Wasserstein distance on the line needs equally many numbers on both sides, got shapes {tuple(real.shape)} and "
+            f"{tuple(fake.shape)}."
+        )
+    x, y = (sample.double().flatten().sort().values for sample in (real, fake))
+    return float((x - y).abs().mean())
+
+
 def check_features(name: str, *, least: int, **sets: Tensor) -> None:
     """Refuse sets of features with too few rows, of different widths or with entries that are not finite.
 

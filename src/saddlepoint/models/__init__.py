@@ -4,5 +4,16 @@ from saddlepoint.models.averaging import moving_average
 from saddlepoint.models.binary import Binary, Interpolated
 from saddlepoint.models.convolutional import SmallConvDiscriminator, SmallConvGenerator
 from saddlepoint.models.mlp import ACTIVATIONS, MLP
+from saddlepoint.models.radial import GaussianComponents, RadialFeatures
 
-__all__ = ["ACTIVATIONS", "MLP", "Binary", "Interpolated", "SmallConvDiscriminator", "SmallConvGenerator", "moving_average"]
+__all__ = [
+    "ACTIVATIONS",
+    "MLP",
+    "Binary",
+    "GaussianComponents",
+    "Interpolated",
+    "RadialFeatures",
+    "SmallConvDiscriminator",
+    "SmallConvGenerator",
+    "moving_average",
+]

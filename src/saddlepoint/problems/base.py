@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from saddlepoint.data.stream import generator_for
 from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.game import Losses
-from saddlepoint.games.gan_losses import GAN_LOSSES
+from saddlepoint.games.gan_losses import GAN_LOSSES, Terms
 from saddlepoint.games.penalties import gradient_penalty
 from saddlepoint.metrics import Measure
 from saddlepoint.models import ACTIVATIONS
@@ -67,8 +67,6 @@ class GanProblem(ABC):
     evaluation_samples: ClassVar[int]
     picture_samples: ClassVar[int] = 64
     metric_names: ClassVar[Mapping[str, Metric]]
-    coverage: ClassVar[tuple[str, float]]
-    """The metric that counts modes or classes by their shares, and its value when all are equally frequent."""
 
     def __post_init__(self) -> None:
         if self.loss not in GAN_LOSSES:
@@ -77,6 +75,11 @@ class GanProblem(ABC):
             raise UsageError(f"Problem {self.name}: latent must be at least 1, not {self.latent}.")
         if not 0 <= self.r1 < math.inf:
             raise UsageError(f"Problem {self.name}: r1={self.r1} must be at least 0 and finite. 0 leaves the penalty out.")
+
+    @property
+    @abstractmethod
+    def coverage(self) -> tuple[str, float]:
+        """Return the metric that counts modes or classes by their shares, and its value when all are equally frequent."""
 
     @abstractmethod
     def networks(self, seed: int) -> dict[str, nn.Module]:
@@ -131,11 +134,14 @@ class GanProblem(ABC):
         losses = {}
         if DISCRIMINATOR in movers:
             losses[DISCRIMINATOR] = discriminator_loss(networks[DISCRIMINATOR](batch.real), judged)
-            if self.r1 > 0:
-                losses[DISCRIMINATOR]["r1"] = 0.5 * self.r1 * gradient_penalty(networks[DISCRIMINATOR], batch.real)
+            losses[DISCRIMINATOR] |= self.penalties(networks[DISCRIMINATOR], batch)
         if GENERATOR in movers:
             losses[GENERATOR] = generator_loss(judged)
         return losses
+
+    def penalties(self, judge: nn.Module, batch: Batch) -> Terms:
+        """Return the further terms of the discriminator's loss."""
+        return {"r1": 0.5 * self.r1 * gradient_penalty(judge, batch.real)} if self.r1 > 0 else {}
 
     @torch.no_grad()
     def logits(self, networks: Mapping[str, nn.Module], batch: Batch) -> tuple[Tensor, Tensor]:

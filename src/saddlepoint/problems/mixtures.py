@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import ClassVar
 
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from saddlepoint.data import Mixture, generator_for, grid, ring
 from saddlepoint.errors import UsageError
-from saddlepoint.metrics import Measure, mode_measures, nearest_modes
+from saddlepoint.game_optimizer import GameOptimizer
+from saddlepoint.metrics import Measure, gaussian_share, mode_measures, nearest_modes
 from saddlepoint.models import MLP
 from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR, Metric, MlpProblem
 from saddlepoint.problems.pictures import scatter
@@ -37,6 +38,7 @@ class MixtureProblem(MlpProblem):
         "quality": Metric("share of samples within 3σ of a mode; the data itself has 0.989", "larger"),
         "reverse-kl": Metric("Σ p log(p/q) of the modes' shares, generated against real, in nats", "smaller"),
         "effective-modes": Metric("equally frequent modes of the same entropy as those generated", "larger"),
+        "mode-distance": Metric("½ Σ |p − q| of the shares of the modes and of no mode; 0 for the data, 1 at most", "smaller"),
     }
 
     @abstractmethod
@@ -56,11 +58,17 @@ class MixtureProblem(MlpProblem):
 
     def measures(self, samples: Tensor) -> Iterator[tuple[str, Measure]]:
         mixture = self._mixture
-        modes = len(mixture.centres)
+        modes, dimension = mixture.centres.shape
         if len(samples) < 20 * modes:
             raise UsageError(f"Mode coverage needs at least {20 * modes} samples, got {len(samples)}. Evaluate with more samples.")
         assignments = nearest_modes(samples, mixture.centres, mixture.sigma)
-        yield from mode_measures(assignments, torch.full((modes,), 1 / modes), split="known density", extractor="none").items()
+        yield from mode_measures(
+            assignments,
+            torch.full((modes,), 1 / modes),
+            inside=gaussian_share(dimension),
+            split="known density",
+            extractor="none",
+        ).items()
 
     def score(self, metrics: Mapping[str, float]) -> float:
         return -(metrics["modes"] + metrics["quality"])
@@ -92,6 +100,45 @@ class Mixture8(MixtureProblem):
 
     def mixture(self) -> Mixture:
         return ring(8, self.radius, self.sigma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture8Saturated(Mixture8):
+    """The ring of ``mixture8`` before a discriminator that has already won, so that the minimax loss sends almost nothing back.
+
+    The initial discriminator is trained alone for ``head_start`` steps with Adam, rate 1e-2 and betas (0.9, 0.9), before the untrained
+    generator. Then the slope of the minimax loss on generated samples, sigmoid of the logit, is about 1e-11: every method starts from the
+    same pair, which is a function of the seed, and the question is who still moves. The head start sees the batches 0 … head_start − 1 of
+    64 samples; training in batches of 64 meets the same ones again.
+
+    Args:
+        head_start: steps of the discriminator alone; 0 leaves ``mixture8`` under the minimax loss.
+
+    Raises:
+        UsageError: a negative ``head_start``.
+
+    >>> problem = Mixture8Saturated()
+    >>> real, fake = problem.logits(problem.networks(seed=0), problem.batch(step=0, size=64, seed=0))
+    >>> bool(real.min() > 10), bool(fake.max() < -10)
+    (True, True)
+    """
+
+    name: ClassVar[str] = "mixture8-saturated"
+    loss: str = "minimax"
+    head_start: int = 500
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.head_start < 0:
+            raise UsageError(f"Problem {self.name}: head_start={self.head_start} must be at least 0; 500 steps make the discriminator win.")
+
+    def networks(self, seed: int) -> dict[str, nn.Module]:
+        networks = super().networks(seed)
+        adam = torch.optim.Adam(networks[DISCRIMINATOR].parameters(), lr=1e-2, betas=(0.9, 0.9))
+        optimizer = GameOptimizer({DISCRIMINATOR: adam})
+        for step in range(self.head_start):
+            optimizer.step(partial(self.losses, networks, self.batch(step, 64, seed), {DISCRIMINATOR}))
+        return networks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 _SCALE, _GAP = 3, 2
-_SIDE = 640
+_SIDE, _BINS = 640, 80
 
 
 def image_grid(images: Tensor) -> Image.Image:
@@ -38,6 +38,41 @@ def scatter(points: Tensor, centres: Tensor, radius: float) -> Image.Image:
     for x, y in _screen(points, limit):
         draw.ellipse((x - 1, y - 1, x + 1, y + 1), fill=(30, 70, 150))
     return picture
+
+
+def histogram(samples: Tensor, x: Tensor, density: Tensor) -> Image.Image:
+    """Return a histogram of samples of the line, shape (N,), in blue behind the data's density at the evenly spaced points x, in red.
+
+    The axis reaches from the first to the last point and up to 1.6 of the density's maximum; bars that are higher are cut off, samples
+    outside are not drawn.
+    """
+    edges = np.linspace(float(x[0]), float(x[-1]), _BINS + 1)
+    heights = np.histogram(samples.numpy(), edges)[0] / (len(samples) * (edges[1] - edges[0]))
+    picture = Image.new("RGB", (_SIDE, _SIDE // 2), "white")
+    draw = ImageDraw.Draw(picture)
+    floor, top = picture.height - 20, 1.6 * float(density.max())
+    for k, height in enumerate(heights):
+        draw.rectangle((k * _SIDE / _BINS + 1, _up(height, top, floor), (k + 1) * _SIDE / _BINS - 1, floor), fill=(120, 150, 205))
+    curve = [_up(height, top, floor) for height in density.tolist()]
+    draw.line(list(zip(np.linspace(0, _SIDE, len(x)), curve, strict=True)), fill=(200, 60, 40), width=2)
+    _axis(draw, float(x[0]), float(x[-1]), floor)
+    return picture
+
+
+def _up(height: float, top: float, floor: int) -> float:
+    """Return the row of a height, from the floor of the picture to its upper edge."""
+    return floor * (1 - min(height / top, 1.0))
+
+
+def _axis(draw: ImageDraw.ImageDraw, low: float, high: float, floor: int) -> None:
+    """Draw a line with some twenty ticks at whole numbers strictly between its ends."""
+    draw.line((0, floor, _SIDE, floor), fill=(90, 90, 90))
+    every = math.ceil((high - low) / 20)
+    for tick in range(math.floor(low / every) * every, math.ceil(high), every):
+        if low < tick:
+            place = (tick - low) / (high - low) * _SIDE
+            draw.line((place, floor, place, floor + 4), fill=(90, 90, 90))
+            draw.text((place, floor + 6), str(tick), fill=(90, 90, 90), anchor="mt")
 
 
 def _screen(points: Tensor, limit: float) -> list[list[float]]:

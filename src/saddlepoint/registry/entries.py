@@ -17,9 +17,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class ProblemEntry(Entry):
-    """A problem, with the GAN loss that it needs where that of the rule does not train it."""
+    """A problem, with the GAN loss that it needs where that of the rule does not train it.
+
+    Attributes:
+        loss: that loss, or None.
+        metric: by which methods are compared on it, unless another is chosen.
+        method: the part of a run's configuration that trains it best, for who names neither rule nor optimizer (docs/evidence.md).
+    """
 
     loss: str | None = None
+    metric: str = "ema/frechet[digit-cnn]"
+    method: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

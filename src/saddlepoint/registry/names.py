@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from saddlepoint.registry.entries import OptimizerEntry, ProblemEntry, two_rates
 
+_MODES = "ema/mode-distance"
+
 PROBLEMS: dict[str, ProblemEntry] = {
     "digits": ProblemEntry("saddlepoint.problems:Digits", "10,000 embedded handwritten digits, 28 x 28, MLP GAN"),
     "mnist": ProblemEntry("saddlepoint.problems:Mnist", "the full MNIST from a directory of yours (--data-dir), MLP GAN"),
@@ -14,9 +16,22 @@ PROBLEMS: dict[str, ProblemEntry] = {
         "saddlepoint.problems:StackedDigits",
         "three digits in red, green and blue, 1,000 modes; small convolutional GAN",
         loss="non-saturating",
+        metric="ema/reverse-kl",
     ),
-    "mixture8": ProblemEntry("saddlepoint.problems:Mixture8", "ring of 8 Gaussians in the plane"),
-    "mixture25": ProblemEntry("saddlepoint.problems:Mixture25", "5 x 5 grid of Gaussians in the plane"),
+    "mixture8": ProblemEntry("saddlepoint.problems:Mixture8", "ring of 8 Gaussians in the plane", metric=_MODES),
+    "mixture8-saturated": ProblemEntry(
+        "saddlepoint.problems:Mixture8Saturated",
+        "the same ring before a discriminator that has already won: vanishing gradients",
+        loss="minimax",
+        metric=_MODES,
+    ),
+    "mixture25": ProblemEntry("saddlepoint.problems:Mixture25", "5 x 5 grid of Gaussians in the plane", metric=_MODES),
+    "mixture1d": ProblemEntry(
+        "saddlepoint.problems:Mixture1d",
+        "2 Gaussians on the line without chance, equilibrium known exactly, for Newton's methods",
+        loss="minimax",
+        metric="wasserstein",
+    ),
 }
 
 _ADAM = {**two_rates(2e-3, 1e-3), "betas": [0.0, 0.999], "fused": True}

@@ -154,7 +154,7 @@ class CompleteNewton(GradientNewton):
     d_L is the leader's part of J⁻¹ (ξ_L, 0), one solve with GMRES. The inner optimizer must be plain SGD.
 
     Cost: 3 gradients (2 of them with respect to both players), 2k + k' products, 2 loss evaluations.
-    Guarantee: quadratic convergence near local minimax points, and to **any** other nondegenerate critical point too.
+    Guarantee: quadratic convergence, over two steps, near local minimax points, and to **any** other nondegenerate critical point too.
 
     Reference: Zhang et al. (2020), Newton-type methods for minimax optimization, arXiv:2006.14592.
 

@@ -54,9 +54,9 @@ class OptimizerConfig(Component):
 class RunConfig(BaseModel):
     """Everything that decides a run.
 
-    ``steps`` or ``seconds`` bounds it (training time, evaluation excluded); a run bounded by seconds reproduces only on a machine of
-    the same speed. ``schedule="linear"`` takes the learning rates to zero over the budget. ``ema`` is the decay of the generator's
-    moving average; early on it looks back over a ninth of the run.
+    ``steps``, ``seconds`` (training time, evaluation excluded) or ``gradient_equivalents`` (``Cost.equivalents``) bounds it; a run
+    bounded by seconds reproduces only on a machine of the same speed. ``schedule="linear"`` takes the learning rates to zero over the
+    budget. ``ema`` is the decay of the generator's moving average; early on it looks back over a ninth of the run.
 
     ``best_by`` names the metric that decides the best checkpoint, the problem's own score where it is left out; with ``patience`` training
     stops after so many evaluations without a better one. ``on_divergence`` is "stop" or "roll-back": to the last checkpoint with half the
@@ -72,6 +72,7 @@ class RunConfig(BaseModel):
     discriminator_steps: int = Field(default=1, ge=1)
     steps: int | None = Field(default=None, ge=1)
     seconds: float | None = Field(default=None, gt=0)
+    gradient_equivalents: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=64, ge=1)
     schedule: Literal["constant", "linear"]
     ema: float = Field(default=0.999, ge=0, lt=1)
@@ -95,9 +96,14 @@ class RunConfig(BaseModel):
         """Return the configuration as YAML that ``read_yaml`` reads back to the same."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
+    def essentials(self) -> Tree:
+        """Return what differs from the schema's own defaults, so that a key which is new in a later version changes nothing."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
     def digest(self) -> str:
         """Return a hash of everything that decides the trajectory: all but the budget, the device and what is merely recorded."""
-        recorded = {"steps", "seconds", "device", "log_every", "probe_every", "trace_every", "best_by", "patience", "keep_checkpoints"}
+        budget = {"steps", "seconds", "gradient_equivalents"}
+        recorded = budget | {"device", "log_every", "probe_every", "trace_every", "best_by", "patience", "keep_checkpoints"}
         text = json.dumps(self.model_dump(mode="json", exclude=recorded), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -113,16 +119,18 @@ def resolve(tree: Tree) -> RunConfig:
     _check_keys(tree)
     tree = {key: value for key, value in tree.items() if value is not None}
     problem_name, problem_options = _component(tree.get("problem", {}), "digits")
+    known_problem: registry.ProblemEntry = registry.find("problem", registry.PROBLEMS, problem_name)
+    tree = _over(known_problem.method, tree)
     rule_name, rule_options = _component(tree.get("rule", {}), "gradient")
     entry: registry.RuleEntry = registry.find("rule", registry.RULES, rule_name)
-    natural = registry.find("problem", registry.PROBLEMS, problem_name).loss or entry.loss
+    natural = known_problem.loss or entry.loss
     if "data_dir" in tree:
         if problem_name != "mnist":
             raise UsageError(f'Problem {problem_name} has its data with it and takes no --data-dir. Did you mean "mnist"?')
         problem_options["data_dir"] = str(tree.pop("data_dir"))
     problem = registry.build_problem(problem_name, {"loss": natural, **problem_options})
     rule = registry.build_rule(rule_name, {**entry.options, **rule_options})
-    if "steps" not in tree and "seconds" not in tree:
+    if not {"steps", "seconds", "gradient_equivalents"} & tree.keys():
         tree["steps"] = entry.steps
     optimizer = _optimizer(tree.get("optimizer", {}), entry)
     known = registry.OPTIMIZERS.get(optimizer["name"])
@@ -198,22 +206,34 @@ def with_settings(tree: Tree, settings: Iterable[str]) -> Tree:
     >>> with_settings({"rule": "acgd"}, ["rule.beta=0.9", "batch_size=32"])
     {'rule': {'name': 'acgd', 'beta': 0.9}, 'batch_size': 32}
     """
-    tree = json.loads(json.dumps(tree, default=str))
+    values = {}
     for setting in settings:
         path, equals, text = setting.partition("=")
-        keys = path.strip().split(".")
-        if not equals or not all(keys):
+        path = path.strip()
+        if not equals or not all(path.split(".")):
             raise UsageError(f'--set "{setting}" is not of the form key.path=value, for example --set rule.damping=0.1.')
         try:
-            value = _parse(text)
+            values[path] = _parse(text)
         except yaml.YAMLError as error:
             raise UsageError(f'--set "{setting}": the value is not YAML.') from error
+    return with_values(tree, values)
+
+
+def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
+    """Return the tree with the values put at their key paths; a name that gets options becomes a mapping.
+
+    >>> with_values({"rule": "acgd"}, {"rule.beta": 0.9, "batch_size": 32})
+    {'rule': {'name': 'acgd', 'beta': 0.9}, 'batch_size': 32}
+    """
+    tree = json.loads(json.dumps(tree, default=str))
+    for path, value in values.items():
+        *parents, last = path.split(".")
         place = tree
-        for key in keys[:-1]:
+        for key in parents:
             inner = place.get(key)
             place[key] = dict(inner) if isinstance(inner, Mapping) else {"name": inner} if isinstance(inner, str) else {}
             place = place[key]
-        place[keys[-1]] = value
+        place[last] = value
     return tree
 
 
@@ -231,6 +251,18 @@ def _component(value: Any, default: str) -> tuple[str, Tree]:
     if not isinstance(name, str):
         raise UsageError(f"Configuration: expected a name, or a mapping with a name and options, not {value!r}.")
     return name, {key: inner for key, inner in value.items() if key != "name"}
+
+
+def _over(method: Mapping[str, Any], tree: Tree) -> Tree:
+    """Return the tree over what a problem brings; a rule or an optimizer that is named comes with its own instead."""
+    given = [tree.get(part, {}) for part in ("rule", "optimizer")]
+    if not method or any(not isinstance(part, Mapping) or "name" in part for part in given):
+        return tree
+    optimizer, own = dict(method["optimizer"]), dict(tree.get("optimizer", {}))
+    if "lr" in own:  # the user's rate is for both players
+        optimizer.pop("players", None)
+    own["players"] = _joined(optimizer.get("players", {}), own.get("players", {}))
+    return {**method, **tree, "optimizer": {**optimizer, **own}}
 
 
 def _optimizer(value: Any, entry: registry.RuleEntry) -> Tree:

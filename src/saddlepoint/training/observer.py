@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any, Literal, Protocol
 
 from saddlepoint.diagnostics import Finding, judge
+from saddlepoint.diagnostics.bands import BANDS
 from saddlepoint.errors import DivergenceError
 from saddlepoint.game_optimizer import Record
 from saddlepoint.training.run_directory import RunDirectory
@@ -172,7 +173,8 @@ class Observer:
     def _log(self, records: list[Record], extra: dict[str, Any]) -> None:
         training, trace = self.training, self.training.trace.take()
         points = {"trace": trace} if trace["steps"] else {}
-        line = {"step": training.step, "seconds": round(training.seconds, 4), **_numbers(records), **points, **extra}
+        spent = {"gradient_equivalents": round(training.gradient_equivalents, 2)} if records else {}  # of finished steps only
+        line = {"step": training.step, "seconds": round(training.seconds, 4), **spent, **_numbers(records), **points, **extra}
         self.run.log(line)
         self.history.add(line)
 
@@ -200,7 +202,8 @@ def summary(training: Training, status: Status, observer: Observer | None = None
 
     ``cost`` counts passes over one player's loss: a step of two players takes two gradients. ``seconds_here`` is the training time since
     the last start, ``observing_seconds`` what evaluation, probes, pictures and checkpoints took beside it, ``evaluating_seconds`` the part
-    of metrics and ``probing_seconds`` that of probes and verdicts.
+    of metrics and ``probing_seconds`` that of probes and verdicts. ``loss_bands`` and ``metric_names`` say how to read losses and metrics
+    to whoever has the file alone; an infinite end of a band becomes null.
     """
     config, optimizer = training.config, training.optimizer
     return {
@@ -222,6 +225,8 @@ def summary(training: Training, status: Status, observer: Observer | None = None
         "metrics": training.metrics,
         "best": training.best,
         "findings": [finding.to_dict() for finding in observer.findings] if observer else [],
+        "loss_bands": {player: asdict(band) for player, band in BANDS[training.problem.loss].items()},
+        "metric_names": {name: asdict(metric) for name, metric in training.problem.metric_names.items()},
         "extractors": training.problem.extractors(),
         "evaluation": {"samples": config.evaluation_samples, "seed": config.evaluation_seed},
     }

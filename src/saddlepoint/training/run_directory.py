@@ -18,9 +18,9 @@ from PIL import Image
 import saddlepoint
 from saddlepoint.diagnostics import History
 from saddlepoint.errors import UsageError
+from saddlepoint.files import json_line, write_atomic, write_json
 from saddlepoint.problems import GanProblem
 from saddlepoint.training.config import RunConfig, read_yaml, validate
-from saddlepoint.training.files import json_line, write_atomic, write_json
 
 FORMAT = 2
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from time import perf_counter
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from saddlepoint import registry
 from saddlepoint.diagnostics import Probe, Provenance, Trace, find_nonfinite
@@ -29,10 +29,15 @@ class Training:
     """Networks, their game optimizer and the generator's moving average, somewhere along the way.
 
     The batch of a step is a function of (seed, step), so the position in the data is the step itself.
+
+    Args:
+        config: decides everything but the clock.
+        clock: what training time is read from, in seconds: the wall clock, or ``time.process_time`` where a busy machine must not count.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, *, clock: Callable[[], float] = perf_counter) -> None:
         self.config = config
+        self._clock = clock
         self.device = torch.device(config.device)
         self.problem = registry.build_problem(config.problem.name, config.problem.options)
         self.networks = {player: network.to(self.device) for player, network in self.problem.networks(config.seed).items()}
@@ -66,7 +71,7 @@ class Training:
 
     def advance(self) -> list[Record]:
         """Take one training step: every turn of the scheme once, then the moving average."""
-        started = perf_counter()
+        started = self._clock()
         self._set_learning_rates()
         records = []
         with self._random.installed():
@@ -77,15 +82,20 @@ class Training:
                 records.append(self.optimizer.last)
         self.ema.update_parameters(self.networks[GENERATOR])
         self.step += 1
-        self.seconds += perf_counter() - started
+        self.seconds += self._clock() - started
         return records
 
     @property
     def progress(self) -> float:
-        """The share of the budget that is used, from 0 to 1; of steps and seconds the one further along."""
-        by_steps = self.step / self.config.steps if self.config.steps else 0.0
-        by_seconds = self.seconds / self.config.seconds if self.config.seconds else 0.0
-        return min(max(by_steps, by_seconds), 1.0)
+        """The share of the budget that is used, from 0 to 1; of its bounds the one that is further along."""
+        config = self.config
+        bounds = ((self.step, config.steps), (self.seconds, config.seconds), (self.gradient_equivalents, config.gradient_equivalents))
+        return min(max(used / bound for used, bound in bounds if bound), 1.0)
+
+    @property
+    def gradient_equivalents(self) -> float:
+        """What the derivatives of all steps cost so far; see ``Cost.equivalents``."""
+        return self.optimizer.cost.equivalents
 
     def evaluate(
         self, samples: int | None = None, seed: int | None = None, *, progress: Callable[[int, int], None] = lambda done, total: None
@@ -103,18 +113,39 @@ class Training:
         """Return the same with what each was measured on: prefix → metric → Measure."""
         n = self.config.evaluation_samples if samples is None else samples
         seed = self.config.evaluation_seed if seed is None else seed
-        held: dict[str, AbstractContextManager[None]] = {"": nullcontext(), "ema/": nullcontext()}
-        if self.step and self.optimizer.keeps_average:
-            held["average/"] = self.optimizer.averaged()
+        held = self._weights()
         names, found = len(self.problem.metric_names), dict[str, dict[str, Measure]]()
         for number, (prefix, context) in enumerate(held.items()):
             progress(number * names, len(held) * names)
             with context:
-                drawn = self.problem.generate(self.ema.module if prefix == "ema/" else self.networks[GENERATOR], n, seed, "evaluation")
+                drawn = self._drawn(prefix, n, seed)
             found[prefix] = {}
             for name, measure in self.problem.measures(drawn):
                 found[prefix][name] = measure
                 progress(number * names + len(found[prefix]), len(held) * names)
+        return found
+
+    def measured(self, names: Collection[str]) -> dict[str, float]:
+        """Return the named metrics, prefixes included, and those of the same weights that are computed on the way to them.
+
+        Raises:
+            UsageError: a name is no metric of the problem, or one of an average that is not kept.
+        """
+        missing, found = set(names), dict[str, float]()
+        for prefix, context in self._weights().items():
+            wanted = {name for name in missing if weights_of(name) == prefix}
+            with context:
+                samples = self._drawn(prefix, self.config.evaluation_samples, self.config.evaluation_seed) if wanted else None
+            for name, measure in self.problem.measures(samples) if samples is not None else ():
+                found[prefix + name] = measure.value
+                wanted.discard(prefix + name)
+                missing.discard(prefix + name)
+                if not wanted:
+                    break
+        if missing:
+            known = [prefix + name for prefix in self._weights() for name in self.problem.metric_names]
+            name = min(missing)
+            raise UsageError(f'"{name}" is no metric of {self.problem.name} in this run.' + did_you_mean(name, known))
         return found
 
     def score(self, metrics: Mapping[str, float], by: str | None = None) -> float:
@@ -193,6 +224,17 @@ class Training:
         self.trace.load_state_dict(state["trace"])
         self.updates.load_state_dict(state["updates"])
 
+    def _weights(self) -> dict[str, AbstractContextManager[None]]:
+        """Return the prefix of each kind of weights that is kept, with what puts them into the generator."""
+        held: dict[str, AbstractContextManager[None]] = {"": nullcontext(), "ema/": nullcontext()}
+        if self.step and self.optimizer.keeps_average:
+            held["average/"] = self.optimizer.averaged()
+        return held
+
+    def _drawn(self, prefix: str, n: int, seed: int) -> Tensor:
+        """Return n generated samples that are to be measured."""
+        return self.problem.generate(self.ema.module if prefix == "ema/" else self.networks[GENERATOR], n, seed, "evaluation")
+
     def _closure(self) -> Closure:
         """Return the losses of the present turn."""
         return partial(self.problem.losses, self.networks, self.batch(self._extra()), self._turns[self._turn])
@@ -223,6 +265,15 @@ def bare(metric: str) -> str:
     ('modes', 'modes')
     """
     return metric.removeprefix("ema/").removeprefix("average/")
+
+
+def weights_of(metric: str) -> str:
+    """Return the prefix of a metric's name.
+
+    >>> weights_of("ema/modes"), weights_of("modes")
+    ('ema/', '')
+    """
+    return metric[: len(metric) - len(bare(metric))]
 
 
 def network_sizes(networks: Mapping[str, nn.Module]) -> dict[str, int]:

@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from saddlepoint.diagnostics.bands import BANDS
 from saddlepoint.diagnostics.findings import Finding
 from saddlepoint.diagnostics.gradients import GradientHealth
 from saddlepoint.diagnostics.history import History
 
 VANISHED = 1e-3
 """A gradient below this share of its initial size counts as vanished; healthy ones stay within a factor of about thirty."""
+
+AT_CHANCE = 1e-3
+"""A discriminator's loss this near to that of chance counts as chance, where every player's gradient is gone too."""
 
 SATURATED = 0.9
 """A discriminator counts as saturated where this share of its outputs lies on the flat part of a loss."""
@@ -21,7 +25,8 @@ SATURATED = 0.9
 def vanished(history: History) -> list[Finding]:
     """Return a finding for every player whose gradient is gone at the latest probe, with the step since when.
 
-    Players that the rule moves without their gradients have none to miss.
+    Players that the rule moves without their gradients have none to miss. Where all gradients are gone and the discriminator's loss is
+    that of chance, the game has come to rest at an equilibrium, and that is one note instead.
     """
     probes = history.probes()
     if not probes:
@@ -29,6 +34,8 @@ def vanished(history: History) -> list[Finding]:
     movers = history.moved_by_gradient()
     initial = _health(probes[0][1])
     now = {finding.key: finding for finding in _of(initial, probes[-1][1]) if finding.player in movers}
+    if len(now) == len(movers) > 1 and all(finding.numbers["norm"] > 0 for finding in now.values()) and _at_chance(history):
+        return [_at_rest(_health(probes[-1][1]), initial)]
     return [replace(finding, since=_since(key, initial, probes)) for key, finding in now.items()]
 
 
@@ -63,6 +70,19 @@ def _since(key: str, initial: GradientHealth, probes: list[tuple[int, Mapping[st
             break
         since = step
     return since
+
+
+def _at_chance(history: History) -> bool:
+    """Say whether the discriminator's loss is what it is when nothing can be told apart, to a thousandth: there gradients should vanish."""
+    chance = BANDS[history.loss]["discriminator"].chance
+    return abs(history.series("losses", "discriminator").last - chance) < AT_CHANCE
+
+
+def _at_rest(now: GradientHealth, initial: GradientHealth) -> Finding:
+    left = {player: norm / initial.norms[player] for player, norm in now.norms.items() if initial.norms[player]}
+    sizes = " and ".join(f"{share:.0e} of the {player}'s" for player, share in left.items())
+    sentence = f"The game has come to rest: the gradients are {sizes} initial size, and the discriminator's loss is that of chance."
+    return Finding("equilibrium", "game", sentence, {"norm": max(now.norms.values()), **left}, level="note")
 
 
 def _of(initial: GradientHealth, probe: Mapping[str, Any]) -> list[Finding]:

@@ -1,0 +1,34 @@
+"""The command ``report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saddlepoint.cli.app import app
+from saddlepoint.errors import UsageError
+
+
+@app.command(
+    epilog="Examples:\n\n`saddlepoint report runs/digits-gradient-adam-001` · a run\n\n"
+    "`saddlepoint report comparisons/evidence -o evidence.html` · a comparison"
+)
+def report(
+    what: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_COMPARISON", help="The directory of a run or of a comparison.", show_default=False)
+    ],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="HTML file; report.html in the directory by default.")] = None,
+) -> None:
+    """Make one HTML file about a run or a comparison that opens without a network: courses, samples, findings, numbers, commands."""
+    from saddlepoint.files import write_atomic
+    from saddlepoint.report import make_report
+
+    page = make_report(what).encode()
+    target = (what if what.is_dir() else what.parent) / "report.html" if output is None else output
+    try:
+        write_atomic(target, page)
+    except OSError as error:
+        raise UsageError(f"Cannot write {target}: {error.strerror or error}. Name another file with -o.") from error
+    typer.echo(f"{len(page) / 1e6:.1f} MB, open it in a browser: {target}")

@@ -1,0 +1,153 @@
+"""The directory of a comparison: every run's outcome, its pictures, and the finished tables."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from saddlepoint.compare.execution import Outcome
+from saddlepoint.compare.jobs import Place
+from saddlepoint.compare.study import Study
+from saddlepoint.errors import UsageError
+from saddlepoint.files import write_atomic, write_json
+from saddlepoint.training.config import Tree
+
+FORMAT = 1
+_COLUMNS = (
+    "problem",
+    "method",
+    "family",
+    "seed",
+    "status",
+    "steps",
+    "seconds",
+    "gradient_equivalents",
+    "peak_memory",
+    "unconverged_solves",
+)
+
+
+class ComparisonDirectory:
+    """``study.yaml``, ``runs/``, ``pictures/``, ``tuning.db``, ``results.csv`` and ``comparison.json``.
+
+    A run's file has the key of everything that decides it; one with another key is of an earlier study and is made again. What is in
+    ``comparison.json`` is known too, so that this file alone is enough to go on from.
+
+    Attributes:
+        path: where it is.
+        results, comparison: the finished files.
+        searches: key → the trials of every search that ``comparison.json`` has.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.results = path / "results.csv"
+        self.comparison = path / "comparison.json"
+        self._kept: dict[str, Outcome] = {}
+        self.searches: dict[str, Tree] = {}
+        for problem in read_comparison(self.comparison)["problems"] if self.comparison.is_file() else ():
+            for method in problem["methods"]:
+                self._kept |= {run["key"]: run for run in method["runs"] + (method["robustness"] or {"runs": []})["runs"]}
+                if method["tuning"]:
+                    self.searches[method["tuning"]["key"]] = method["tuning"]
+
+    @classmethod
+    def create(cls, path: Path, study: Study) -> ComparisonDirectory:
+        """Make the directory, or go on in it; the study is written into it.
+
+        Raises:
+            UsageError: it is a file, holds something else, or cannot be made.
+        """
+        if path.is_dir() and any(path.iterdir()) and not (path / "study.yaml").is_file():
+            raise UsageError(f"--out {path} holds other files already. Choose a directory of its own for the comparison.")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_atomic(path / "study.yaml", yaml.safe_dump(study.to_dict(), sort_keys=False, allow_unicode=True).encode())
+        except OSError as error:
+            raise UsageError(f"Cannot make the directory {path}: {error.strerror or error}. Choose another --out.") from error
+        return cls(path)
+
+    @property
+    def storage_url(self) -> str:
+        """Where tuning is kept unless another database is given."""
+        return f"sqlite:///{self.path / 'tuning.db'}"
+
+    def outcome(self, place: Place, key: str) -> Outcome | None:
+        """Return the outcome of a run that was made with this key; None where there is none, or half of one."""
+        try:
+            found: Outcome = json.loads(self._file(place).read_text())
+        except (OSError, ValueError):
+            found = {}
+        return found if isinstance(found, dict) and found.get("key") == key else self._kept.get(key)
+
+    def write_outcome(self, place: Place, key: str, outcome: Outcome) -> None:
+        """Write a run's outcome, and its pictures beside it."""
+        pictures: list[bytes] = outcome["pictures"]
+        folder = self.path / "pictures" / place.path
+        for number, content in enumerate(pictures):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(folder / f"{number + 1:02d}.png", content)
+        names = [str(Path("pictures") / place.path / f"{number + 1:02d}.png") for number in range(len(pictures))]
+        named = [*names, *[None] * (len(outcome["points"]) - len(names))]
+        points = [{**point, "picture": name} for point, name in zip(outcome["points"], named, strict=True)]
+        write_json(self._file(place), {"key": key, **{k: v for k, v in outcome.items() if k != "pictures"}, "points": points})
+
+    @contextmanager
+    def claimed(self, place: Place) -> Iterator[bool]:
+        """Hold a run, so that no other process makes it; yields False where another holds it. A killed process lets go."""
+        file = self._file(place).with_suffix(".lock")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def write_results(self, comparison: Tree) -> None:
+        """Write ``comparison.json``, and ``results.csv`` with a line for every reported run."""
+        write_json(self.comparison, comparison)
+        write_atomic(self.results, table_of(comparison).encode())
+
+    def _file(self, place: Place) -> Path:
+        return self.path / "runs" / place.path.with_name(place.path.name + ".json")
+
+
+def read_comparison(path: Path) -> Tree:
+    """Return what a ``comparison.json`` holds.
+
+    Raises:
+        UsageError: it is missing, damaged, or of another format.
+    """
+    try:
+        found: Tree = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"Cannot read {path}: {error}. Restore it, or delete it to make the comparison again.") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise UsageError(f"{path} is not a comparison of format {FORMAT}. Choose another --out.")
+    return found
+
+
+def table_of(comparison: Tree) -> str:
+    """Return the reported runs as CSV; metrics that a problem does not have are empty."""
+    rows: list[dict[str, Any]] = []
+    for problem in comparison["problems"]:
+        for method in problem["methods"]:
+            for run in method["runs"]:
+                own = {"problem": problem["name"], "method": method["name"], "family": method["family"]}
+                rows.append({**own, **{name: run[name] for name in _COLUMNS[3:]}, **(run["metrics"] or {})})
+    metrics = dict.fromkeys(name for row in rows for name in row if name not in _COLUMNS)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*_COLUMNS, *metrics], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,287 @@
+"""What is compared: problems × methods × seeds, budgets and tuning, as a file describes it."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from saddlepoint.errors import UsageError, did_you_mean
+from saddlepoint.registry import PROBLEMS, find, optimizer_class
+from saddlepoint.training.config import Component, RunConfig, Tree, read_yaml, resolve, with_values
+
+BUDGETS = ("seconds", "steps", "gradient_equivalents")
+RATIO = "ratio"
+"""The one tuned value that is no key of a run's configuration: the discriminator's learning rate divided by the generator's."""
+
+Family = Literal["first-order", "second-order", "subgradient"]
+
+
+class Range(BaseModel):
+    """The values a hyperparameter is searched over: ``log: [low, high]``, ``uniform: [low, high]`` or ``choices: [...]``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    log: tuple[float, float] | None = None
+    uniform: tuple[float, float] | None = None
+    choices: tuple[Any, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        bounds = self.log or self.uniform
+        if [self.log, self.uniform, self.choices].count(None) != 2:
+            raise ValueError("give one of log: [low, high], uniform: [low, high] and choices: [...]")
+        if bounds and not bounds[0] < bounds[1]:
+            raise ValueError(f"low must be below high, not {list(bounds)}")
+        if self.log and not self.log[0] > 0:
+            raise ValueError(f"log needs low > 0, not {self.log[0]}")
+        if self.choices == ():
+            raise ValueError("choices are empty")
+        return self
+
+    def nearest(self, value: Any) -> Any:
+        """Return the value itself where it is in the range, else the nearest number that is; None where it is no number."""
+        if self.choices is not None:
+            numbers = [choice for choice in self.choices if isinstance(choice, int | float) and not isinstance(choice, bool)]
+            if value in self.choices or not isinstance(value, int | float) or not numbers:
+                return value if value in self.choices else None
+            return min(numbers, key=lambda choice: abs(choice - value))
+        low, high = self.log or self.uniform or (value, value)
+        return min(max(value, low), high)
+
+
+Space = dict[str, Range]
+"""key path of a run's configuration, or "ratio" → where it is searched."""
+
+
+class MethodPlan(BaseModel):
+    """A method: rule + optimizer + settings, and the space its hyperparameters are searched in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rule: Component = Component(name="gradient")
+    optimizer: Component | None = None
+    family: Family
+    settings: dict[str, Any] = {}
+    space: Space = {}
+
+    @model_validator(mode="after")
+    def _ratio_needs_a_rate(self) -> Self:
+        if RATIO in self.space and "optimizer.lr" not in self.space:
+            raise ValueError('"ratio" is searched only together with optimizer.lr')
+        return self
+
+
+class Robustness(BaseModel):
+    """A map of success around the tuned learning rate: factors × the first so many seeds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    factors: tuple[float, ...] = (0.1, 0.316, 3.16, 10.0)
+    seeds: int = Field(default=3, ge=1)
+
+
+class ProblemPlan(BaseModel):
+    """A problem with its budget, the metric that decides, and what counts as success.
+
+    ``metric`` has the prefix of the weights that are measured ("ema/" for the moving average); left out it is the one that the problem is
+    registered with. ``target`` is the value that a successful run reaches. ``settings`` and ``space`` hold for all methods. ``points``
+    evaluations are spread evenly over the budget. ``trials`` of every method, where it is not the study's number.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    problem: Component
+    budget: dict[Literal["seconds", "steps", "gradient_equivalents"], Annotated[float, Field(gt=0)]]
+    metric: str
+    target: float | None = None
+    methods: tuple[str, ...] | None = None
+    settings: dict[str, Any] = {}
+    space: Space = {}
+    points: int = Field(default=10, ge=1)
+    trials: int | None = Field(default=None, ge=1)
+    robustness: Robustness | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_the_problem_brings(cls, value: Any) -> Any:
+        problem = value.get("problem") if isinstance(value, Mapping) else None
+        name = problem.get("name") if isinstance(problem, Mapping) else problem
+        if not isinstance(name, str):
+            return value  # the schema says what is wrong with it
+        return {"name": name, "metric": find("problem", PROBLEMS, name).metric, **value}
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Self:
+        if len(self.budget) != 1:
+            raise ValueError(f"budget: give one of {', '.join(BUDGETS)}")
+        return self
+
+
+class TuningPlan(BaseModel):
+    """How every method is tuned on a problem: so many trials, whose value is the mean over ``seeds``.
+
+    The best ``finalists`` are run on ``final_seeds`` too, and the best over all of these seeds wins. None of them is a reported seed.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    trials: int = Field(default=10, ge=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(100,), min_length=1)
+    finalists: int = Field(default=3, ge=1)
+    final_seeds: tuple[Annotated[int, Field(ge=0)], ...] = (101,)
+
+    @model_validator(mode="after")
+    def _other_seeds(self) -> Self:
+        if set(self.seeds) & set(self.final_seeds):
+            raise ValueError("final_seeds must be others than seeds")
+        return self
+
+
+class Study(BaseModel):
+    """Problems × methods × seeds. ``tuning`` left out: every method runs with what it brings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[\w.+-]+$")
+    seeds: int = Field(default=5, ge=1)
+    tuning: TuningPlan | None = None
+    baseline: str
+    methods: dict[str, MethodPlan]
+    problems: tuple[ProblemPlan, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for names, what in (([p.name for p in self.problems], "problems"), (list(self.methods), "methods")):
+            if not names:
+                raise ValueError(f"{what}: there are none")
+            if len({slug(name) for name in names}) < len(names):
+                raise ValueError(f"{what}: two of them have the same name, or names that differ in punctuation only")
+        for plan in self.problems:
+            for name in plan.methods or ():
+                if name not in self.methods:
+                    raise ValueError(f'problem "{plan.name}": unknown method "{name}".' + did_you_mean(name, self.methods))
+        if self.baseline not in self.methods:
+            raise ValueError(f'baseline "{self.baseline}" is no method of the study.' + did_you_mean(self.baseline, self.methods))
+        tuned = {*self.tuning.seeds, *self.tuning.final_seeds} if self.tuning else set()
+        if shared := tuned & set(range(self.seeds)):
+            raise ValueError(f"tuning: {sorted(shared)} are reported seeds too; tune on others, such as 100")
+        return self
+
+    def methods_of(self, plan: ProblemPlan) -> dict[str, MethodPlan]:
+        """Return the methods that a problem compares, in the study's order."""
+        return {name: method for name, method in self.methods.items() if plan.methods is None or name in plan.methods}
+
+    def tuning_of(self, plan: ProblemPlan) -> TuningPlan | None:
+        """Return how the methods of a problem are tuned."""
+        if self.tuning is None or plan.trials is None:
+            return self.tuning
+        return self.tuning.model_copy(update={"trials": plan.trials})
+
+    def to_dict(self) -> Tree:
+        """Return the study in plain containers, without what was left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def read_study(path: Path) -> Study:
+    """Read a study from a YAML file.
+
+    Methods may be given as a list of names (as ``--methods`` takes them) or as name → rule, optimizer, settings, space; what is left
+    out there is what the name stands for.
+
+    Raises:
+        UsageError: the file is missing, not YAML, or no study; the sentence names the key.
+    """
+    tree = read_yaml(path)
+    return study_from({"name": path.stem, **tree}, str(path))
+
+
+def study_from(tree: Tree, where: str) -> Study:
+    """Return a study from plain containers; a UsageError says what is wrong ``where``."""
+    from saddlepoint.compare.methods import completed_methods
+
+    if "methods" in tree:
+        tree = {**tree, "methods": completed_methods(tree["methods"], where)}
+        tree.setdefault("baseline", next(iter(tree["methods"]), ""))
+    try:
+        return Study.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"{part}." for part in first["loc"])[:-1]
+        said = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{where}: {place}{': ' if place else ''}{said}{'' if said[-1] in '.?' else '.'}") from error
+
+
+def configuration(plan: ProblemPlan, method: MethodPlan, parameters: Mapping[str, Any], *, seed: int = 0) -> RunConfig:
+    """Return the configuration of one run.
+
+    Precedence: what rule and optimizer bring, the problem's settings, the method's, the tuned parameters.
+
+    Raises:
+        UsageError: an unknown key, name or option, or a value out of range.
+    """
+    tree: Tree = {"problem": plan.problem.model_dump(), "rule": method.rule.model_dump()}
+    if method.optimizer is not None:
+        tree["optimizer"] = method.optimizer.model_dump()
+    values = {**plan.settings, **method.settings, **settings_of(parameters)}
+    budget = {name: int(bound) if name == "steps" else bound for name, bound in plan.budget.items()}
+    return resolve(with_values(tree, values) | budget | {"seed": seed})
+
+
+def settings_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tuned parameters as key paths of a run's configuration.
+
+    >>> settings_of({"optimizer.lr": 0.25, "ratio": 0.5})
+    {'optimizer.lr': 0.25, 'optimizer.players.discriminator.lr': 0.125}
+    """
+    settings = {key: value for key, value in parameters.items() if key != RATIO}
+    if RATIO in parameters:
+        settings["optimizer.players.discriminator.lr"] = parameters["optimizer.lr"] * parameters[RATIO]
+    return settings
+
+
+def space_of(plan: ProblemPlan, method: MethodPlan) -> Space:
+    """Return what is searched for a method on a problem: the problem's space, and the method's."""
+    return {**plan.space, **method.space}
+
+
+def starting_point(plan: ProblemPlan, method: MethodPlan) -> dict[str, Any]:
+    """Return what the method brings by itself, as a point of its space; values that are no choice there are left out."""
+    config = configuration(plan, method, {}).model_dump(mode="json")
+    optimizer = config["optimizer"]
+    if optimizer["lr"] is None:
+        optimizer["lr"] = inspect.signature(optimizer_class(optimizer["name"])).parameters["lr"].default
+    found = {}
+    for path, where in space_of(plan, method).items():
+        value: Any = config
+        if path == RATIO:
+            rates = optimizer["players"].get("discriminator", {})
+            value = rates.get("lr", optimizer["lr"]) / optimizer["lr"]
+        else:
+            for key in path.split("."):
+                value = value.get(key) if isinstance(value, Mapping) else None
+        nearest = None if value is None else where.nearest(value)
+        if nearest is not None:
+            found[path] = nearest
+    return found
+
+
+def slug(name: str) -> str:
+    """Return a name as it stands in file names.
+
+    >>> slug("mixture8, leaky-relu")
+    'mixture8-leaky-relu'
+    """
+    return re.sub(r"[^\w.+]+", "-", name).strip("-.") or "-"
+
+
+def digest(value: Any) -> str:
+    """Return a short hash of plain containers."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

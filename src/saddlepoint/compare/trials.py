@@ -1,0 +1,194 @@
+"""Trials in a database, shared by all processes that work on the same search."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+from saddlepoint.compare.study import Space
+from saddlepoint.errors import UsageError
+from saddlepoint.training.config import Tree
+
+Beat = Callable[[], None]
+Work = Callable[[optuna.Trial, int, Beat], tuple[float, Tree]]
+"""Makes the trial of a place: its value, and what else is to be kept of it. Calls ``Beat`` now and then."""
+
+_HEARTBEAT, _GRACE = 10, 120  # seconds; the clocks of machines that share a search may differ by the difference
+_POLL = 1.0
+_RANDOM_TRIALS = 5
+
+
+@contextmanager
+def opened_storage(url: str) -> Iterator[RDBStorage]:
+    """Open Optuna's storage at a database URL, such as ``sqlite:///study.db`` or ``postgresql+psycopg://user@host/base``.
+
+    Raises:
+        UsageError: the URL is malformed, its driver is not installed, or the database cannot be reached.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    options: dict[str, Any] = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    try:
+        storage = _made_storage(url, options)
+    except Exception as error:  # every driver has exceptions of its own
+        raise UsageError(
+            f"Cannot open the storage {without_password(url)} ({type(error).__name__}). Give the URL of a database that can be reached and "
+            "whose driver is installed, such as sqlite:///study.db or postgresql+psycopg://user@host/base."
+        ) from error
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _made_storage(url: str, options: dict[str, Any]) -> RDBStorage:
+    """Open the storage; where another process makes the same tables at the same moment, one of the two finds them half made and waits."""
+    for _ in range(4):
+        with suppress(IntegrityError, OperationalError, ProgrammingError):
+            return RDBStorage(url, engine_kwargs=options)
+        time.sleep(0.5)
+    return RDBStorage(url, engine_kwargs=options)
+
+
+def opened_search(storage: RDBStorage, name: str) -> optuna.Study:
+    """Return the search of a name, made where there is none yet; smaller values are better."""
+    return optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+
+
+def share(search: optuna.Study, places: int, work: Work, go_on: Beat) -> list[FrozenTrial]:
+    """Finish one trial for every place, together with whoever else does so; return them in the order of the places.
+
+    A trial that is interrupted fails, and its place is free again; so is that of a process that has not been heard of for two minutes.
+
+    Args:
+        search: where the trials are.
+        places: how many.
+        work: makes a trial.
+        go_on: called now and then; what it raises passes on.
+    """
+    while (place := _free_place(search, places, go_on)) is not None:
+        search.sampler = optuna.samplers.RandomSampler()  # draws nothing: what is drawn depends on the place
+        trial = search.ask()
+        trial.set_user_attr("place", place)
+        try:
+            value, kept = work(trial, place, _Heart(trial, go_on))
+        except BaseException:
+            search.tell(trial, state=TrialState.FAIL)
+            raise
+        for key, what in kept.items():
+            trial.set_user_attr(key, what)
+        search.tell(trial, value)
+    found = _finished(search)
+    return [found[place] for place in range(places)]
+
+
+def draw(search: optuna.Study, trial: optuna.Trial, place: int, space: Space, start: Tree) -> Tree:
+    """Draw a trial's parameters: a function of its place and of the trials that are finished.
+
+    The first is ``start``, completed at random; the next ones are drawn at random, and after five by Optuna's TPE sampler.
+    """
+    drawn = optuna.samplers.TPESampler(seed=place, n_startup_trials=_RANDOM_TRIALS)
+    search.sampler = drawn if place else _Start({key: _stored(value) for key, value in start.items()}, drawn)
+    for key, where in sorted(space.items()):  # the order of a file's keys must not matter
+        if where.choices is not None:
+            trial.suggest_categorical(key, [_stored(choice) for choice in where.choices])
+        else:
+            low, high = where.log or where.uniform or (0.0, 0.0)
+            trial.suggest_float(key, low, high, log=where.log is not None)
+    return parameters_of(trial)
+
+
+def parameters_of(trial: optuna.Trial | FrozenTrial) -> Tree:
+    """Return a trial's parameters, numbers with four digits: that is all of a learning rate that a reader wants to type."""
+    return {key: float(f"{value:.4g}") if isinstance(value, float) else json.loads(value) for key, value in trial.params.items()}
+
+
+def _free_place(search: optuna.Study, places: int, go_on: Beat) -> int | None:
+    """Return a place that nobody is at; None when all are finished. Waits while others are at work on the last ones."""
+    while True:
+        taken = _finished(search).keys() | {trial.user_attrs.get("place") for trial in _running(search)}
+        free = next((place for place in range(places) if place not in taken), None)
+        if free is not None or _finished(search).keys() >= set(range(places)):
+            return free
+        go_on()
+        time.sleep(_POLL)
+
+
+def _finished(search: optuna.Study) -> dict[int, FrozenTrial]:
+    """Return place → its trial; where two processes took the same place in the same moment, the earlier one counts."""
+    found: dict[int, FrozenTrial] = {}
+    for trial in sorted(search.get_trials(deepcopy=False, states=[TrialState.COMPLETE]), key=lambda trial: trial.number):
+        found.setdefault(trial.user_attrs["place"], trial)
+    return found
+
+
+def _running(search: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials that are being worked on; those that nobody has been heard of for two minutes are ended."""
+    alive = []
+    for trial in search.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        started = trial.datetime_start.timestamp() if trial.datetime_start else math.inf
+        if time.time() - trial.user_attrs.get("beat", started) <= _GRACE:
+            alive.append(trial)
+            continue
+        with suppress(ValueError, RuntimeError):  # another process was quicker to say so
+            search.tell(trial.number, state=TrialState.FAIL)
+    return alive
+
+
+class _Heart:
+    """Says in the storage, every ten seconds, that a trial is still being worked on."""
+
+    def __init__(self, trial: optuna.Trial, go_on: Beat) -> None:
+        self._trial, self._go_on = trial, go_on
+        self._last = -math.inf
+        self()
+
+    def __call__(self) -> None:
+        self._go_on()
+        if time.time() - self._last >= _HEARTBEAT:
+            self._last = time.time()
+            self._trial.set_user_attr("beat", self._last)
+
+
+class _Start(optuna.samplers.BaseSampler):
+    """Gives the values that a method brings, and has another sampler draw what it does not bring."""
+
+    def __init__(self, start: Mapping[str, Any], other: optuna.samplers.BaseSampler) -> None:
+        self._start, self._other = start, other
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        return {}
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: optuna.distributions.BaseDistribution
+    ) -> Any:
+        if param_name in self._start:
+            return self._start[param_name]
+        return self._other.sample_independent(study, trial, param_name, param_distribution)
+
+
+def _stored(value: Any) -> Any:
+    """Return a value as a database of Optuna keeps it: numbers as they are, all else as JSON."""
+    return value if isinstance(value, float) else json.dumps(value)
+
+
+def without_password(url: str) -> str:
+    """Return a database URL as it may be shown.
+
+    >>> without_password("postgresql+psycopg://me:secret@host/base")
+    'postgresql+psycopg://host/base'
+    """
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if "@" in rest else url

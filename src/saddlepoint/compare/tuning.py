@@ -1,0 +1,178 @@
+"""Tuning: every method gets the same number of Optuna trials, on seeds that are not reported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from statistics import fmean
+from types import MappingProxyType
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+
+from saddlepoint.compare.execution import Job, Outcome
+from saddlepoint.compare.study import MethodPlan, ProblemPlan, TuningPlan, configuration, digest, space_of, starting_point
+from saddlepoint.compare.trials import Beat, draw, opened_search, parameters_of, share
+from saddlepoint.errors import UsageError
+from saddlepoint.registry import build_problem
+from saddlepoint.training.config import Tree
+from saddlepoint.training.training import bare
+
+Execute = Callable[[Job, Beat], Outcome]
+"""Makes a run, calling the second argument now and then while it lasts."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning found for a method on a problem.
+
+    Attributes:
+        key: of everything that decides the search.
+        space: what was searched.
+        trials: number, parameters, value (of the problem's metric; None where a run diverged or failed), final (the mean over the final
+            seeds too, of finalists), status, error, steps and seconds of each.
+        best: the parameters that won.
+    """
+
+    key: str
+    space: Tree
+    trials: list[Tree]
+    best: Tree
+
+    def to_dict(self) -> Tree:
+        """Return it in plain containers."""
+        return asdict(self)
+
+
+def tune(
+    plan: ProblemPlan,
+    method: MethodPlan,
+    tuning: TuningPlan,
+    *,
+    name: str,
+    storage: RDBStorage,
+    execute: Execute,
+    known: Mapping[str, Tree] = MappingProxyType({}),
+    go_on: Beat = lambda: None,
+    report: Callable[[Tree], None] = lambda trial: None,
+) -> Tuned:
+    """Search a method's hyperparameters on a problem, by this process and others together, until all trials are finished.
+
+    The value of a trial is the mean of the problem's metric over the tuning seeds, infinite where one of them diverged or failed: that
+    is a finished trial too. The best few, the finalists, are run on the final seeds as well, and the least mean over all of these seeds
+    wins: the best of many values from one seed is lucky more often than not.
+
+    Args:
+        plan: the problem.
+        method: the method.
+        tuning: how many trials and finalists, and their seeds.
+        name: under which the search lies in the storage; processes that give the same name work on it together.
+        storage: where trials are kept.
+        execute: makes a run.
+        known: key → finished searches, which are not made again.
+        go_on: called now and then; what it raises ends the search, and the trial under way has failed.
+        report: called with number, seeds, parameters, value and status of what this process finishes.
+    """
+    space, key = space_of(plan, method), _key(plan, method, tuning)
+    if not space:
+        return Tuned(key=key, space={}, trials=[], best={})
+    if key in known:
+        return Tuned(**known[key])
+    search = opened_search(storage, f"{name}/{key}")
+    start, value_of = starting_point(plan, method), partial(_value, plan, method, execute)
+
+    def trial_at(trial: optuna.Trial, place: int, beat: Beat) -> tuple[float, Tree]:
+        parameters = draw(search, trial, place, space, start)
+        value, kept = value_of(parameters, tuning.seeds, beat)
+        report({"number": place, "seeds": tuning.seeds, "parameters": parameters, "value": _metric(plan, value), "status": kept["status"]})
+        return value, kept
+
+    trials = share(search, tuning.trials, trial_at, go_on)
+    ranked = sorted(range(tuning.trials), key=lambda place: (_number(trials[place]), place))
+    finalists = [place for place in ranked[: tuning.finalists] if math.isfinite(_number(trials[place]))] if tuning.final_seeds else []
+
+    def final_at(trial: optuna.Trial, place: int, beat: Beat) -> tuple[float, Tree]:
+        number, seed = finalists[place // len(tuning.final_seeds)], tuning.final_seeds[place % len(tuning.final_seeds)]
+        parameters = parameters_of(trials[number])
+        value, kept = value_of(parameters, [seed], beat)
+        report({"number": number, "seeds": (seed,), "parameters": parameters, "value": _metric(plan, value), "status": kept["status"]})
+        return value, kept
+
+    finals: list[FrozenTrial] = []
+    if len(finalists) > 1:
+        finals = share(opened_search(storage, f"{name}/{key}/finals"), len(finalists) * len(tuning.final_seeds), final_at, go_on)
+    means = _means(trials, finalists, finals, tuning)
+    best = min(means, key=lambda place: (means[place], place)) if means else ranked[0]
+    shown = {path: where.model_dump(mode="json", exclude_none=True) for path, where in space.items()}
+    rows = [_row(plan, place, trial, means) for place, trial in enumerate(trials)]
+    return Tuned(key=key, space=shown, trials=rows, best=parameters_of(trials[best]))
+
+
+def _means(trials: Sequence[FrozenTrial], finalists: Sequence[int], finals: Sequence[FrozenTrial], tuning: TuningPlan) -> dict[int, float]:
+    """Return finalist → mean over all of its seeds."""
+    if not finals:
+        return {}
+    n, m = len(tuning.seeds), len(tuning.final_seeds)
+    own = {place: [_number(final) for final in finals[k * m : (k + 1) * m]] for k, place in enumerate(finalists)}
+    return {place: (n * _number(trials[place]) + sum(values)) / (n + m) for place, values in own.items()}
+
+
+def _value(
+    plan: ProblemPlan, method: MethodPlan, execute: Execute, parameters: Tree, seeds: Sequence[int], beat: Beat
+) -> tuple[float, Tree]:
+    """Return the mean loss over the seeds, and how the runs went."""
+    configs = [configuration(plan, method, parameters, seed=seed).model_dump(mode="json") for seed in seeds]
+    outcomes = [execute(Job(config, plan.metric, 1), beat) for config in configs]
+    worst = next((outcome for outcome in outcomes if outcome["status"] != "finished"), outcomes[0])
+    spent = {name: sum(outcome[name] for outcome in outcomes) for name in ("steps", "seconds")}
+    return fmean(loss_of(plan, outcome) for outcome in outcomes), {"status": worst["status"], "error": worst["error"], **spent}
+
+
+def _row(plan: ProblemPlan, place: int, trial: FrozenTrial, means: Mapping[int, float]) -> Tree:
+    kept = {key: value for key, value in trial.user_attrs.items() if key not in ("beat", "place")}
+    numbers = {"value": _metric(plan, _number(trial)), "final": _metric(plan, means.get(place, math.inf))}
+    return {"number": place, "parameters": parameters_of(trial), **numbers, **kept}
+
+
+def _number(trial: FrozenTrial) -> float:
+    return math.inf if trial.value is None else trial.value
+
+
+def _metric(plan: ProblemPlan, loss: float) -> float | None:
+    """Return the metric that a loss was made of; None where there is none."""
+    if not math.isfinite(loss):
+        return None
+    return loss if smaller_is_better(plan) else -loss
+
+
+def _key(plan: ProblemPlan, method: MethodPlan, tuning: TuningPlan) -> str:
+    """Return the key of everything that decides a search: not the target, nor how runs are followed."""
+    config = configuration(plan, method, {}).essentials()
+    space: dict[str, Any] = {path: where.model_dump(mode="json") for path, where in space_of(plan, method).items()}
+    return digest({"config": config, "metric": plan.metric, "space": space, "tuning": tuning.model_dump(mode="json")})
+
+
+def loss_of(plan: ProblemPlan, outcome: Outcome) -> float:
+    """Return what is minimised: the problem's metric, negated where more is better, infinite for a run without an end."""
+    if outcome["metrics"] is None:
+        return math.inf
+    value = float(outcome["metrics"][plan.metric])
+    return (value if smaller_is_better(plan) else -value) if math.isfinite(value) else math.inf
+
+
+def smaller_is_better(plan: ProblemPlan) -> bool:
+    """Say which way the metric of a problem goes.
+
+    Raises:
+        UsageError: the problem has no such metric, or one by which none is better.
+    """
+    known = build_problem(plan.problem.name, plan.problem.options).metric_names
+    found = known.get(bare(plan.metric))
+    if found is None or found.better is None:
+        directed = [prefix + name for prefix in ("ema/", "") for name, what in known.items() if what.better]
+        raise UsageError(f'Problem "{plan.name}": "{plan.metric}" is no metric by which one is better. Known: {", ".join(directed)}.')
+    return found.better == "smaller"

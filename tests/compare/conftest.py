@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from saddlepoint.compare.study import study_from
+
+
+@pytest.fixture
+def small_study():
+    """A study whose runs take milliseconds."""
+
+    def make(**changes):
+        problem = {
+            "name": "tiny ring",
+            "problem": {"name": "mixture8", "hidden": 4, "latent": 2},
+            "budget": {"steps": 6},
+            "settings": {"batch_size": 8, "evaluation_samples": 160, "schedule": "linear"},
+            "target": 2.0,  # mode-distance is at most 1, so every finished run succeeds
+            "points": 3,
+        }
+        tree = {"name": "small", "seeds": 2, "methods": ["adam", "sign"], "problems": [problem | changes.pop("problem", {})]}
+        return study_from(tree | changes, "The study")
+
+    return make
+
+
+class Recorded:
+    """Executes jobs in this process, counts them, and can be told to stop after so many."""
+
+    def __init__(self, most=10**9, outcome=None):
+        self.jobs, self.most, self.outcome = [], most, outcome
+        self._lock, self._running = threading.Lock(), threading.Lock()
+
+    def __call__(self, job, beat):
+        from saddlepoint.compare.execution import execute
+
+        beat()
+        with self._lock:
+            if len(self.jobs) == self.most:
+                raise KeyboardInterrupt
+            self.jobs.append(job)
+        with self._running:  # a process has one global random state, so two runs in it take turns
+            return execute(job) if self.outcome is None else self.outcome(job)
+
+
+@pytest.fixture
+def recorded():
+    return Recorded

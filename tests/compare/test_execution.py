@@ -1,0 +1,143 @@
+"""One run: the same start, data and evaluation for all methods, budgets of three kinds, every end an outcome."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from saddlepoint.compare.execution import Job, execute
+from saddlepoint.compare.memory import PeakMemory
+from saddlepoint.compare.processes import execute_apart
+from saddlepoint.training import Training, resolve
+
+SMALL = {"problem": {"name": "mixture8", "hidden": 4, "latent": 2}, "batch_size": 8, "evaluation_samples": 160}
+
+
+def job(points=2, metric="ema/mode-distance", **options):
+    return Job(resolve({**SMALL, "steps": 6, **options}).model_dump(mode="json"), metric, points)
+
+
+def without_clock(outcome):
+    points = [{key: value for key, value in point.items() if key != "seconds"} for point in outcome["points"]]
+    kept = {key: value for key, value in outcome.items() if key not in ("seconds", "peak_memory", "points")}
+    return {**kept, "points": points}
+
+
+class TestFairness:
+    def test_every_method_starts_from_the_same_networks_and_sees_the_same_batches(self):
+        methods = [{"optimizer": "adam"}, {"optimizer": "sign"}, {"rule": "acgd"}, {"rule": "extragradient"}, {"rule": "newton"}]
+        trainings = [Training(resolve({**SMALL, "steps": 6, "seed": 3, **method})) for method in methods]
+        first = trainings[0]
+        for other in trainings[1:]:
+            for player, network in first.networks.items():
+                for mine, theirs in zip(network.parameters(), other.networks[player].parameters(), strict=True):
+                    assert torch.equal(mine, theirs)
+            for ahead in range(3):
+                assert torch.equal(first.batch(ahead).real, other.batch(ahead).real)
+                assert torch.equal(first.batch(ahead).noise, other.batch(ahead).noise)
+
+    def test_an_outcome_reproduces(self):
+        assert without_clock(execute(job())) == without_clock(execute(job()))
+
+    def test_evaluation_changes_nothing(self):
+        often, once = execute(job(points=6)), execute(job(points=1))
+        assert often["metrics"] == once["metrics"]
+        assert [point["step"] for point in often["points"]] == [1, 2, 3, 4, 5, 6]
+
+    def test_the_metrics_are_those_of_training(self):
+        config = resolve({**SMALL, "steps": 6})
+        training = Training(config)
+        while training.progress < 1:
+            training.advance()
+        straight = training.evaluate()
+        outcome = execute(Job(config.model_dump(mode="json"), "ema/modes", 1, everything=True))
+        assert outcome["metrics"] == {name: value for name, value in straight.items() if name.startswith("ema/")}
+
+
+class TestBudgets:
+    def test_steps(self):
+        outcome = execute(job())
+        assert (outcome["status"], outcome["steps"]) == ("finished", 6)
+        assert [point["progress"] for point in outcome["points"]] == [0.5, 1]
+
+    def test_gradient_equivalents(self):
+        plain = execute(job(steps=None, gradient_equivalents=24))
+        double = execute(job(steps=None, gradient_equivalents=24, rule="extragradient", scheme="alternating"))
+        assert (plain["steps"], plain["gradient_equivalents"]) == (12, 24)  # two gradients a step
+        assert (double["steps"], double["gradient_equivalents"]) == (6, 24)
+
+    def test_products_count_twice(self):
+        outcome = execute(job(rule="consensus"))
+        assert outcome["gradient_equivalents"] == pytest.approx(6 * (1 / 3 + 4 / 3 + 2 * 2))  # one closure, two gradients, two rows
+
+    def test_seconds_are_processor_time_and_leave_out_evaluation(self, monkeypatch):
+        monkeypatch.setattr(Training, "measured", lambda self, names: time.sleep(0.3) or dict.fromkeys(names, 0.0))
+        began = time.perf_counter()
+        outcome = execute(job(points=3, steps=None, seconds=0.05))
+        assert time.perf_counter() - began > 0.9
+        assert 0.05 <= outcome["seconds"] < 0.3
+
+
+class TestEnds:
+    def test_divergence_is_an_outcome(self):
+        outcome = execute(job(optimizer={"name": "sgd", "lr": 1e30}, problem={**SMALL["problem"], "activation": "relu"}))
+        assert (outcome["status"], outcome["metrics"]) == ("diverged", None)
+        assert outcome["error"].startswith('Step 1: Term "fake" of the loss of player "generator" is')
+
+    def test_a_failure_is_an_outcome_with_its_reason(self):
+        outcome = execute(job(metric="ema/mode-distances"))
+        assert outcome["status"] == "failed"
+        assert outcome["error"].startswith('UsageError: "ema/mode-distances" is no metric of mixture8')
+
+    @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the process in /proc")
+    def test_a_process_that_is_killed_is_a_failed_run(self):
+        outcome = execute_apart(job(steps=None, seconds=60), beat=kill_the_newest_child)
+        assert outcome["status"] == "failed"
+        assert "exit code -9" in outcome["error"]
+
+    def test_a_run_apart_is_the_run_here(self):
+        assert without_clock(execute_apart(job())) == without_clock(execute(job()))
+
+    def test_what_beat_raises_ends_the_process(self):
+        began = time.perf_counter()
+
+        def stop():
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            execute_apart(job(steps=None, seconds=600), beat=stop)
+        assert time.perf_counter() - began < 60
+
+
+def kill_the_newest_child():
+    """Kill the youngest process that the run could be: a grandchild of this one, forked from the server of forks."""
+    mine = {os.getpid()}
+    parents = {int(p.name): int(p.joinpath("stat").read_text().rpartition(")")[2].split()[1]) for p in Path("/proc").glob("[0-9]*")}
+    while found := {child for child, parent in parents.items() if parent in mine} - mine:
+        mine |= found
+    os.kill(max(mine), signal.SIGKILL)
+
+
+class TestMemory:
+    def test_the_peak_between_start_and_stop(self):
+        memory = PeakMemory("cpu")
+        memory.start()
+        held = torch.ones(16 * 2**20)  # 64 MiB
+        memory.stop()
+        if memory.most is None:
+            pytest.skip("the kernel does not let a process reset its record of the peak")
+        assert 60 * 2**20 < memory.most < 120 * 2**20
+        del held
+        first = memory.most
+        big = torch.ones(64 * 2**20)  # not watched
+        del big
+        memory.start()
+        memory.stop()
+        assert memory.most == first
+
+    def test_of_a_run(self):
+        outcome = execute_apart(job())
+        assert outcome["peak_memory"] is None or outcome["peak_memory"] >= 0

@@ -1,0 +1,170 @@
+"""Tuning: equal numbers of trials, on seeds of their own, whoever makes them, in whatever database."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+from saddlepoint.compare.execution import unfinished
+from saddlepoint.compare.study import TuningPlan
+from saddlepoint.compare.trials import opened_storage
+from saddlepoint.compare.tuning import tune
+from saddlepoint.errors import UsageError
+
+
+def run(study, storage, execute, trials=4, method="adam", **plan):
+    tuning = TuningPlan(**{"trials": trials, "finalists": 1, **plan})
+    return tune(study.problems[0], study.methods[method], tuning, name="test", storage=storage, execute=execute)
+
+
+def valley(job):
+    """An outcome whose mode-distance is least at a learning rate of 1e-3."""
+    rate = job.config["optimizer"]["lr"]
+    value = abs(rate - 1e-3)
+    return {**unfinished(""), "status": "finished", "error": None, "metrics": {"ema/mode-distance": value}, "steps": 1, "seconds": 1.0}
+
+
+@pytest.fixture
+def storage(tmp_path):
+    with opened_storage(f"sqlite:///{tmp_path / 'tuning.db'}") as opened:
+        yield opened
+
+
+class TestSearch:
+    def test_the_first_trial_is_what_the_method_brings_and_the_best_is_kept(self, small_study, recorded, storage):
+        found = run(small_study(), storage, recorded(outcome=valley), trials=12)
+        assert found.trials[0]["parameters"] == {"optimizer.lr": 2e-3, "ratio": 0.5, "optimizer.betas": [0.0, 0.999]}
+        assert found.best == min(found.trials, key=lambda trial: trial["value"])["parameters"]
+        assert abs(found.best["optimizer.lr"] - 1e-3) < 1e-3
+        assert found.space["optimizer.lr"] == {"log": [3e-4, 1e-2]}
+
+    def test_trials_are_on_the_tuning_seed_and_at_their_parameters(self, small_study, recorded, storage):
+        runner = recorded(outcome=valley)
+        found = run(small_study(), storage, runner)
+        assert {job.config["seed"] for job in runner.jobs} == {100}
+        assert [job.config["optimizer"]["lr"] for job in runner.jobs] == [trial["parameters"]["optimizer.lr"] for trial in found.trials]
+        ratios = [job.config["optimizer"]["players"]["discriminator"]["lr"] / job.config["optimizer"]["lr"] for job in runner.jobs]
+        assert ratios == pytest.approx([trial["parameters"]["ratio"] for trial in found.trials])
+
+    def test_a_search_does_not_depend_on_interruptions(self, small_study, recorded, tmp_path):
+        with opened_storage(f"sqlite:///{tmp_path / 'a.db'}") as a:
+            straight = run(small_study(), a, recorded(outcome=valley), trials=8)
+        for most in (2, 3):
+            with opened_storage(f"sqlite:///{tmp_path / 'b.db'}") as b, pytest.raises(KeyboardInterrupt):
+                run(small_study(), b, recorded(most=most, outcome=valley), trials=8)
+        with opened_storage(f"sqlite:///{tmp_path / 'b.db'}") as b:
+            broken = run(small_study(), b, recorded(outcome=valley), trials=8)
+        assert broken == straight
+
+    def test_a_diverged_trial_is_a_finished_trial(self, small_study, recorded, storage):
+        def diverges_above(job):
+            return valley(job) if job.config["optimizer"]["lr"] < 2e-3 else {**unfinished("overflow"), "status": "diverged"}
+
+        found = run(small_study(), storage, recorded(outcome=diverges_above), trials=10)
+        assert len(found.trials) == 10
+        lost = [trial for trial in found.trials if trial["status"] == "diverged"]
+        assert lost
+        assert all(trial["value"] is None and trial["error"] == "overflow" for trial in lost)
+        assert found.best["optimizer.lr"] < 2e-3
+
+    def test_the_value_is_the_mean_over_the_seeds(self, small_study, recorded, storage):
+        runner = recorded(outcome=lambda job: valley(job) | {"metrics": {"ema/mode-distance": float(job.config["seed"])}})
+        found = run(small_study(), storage, runner, trials=1, seeds=(100, 102))
+        assert found.trials[0]["value"] == 101
+
+    def test_finalists_show_whether_they_were_lucky(self, small_study, recorded, storage):
+        def lucky_once(job):
+            """At rates above 2e-3 seed 100 is lucky, and no other."""
+            rate, seed = job.config["optimizer"]["lr"], job.config["seed"]
+            return valley(job) | {"metrics": {"ema/mode-distance": (0.0 if seed == 100 else 1.0) if rate > 2e-3 else 0.5}}
+
+        runner = recorded(outcome=lucky_once)
+        found = run(small_study(), storage, runner, trials=8, finalists=8, final_seeds=(101, 102))
+        values = [trial["value"] for trial in found.trials]
+        assert {0.0, 0.5} == set(values)
+        assert found.best["optimizer.lr"] <= 2e-3
+        assert {job.config["seed"] for job in runner.jobs} == {100, 101, 102}
+        assert len(runner.jobs) == 8 + 8 * 2
+        assert {round(trial["final"], 3) for trial in found.trials} == {0.5, 0.667}
+
+    def test_only_the_best_are_finalists(self, small_study, recorded, storage):
+        found = run(small_study(), storage, recorded(outcome=valley), trials=6, finalists=2)
+        finalists = [trial["number"] for trial in found.trials if trial["final"] is not None]
+        assert sorted(finalists) == sorted(sorted(range(6), key=lambda place: found.trials[place]["value"])[:2])
+
+    def test_a_method_without_hyperparameters_needs_no_trial(self, small_study, recorded, storage):
+        runner = recorded()
+        study = small_study(methods={"adam": {"space": {}}})
+        assert run(study, storage, runner).best == {}
+        assert runner.jobs == []
+
+    def test_a_trial_of_a_killed_process_is_made_again(self, small_study, recorded, storage, monkeypatch):
+        run(small_study(), storage, recorded(outcome=valley), trials=2)
+        name = next(iter(optuna.get_all_study_names(storage)))
+        search = optuna.load_study(study_name=name, storage=storage)
+        search.ask().set_user_attr("place", 2)  # nobody will ever say how it ended
+        monkeypatch.setattr("saddlepoint.compare.trials._GRACE", 0)
+        monkeypatch.setattr("saddlepoint.compare.tuning._key", lambda *_: name.rpartition("/")[2])
+        time.sleep(0.01)
+        assert len(run(small_study(), storage, recorded(outcome=valley), trials=3).trials) == 3
+
+
+class TestStorage:
+    @pytest.mark.parametrize("url", ["nonsense", "oracle9://host/base", "sqlite:////no/such/directory/study.db"])
+    def test_what_cannot_be_opened_is_said(self, url):
+        with pytest.raises(UsageError, match="Cannot open the storage"), opened_storage(url):
+            pass
+
+    def test_passwords_are_not_shown(self):
+        with pytest.raises(UsageError) as error, opened_storage("nonsense://me:secret@host/base"):
+            pass
+        assert "secret" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory):
+    """The URL of a real PostgreSQL server, started for these tests."""
+    pytest.importorskip("psycopg", reason="the driver psycopg is not installed", exc_type=ImportError)
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = shutil.which("initdb") or (str(installed[-1]) if installed else None)
+    if initdb is None:
+        pytest.skip("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
+    home = tmp_path_factory.mktemp("postgres")
+    user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []  # the server refuses to run as root
+    if user and shutil.which("runuser") is None:
+        pytest.skip("PostgreSQL does not run as root, and there is no runuser")
+    for folder in [home, *home.parents][:4]:
+        if user and folder.stat().st_uid == 0:
+            folder.chmod(folder.stat().st_mode | 0o711)
+    if user:
+        shutil.chown(home, "postgres")
+    tools = Path(initdb).parent
+    quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "cwd": home}
+    subprocess.run([*user, initdb, "-D", home / "data", "-A", "trust", "-U", "tester", "--no-sync"], **quiet)
+    options = f"-k {home} -c listen_addresses='' -c fsync=off"
+    subprocess.run([*user, tools / "pg_ctl", "-D", home / "data", "-o", options, "-l", home / "log", "-w", "start"], **quiet)
+    try:
+        yield f"postgresql+psycopg://tester@/postgres?host={home}"
+    finally:
+        subprocess.run([*user, tools / "pg_ctl", "-D", home / "data", "-m", "immediate", "stop"], **quiet)
+
+
+class TestPostgres:
+    def test_a_search_in_a_server_is_that_in_a_file(self, small_study, recorded, storage, postgres):
+        in_file = run(small_study(), storage, recorded(outcome=valley), trials=6)
+        with opened_storage(postgres) as server:
+            in_server = run(small_study(), server, recorded(outcome=valley), trials=6)
+        assert in_server == in_file
+
+    def test_a_search_is_found_again_from_elsewhere(self, small_study, recorded, postgres):
+        study, runner = small_study(methods=["sign"]), recorded(outcome=valley)
+        with opened_storage(postgres) as server:
+            first = run(study, server, recorded(outcome=valley), trials=3, method="sign")
+        with opened_storage(postgres) as server:
+            again = run(study, server, runner, trials=3, method="sign")
+        assert runner.jobs == []
+        assert again == first
