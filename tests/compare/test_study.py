@@ -89,7 +89,10 @@ class TestStudyFile:
             ({"methods": 3}, "The study: methods must be a list of names"),
             ({"baseline": "sgd"}, 'The study: baseline "sgd" is no method of the study.'),
             ({"tuning": {"trials": 2, "seeds": [1]}}, "The study: tuning: [1] are reported seeds too"),
-            ({"problem": {"budget": {"steps": 1, "seconds": 1}}}, "The study: problems.0: budget: give one of seconds, steps"),
+            (
+                {"problem": {"budget": {"steps": 1, "seconds": 1}}},
+                "The study: problems.0: budget: give one of gradient_equivalents, seconds, steps",
+            ),
             ({"problem": {"methods": ["acgd"]}}, 'The study: problem "tiny ring": unknown method "acgd".'),
             ({"problem": {"problem": "mixture9"}}, 'The study: problems.0: Unknown problem "mixture9". Did you mean "mixture'),
             ({"sedes": 3}, "The study: sedes: Extra inputs are not permitted."),

@@ -56,6 +56,38 @@ def test_an_optimizer_of_another_name_does_not_inherit_the_rule_s_options():
     assert resolve({"optimizer": {"name": "torch.optim:NAdam", "lr": 1e-3}}).optimizer.options == {}
 
 
+class TestTheMethodOfAProblem:
+    """``mixture8`` stands for the problems that bring one."""
+
+    brought = registry.PROBLEMS["mixture8"].method
+
+    def test_is_there_where_neither_rule_nor_optimizer_is_named(self):
+        config = resolve({"problem": "mixture8"})
+        assert config.optimizer.lr == self.brought["optimizer"]["lr"]
+        assert (config.schedule, config.batch_size) == (self.brought["schedule"], self.brought["batch_size"])
+
+    @pytest.mark.parametrize("named", [{"rule": "gradient"}, {"optimizer": "adam"}, {"optimizer": {"name": "adam"}}])
+    def test_is_gone_where_one_is(self, named):
+        config = resolve({"problem": "mixture8", **named})
+        assert (config.optimizer.lr, config.schedule, config.batch_size) == (2e-3, "constant", 64)
+
+    def test_a_rate_of_the_user_s_is_for_both_players(self):
+        config = resolve({"problem": "mixture8", "optimizer": {"lr": 1e-4}})
+        assert {config.optimizer.options_for(player)["lr"] for player in ("generator", "discriminator")} == {1e-4}
+        assert config.schedule == self.brought["schedule"]
+
+    def test_settings_win(self):
+        config = resolve({"problem": {"name": "mixture8", "radius": 1.0}, "batch_size": 7, "seconds": 2.0})
+        assert (config.problem.options["radius"], config.batch_size, config.seconds) == (1.0, 7, 2.0)
+
+    @pytest.mark.parametrize("name", registry.PROBLEMS)
+    def test_of_every_problem_is_complete(self, name):
+        if name != "mnist":
+            config = resolve({"problem": name})
+            assert config.optimizer.lr is not None
+            assert sum(bound is not None for bound in (config.steps, config.seconds, config.gradient_equivalents)) == 1
+
+
 def test_the_digest_ignores_the_budget_and_nothing_else_that_matters():
     base = resolve({"steps": 600})
     assert base.model_copy(update={"steps": 900}).digest() == base.digest()

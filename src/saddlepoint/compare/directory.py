@@ -17,7 +17,7 @@ from saddlepoint.compare.execution import Outcome
 from saddlepoint.compare.jobs import Place
 from saddlepoint.compare.study import Study
 from saddlepoint.errors import UsageError
-from saddlepoint.files import write_atomic, write_json
+from saddlepoint.files import json_line, write_atomic
 from saddlepoint.training.config import Tree
 
 FORMAT = 1
@@ -98,7 +98,8 @@ class ComparisonDirectory:
         names = [str(Path("pictures") / place.path / f"{number + 1:02d}.png") for number in range(len(pictures))]
         named = [*names, *[None] * (len(outcome["points"]) - len(names))]
         points = [{**point, "picture": name} for point, name in zip(outcome["points"], named, strict=True)]
-        write_json(self._file(place), {"key": key, **{k: v for k, v in outcome.items() if k != "pictures"}, "points": points})
+        kept = {"key": key, **{name: value for name, value in outcome.items() if name != "pictures"}, "points": points}
+        write_atomic(self._file(place), json_line(_rounded(kept)))
 
     @contextmanager
     def claimed(self, place: Place) -> Iterator[bool]:
@@ -115,11 +116,20 @@ class ComparisonDirectory:
 
     def write_results(self, comparison: Tree) -> None:
         """Write ``comparison.json``, and ``results.csv`` with a line for every reported run."""
-        write_json(self.comparison, comparison)
+        write_atomic(self.comparison, json_line(comparison))  # indented it would have a line for each of some hundred thousand numbers
         write_atomic(self.results, table_of(comparison).encode())
 
     def _file(self, place: Place) -> Path:
         return self.path / "runs" / place.path.with_name(place.path.name + ".json")
+
+
+def _rounded(value: Any) -> Any:
+    """Return plain containers with numbers of six digits: of outcomes no more is of interest, and a study has a great many."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def read_comparison(path: Path) -> Tree:

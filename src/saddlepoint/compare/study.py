@@ -14,9 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.registry import PROBLEMS, find, optimizer_class
-from saddlepoint.training.config import Component, RunConfig, Tree, read_yaml, resolve, with_values
+from saddlepoint.training.config import BUDGETS, Component, RunConfig, Tree, read_yaml, resolve, with_values
 
-BUDGETS = ("seconds", "steps", "gradient_equivalents")
 RATIO = "ratio"
 """The one tuned value that is no key of a run's configuration: the discriminator's learning rate divided by the generator's."""
 
@@ -121,7 +120,7 @@ class ProblemPlan(BaseModel):
     @model_validator(mode="after")
     def _one_bound(self) -> Self:
         if len(self.budget) != 1:
-            raise ValueError(f"budget: give one of {', '.join(BUDGETS)}")
+            raise ValueError(f"budget: give one of {', '.join(sorted(BUDGETS))}")
         return self
 
 

@@ -18,7 +18,16 @@ PROBLEMS: dict[str, ProblemEntry] = {
         loss="non-saturating",
         metric="ema/reverse-kl",
     ),
-    "mixture8": ProblemEntry("saddlepoint.problems:Mixture8", "ring of 8 Gaussians in the plane", metric=_MODES),
+    "mixture8": ProblemEntry(
+        "saddlepoint.problems:Mixture8",
+        "ring of 8 Gaussians in the plane",
+        metric=_MODES,
+        method={
+            "optimizer": {"name": "adam", **two_rates(4e-3, 2e-3)},
+            "schedule": "linear",
+            "batch_size": 128,
+        },
+    ),
     "mixture8-saturated": ProblemEntry(
         "saddlepoint.problems:Mixture8Saturated",
         "the same ring before a discriminator that has already won: vanishing gradients",

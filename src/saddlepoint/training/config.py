@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Tree = dict[str, Any]
 
+BUDGETS = frozenset({"steps", "seconds", "gradient_equivalents"})
+"""The keys that bound a run."""
+
 
 class Component(BaseModel):
     """A registered name and the options of its constructor, side by side."""
@@ -102,8 +105,7 @@ class RunConfig(BaseModel):
 
     def digest(self) -> str:
         """Return a hash of everything that decides the trajectory: all but the budget, the device and what is merely recorded."""
-        budget = {"steps", "seconds", "gradient_equivalents"}
-        recorded = budget | {"device", "log_every", "probe_every", "trace_every", "best_by", "patience", "keep_checkpoints"}
+        recorded = BUDGETS | {"device", "log_every", "probe_every", "trace_every", "best_by", "patience", "keep_checkpoints"}
         text = json.dumps(self.model_dump(mode="json", exclude=recorded), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -111,7 +113,8 @@ class RunConfig(BaseModel):
 def resolve(tree: Tree) -> RunConfig:
     """Fill in what the user left out, build every part once to check its options, and return the complete configuration.
 
-    The rule brings its optimizer, learning rate, loss, scheme and length; every option of problem and rule is written out.
+    A problem may bring the method that trains it best; a rule or an optimizer that the user names comes with its own optimizer, learning
+    rate, loss, scheme and length instead. Every option of problem and rule is written out.
 
     Raises:
         UsageError: an unknown key, name or option (with a suggestion), or a value out of range.
@@ -130,7 +133,7 @@ def resolve(tree: Tree) -> RunConfig:
         problem_options["data_dir"] = str(tree.pop("data_dir"))
     problem = registry.build_problem(problem_name, {"loss": natural, **problem_options})
     rule = registry.build_rule(rule_name, {**entry.options, **rule_options})
-    if not {"steps", "seconds", "gradient_equivalents"} & tree.keys():
+    if not BUDGETS & tree.keys():
         tree["steps"] = entry.steps
     optimizer = _optimizer(tree.get("optimizer", {}), entry)
     known = registry.OPTIMIZERS.get(optimizer["name"])
@@ -258,11 +261,12 @@ def _over(method: Mapping[str, Any], tree: Tree) -> Tree:
     given = [tree.get(part, {}) for part in ("rule", "optimizer")]
     if not method or any(not isinstance(part, Mapping) or "name" in part for part in given):
         return tree
+    ours = {key: value for key, value in method.items() if key not in BUDGETS or not BUDGETS & tree.keys()}
     optimizer, own = dict(method["optimizer"]), dict(tree.get("optimizer", {}))
     if "lr" in own:  # the user's rate is for both players
         optimizer.pop("players", None)
     own["players"] = _joined(optimizer.get("players", {}), own.get("players", {}))
-    return {**method, **tree, "optimizer": {**optimizer, **own}}
+    return {**ours, **tree, "optimizer": {**optimizer, **own}, "rule": {**method.get("rule", {}), **tree.get("rule", {})}}
 
 
 def _optimizer(value: Any, entry: registry.RuleEntry) -> Tree:
