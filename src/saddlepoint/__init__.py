@@ -30,7 +30,21 @@ _HOMES = {
     "vectors": ["Vector"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_SUBPACKAGES = ["curvature", "data", "diagnostics", "games", "metrics", "models", "optim", "problems", "rules", "testing", "training"]
+_SUBPACKAGES = [
+    "compare",
+    "curvature",
+    "data",
+    "diagnostics",
+    "games",
+    "metrics",
+    "models",
+    "optim",
+    "problems",
+    "report",
+    "rules",
+    "testing",
+    "training",
+]
 
 __all__ = [
     "RMS",

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from saddlepoint.compare.study import study_from
+from saddlepoint.compare.reading import study_from
 
 
 @pytest.fixture

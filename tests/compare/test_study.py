@@ -3,8 +3,10 @@
 import pytest
 
 from saddlepoint.compare.checking import check
+from saddlepoint.compare.configuration import configuration, space_of, starting_point
 from saddlepoint.compare.methods import OPTIMIZER_SPACES, RULE_SPACES, method_called
-from saddlepoint.compare.study import Range, configuration, read_study, space_of, starting_point
+from saddlepoint.compare.reading import read_study
+from saddlepoint.compare.study import Range
 from saddlepoint.errors import UsageError
 from saddlepoint.registry import OPTIMIZERS, PROBLEMS, RULES, load
 

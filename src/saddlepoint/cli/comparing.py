@@ -90,7 +90,8 @@ def tune(
     """Search a method's hyperparameters; processes that run the same command share the work."""
     from saddlepoint.cli.comparison_table import print_trials
     from saddlepoint.compare import tune_method
-    from saddlepoint.compare.study import settings_of, slug
+    from saddlepoint.compare.configuration import settings_of
+    from saddlepoint.compare.study import slug
     from saddlepoint.compare.trials import without_password
 
     study = _study(problem, method, 1, budget, trials, metric, None, None, tuning_seeds=seeds, name=f"tune-{problem}-{slug(method)}")
@@ -119,7 +120,7 @@ def _study(
     name: str | None = None,
 ) -> Study:
     """Return the study that options describe; it is what the same in a file would be."""
-    from saddlepoint.compare.study import study_from
+    from saddlepoint.compare.reading import study_from
 
     plan = {"problem": problem, "budget": _budget(budget or "seconds=60"), "metric": metric, "target": target}
     tuning = {"trials": trials, "seeds": tuning_seeds or [100]} if trials else None

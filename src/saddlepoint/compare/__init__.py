@@ -2,7 +2,8 @@
 
 from saddlepoint.compare.comparison import compare, tune_method
 from saddlepoint.compare.methods import method_called
-from saddlepoint.compare.study import MethodPlan, ProblemPlan, Range, Study, TuningPlan, read_study
+from saddlepoint.compare.reading import read_study
+from saddlepoint.compare.study import MethodPlan, ProblemPlan, Range, Study, TuningPlan
 from saddlepoint.compare.tuning import Tuned, tune
 
 __all__ = [

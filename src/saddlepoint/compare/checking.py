@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from saddlepoint import registry
-from saddlepoint.compare.study import RATIO, MethodPlan, ProblemPlan, Study, configuration, space_of
+from saddlepoint.compare.configuration import configuration, space_of
+from saddlepoint.compare.study import RATIO, MethodPlan, ProblemPlan, Study
 from saddlepoint.compare.tuning import smaller_is_better
 from saddlepoint.errors import UsageError
 from saddlepoint.game_optimizer import GameOptimizer

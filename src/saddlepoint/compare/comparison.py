@@ -13,12 +13,13 @@ from typing import Protocol, TypeVar
 from optuna.storages import RDBStorage
 
 from saddlepoint.compare.checking import check
+from saddlepoint.compare.configuration import configuration
 from saddlepoint.compare.directory import ComparisonDirectory, read_comparison
 from saddlepoint.compare.execution import Job, Outcome
 from saddlepoint.compare.gathering import gather, parameters_of
 from saddlepoint.compare.jobs import Place, jobs_of, key_of
 from saddlepoint.compare.processes import execute_apart, prepare
-from saddlepoint.compare.study import ProblemPlan, Study, configuration
+from saddlepoint.compare.study import ProblemPlan, Study
 from saddlepoint.compare.trials import opened_storage
 from saddlepoint.compare.tuning import Execute, Tuned, tune
 from saddlepoint.errors import UsageError

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Mapping
 
 from saddlepoint import registry
+from saddlepoint.compare.configuration import configuration
 from saddlepoint.compare.directory import FORMAT, ComparisonDirectory
 from saddlepoint.compare.execution import Outcome
 from saddlepoint.compare.jobs import Place, jobs_of, key_of, mapped_seeds
-from saddlepoint.compare.study import ProblemPlan, Study, configuration
+from saddlepoint.compare.study import ProblemPlan, Study
 from saddlepoint.compare.summary import pairs_of, succeeded, summary_of
 from saddlepoint.compare.tuning import Tuned, smaller_is_better
 from saddlepoint.training.config import Tree

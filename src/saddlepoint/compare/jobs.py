@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from saddlepoint.compare.configuration import configuration
 from saddlepoint.compare.execution import Job
-from saddlepoint.compare.study import ProblemPlan, Study, configuration, digest, slug
+from saddlepoint.compare.study import ProblemPlan, Study, digest, slug
 from saddlepoint.training.config import RunConfig, Tree, validate
 
 

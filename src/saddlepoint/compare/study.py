@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from saddlepoint.errors import UsageError, did_you_mean
-from saddlepoint.registry import PROBLEMS, find, optimizer_class
-from saddlepoint.training.config import BUDGETS, Component, RunConfig, Tree, read_yaml, resolve, with_values
+from saddlepoint.errors import did_you_mean
+from saddlepoint.registry import PROBLEMS, find
+from saddlepoint.training.config import BUDGETS, Component, Tree
 
 RATIO = "ratio"
 """The one tuned value that is no key of a run's configuration: the discriminator's learning rate divided by the generator's."""
@@ -187,89 +185,6 @@ class Study(BaseModel):
     def to_dict(self) -> Tree:
         """Return the study in plain containers, without what was left out."""
         return self.model_dump(mode="json", exclude_none=True)
-
-
-def read_study(path: Path) -> Study:
-    """Read a study from a YAML file.
-
-    Methods may be given as a list of names (as ``--methods`` takes them) or as name → rule, optimizer, settings, space; what is left
-    out there is what the name stands for.
-
-    Raises:
-        UsageError: the file is missing, not YAML, or no study; the sentence names the key.
-    """
-    tree = read_yaml(path)
-    return study_from({"name": path.stem, **tree}, str(path))
-
-
-def study_from(tree: Tree, where: str) -> Study:
-    """Return a study from plain containers; a UsageError says what is wrong ``where``."""
-    from saddlepoint.compare.methods import completed_methods
-
-    if "methods" in tree:
-        tree = {**tree, "methods": completed_methods(tree["methods"], where)}
-        tree.setdefault("baseline", next(iter(tree["methods"]), ""))
-    try:
-        return Study.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = "".join(f"{part}." for part in first["loc"])[:-1]
-        said = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{where}: {place}{': ' if place else ''}{said}{'' if said[-1] in '.?' else '.'}") from error
-
-
-def configuration(plan: ProblemPlan, method: MethodPlan, parameters: Mapping[str, Any], *, seed: int = 0) -> RunConfig:
-    """Return the configuration of one run.
-
-    Precedence: what rule and optimizer bring, the problem's settings, the method's, the tuned parameters.
-
-    Raises:
-        UsageError: an unknown key, name or option, or a value out of range.
-    """
-    tree: Tree = {"problem": plan.problem.model_dump(), "rule": method.rule.model_dump()}
-    if method.optimizer is not None:
-        tree["optimizer"] = method.optimizer.model_dump()
-    values = {**plan.settings, **method.settings, **settings_of(parameters)}
-    budget = {name: int(bound) if name == "steps" else bound for name, bound in plan.budget.items()}
-    return resolve(with_values(tree, values) | budget | {"seed": seed})
-
-
-def settings_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return tuned parameters as key paths of a run's configuration.
-
-    >>> settings_of({"optimizer.lr": 0.25, "ratio": 0.5})
-    {'optimizer.lr': 0.25, 'optimizer.players.discriminator.lr': 0.125}
-    """
-    settings = {key: value for key, value in parameters.items() if key != RATIO}
-    if RATIO in parameters:
-        settings["optimizer.players.discriminator.lr"] = parameters["optimizer.lr"] * parameters[RATIO]
-    return settings
-
-
-def space_of(plan: ProblemPlan, method: MethodPlan) -> Space:
-    """Return what is searched for a method on a problem: the problem's space, and the method's."""
-    return {**plan.space, **method.space}
-
-
-def starting_point(plan: ProblemPlan, method: MethodPlan) -> dict[str, Any]:
-    """Return what the method brings by itself, as a point of its space; values that are no choice there are left out."""
-    config = configuration(plan, method, {}).model_dump(mode="json")
-    optimizer = config["optimizer"]
-    if optimizer["lr"] is None:
-        optimizer["lr"] = inspect.signature(optimizer_class(optimizer["name"])).parameters["lr"].default
-    found = {}
-    for path, where in space_of(plan, method).items():
-        value: Any = config
-        if path == RATIO:
-            rates = optimizer["players"].get("discriminator", {})
-            value = rates.get("lr", optimizer["lr"]) / optimizer["lr"]
-        else:
-            for key in path.split("."):
-                value = value.get(key) if isinstance(value, Mapping) else None
-        nearest = None if value is None else where.nearest(value)
-        if nearest is not None:
-            found[path] = nearest
-    return found
 
 
 def slug(name: str) -> str:

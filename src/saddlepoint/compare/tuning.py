@@ -14,8 +14,9 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
+from saddlepoint.compare.configuration import configuration, space_of, starting_point
 from saddlepoint.compare.execution import Job, Outcome
-from saddlepoint.compare.study import MethodPlan, ProblemPlan, TuningPlan, configuration, digest, space_of, starting_point
+from saddlepoint.compare.study import MethodPlan, ProblemPlan, TuningPlan, digest
 from saddlepoint.compare.trials import Beat, draw, opened_search, parameters_of, share
 from saddlepoint.errors import UsageError
 from saddlepoint.registry import build_problem

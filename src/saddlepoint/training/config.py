@@ -105,7 +105,7 @@ class RunConfig(BaseModel):
 
     def digest(self) -> str:
         """Return a hash of everything that decides the trajectory: all but the budget, the device and what is merely recorded."""
-        recorded = BUDGETS | {"device", "log_every", "probe_every", "trace_every", "best_by", "patience", "keep_checkpoints"}
+        recorded = {*BUDGETS, "device", "log_every", "probe_every", "trace_every", "best_by", "patience", "keep_checkpoints"}
         text = json.dumps(self.model_dump(mode="json", exclude=recorded), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
