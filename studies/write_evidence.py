@@ -1,0 +1,77 @@
+"""Write docs/evidence.md, the table in README.md and their picture from the results of the study.
+
+python -m studies.write_evidence
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+
+from saddlepoint.compare.directory import read_comparison
+from studies.claims import claims, verdict
+from studies.figure import draw
+from studies.numbers import budget
+from studies.tables import (
+    best_of_families,
+    costs,
+    duels,
+    family_table,
+    modes_kept,
+    our_rows,
+    overfitting,
+    problem_table,
+    steadiness,
+)
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "studies" / "evidence" / "comparison.json"
+
+
+def finished():
+    """The study's results, with those problems that are finished."""
+    study = read_comparison(RESULTS)
+    names = {plan["name"]: plan.get("methods") or list(study["study"]["methods"]) for plan in study["study"]["problems"]}
+    seeds = study["study"]["seeds"]
+    done = [p for p in study["problems"] if [len(method["runs"]) for method in p["methods"]] == [seeds] * len(names[p["name"]])]
+    return {**study, "problems": done}
+
+
+def page() -> str:
+    """The page, from the results as they are now."""
+    study = finished()
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+    )
+    helpers = [best_of_families, claims, duels, verdict, costs, steadiness, modes_kept, family_table, overfitting, problem_table, budget]
+    environment.globals |= {helper.__name__: helper for helper in helpers}
+    done = {problem["name"]: problem for problem in study["problems"]}
+    planned = study["study"]["problems"]
+    few = [f"{plan['trials']} on {plan['name']}" for plan in planned if plan.get("trials") and plan["name"] in done]
+    return environment.get_template("evidence.md.jinja").render(
+        study=study,
+        problems=done,
+        missing=[plan["name"] for plan in planned if plan["name"] not in done],
+        few=", ".join(few),
+        runs=sum(len(method["runs"]) for problem in done.values() for method in problem["methods"]),
+        ours=our_rows(study),
+    )
+
+
+def readme() -> str:
+    """README with the table of today's results between its marks."""
+    text = (ROOT / "README.md").read_text()
+    before, _, rest = text.partition("<!-- evidence -->\n")
+    return f"{before}<!-- evidence -->\n{best_of_families(finished())}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+
+
+PAGES = {"evidence.md": page, "../README.md": readme}
+
+if __name__ == "__main__":
+    for name, text in PAGES.items():
+        (ROOT / "docs" / name).write_text(text())
+    draw(finished(), RESULTS.parent, ROOT / "docs" / "images" / "evidence.png")
