@@ -224,7 +224,7 @@ class TestMistakes:
     def test_a_run_whose_configuration_was_edited(self, cli):
         cli("train", "mixture8", *TINY, "--out", "run")
         config = Path("run/config.yaml")
-        config.write_text(config.read_text().replace("batch_size: 64", "batch_size: 32"))
+        config.write_text(config.read_text().replace("ema: 0.999", "ema: 0.99"))
         code, _, err = cli("resume", "run", "--steps", "+1")
         assert (code, err) == (
             2,

@@ -32,7 +32,7 @@ def test_probes_are_logged_and_leave_the_trajectory_alone(harness, tmp_path):
 
 def test_a_healthy_run_has_no_findings(harness, tmp_path):
     wide = {"name": "mixture8", "hidden": 32, "radius": 0.5, "sigma": 0.5}  # modes that a small generator covers at once
-    harness.run_to_the_end(harness.small(problem=wide, steps=200, batch_size=32, probe_every=10), tmp_path / "run")
+    harness.run_to_the_end(harness.small(problem=wide, rule="gradient", steps=200, batch_size=32, probe_every=10), tmp_path / "run")
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["findings"] == []
 
 

@@ -33,6 +33,12 @@ PROBLEMS: dict[str, ProblemEntry] = {
         "the same ring before a discriminator that has already won: vanishing gradients",
         loss="minimax",
         metric=_MODES,
+        method={
+            "rule": {"name": "extragradient"},
+            "optimizer": {"name": "adam", "lr": 6e-3, "betas": [0.9, 0.999]},
+            "schedule": "linear",
+            "batch_size": 128,
+        },
     ),
     "mixture25": ProblemEntry("saddlepoint.problems:Mixture25", "5 x 5 grid of Gaussians in the plane", metric=_MODES),
     "mixture1d": ProblemEntry(
@@ -40,6 +46,11 @@ PROBLEMS: dict[str, ProblemEntry] = {
         "2 Gaussians on the line without chance, equilibrium known exactly, for Newton's methods",
         loss="minimax",
         metric="wasserstein",
+        method={
+            "rule": {"name": "newton", "part": "full", "damping": 0.0, "adapt": False, "budget": 30},
+            "optimizer": {"name": "sgd", "lr": 1.0},
+            "steps": 20,
+        },
     ),
 }
 
