@@ -55,18 +55,25 @@ def page() -> str:
     return environment.get_template("evidence.md.jinja").render(
         study=study,
         problems=done,
-        missing=[plan["name"] for plan in planned if plan["name"] not in done],
+        missing=missing(study),
         few=", ".join(few),
         runs=sum(len(method["runs"]) for problem in done.values() for method in problem["methods"]),
         ours=our_rows(study),
     )
 
 
+def missing(study):
+    """The problems that are planned but not finished."""
+    done = {problem["name"] for problem in study["problems"]}
+    return [plan["name"] for plan in study["study"]["problems"] if plan["name"] not in done]
+
+
 def readme() -> str:
     """README with the table of today's results between its marks."""
-    text = (ROOT / "README.md").read_text()
+    text, study = (ROOT / "README.md").read_text(), finished()
     before, _, rest = text.partition("<!-- evidence -->\n")
-    return f"{before}<!-- evidence -->\n{best_of_families(finished())}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+    left = f"\nPlanned and still to be run: {', '.join(missing(study))}.\n" if missing(study) else ""
+    return f"{before}<!-- evidence -->\n{best_of_families(study)}\n{left}<!-- end -->{rest.partition('<!-- end -->')[2]}"
 
 
 PAGES = {"evidence.md": page, "../README.md": readme}
