@@ -144,7 +144,7 @@ def postgres(tmp_path_factory):
         shutil.chown(home, "postgres")
     tools = Path(initdb).parent
     quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "cwd": home}
-    subprocess.run([*user, initdb, "-D", home / "data", "-A", "trust", "-U", "tester", "--no-sync"], **quiet)
+    subprocess.run([*user, initdb, "-D", home / "data", "-A", "trust", "-U", "tester", "-E", "UTF8", "--locale=C", "--no-sync"], **quiet)
     options = f"-k {home} -c listen_addresses='' -c fsync=off"
     subprocess.run([*user, tools / "pg_ctl", "-D", home / "data", "-o", options, "-l", home / "log", "-w", "start"], **quiet)
     try:
