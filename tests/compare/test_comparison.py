@@ -130,6 +130,20 @@ class TestGoingOn:
         assert compare(study, tmp_path / "b", execute=runner)["problems"] == first["problems"]
         assert runner.jobs == []
 
+    @pytest.mark.parametrize("tuning", [{"trials": 2, "finalists": 1}, None])
+    def test_an_interrupt_in_a_new_problem_keeps_the_finished_ones_of_the_file(self, small_study, recorded, tmp_path, tuning):
+        """Also where the file is all there is: a problem that is put first is written beside the finished one, not in its place."""
+        study = small_study(tuning=tuning)
+        first = compare(study, tmp_path / "a", execute=recorded())
+        (tmp_path / "b").mkdir()
+        for name in ("study.yaml", "comparison.json"):
+            (tmp_path / "b" / name).write_bytes((tmp_path / "a" / name).read_bytes())
+        new = study.problems[0].model_copy(update={"name": "put first", "budget": {"steps": 7}})
+        with pytest.raises(KeyboardInterrupt):
+            compare(study.model_copy(update={"problems": (new, *study.problems)}), tmp_path / "b", execute=recorded(most=1))
+        left = json.loads((tmp_path / "b" / "comparison.json").read_text())["problems"]
+        assert left[-1] == first["problems"][0]
+
     def test_more_seeds_and_methods_keep_what_is_there(self, small_study, recorded, tmp_path):
         compare(small_study(), tmp_path, execute=recorded())
         runner = recorded()

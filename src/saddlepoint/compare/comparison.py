@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -21,7 +21,7 @@ from saddlepoint.compare.jobs import Place, jobs_of, key_of
 from saddlepoint.compare.processes import execute_apart, prepare
 from saddlepoint.compare.study import ProblemPlan, Study
 from saddlepoint.compare.trials import opened_storage
-from saddlepoint.compare.tuning import Execute, Tuned, tune
+from saddlepoint.compare.tuning import Execute, Tuned, recalled, tune
 from saddlepoint.errors import UsageError
 from saddlepoint.training.config import RunConfig, Tree
 
@@ -71,18 +71,15 @@ def compare(
         UsageError: a configuration of the study is wrong, or the directory or storage cannot be used.
         KeyboardInterrupt: runs under way are given up; what is finished is written before.
     """
-    check(study)
-    directory = ComparisonDirectory.create(out, study)
-    with _storage(study, storage, directory) as opened:
-        comparison = Comparison(study, directory, jobs=jobs, storage=opened, watcher=watcher or SilentWatcher(), execute=execute)
+    with _begun(study, out, jobs, storage, watcher, execute) as comparison:
         try:
             for plan in study.problems:
                 comparison.complete(plan)
-                directory.write_results(gather(study, comparison.searches, directory))
+                comparison.write()
         except KeyboardInterrupt:
-            directory.write_results(gather(study, comparison.searches, directory))
+            comparison.write()
             raise
-    return read_comparison(directory.comparison)
+        return read_comparison(comparison.directory.comparison)
 
 
 def tune_method(
@@ -98,16 +95,17 @@ def tune_method(
 
     The arguments and errors are those of ``compare``.
     """
-    check(study)
-    directory = ComparisonDirectory.create(out, study)
-    with _storage(study, storage, directory) as opened:
-        comparison = Comparison(study, directory, jobs=jobs, storage=opened, watcher=watcher or SilentWatcher(), execute=execute)
+    with _begun(study, out, jobs, storage, watcher, execute) as comparison:
         return comparison.tune_together(study.problems[0], study.baseline)
 
 
-def _storage(study: Study, url: str | None, directory: ComparisonDirectory) -> AbstractContextManager[RDBStorage | None]:
-    """Open where tuning is kept, if anything is tuned."""
-    return nullcontext() if study.tuning is None else opened_storage(url or directory.storage_url)
+@contextmanager
+def _begun(study: Study, out: Path, jobs: int, storage: str | None, watcher: Watcher | None, execute: Execute) -> Iterator[Comparison]:
+    """Check a study, open its directory and, if anything is tuned, the storage of its trials."""
+    check(study)
+    directory = ComparisonDirectory.create(out, study)
+    with nullcontext() if study.tuning is None else opened_storage(storage or directory.storage_url) as opened:
+        yield Comparison(study, directory, jobs=jobs, storage=opened, watcher=watcher or SilentWatcher(), execute=execute)
 
 
 class Stopped(Exception):  # noqa: N818 -- nothing is wrong
@@ -124,7 +122,8 @@ class Comparison:
         self._watcher, self._execute = watcher, execute
         prepare(sorted({m.optimizer.name.partition(":")[0] for m in study.methods.values() if m.optimizer and ":" in m.optimizer.name}))
         self._storage = storage
-        self.searches: dict[tuple[str, str], Tuned | None] = {}
+        # what the finished file has is known from the start: it is written again with whatever is added, or interrupted, first
+        self.searches: dict[tuple[str, str], Tuned | None] = recalled(study, directory.searches)
         self._stopping = threading.Event()
 
     def complete(self, plan: ProblemPlan) -> None:
@@ -144,6 +143,10 @@ class Comparison:
             if missing:
                 time.sleep(_POLL)  # others are at work on the rest
 
+    def write(self) -> None:
+        """Write what there is so far."""
+        self.directory.write_results(gather(self.study, self.searches, self.directory))
+
     def tune_together(self, plan: ProblemPlan, name: str) -> tuple[Tuned, RunConfig]:
         """Work on one method's search with all jobs; return what it found and the configuration of its best trial."""
         self._at_once(lambda _: self._tune(plan, name), range(self.jobs))
@@ -154,8 +157,7 @@ class Comparison:
 
     def _tune(self, plan: ProblemPlan, name: str) -> None:
         method, tuning = self.study.methods[name], self.study.tuning_of(plan)
-        if tuning is None or self._storage is None:
-            self.searches[plan.name, name] = None
+        if (plan.name, name) in self.searches or tuning is None or self._storage is None:
             return
         try:
             self.searches[plan.name, name] = tune(
@@ -164,7 +166,6 @@ class Comparison:
                 tuning,
                 name=f"{self.study.name}/{plan.name}/{name}",
                 storage=self._storage,
-                known=self.directory.searches,
                 execute=self._execute,
                 go_on=self._go_on,
                 report=lambda trial: self._watcher.trial(plan.name, name, trial),

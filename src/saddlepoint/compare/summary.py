@@ -1,4 +1,4 @@
-"""From outcomes to what is reported: summaries of methods, pairs, maps; the content of ``comparison.json``."""
+"""What the outcomes of a method's runs say together, and how methods do against the baseline."""
 
 from __future__ import annotations
 

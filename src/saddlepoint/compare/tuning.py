@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import fmean
-from types import MappingProxyType
 from typing import Any
 
 import optuna
@@ -16,7 +15,7 @@ from optuna.trial import FrozenTrial
 
 from saddlepoint.compare.configuration import configuration, space_of, starting_point
 from saddlepoint.compare.execution import Job, Outcome
-from saddlepoint.compare.study import MethodPlan, ProblemPlan, TuningPlan, digest
+from saddlepoint.compare.study import MethodPlan, ProblemPlan, Study, TuningPlan, digest
 from saddlepoint.compare.trials import Beat, draw, opened_search, parameters_of, share
 from saddlepoint.errors import UsageError
 from saddlepoint.registry import build_problem
@@ -57,7 +56,6 @@ def tune(
     name: str,
     storage: RDBStorage,
     execute: Execute,
-    known: Mapping[str, Tree] = MappingProxyType({}),
     go_on: Beat = lambda: None,
     report: Callable[[Tree], None] = lambda trial: None,
 ) -> Tuned:
@@ -74,15 +72,12 @@ def tune(
         name: under which the search lies in the storage; processes that give the same name work on it together.
         storage: where trials are kept.
         execute: makes a run.
-        known: key → finished searches, which are not made again.
         go_on: called now and then; what it raises ends the search, and the trial under way has failed.
         report: called with number, seeds, parameters, value and status of what this process finishes.
     """
     space, key = space_of(plan, method), _key(plan, method, tuning)
     if not space:
         return Tuned(key=key, space={}, trials=[], best={})
-    if key in known:
-        return Tuned(**known[key])
     search = opened_search(storage, f"{name}/{key}")
     start, value_of = starting_point(plan, method), partial(_value, plan, method, execute)
 
@@ -111,6 +106,23 @@ def tune(
     shown = {path: where.model_dump(mode="json", exclude_none=True) for path, where in space.items()}
     rows = [_row(plan, place, trial, means) for place, trial in enumerate(trials)]
     return Tuned(key=key, space=shown, trials=rows, best=parameters_of(trials[best]))
+
+
+def recalled(study: Study, kept: Mapping[str, Tree]) -> dict[tuple[str, str], Tuned | None]:
+    """Return (problem, method) → what is known of its search beforehand: a finished one of that key, and None where nothing is tuned.
+
+    Args:
+        study: whose searches.
+        kept: key → finished search.
+    """
+    found: dict[tuple[str, str], Tuned | None] = {}
+    for plan in study.problems:
+        tuning = study.tuning_of(plan)
+        for name, method in study.methods_of(plan).items():
+            key = None if tuning is None else _key(plan, method, tuning)
+            if key is None or key in kept:
+                found[plan.name, name] = None if key is None else Tuned(**kept[key])
+    return found
 
 
 def _means(trials: Sequence[FrozenTrial], finalists: Sequence[int], finals: Sequence[FrozenTrial], tuning: TuningPlan) -> dict[int, float]:
