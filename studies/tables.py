@@ -74,6 +74,20 @@ def costs(study):
     return table(("method", "family", "time of a step", "gradient-equivalents a step", "peak memory"), rows)
 
 
+def union(study):
+    """Each half of the joined method beside the whole: what a run reached, in how many steps."""
+    rows = []
+    for problem in study["problems"]:
+        own = {method["name"]: method for method in methods(problem)}
+        if "kronecker-cgd" not in own:
+            continue
+        for name in ("adam", "soap", "soap-512", "acgd", "kronecker-cgd"):
+            steps = median(run["steps"] for run in own[name]["runs"])
+            each = f"{own[name]['summary']['milliseconds_per_step']:.2g}"
+            rows.append([problem["name"], name, with_interval(own[name]), successes(own[name]), f"{steps:g}", each])
+    return table(("problem", "method", "median (95 %)", "success", "steps", "ms a step"), rows)
+
+
 def steadiness(study):
     rows = []
     for family in FAMILIES:
@@ -159,13 +173,27 @@ def problem_table(problem):
     return table(head, rows)
 
 
+OURS = (
+    ("ours, tuned Adam", lambda problem: next(method for method in problem["methods"] if method["name"] == "adam")),
+    ("ours, best method", lambda problem: methods(problem)[0]),
+)
+
+
+def our_stacks(problem):
+    """The same on stacked digits: modes and reverse KL."""
+    rows = []
+    for title, pick in OURS:
+        method = pick(problem)
+        ended = [run["metrics"] for run in method["runs"] if run["metrics"]]
+        cells = (number(median(m[name] for m in ended)) for name in ("ema/modes", "ema/reverse-kl"))
+        rows.append(f"| {title} ({method['name']}) | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 def our_rows(study):
     """Our plain GAN and our best method on both mixtures, as rows beside the published ones."""
     rows = []
-    for title, pick in (
-        ("ours, tuned Adam", lambda p: next(m for m in p["methods"] if m["name"] == "adam")),
-        ("ours, best method", lambda p: methods(p)[0]),
-    ):
+    for title, pick in OURS:
         cells = []
         for name in ("mixture8 leaky-relu", "mixture25 leaky-relu"):
             problem = next((problem for problem in study["problems"] if problem["name"] == name), None)

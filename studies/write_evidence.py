@@ -20,9 +20,11 @@ from studies.tables import (
     family_table,
     modes_kept,
     our_rows,
+    our_stacks,
     overfitting,
     problem_table,
     steadiness,
+    union,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +49,20 @@ def page() -> str:
         keep_trailing_newline=True,
         trim_blocks=True,
     )
-    helpers = [best_of_families, claims, duels, verdict, costs, steadiness, modes_kept, family_table, overfitting, problem_table, budget]
+    helpers = [
+        best_of_families,
+        claims,
+        duels,
+        verdict,
+        costs,
+        steadiness,
+        modes_kept,
+        family_table,
+        overfitting,
+        problem_table,
+        union,
+        budget,
+    ]
     environment.globals |= {helper.__name__: helper for helper in helpers}
     done = {problem["name"]: problem for problem in study["problems"]}
     planned = study["study"]["problems"]
@@ -59,6 +74,7 @@ def page() -> str:
         few=", ".join(few),
         runs=sum(len(method["runs"]) for problem in done.values() for method in problem["methods"]),
         ours=our_rows(study),
+        stacked=our_stacks(done["stacked-digits"]) if "stacked-digits" in done else None,
     )
 
 

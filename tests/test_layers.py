@@ -9,7 +9,7 @@ from saddlepoint import registry
 
 SRC = Path(__file__).parents[1] / "src" / "saddlepoint"
 LAYERS = [
-    {"errors", "files", "vectors"},
+    {"errors", "files", "vectors", "kronecker"},
     {"game"},
     {"curvature", "games", "models", "data", "metrics"},
     {"rules", "optim"},

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from saddlepoint.errors import CurvatureWarning, DivergenceError, DoubleBackwardError, SaddlepointError, SolverWarning, UsageError
     from saddlepoint.game import Game
     from saddlepoint.game_optimizer import GameOptimizer, Record
-    from saddlepoint.rules import RMS, AdaptiveCompetitiveGradient, CompetitiveGradient, Gradient, Newton, Rule, Step
+    from saddlepoint.rules import RMS, AdaptiveCompetitiveGradient, CompetitiveGradient, Gradient, Kronecker, Newton, Rule, Step
     from saddlepoint.vectors import Vector
 
 # Loaded on first use, so that the command line answers without waiting for torch.
@@ -26,7 +26,7 @@ _HOMES = {
     "errors": ["CurvatureWarning", "DivergenceError", "DoubleBackwardError", "SaddlepointError", "SolverWarning", "UsageError"],
     "game": ["Game"],
     "game_optimizer": ["GameOptimizer", "Record"],
-    "rules": ["RMS", "AdaptiveCompetitiveGradient", "CompetitiveGradient", "Gradient", "Newton", "Rule", "Step"],
+    "rules": ["RMS", "AdaptiveCompetitiveGradient", "CompetitiveGradient", "Gradient", "Kronecker", "Newton", "Rule", "Step"],
     "vectors": ["Vector"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -59,6 +59,7 @@ __all__ = [
     "GameOptimizer",
     "Gradient",
     "Jacobian",
+    "Kronecker",
     "Newton",
     "Record",
     "Rule",

@@ -283,7 +283,7 @@ class GameOptimizer:
 
 def _norms(vector: Vector) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Return each player's norm and the norms of its tensors, with one transfer from the device."""
-    values = iter(torch.stack([n.double() for n in torch._foreach_norm(vector.tensors)]).tolist())
+    values = iter(torch.stack(torch._foreach_norm(vector.tensors)).tolist())
     by_tensor = {player: [next(values) for _ in tensors] for player, tensors in vector.items()}
     return {player: math.hypot(*numbers) for player, numbers in by_tensor.items()}, by_tensor
 

@@ -8,7 +8,7 @@ import torch
 
 import saddlepoint as sp
 from saddlepoint.games import zero_sum
-from saddlepoint.optim import Box, Grafted, MomentumSGD, NormalizedSubgradient, RandomCoordinate, SignSubgradient, Subgradient
+from saddlepoint.optim import SOAP, Box, Grafted, MomentumSGD, NormalizedSubgradient, RandomCoordinate, SignSubgradient, Subgradient
 from saddlepoint.rules import Gradient
 from tests.conformance.test_rules import RULES, STACKELBERG
 
@@ -24,6 +24,7 @@ OPTIMIZERS = {
     "subgradient in a box": lambda p: Subgradient(p, lr=0.1, step="inverse", proximal=Box(-0.7, 0.7), average="suffix"),
     "random coordinates": lambda p: RandomCoordinate(p, lr=0.1, share=0.5),
     "negative momentum": lambda p: MomentumSGD(p, lr=0.05),
+    "soap": lambda p: SOAP(p, lr=0.05),
 }
 ALL_RULES = {**RULES, **STACKELBERG}
 STEPPING = sorted(name for name, rule in ALL_RULES.items() if rule.units == "step")

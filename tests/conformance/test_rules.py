@@ -45,6 +45,8 @@ RULES = {
     "averaged spsa": rules.Averaged(rules.SimultaneousPerturbation()),
     "cgd": sp.CompetitiveGradient(**TIGHT),
     "cgd warm": sp.CompetitiveGradient(warm_start=True, **TIGHT),
+    "kronecker cgd": sp.CompetitiveGradient(scaling=sp.Kronecker(), warm_start=True, **TIGHT),
+    "kronecker proximal point": rules.ProximalPoint(scaling=sp.Kronecker(), **TIGHT),
     "acgd": sp.AdaptiveCompetitiveGradient(**TIGHT),
     "acgd warm": sp.AdaptiveCompetitiveGradient(warm_start=True, **TIGHT),
 }

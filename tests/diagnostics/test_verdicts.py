@@ -231,7 +231,7 @@ class TestVanished:
         assert vanished(log) == []
 
 
-REMEDY = "Try a smaller generator rate, R1 (problem.r1), another activation (problem.activation), or curvature (pytorch_optimizer:SOAP)."
+REMEDY = "Try a smaller generator rate, R1 (problem.r1), another activation (problem.activation), or curvature (optimizer soap)."
 
 
 class TestModeLoss:

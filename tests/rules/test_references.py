@@ -37,6 +37,11 @@ def symplectic(gan, h):
     return xi + 0.7 * sign * A.T @ xi
 
 
+def symplectic_unaligned(gan, h):
+    xi, J = gan.dense()
+    return xi + 0.7 * ((J - J.T) / 2).T @ xi
+
+
 def hamiltonian(gan, h):
     xi, J = gan.dense()
     return J.T @ xi
@@ -173,6 +178,7 @@ def unrolled(gan, h):
 CASES = {
     "consensus": (rules.Consensus(gamma=0.7), consensus),
     "sga": (rules.SymplecticAdjustment(strength=0.7), symplectic),
+    "sga without alignment": (rules.SymplecticAdjustment(strength=0.7, align=False), symplectic_unaligned),
     "hamiltonian": (rules.Hamiltonian(), hamiltonian),
     "stochastic hamiltonian, same samples": (rules.StochasticHamiltonian(), hamiltonian),
     "jare": (rules.JacobianRegularized(gamma=0.7), jare),
@@ -384,7 +390,7 @@ COSTS = {
     "runge-kutta": (rules.RungeKutta(), (8, 0, 4)),
     "runge-kutta regularized": (rules.RungeKutta(regularization=0.1, regularized="discriminator"), (8, 1, 4)),
     "consensus": (rules.Consensus(), (2, 2, 1)),
-    "sga": (rules.SymplecticAdjustment(), (2, 4, 1)),
+    "sga": (rules.SymplecticAdjustment(), (2, 6, 1)),  # 4, and 2 in the first step
     "hamiltonian": (rules.Hamiltonian(), (2, 2, 1)),
     "stochastic hamiltonian": (rules.StochasticHamiltonian(), (4, 4, 2)),
     "jare": (rules.JacobianRegularized(), (2, 2, 1)),
@@ -413,6 +419,15 @@ def test_the_documented_cost_is_the_measured_one(tiny_gan, name):
     optimizer = sgd(gan, rule, lr=0.01)
     optimizer.step(gan.losses)
     assert optimizer.last.cost == sp.Cost(gradients=gradients, products=products, losses=losses)
+
+
+def test_the_adjustment_of_a_zero_sum_game_costs_one_product_of_each_player(tiny_gan):
+    """The first step finds out the form, for two products more."""
+    gan = tiny_gan(zero_sum=True)
+    optimizer = sgd(gan, rules.SymplecticAdjustment(), lr=0.01)
+    for products in (4, 2, 2):
+        optimizer.step(gan.losses)
+        assert optimizer.last.cost == sp.Cost(gradients=2, products=products, losses=1)
 
 
 def test_past_extragradient_costs_one_gradient_per_player(tiny_gan):

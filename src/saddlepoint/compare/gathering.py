@@ -23,14 +23,15 @@ Searches = Mapping[tuple[str, str], Tuned | None]
 
 def gather(study: Study, searches: Searches, directory: ComparisonDirectory) -> Tree:
     """Return what there is so far of a study: its problems with those methods whose tuning is finished."""
-    tuned = [plan for plan in study.problems if _tuned(study, plan, searches)]
+    problems = [_problem(study, plan, searches, directory) for plan in study.problems if _tuned(study, plan, searches)]
+    devices = {method["config"]["device"] for problem in problems for method in problem["methods"]}
     return {
         "format": FORMAT,
         "name": study.name,
         "command": ["saddlepoint", *sys.argv[1:]],
-        "environment": environment("cpu"),
+        "environment": environment("cuda" if "cuda" in devices else "cpu"),
         "study": study.to_dict(),
-        "problems": [_problem(study, plan, searches, directory) for plan in tuned],
+        "problems": problems,
     }
 
 

@@ -10,9 +10,8 @@ from saddlepoint.compare.study import RATIO, Family, MethodPlan, Range, Space
 from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.training.config import Component, Tree
 
-SOAP = "pytorch_optimizer:SOAP"
 _SUBGRADIENTS = {"sign", "signum", "normalized", "grafted", "subgradient"}
-_ALIASES = {"soap": SOAP}
+_CURVED = {"soap", "pytorch_optimizer:SOAP"}
 
 
 def _log(low: float, high: float) -> Range:
@@ -43,7 +42,7 @@ OPTIMIZER_SPACES: Mapping[str, Space] = {
     "grafted": _rate(3e-4, 1e-2),
     "subgradient": _rate(0.1, 10.0),
     "random-coordinate": _rate(1e-2, 1.0),
-    SOAP: _rate(1e-3, 3e-2) | {"optimizer.betas": _any_of([0.0, 0.95], [0.5, 0.95], [0.95, 0.95])},
+    **dict.fromkeys(_CURVED, _rate(1e-3, 3e-2) | {"optimizer.betas": _any_of([0.0, 0.95], [0.5, 0.95], [0.95, 0.95])}),
 }
 """optimizer → its space, for rules in units of gradients."""
 
@@ -62,6 +61,7 @@ RULE_SPACES: Mapping[str, Space] = {
     "cgd": _rate(1e-3, 0.3),
     "lcgd": _rate(1e-3, 0.3),
     "proximal-point": _rate(1e-3, 0.3),
+    "kronecker-cgd": _rate(5e-4, 3e-2),
     "acgd": _rate(5e-4, 3e-2) | {"rule.beta": _any_of(0.9, 0.99, 0.999)},
     "newton": _rate(0.3, 10.0),
     "follow-the-ridge": _rate(1e-3, 1.0) | _DAMPING,
@@ -86,10 +86,10 @@ def method_called(name: str) -> MethodPlan:
     ('gradient', None)
     """
     rule, plus, optimizer = name.partition("+")
-    rule, optimizer = rule.strip(), _ALIASES.get(optimizer.strip(), optimizer.strip())
+    rule, optimizer = rule.strip(), optimizer.strip()
     if not plus and rule not in registry.RULES:
-        rule, optimizer = "gradient", _ALIASES.get(rule, rule)
-    known = [*registry.RULES, *registry.OPTIMIZERS, *_ALIASES]
+        rule, optimizer = "gradient", rule
+    known = [*registry.RULES, *registry.OPTIMIZERS]
     if rule not in registry.RULES:
         raise UsageError(f'Unknown method "{name}": "{rule}" is no rule.' + did_you_mean(rule, registry.RULES))
     if optimizer and ":" not in optimizer and optimizer not in registry.OPTIMIZERS:
@@ -102,8 +102,8 @@ def method_called(name: str) -> MethodPlan:
 
 
 def family_of(rule: str, optimizer: str) -> Family:
-    """Return the family of a method: by its optimizer where that is a subgradient method or SOAP, by the rule's order otherwise."""
-    if registry.RULES[rule].order == 2 or optimizer == SOAP:
+    """Return the family of a method: by its optimizer where that is a subgradient method or SOAP's, by the rule's order otherwise."""
+    if registry.RULES[rule].order == 2 or optimizer in _CURVED:
         return "second-order"
     return "subgradient" if optimizer in _SUBGRADIENTS else "first-order"
 

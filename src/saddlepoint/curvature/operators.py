@@ -135,6 +135,24 @@ class Jacobian(Operator):
                 total[j] = list(torch._foreach_add(total[j], pulled[j]))
         return Vector(total)
 
+    def transposed_parts(self, u: Vector) -> tuple[Vector, Vector]:
+        """Return the products of Jᵀ u apart, with the own blocks and with the interaction's, for the n products that Jᵀ u costs.
+
+        >>> from saddlepoint import Game, linearize
+        >>> x, y = (torch.tensor([1.0], requires_grad=True) for _ in range(2))
+        >>> J = linearize(Game({"x": [x], "y": [y]}, lambda: {"x": (x**2 + 3 * x * y).sum(), "y": (-3 * x * y).sum()})).jacobian
+        >>> own, across = J.transposed_parts(Vector({"x": [torch.ones(1)], "y": [torch.ones(1)]}))
+        >>> own.flatten().tolist(), across.flatten().tolist()
+        ([2.0, 0.0], [-3.0, 3.0])
+        """
+        own, across = ({player: list(tensors) for player, tensors in self.domain.zeros().items()} for _ in range(2))
+        for i in self.codomain:
+            columns = self._columns(i)
+            for j, pulled in self.point.pull(list(self.point.graph_gradient_of(i)), list(u[i]), columns, rows=1).items():
+                part = own if j == i else across
+                part[j] = list(torch._foreach_add(part[j], pulled))
+        return Vector(own), Vector(across)
+
     def _columns(self, i: str) -> tuple[str, ...]:
         return tuple(j for j in self.domain if (i, j) in self.blocks)
 

@@ -226,7 +226,7 @@ def schur_cg(
     y = by + Bᵀx needs none of its own. The Schur complement is positive definite for any B.
 
     Args:
-        B: applies B, shape (n, m), to a tensor of shape (m,).
+        B: applies B, shape (n, m), to a tensor of shape (m,); the result is a new tensor.
         Bt: applies Bᵀ.
         bx: shape (n,).
         by: shape (m,).
@@ -248,7 +248,7 @@ def schur_cg(
         warm, products = r - x0 - B(image), products + 2
         if float(warm.dot(warm)) < float(r.dot(r)):  # a start worse than zero is not used
             x, t, r = x0.clone(), image, warm
-    p, rr, iterations = r, float(r.dot(r)), 0
+    p, rr, iterations = r.clone(), float(r.dot(r)), 0
     status: Status | None = "non-finite" if not math.isfinite(rr + target) else None
     while status is None:
         if math.sqrt(rr) <= target:
@@ -257,16 +257,19 @@ def schur_cg(
             status = "budget"
         else:
             q = Bt(p)
-            Ap, curvature = p + B(q), float(p.dot(p)) + float(q.dot(q))
+            Ap = B(q).add_(p)
+            curvature = float(p.dot(p)) + float(q.dot(q))
             iterations, products = iterations + 1, products + 2
             alpha = rr / curvature if math.isfinite(curvature) else math.nan
-            after = r - alpha * Ap
+            after = Ap.mul_(-alpha).add_(r)
             before, rr_after = rr, float(after.dot(after))
             if not math.isfinite(rr_after):
                 status = "non-finite"
                 break
-            x, t, r, rr = x + alpha * p, t + alpha * q, after, rr_after
-            p = r + (rr / before) * p
+            r, rr = after, rr_after
+            x.add_(p, alpha=alpha)
+            t.add_(q, alpha=alpha)
+            p.mul_(rr / before).add_(r)
     relative = math.sqrt(rr) * tolerance / target if target else math.sqrt(rr)
     return x, by + t, Solve(status, iterations, products, relative)
 

@@ -6,11 +6,13 @@ from saddlepoint.optim.maps import L1, MAPS, Ball, Box, Map, Simplex, SpectralNo
 from saddlepoint.optim.momentum import MomentumSGD
 from saddlepoint.optim.normalized import Grafted, NormalizedSubgradient
 from saddlepoint.optim.sign import SignSubgradient
+from saddlepoint.optim.soap import SOAP
 from saddlepoint.optim.subgradient import Subgradient
 
 __all__ = [
     "L1",
     "MAPS",
+    "SOAP",
     "Ball",
     "Box",
     "GradientOptimizer",

@@ -85,6 +85,12 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
         "as far as Adam would go, along the gradient",
         {**two_rates(2e-3, 1e-3), "options": {"betas": [0.0, 0.999]}},
     ),
+    "soap": OptimizerEntry(
+        "saddlepoint.optim:SOAP",
+        "Adam in the eigenbasis of each tensor's second moments: curvature per player",
+        {**two_rates(1e-2, 5e-3), "betas": [0.0, 0.95], "weight_decay": 0.0, "max_dimension": 512},
+        schedule="linear",
+    ),
     "subgradient": OptimizerEntry(
         "saddlepoint.optim:Subgradient",
         "steps of c/√t (also c, c/t, Polyak's), suffix average; projections and proximal maps",

@@ -18,7 +18,7 @@ from saddlepoint.rules.implicit import (
     ProximalPoint,
 )
 from saddlepoint.rules.newton import Newton
-from saddlepoint.rules.scalings import RMS
+from saddlepoint.rules.scalings import RMS, Kronecker, Metric, Scaling
 from saddlepoint.rules.stackelberg import CompleteNewton, FollowTheRidge, GradientNewton, TotalGradient, Unrolled
 from saddlepoint.rules.state import RuleState
 from saddlepoint.rules.wrappers import Averaged, Clipped, Every, Lookahead, PerPlayer
@@ -39,8 +39,10 @@ __all__ = [
     "GradientNewton",
     "Hamiltonian",
     "JacobianRegularized",
+    "Kronecker",
     "LinearizedCompetitiveGradient",
     "Lookahead",
+    "Metric",
     "Newton",
     "OpponentShaping",
     "Optimistic",
@@ -51,6 +53,7 @@ __all__ = [
     "Rule",
     "RuleState",
     "RungeKutta",
+    "Scaling",
     "SimultaneousPerturbation",
     "StableOpponentShaping",
     "Step",

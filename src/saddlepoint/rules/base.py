@@ -90,6 +90,26 @@ class Step:
         """Player → the inner optimizer's learning rate of each parameter; for rules whose units are steps."""
         return self._inner.rates()
 
+    @property
+    def zero_sum(self) -> bool:
+        """Whether two players interact as in a zero-sum game, J_xy = −J_yxᵀ.
+
+        Found out in the rule's first step on a random vector, for two products, and remembered. Ask before the gradient, which then costs
+        nothing more.
+        """
+        numbers = self.state.numbers
+        if "zero-sum" not in numbers:
+            numbers["zero-sum"] = float(len(self.players) == 2 and self._couples_antisymmetrically())
+        return bool(numbers["zero-sum"])
+
+    def _couples_antisymmetrically(self) -> bool:
+        x, y = sorted(self.point.movers)
+        self.point.rows()
+        J, generator = self.point.jacobian, torch.Generator().manual_seed(0)
+        v = Vector({y: [torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p) for p in self.players[y]]})
+        across, back = J[x, y] @ v, J[y, x].T @ v
+        return float((across + back).norm()) <= 1e-4 * float(across.norm())
+
     def within(self, name: str, rule: Rule, players: Iterable[str] | None = None) -> Step:
         """Return this step as a rule inside the current one sees it: its own memory, its own order, the same evaluations.
 

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+from torch import Tensor
 
 from saddlepoint.curvature import Operator, schur_cg
 from saddlepoint.rules.base import Rule, Step, check_limits
-from saddlepoint.rules.scalings import RMS, unscaled
+from saddlepoint.rules.scalings import RMS, Kronecker, Metric
 from saddlepoint.vectors import Vector
 
 
 @dataclass(frozen=True)
 class CompetitiveGradient(Rule):
-    """Competitive gradient descent: the Nash equilibrium of the local bilinear game, (I + J_o L) d = ξ.
+    """Competitive gradient descent: the Nash equilibrium of the local bilinear game, (P + J_o L) d = ξ.
 
-    J_o is the interaction, the blocks J_ij with i ≠ j, and L the inner learning rates, so that θ moves by L d. For two players
-    with losses f and −f and one learning rate h this is
+    J_o is the interaction, the blocks J_ij with i ≠ j, L the inner learning rates, so that θ moves by L d, and P the identity or another
+    metric. For two players with losses f and −f, one learning rate h and P = I this is
     Δx = −h (I + h² D_xy D_yx)⁻¹ (∂_x f + h D_xy ∂_y f), and its mirror image for y.
+
+    With ``scaling=RMS()`` it is AdaptiveCompetitiveGradient; with ``scaling=Kronecker()`` each player's length of a step is that of SOAP,
+    and the players still answer each other.
 
     Two players with J_yx = −J_xyᵀ, as in every zero-sum game, are solved with conjugate gradients on the Schur complement of the smaller
     one. Whether that holds is found out in the first step, on a random vector, and remembered. Any other game, of any number of players
@@ -33,6 +36,7 @@ class CompetitiveGradient(Rule):
         tolerance: relative residual at which the solve ends; 1e-6 in the paper's experiments.
         budget: the most iterations of the solve.
         warm_start: start from the last step's solution, at the price of one iteration.
+        scaling: the metric P; None is the identity.
 
     Cost for k iterations: two players, zero-sum, 2 gradients and 2k + 1 products (2 more in the first step); else n gradients (with
     respect to all players) and n·k products.
@@ -53,6 +57,7 @@ class CompetitiveGradient(Rule):
     tolerance: float = 1e-6
     budget: int = 50
     warm_start: bool = False
+    scaling: RMS | Kronecker | None = None
 
     order = 2
     joint = True
@@ -62,7 +67,7 @@ class CompetitiveGradient(Rule):
         check_limits("CompetitiveGradient", self.tolerance, self.budget)
 
     def direction(self, step: Step) -> Vector:
-        return _competitive(step, None, self.tolerance, self.budget, self.warm_start)
+        return _competitive(step, self.scaling, self.tolerance, self.budget, self.warm_start)
 
 
 @dataclass(frozen=True)
@@ -105,10 +110,7 @@ class AdaptiveCompetitiveGradient(Rule):
         RMS(self.beta, self.epsilon)  # checks them
 
     def direction(self, step: Step) -> Vector:
-        if not _is_zero_sum(step):
-            step.point.rows()  # before the gradient, which then costs nothing more
-        root = RMS(self.beta, self.epsilon).update(step.state, "joint", step.point.gradient).sqrt()
-        return _competitive(step, root, self.tolerance, self.budget, self.warm_start)
+        return _competitive(step, RMS(self.beta, self.epsilon), self.tolerance, self.budget, self.warm_start)
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class LinearizedCompetitiveGradient(Rule):
 
 @dataclass(frozen=True)
 class ProximalPoint(Rule):
-    """Linearised proximal point: (I + J L) d = ξ, the implicit Euler step θ⁺ = θ − L ξ(θ⁺) with ξ linearised at θ.
+    """Linearised proximal point: (P + J L) d = ξ, with P = I the implicit Euler step θ⁺ = θ − L ξ(θ⁺) with ξ linearised at θ.
 
     The inner optimizer must be plain SGD: the learning rate is part of the solve.
 
@@ -144,6 +146,7 @@ class ProximalPoint(Rule):
         tolerance: relative residual at which the solve ends.
         budget: the most products of the solve.
         warm_start: start from the last step's solution, at the price of one product.
+        scaling: the metric P; None is the identity.
 
     Cost for n players, k iterations: n gradients (with respect to all players), n·k products.
     Guarantee: on a bilinear game x·s·y it contracts for every step size, |λ|² = 1 / (1 + h²s²); as h grows it becomes Newton's
@@ -158,6 +161,7 @@ class ProximalPoint(Rule):
     tolerance: float = 1e-6
     budget: int = 50
     warm_start: bool = False
+    scaling: RMS | Kronecker | None = None
 
     order = 2
     joint = True
@@ -168,78 +172,68 @@ class ProximalPoint(Rule):
 
     def direction(self, step: Step) -> Vector:
         step.point.rows()
-        return _implicit(step, step.point.jacobian, None, self.tolerance, self.budget, self.warm_start)
+        metric = _metric(step, self.scaling)
+        return _implicit(step, step.point.jacobian, metric, self.tolerance, self.budget, self.warm_start)
 
 
-def _competitive(step: Step, root: Vector | None, tolerance: float, budget: int, warm_start: bool) -> Vector:
-    """Solve (P + J_o L) d = ξ with ``root`` = P^(1/2), by the form that the game allows."""
-    if _is_zero_sum(step):
-        return _schur(step, root, tolerance, budget, warm_start)
-    step.point.rows()
-    return _implicit(step, step.point.jacobian.interaction, root, tolerance, budget, warm_start)
+def _competitive(step: Step, scaling: RMS | Kronecker | None, tolerance: float, budget: int, warm_start: bool) -> Vector:
+    """Solve (P + J_o L) d = ξ by the form that the game allows."""
+    if step.zero_sum:
+        return _schur(step, _metric(step, scaling), tolerance, budget, warm_start)
+    step.point.rows()  # before the gradient, which then costs nothing more
+    return _implicit(step, step.point.jacobian.interaction, _metric(step, scaling), tolerance, budget, warm_start)
 
 
-def _is_zero_sum(step: Step) -> bool:
-    """Say whether two players interact as in a zero-sum game, J_xy = −J_yxᵀ; found out once, on a random vector."""
-    numbers = step.state.numbers
-    if "zero-sum" not in numbers:
-        numbers["zero-sum"] = float(len(step.players) == 2 and _is_antisymmetric(step))
-    return bool(numbers["zero-sum"])
+def _metric(step: Step, scaling: RMS | Kronecker | None) -> Metric:
+    return Metric() if scaling is None else scaling.update(step.state, "joint", step.point.gradient)
 
 
-def _is_antisymmetric(step: Step) -> bool:
-    x, y = sorted(step.point.movers)
-    J, generator = step.point.jacobian, torch.Generator().manual_seed(0)
-    v = Vector({y: [torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p) for p in step.players[y]]})
-    across, back = J[x, y] @ v, J[y, x].T @ v
-    return float((across + back).norm()) <= 1e-4 * float(across.norm())
-
-
-def _schur(step: Step, root: Vector | None, tolerance: float, budget: int, warm_start: bool) -> Vector:
-    """Solve the system of a zero-sum game in e = A^(−1/2) L d with A = L P⁻¹: (I + K) e = A^(1/2) ξ, K antisymmetric.
+def _schur(step: Step, metric: Metric, tolerance: float, budget: int, warm_start: bool) -> Vector:
+    """Solve the system of a zero-sum game in the coordinates L d = R e of the metric P L⁻¹: (I + K) e = Rᵀ ξ with K antisymmetric.
 
     Only each player's own gradient is needed: J_xy v = −J_yxᵀ v is a derivative of ξ_y.
     """
-    xi, J, memory = step.point.gradient, step.point.jacobian, step.state.vectors
+    xi, J, memory, rates = step.point.gradient, step.point.jacobian, step.state.vectors, step.learning_rates
     x, y = sorted(xi, key=lambda player: (sum(t.numel() for t in xi[player]), player))
-    rates = {player: [rate**0.5 for rate in step.learning_rates[player]] for player in (x, y)}
-    roots = {player: None if root is None else root.only([player]) for player in (x, y)}
-
-    def scaled(player: str, v: Vector) -> Vector:
-        return unscaled(v.scale(rates), roots[player])
-
+    whole = metric.over(rates, xi)
+    own = {player: whole.only([player]) for player in (x, y)}
     like = {player: xi.only([player]) for player in (x, y)}
+
+    def up(player: str, e: Tensor) -> Vector:
+        return own[player].vector(like[player].unflatten(e))
+
     start = memory.get("solution")
     ex, ey, step.solves["joint"] = schur_cg(
-        lambda v: -scaled(x, J[y, x].T @ scaled(y, like[y].unflatten(v))).flatten(),
-        lambda u: scaled(y, J[x, y].T @ scaled(x, like[x].unflatten(u))).flatten(),
-        scaled(x, like[x]).flatten(),
-        scaled(y, like[y]).flatten(),
-        x0=None if start is None else start.flatten(),
+        lambda e: -own[x].pullback(J[y, x].T @ up(y, e)).flatten(),
+        lambda e: own[y].pullback(J[x, y].T @ up(x, e)).flatten(),
+        own[x].pullback(like[x]).flatten(),
+        own[y].pullback(like[y]).flatten(),
+        x0=None if start is None else own[x].coordinates(start.scale(rates)).flatten(),
         tolerance=tolerance,
         budget=budget,
     )
+    inverse = {player: [1 / max(rate, 1e-30) for rate in rates[player]] for player in (x, y)}
+    d = {player: up(player, e).scale(inverse) for player, e in ((x, ex), (y, ey))}
     if warm_start:
-        memory["solution"] = like[x].unflatten(ex)
-    e = Vector({player: like[player].unflatten(flat)[player] for player, flat in ((x, ex), (y, ey))})
-    inverse = {player: [1 / rate if rate else 0.0 for rate in own] for player, own in rates.items()}
-    return unscaled(e.scale(inverse), None if root is None else Vector({player: root[player] for player in e}))
+        memory["solution"] = d[x]
+    return Vector({player: d[player][player] for player in d})
 
 
-def _implicit(step: Step, J: Operator, root: Vector | None, tolerance: float, budget: int, warm_start: bool) -> Vector:
-    """Solve (P + J L) d = ξ with ``root`` = P^(1/2), scaled on both sides by P^(−1/2)."""
-    b, rates = unscaled(step.point.gradient, root), step.learning_rates
-    memory = step.state.vectors
+def _implicit(step: Step, J: Operator, metric: Metric, tolerance: float, budget: int, warm_start: bool) -> Vector:
+    """Solve (P + J L) d = ξ in the coordinates e = R⁻¹ d of the metric: (I + Rᵀ J L R) e = Rᵀ ξ."""
+    rates, memory = step.learning_rates, step.state.vectors
+    start = memory.get("solution")
     e, _ = step.solve(
         "joint",
         "gmres",
-        lambda v: unscaled(J @ unscaled(v, root).scale(rates), root),
-        b,
-        x0=memory.get("solution"),
+        lambda e: metric.pullback(J @ metric.vector(e).scale(rates)),
+        metric.pullback(step.point.gradient),
+        x0=None if start is None else metric.coordinates(start),
         shift=1.0,
         tolerance=tolerance,
         budget=budget,
     )
+    d = metric.vector(e)
     if warm_start:
-        memory["solution"] = e
-    return unscaled(e, root)
+        memory["solution"] = d
+    return d

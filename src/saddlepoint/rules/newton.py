@@ -8,7 +8,7 @@ from typing import Literal
 from saddlepoint.curvature import Operator
 from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.rules.base import Rule, Step, check_limits
-from saddlepoint.rules.scalings import RMS, unscaled
+from saddlepoint.rules.scalings import RMS, Kronecker, Metric
 from saddlepoint.vectors import Vector
 
 _RAISE, _LOWER = 3 / 2, 2 / 3  # Levenberg–Marquardt factors of Martens (2010), Deep learning via Hessian-free optimization
@@ -19,9 +19,9 @@ _LEAST, _MOST = 1e-8, 1e8
 class Newton(Rule):
     """Damped Newton, matrix-free: (J_part + λP) d = ξ, each player on its own Hessian or all on the game's Jacobian.
 
-    P is the identity, or a diagonal metric as in Marquardt's damping: with ``scaling=RMS()`` and λ = 1/α the step is that of
+    P is the identity, or a metric as in Marquardt's damping: with ``scaling=RMS()`` and λ = 1/α the step is that of
     RMSProp with learning rate α where the loss is flat, and Newton's where it is curved. The system is solved in the
-    coordinates P^(1/2) d.
+    coordinates in which P is the identity.
 
     ``part="own"``: every mover solves (|H_i| + λ_i P) d_i = ξ_i with its own Hessian H_i = ∂_i∂_i f_i. The default solver
     "saddle-free" takes absolute eigenvalues on the Krylov space of ξ_i, so that d_i is a descent direction even where H_i is
@@ -68,7 +68,7 @@ class Newton(Rule):
     solver: str | None = None
     damping: float = 1.0
     adapt: bool = True
-    scaling: RMS | None = None
+    scaling: RMS | Kronecker | None = None
     tolerance: float = 1e-3
     budget: int = 10
 
@@ -100,25 +100,26 @@ class Newton(Rule):
     def _own(self, step: Step, player: str) -> tuple[Vector, float]:
         """Return one player's step and the decrease of its loss that the quadratic model promises."""
         g, H = step.point.gradient.only([player]), step.point.jacobian[player, player]
-        d, Hd, root = self._solved(step, player, g, H)
+        d, Hd, metric = self._solved(step, player, g, H)
         if not float(g.dot(d)) > 0:
-            d = unscaled(unscaled(g, root), root) / (abs(step.solves[player].curvature or 0.0) + self._damping(step, player) or 1.0)
+            steepest = metric.vector(metric.pullback(g))
+            d = steepest / (abs(step.solves[player].curvature or 0.0) + self._damping(step, player) or 1.0)
             Hd = H @ d
         return d, float(g.dot(d) - 0.5 * d.dot(Hd))
 
-    def _solved(self, step: Step, name: str, b: Vector, A: Operator) -> tuple[Vector, Vector, Vector | None]:
-        """Solve (A + λP) d = b; return d, A d and P^(1/2)."""
-        root = None if self.scaling is None else self.scaling.update(step.state, name, b).sqrt()
+    def _solved(self, step: Step, name: str, b: Vector, A: Operator) -> tuple[Vector, Vector, Metric]:
+        """Solve (A + λP) d = b; return d, A d and the metric P."""
+        metric = Metric() if self.scaling is None else self.scaling.update(step.state, name, b)
         e, image = step.solve(
             name,
             str(self.solver),
-            lambda v: unscaled(A @ unscaled(v, root), root),
-            unscaled(b, root),
+            lambda e: metric.pullback(A @ metric.vector(e)),
+            metric.pullback(b),
             shift=self._damping(step, name),
             tolerance=self.tolerance,
             budget=self.budget,
         )
-        return unscaled(e, root), image if root is None else image * root, root
+        return metric.vector(e), metric.pushforward(image), metric
 
     def _tested(self, step: Step, d: Vector, predicted: float) -> Vector:
         """Return one player's step, or none where its loss would not fall with the other players held."""

@@ -1,23 +1,85 @@
-"""Metrics P: how long a step is, per parameter, before curvature is looked at."""
+"""Metrics P: how long a step is, per direction, before the interaction of the players or their curvature is looked at."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from saddlepoint.errors import UsageError
+from saddlepoint.kronecker import Sides, accumulate, eigenbases, empty_factors, refresh, reordered, rotated, rotated_back
 from saddlepoint.rules.state import RuleState
 from saddlepoint.vectors import Vector
 
 
+class Metric:
+    """A metric P = Q diag(r²) Qᵀ at one point, as the coordinates e in which it is the identity: d = R e with R = Q diag(1/r), R Rᵀ = P⁻¹.
+
+    Args:
+        root: r, or None for ones.
+        bases: player → for each of its tensors the basis of each side, or None where Q is the identity.
+    """
+
+    def __init__(self, root: Vector | None = None, bases: Mapping[str, Sequence[Sides]] | None = None) -> None:
+        self._root, self._bases = root, bases
+
+    def only(self, players: Iterable[str]) -> Metric:
+        """Return the metric of the parameters of ``players``."""
+        players = list(players)
+        bases = None if self._bases is None else {player: self._bases[player] for player in players}
+        return Metric(None if self._root is None else self._root.only(players), bases)
+
+    def over(self, rates: Mapping[str, Sequence[float]], like: Vector) -> Metric:
+        """Return the metric P L⁻¹ with the learning rates L: player → one of each tensor, at least 1e-30. ``like`` has the shapes."""
+        roots = {player: [max(rate, 1e-30) ** 0.5 for rate in rates[player]] for player in like}
+        root = self._root or Vector({player: [torch.ones_like(t) for t in tensors] for player, tensors in like.items()})
+        return Metric(root.scale({player: [1 / r for r in own] for player, own in roots.items()}), self._bases)
+
+    def vector(self, e: Vector) -> Vector:
+        """Return R e, what the coordinates e stand for."""
+        return self._turned(rotated_back, e if self._root is None else e / self._root)
+
+    def coordinates(self, d: Vector) -> Vector:
+        """Return R⁻¹ d, the inverse of ``vector``."""
+        e = self._turned(rotated, d)
+        return e if self._root is None else e * self._root
+
+    def pullback(self, v: Vector) -> Vector:
+        """Return Rᵀ v: a gradient with respect to parameters as one with respect to coordinates."""
+        turned = self._turned(rotated, v)
+        return turned if self._root is None else turned / self._root
+
+    def pushforward(self, u: Vector) -> Vector:
+        """Return R⁻ᵀ u, the inverse of ``pullback``."""
+        return self._turned(rotated_back, u if self._root is None else u * self._root)
+
+    def _turned(self, turn: Callable[[Tensor, Sides], Tensor], v: Vector) -> Vector:
+        if self._bases is None:
+            return v
+        return Vector({p: [turn(t, sides) for t, sides in zip(tensors, self._bases[p], strict=True)] for p, tensors in v.items()})
+
+
 @dataclass(frozen=True)
-class RMS:
+class Scaling(ABC):
+    """How a metric follows the gradients of the steps; what it remembers lives in the rule's state."""
+
+    @abstractmethod
+    def update(self, state: RuleState, name: str, xi: Vector) -> Metric:
+        """Take ξ into what ``state`` holds under ``name``, and return the metric. Call it once a step."""
+
+
+@dataclass(frozen=True)
+class RMS(Scaling):
     """The diagonal metric of RMSProp: P = diag((√v + ε) / √(1 − βᵗ)) with v ← βv + (1 − β)ξ² after t steps.
 
     Args:
         beta: decay of the running mean of squares; 0.99 as in the published ACGD.
         epsilon: added to √v; 1e-5 as in the published ACGD.
+        name: how a configuration calls it.
 
     Raises:
         UsageError: beta outside [0, 1) or epsilon not positive.
@@ -25,27 +87,119 @@ class RMS:
     Reference: Tieleman and Hinton (2012), Lecture 6.5; the bias correction is that of Kingma and Ba (2015), arXiv:1412.6980.
 
     >>> state, xi = RuleState(), Vector({"x": [torch.tensor([3.0, -4.0])]})
-    >>> RMS(epsilon=1e-8).update(state, "x", xi).flatten().round(decimals=4).tolist()
-    [3.0, 4.0]
+    >>> metric = RMS(epsilon=1e-8).update(state, "x", xi)
+    >>> metric.vector(metric.pullback(xi)).flatten().round(decimals=4).tolist()  # P⁻¹ ξ
+    [1.0, -1.0]
     """
 
     beta: float = 0.99
     epsilon: float = 1e-5
+    name: Literal["rms"] = "rms"
 
     def __post_init__(self) -> None:
-        if not (0 <= self.beta < 1 and self.epsilon > 0):
-            raise UsageError(f"RMS: needs 0 ≤ beta < 1 and epsilon > 0, not {self.beta} and {self.epsilon}.")
+        _check("RMS", self.beta, self.epsilon)
 
-    def update(self, state: RuleState, name: str, xi: Vector) -> Vector:
-        """Take ξ into the running mean that ``state`` holds under ``name``, and return P. Call it once a step."""
-        t = state.numbers[f"time.{name}"] = state.numbers.get(f"time.{name}", 0) + 1
-        before = state.vectors.get(f"square.{name}", xi.zeros())
-        v = state.vectors[f"square.{name}"] = self.beta * before + (1 - self.beta) * (xi * xi)
-        root = v.sqrt()
-        torch._foreach_add_(root.tensors, self.epsilon)
-        return root / float((1 - self.beta**t) ** 0.5)
+    def update(self, state: RuleState, name: str, xi: Vector) -> Metric:
+        return Metric(_rooted(state, name, xi, self.beta, self.epsilon))
 
 
-def unscaled(e: Vector, root: Vector | None) -> Vector:
-    """Return P^(−1/2) e, where ``root`` is P^(1/2) or None for the identity."""
-    return e if root is None else e / root
+@dataclass(frozen=True)
+class Kronecker(Scaling):
+    """The metric of SOAP: P = Q diag((√v + ε) / √(1 − βᵗ)) Qᵀ with Q the eigenbasis of each tensor's second moments in Kronecker form.
+
+    For a matrix with gradient G, Q = Q_L ⊗ Q_R with the eigenvectors of the running means of G Gᵀ and Gᵀ G, and v is the running mean of
+    (Q_Lᵀ G Q_R)². Every ``frequency`` steps the bases follow their factors by one power iteration. Vectors, and sides that are too
+    long, are as under RMS.
+
+    Args:
+        beta: decay of v and of the factors; 0.95 as in SOAP.
+        epsilon: added to √v; 1e-5 as in the published ACGD, whose solves see 1/P.
+        frequency: steps between two refreshes of the bases; 10 as in SOAP.
+        max_dimension: sides longer than this are not rotated; 10,000 as in SOAP.
+        name: how a configuration calls it.
+
+    Raises:
+        UsageError: an option outside of its range.
+
+    Reference: Vyas et al. (2024), SOAP: Improving and stabilizing Shampoo using Adam, arXiv:2409.11321, for the basis and v.
+
+    >>> state, xi = RuleState(), Vector({"x": [torch.tensor([[3.0, 4.0], [4.0, 3.0]], dtype=torch.float64)]})
+    >>> metric = Kronecker().update(state, "x", xi)
+    >>> metric.vector(metric.pullback(xi)).flatten().round(decimals=3).abs().tolist()  # P⁻¹ ξ: eigenvalues 7 and −1 become 1 and −1
+    [0.0, 1.0, 1.0, 0.0]
+    """
+
+    beta: float = 0.95
+    epsilon: float = 1e-5
+    frequency: int = 10
+    max_dimension: int = 10_000
+    name: Literal["kronecker"] = "kronecker"
+
+    def __post_init__(self) -> None:
+        _check("Kronecker", self.beta, self.epsilon)
+        if self.frequency < 1 or self.max_dimension < 0:
+            raise UsageError(f"Kronecker: needs frequency ≥ 1 and max_dimension ≥ 0, not {self.frequency} and {self.max_dimension}.")
+
+    def update(self, state: RuleState, name: str, xi: Vector) -> Metric:
+        gradients = xi.tensors
+        factors = [empty_factors(g, self.max_dimension) for g in gradients]
+        bases: list[Sides]
+        if f"bases.{name}" in state.vectors:
+            factors, bases = (_unpacked(state.vectors[f"{what}.{name}"], factors) for what in ("factors", "bases"))
+        else:
+            self._accumulate(factors, gradients)
+            bases = [eigenbases(own) for own in factors]
+        turned = _rebuilt(xi, [rotated(g, own) for g, own in zip(gradients, bases, strict=True)])
+        metric = Metric(_rooted(state, name, turned, self.beta, self.epsilon), _by_player(xi, bases))
+        t = state.numbers[f"time.{name}"]
+        if t > 1:
+            self._accumulate(factors, gradients)
+        if t % self.frequency == 0:
+            bases, orders = refresh(factors, bases)
+            square = state.vectors[f"square.{name}"].tensors
+            state.vectors[f"square.{name}"] = _rebuilt(xi, [reordered(s, order) for s, order in zip(square, orders, strict=True)])
+        state.vectors |= {f"factors.{name}": _packed(xi, factors), f"bases.{name}": _packed(xi, bases)}
+        return metric
+
+    def _accumulate(self, factors: Sequence[Sides], gradients: Sequence[Tensor]) -> None:
+        for own, g in zip(factors, gradients, strict=True):
+            accumulate(own, g, self.beta)
+
+
+def _rooted(state: RuleState, name: str, xi: Vector, beta: float, epsilon: float) -> Vector:
+    """Take ξ² into its running mean and return ((√v + ε) / √(1 − βᵗ))^½."""
+    t = state.numbers[f"time.{name}"] = state.numbers.get(f"time.{name}", 0) + 1
+    before = state.vectors.get(f"square.{name}")
+    squares = xi * xi
+    v = (1 - beta) * squares if before is None else _rebuilt(xi, torch._foreach_lerp(before.tensors, squares.tensors, 1 - beta))
+    state.vectors[f"square.{name}"] = v
+    root = torch._foreach_sqrt(v.tensors)
+    torch._foreach_add_(root, epsilon)
+    torch._foreach_div_(root, float((1 - beta**t) ** 0.5))
+    torch._foreach_sqrt_(root)
+    return _rebuilt(xi, root)
+
+
+def _check(scaling: str, beta: float, epsilon: float) -> None:
+    if not (0 <= beta < 1 and epsilon > 0):
+        raise UsageError(f"{scaling}: needs 0 ≤ beta < 1 and epsilon > 0, not {beta} and {epsilon}.")
+
+
+def _by_player(like: Vector, sides: Sequence[Sides]) -> dict[str, list[Sides]]:
+    pieces = iter(sides)
+    return {player: [next(pieces) for _ in tensors] for player, tensors in like.items()}
+
+
+def _rebuilt(like: Vector, tensors: Sequence[Tensor]) -> Vector:
+    pieces = iter(tensors)
+    return Vector({player: [next(pieces) for _ in own] for player, own in like.items()})
+
+
+def _packed(like: Vector, sides: Sequence[Sides]) -> Vector:
+    """Return the matrices that exist as a vector, which a state can hold."""
+    return Vector({player: [m for own in tensors for m in own if m is not None] for player, tensors in _by_player(like, sides).items()})
+
+
+def _unpacked(packed: Vector, like: Sequence[Sides]) -> list[Sides]:
+    matrices = iter(packed.tensors)
+    return [[None if place is None else next(matrices) for place in own] for own in like]

@@ -16,7 +16,7 @@ DIVERSE = 0.3
 WARM_UP = 8
 """Probes, two thirds of a run at the default, before which a generator that never spread its samples may still be growing."""
 
-_REMEDY = "Try a smaller generator rate, R1 (problem.r1), another activation (problem.activation), or curvature (pytorch_optimizer:SOAP)."
+_REMEDY = "Try a smaller generator rate, R1 (problem.r1), another activation (problem.activation), or curvature (optimizer soap)."
 
 
 def mode_loss(history: History) -> list[Finding]:

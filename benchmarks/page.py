@@ -1,0 +1,82 @@
+"""docs/performance.md, from the results that are kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "performance.md"
+CURVATURE = ("Consensus", "Hamiltonian", "SymplecticAdjustment", "OpponentShaping")
+
+
+def write(results: Path) -> None:
+    """Write the page."""
+    PAGE.write_text(text(results))
+
+
+def text(results: Path) -> str:
+    """Return the page's text."""
+    found = {
+        path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json")) if path.stem in ("steps", "peers", "scaling")
+    }
+    environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["spread"] = spread
+    return environment.get_template("performance.md.jinja").render(**found, targets=targets(found)) + "\n"
+
+
+def spread(ratio: dict[str, Any]) -> str:
+    """Return a ratio with its interval."""
+    return f"{ratio['ratio']:.2f} ({ratio['low']:.2f}–{ratio['high']:.2f})"
+
+
+def targets(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what was aimed at, what was reached on both networks, and whether that meets it."""
+    mlp, conv = (found["steps"][name] for name in ("mlp", "dcgan28"))
+    rows = [
+        _row("GameOptimizer + Gradient + Adam, to the same by hand", 1.03, mlp["parts"]["Gradient"], conv["parts"]["Gradient"]),
+        _row("a Jacobian product `J.T @ v`, to one joint gradient", 2.0, mlp["parts"]["J.T @ v"], conv["parts"]["J.T @ v"]),
+        *(
+            _row(f"{name} + Adam, to simultaneous Adam", 2.5, mlp["parts"][name], conv["parts"][name])
+            for name in ("Consensus", "Hamiltonian", "SymplecticAdjustment", "SymplecticAdjustment(align=False)")
+        ),
+    ]
+    peers = found["peers"]
+    if peers["competitive"]["mlp"] is not None:
+        for tolerance in ("1e-06", "0.01"):
+            pair = [peers["competitive"][name]["ACGD"] for name in ("mlp", "dcgan28")]
+            label = f"ACGD, to CGDs' ACGD at tolerance {float(tolerance):g}"
+            rows.append(_row(label, 0.5, *(own[tolerance] for own in pair), void=max(own["gap"] for own in pair) > 1e-4))
+    worst = [max(own["every"].values(), key=lambda r: r["ratio"]) for own in (mlp, conv)]
+    rows.append(_row("`Every(5)` of the dearest curvature rule, to simultaneous Adam", 1.5, *worst))
+    memory = [max(value for name, value in own["memory"].items() if name != "Adam, MiB") for own in (mlp, conv)]
+    rows.append(_row("peak memory of the hungriest rule of order 2, to Adam", 2.0, *({"ratio": value} for value in memory)))
+    rows.append(_row("SignSubgradient, to torch SGD (foreach), 10⁷ parameters", 1.05, peers["sign"]["SignSubgradient"]))
+    for label, ours, other, limit in (
+        ("a training step with SOAP, to Adam", "SOAP", None, 1.5),
+        ("the same with sides of at most 512", "SOAP(max_dimension=512)", None, 1.5),
+        ("SOAP's own step, to pytorch_optimizer's", "SOAP", "pytorch_optimizer SOAP", 0.6),
+        ("the same with sides of at most 512", "SOAP(max_dimension=512)", "pytorch_optimizer SOAP(512)", 0.6),
+    ):
+        part = "soap" if other is None else "soap alone"
+        rows.append(_row(label, limit, *(_found(peers[part][name], ours, other) for name in ("mlp", "dcgan28"))))
+    return rows
+
+
+def _found(rows: list[dict[str, Any]], ours: str, other: str | None) -> dict[str, Any]:
+    if other is None:
+        return next(row["to Adam"] for row in rows if row.get("optimizer") == ours)
+    return next(row for row in rows if row.get("ours") == ours and row["theirs"] == other)
+
+
+def _row(what: str, limit: float, *reached: dict[str, Any], void: bool = False) -> dict[str, Any]:
+    shown = [spread(r) if "low" in r else f"{r['ratio']:.2f}" for r in reached]
+    met = [r["ratio"] <= limit for r in reached]
+    verdict = "void: not the same trajectory" if void else "met" if all(met) else "missed" if not any(met) else "met on one"
+    return {"what": what, "limit": f"≤ {limit:g}", "reached": [*shown, *["–"] * (2 - len(shown))], "verdict": verdict}
+
+
+PAGES = {"performance.md": text}
