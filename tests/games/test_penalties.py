@@ -175,8 +175,26 @@ class TestGanProblem:
         penalty = problem.losses(networks, batch, BOTH)["discriminator"]["r1"]
         assert not any(g is not None for g in torch.autograd.grad(penalty, list(networks["generator"].parameters()), allow_unused=True))
 
+    def test_r2_is_the_same_on_generated_data_in_every_turn(self):
+        problem = Mixture8(**SMALL, r2=3.0)
+        networks, batch = problem.networks(0), problem.batch(0, 16, 0)
+        joint, alone = (problem.losses(networks, batch, movers)["discriminator"] for movers in (BOTH, ("discriminator",)))
+        assert list(joint) == ["real", "fake", "r2"]
+        assert alone["r2"].item() == joint["r2"].item()
+        with torch.no_grad():
+            fake = networks["generator"](batch.noise)
+        found = 1.5 * by_differences(networks["discriminator"].double(), fake.double())
+        assert joint["r2"].item() == pytest.approx(found, rel=1e-4)
+
+    def test_r2_couples_the_discriminator_to_the_generator(self):
+        """Unlike R1 it moves with the samples, so that it belongs into the game's Jacobian."""
+        problem = Mixture8(**SMALL, r2=1.0)
+        networks, batch = problem.networks(0), problem.batch(0, 16, 0)
+        penalty = problem.losses(networks, batch, BOTH)["discriminator"]["r2"]
+        assert any(bool(g.any()) for g in torch.autograd.grad(penalty, list(networks["generator"].parameters())))
+
     def test_losses_alone_have_it_too(self):
-        problem = Mixture8(**SMALL, r1=1.0)
+        problem = Mixture8(**SMALL, r1=1.0, r2=1.0)
         networks, batch = problem.networks(0), problem.batch(0, 16, 0)
         players = {player: tuple(network.parameters()) for player, network in networks.items()}
         found = [Evaluation(players, lambda: problem.losses(networks, batch, BOTH), order=order).losses for order in (0, 1, 2)]
@@ -186,7 +204,7 @@ class TestGanProblem:
     @pytest.mark.parametrize("loss", ["hinge", "wasserstein"])
     @pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning")
     def test_rules_train_with_it(self, rule, loss):
-        problem = Mixture8(**SMALL, loss=loss, r1=1.0)
+        problem = Mixture8(**SMALL, loss=loss, r1=1.0, r2=0.5)
         networks = problem.networks(0)
         optimizer = sp.GameOptimizer({p: torch.optim.SGD(n.parameters(), lr=0.01) for p, n in networks.items()}, rule)
         for step in range(4):
@@ -195,9 +213,15 @@ class TestGanProblem:
 
     @pytest.mark.parametrize("r1", [-0.1, math.nan, math.inf])
     def test_weights_that_are_no_weights(self, r1):
-        with pytest.raises(sp.UsageError, match=f"Problem mixture8: r1={r1} must be at least 0 and finite"):
-            Mixture8(r1=r1)
+        for name in ("r1", "r2"):
+            with pytest.raises(sp.UsageError, match=f"Problem mixture8: {name}={r1} must be at least 0 and finite"):
+                Mixture8(**{name: r1})
 
     def test_it_is_an_option_of_the_registry(self):
         assert registry.build_problem("digits", {"r1": "0.5", "loss": "hinge"}).r1 == 0.5
         assert registry.options_of(Mixture8())["r1"] == 0.0
+
+    def test_an_option_of_a_later_version_changes_no_configuration_until_it_is_used(self):
+        assert "r2" not in registry.options_of(Mixture8())
+        assert registry.options_of(Mixture8(r2=0.5))["r2"] == 0.5
+        assert registry.build_problem("mixture8", registry.options_of(Mixture8(r2=0.5))) == Mixture8(r2=0.5)

@@ -146,6 +146,14 @@ class TestRegistry:
         with pytest.raises(sp.UsageError, match="Rule follow-the-ridge needs a value for leader, follower"):
             registry.build_rule("lookahead", {"rule": "follow-the-ridge"})
 
+    def test_a_metric_is_a_mapping_with_a_name(self):
+        kronecker = registry.build_rule("cgd", {"scaling": {"name": "kronecker", "max_dimension": 64}})
+        assert kronecker == sp.CompetitiveGradient(scaling=sp.Kronecker(max_dimension=64))
+        assert registry.build_rule("cgd", registry.options_of(kronecker)) == kronecker
+        assert registry.build_rule("newton", {"scaling": {"beta": 0.9}}).scaling == sp.RMS(beta=0.9)
+        with pytest.raises(sp.UsageError, match=r"Rule cgd: scaling=.* is not valid"):
+            registry.build_rule("cgd", {"scaling": {"name": "shampoo"}})
+
     def test_optimizers(self):
         layer = Mixture8().networks(0)["generator"]
         soap = registry.build_optimizer("pytorch_optimizer:SOAP", layer.named_parameters(), {"lr": 1e-3})

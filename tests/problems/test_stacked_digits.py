@@ -135,6 +135,7 @@ class TestNetworks:
         ("options", "text"),
         [
             ({"r1": 1.0}, "Problem stacked-digits: r1=1.0 with batch_norm mixes the gradients of a batch's samples. Use batch_norm=false."),
+            ({"r2": 1.0}, "Problem stacked-digits: r2=1.0 with batch_norm mixes the gradients of a batch's samples. Use batch_norm=false."),
             ({"size": 0.0}, "Problem stacked-digits: size=0.0 must be positive; 0.25 is a quarter of the generator's channels."),
             ({"size": math.inf}, "Problem stacked-digits: size=inf must be positive; 0.25 is a quarter of the generator's channels."),
             ({"latent": 0}, "Problem stacked-digits: latent must be at least 1, not 0."),

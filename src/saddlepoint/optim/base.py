@@ -130,7 +130,7 @@ def check_finite(optimizer: str, gradients: list[Tensor], why: str) -> None:
     if not gradients:
         return
     flat = [g.reshape(-1) if g.is_contiguous() else g.flatten() for g in gradients]
-    squares = torch.stack([g.dot(g).double().to(flat[0].device) for g in flat])  # the cheapest pass over memory that sees every entry
+    squares = torch.stack([g.dot(g).to(flat[0].device, torch.float64) for g in flat])  # the cheapest pass over memory that sees every entry
     if bool(squares.isfinite().all()):
         return
     for index, gradient in enumerate(gradients):  # squares also overflow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -43,6 +43,10 @@ class Metric:
     better: Literal["smaller", "larger"] | None
 
 
+LATER = {"later": True}
+"""Marks an option that earlier versions did not have: at its default it stays out of configurations, and what was made before fits."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GanProblem(ABC):
     """A generative adversarial problem: a discriminator and a generator with the losses of ``GAN_LOSSES``.
@@ -54,14 +58,16 @@ class GanProblem(ABC):
         latent: dimension of the generator's normal noise.
         r1: weight γ of ½ γ E‖∇ₓD(x)‖² on real data, the term "r1" of the discriminator's loss (Mescheder et al. 2018, arXiv:1801.04406);
             0 leaves it out.
+        r2: the same weight on generated data, the term "r2".
 
     Raises:
-        UsageError: an unknown loss, a size below 1, or a negative or infinite r1.
+        UsageError: an unknown loss, a size below 1, or a negative or infinite r1 or r2.
     """
 
     loss: str = "non-saturating"
     latent: int = 64
     r1: float = 0.0
+    r2: float = field(default=0.0, metadata=LATER)
 
     name: ClassVar[str]
     evaluation_samples: ClassVar[int]
@@ -73,8 +79,9 @@ class GanProblem(ABC):
             raise UsageError(f'Problem {self.name}: loss "{self.loss}" is unknown.' + did_you_mean(self.loss, GAN_LOSSES))
         if self.latent < 1:
             raise UsageError(f"Problem {self.name}: latent must be at least 1, not {self.latent}.")
-        if not 0 <= self.r1 < math.inf:
-            raise UsageError(f"Problem {self.name}: r1={self.r1} must be at least 0 and finite. 0 leaves the penalty out.")
+        for name, weight in (("r1", self.r1), ("r2", self.r2)):
+            if not 0 <= weight < math.inf:
+                raise UsageError(f"Problem {self.name}: {name}={weight} must be at least 0 and finite. 0 leaves the penalty out.")
 
     @property
     @abstractmethod
@@ -134,14 +141,15 @@ class GanProblem(ABC):
         losses = {}
         if DISCRIMINATOR in movers:
             losses[DISCRIMINATOR] = discriminator_loss(networks[DISCRIMINATOR](batch.real), judged)
-            losses[DISCRIMINATOR] |= self.penalties(networks[DISCRIMINATOR], batch)
+            losses[DISCRIMINATOR] |= self.penalties(networks[DISCRIMINATOR], batch.real, fake)
         if GENERATOR in movers:
             losses[GENERATOR] = generator_loss(judged)
         return losses
 
-    def penalties(self, judge: nn.Module, batch: Batch) -> Terms:
+    def penalties(self, judge: nn.Module, real: Tensor, fake: Tensor) -> Terms:
         """Return the further terms of the discriminator's loss."""
-        return {"r1": 0.5 * self.r1 * gradient_penalty(judge, batch.real)} if self.r1 > 0 else {}
+        weights = {"r1": (self.r1, real), "r2": (self.r2, fake)}
+        return {name: 0.5 * weight * gradient_penalty(judge, samples) for name, (weight, samples) in weights.items() if weight > 0}
 
     @torch.no_grad()
     def logits(self, networks: Mapping[str, nn.Module], batch: Batch) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from saddlepoint.errors import UsageError
 from saddlepoint.games.gan_losses import Terms
 from saddlepoint.metrics import Measure, mode_measures, nearest_modes, wasserstein_line
 from saddlepoint.models import GaussianComponents, RadialFeatures
-from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR, Batch, GanProblem, Metric
+from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR, GanProblem, Metric
 from saddlepoint.problems.pictures import histogram
 
 SPACING, SIGMA = 6.0, 1.0
@@ -116,9 +116,9 @@ class Mixture1d(GanProblem):
     def load(self) -> None:
         """Nothing is read: the data is a formula."""
 
-    def penalties(self, judge: nn.Module, batch: Batch) -> Terms:
+    def penalties(self, judge: nn.Module, real: Tensor, fake: Tensor) -> Terms:
         (weights,) = judge.parameters()
-        return {**super().penalties(judge, batch), "ridge": 0.5 * self.ridge * weights.square().sum()}
+        return {**super().penalties(judge, real, fake), "ridge": 0.5 * self.ridge * weights.square().sum()}
 
     def measures(self, samples: Tensor) -> Iterator[tuple[str, Measure]]:
         n = len(samples)

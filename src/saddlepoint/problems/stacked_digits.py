@@ -38,7 +38,7 @@ class StackedDigits(GanProblem):
         batch_norm: batch normalisation in both networks, as in the paper; it couples the samples of a batch, also in the curvature.
 
     Raises:
-        UsageError: a size that is not positive, or r1 together with batch normalisation, which mixes the samples' gradients.
+        UsageError: a size that is not positive, or r1 or r2 together with batch normalisation, which mixes the samples' gradients.
 
     >>> problem = StackedDigits()
     >>> problem.real(step=0, size=4, seed=0).shape
@@ -63,10 +63,11 @@ class StackedDigits(GanProblem):
         super().__post_init__()
         if not 0 < self.size < math.inf:
             raise UsageError(f"Problem {self.name}: size={self.size} must be positive; 0.25 is a quarter of the generator's channels.")
-        if self.r1 > 0 and self.batch_norm:
-            raise UsageError(
-                f"Problem {self.name}: r1={self.r1} with batch_norm mixes the gradients of a batch's samples. Use batch_norm=false."
-            )
+        for name, weight in (("r1", self.r1), ("r2", self.r2)):
+            if weight > 0 and self.batch_norm:
+                raise UsageError(
+                    f"Problem {self.name}: {name}={weight} with batch_norm mixes the gradients of a batch's samples. Use batch_norm=false."
+                )
 
     def networks(self, seed: int) -> dict[str, nn.Module]:
         generator = generator_for(seed, "networks")

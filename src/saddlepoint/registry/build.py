@@ -78,11 +78,15 @@ def load(path: str) -> Any:
 
 
 def options_of(component: Any) -> dict[str, Any]:
-    """Return every option of a problem or rule with its value, in plain containers; rules within rules by their names."""
+    """Return every option of a problem or rule with its value, in plain containers; rules within rules by their names.
+
+    An option that came in a later version is left out where it has its default: what was made before, and its keys, stay what they were.
+    """
     found = {}
     for option in fields(component):
         value = getattr(component, option.name)
-        found[option.name] = _plain(value)
+        if not (option.metadata.get("later") and value == option.default):
+            found[option.name] = _plain(value)
     return found
 
 
