@@ -9,20 +9,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "performance.md"
-CURVATURE = ("Consensus", "Hamiltonian", "SymplecticAdjustment", "OpponentShaping")
+RESULTS = HERE / "results"
+PARTS = ("steps", "peers", "scaling")
 
 
-def write(results: Path) -> None:
-    """Write the page."""
-    PAGE.write_text(text(results))
-
-
-def text(results: Path) -> str:
+def text() -> str:
     """Return the page's text."""
-    found = {
-        path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json")) if path.stem in ("steps", "peers", "scaling")
-    }
+    found = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in PARTS}
     environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["spread"] = spread
     return environment.get_template("performance.md.jinja").render(**found, targets=targets(found)) + "\n"

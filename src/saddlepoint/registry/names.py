@@ -5,6 +5,7 @@ from __future__ import annotations
 from saddlepoint.registry.entries import OptimizerEntry, ProblemEntry, two_rates
 
 _MODES = "ema/mode-distance"
+_ADAM_ON_MIXTURES = {"optimizer": {"name": "adam", **two_rates(4e-3, 2e-3)}, "schedule": "linear", "batch_size": 128}
 
 PROBLEMS: dict[str, ProblemEntry] = {
     "digits": ProblemEntry("saddlepoint.problems:Digits", "10,000 embedded handwritten digits, 28 x 28, MLP GAN"),
@@ -22,11 +23,7 @@ PROBLEMS: dict[str, ProblemEntry] = {
         "saddlepoint.problems:Mixture8",
         "ring of 8 Gaussians in the plane",
         metric=_MODES,
-        method={
-            "optimizer": {"name": "adam", **two_rates(4e-3, 2e-3)},
-            "schedule": "linear",
-            "batch_size": 128,
-        },
+        method=_ADAM_ON_MIXTURES,
     ),
     "mixture8-saturated": ProblemEntry(
         "saddlepoint.problems:Mixture8Saturated",
@@ -40,7 +37,9 @@ PROBLEMS: dict[str, ProblemEntry] = {
             "batch_size": 128,
         },
     ),
-    "mixture25": ProblemEntry("saddlepoint.problems:Mixture25", "5 x 5 grid of Gaussians in the plane", metric=_MODES),
+    "mixture25": ProblemEntry(
+        "saddlepoint.problems:Mixture25", "5 x 5 grid of Gaussians in the plane", metric=_MODES, method=_ADAM_ON_MIXTURES
+    ),
     "mixture1d": ProblemEntry(
         "saddlepoint.problems:Mixture1d",
         "2 Gaussians on the line without chance, equilibrium known exactly, for Newton's methods",
