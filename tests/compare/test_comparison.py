@@ -211,7 +211,9 @@ class TestGoingOn:
         found = compare(study, tmp_path, execute=_refuse)
         assert {name: len(own["runs"]) for name, own in methods_of(found).items()} == {"adam": 3, "sign": 3}
         assert {name: len(own["tuning"]["trials"]) for name, own in methods_of(found).items()} == {"adam": 3, "sign": 3}
-        assert 2 * 3 + 2 * 3 <= sum(made) <= 2 * 3 + 2 * 3 + 2  # two that take a place in the same moment both work on it
+        jobs = 2 * 3 + 2 * 3
+        assert max(made) <= jobs, "a process made a job twice"
+        assert jobs <= sum(made) < 2 * jobs  # two that take a place in the same moment both work on it; how often, the machine decides
 
 
 def _work(study, path, counts):
