@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from saddlepoint.models import MLP
+from saddlepoint.models import ACTIVATIONS, MLP
 
 Losses = dict[str, Tensor]
+Networks = dict[str, nn.Module]
 D, G = "discriminator", "generator"
+LATENT = 64
 
 
 @dataclass
@@ -26,7 +28,7 @@ class Pair:
         saturating: the minimax loss, zero-sum; otherwise the non-saturating one.
     """
 
-    networks: dict[str, nn.Module]
+    networks: Networks
     real: Tensor
     noise: Tensor
     saturating: bool = True
@@ -58,57 +60,68 @@ class Pair:
         return torch.cat([p.detach().reshape(-1) for network in self.networks.values() for p in network.parameters()])
 
 
-def mlp(
-    device: torch.device,
-    *,
-    batch: int = 128,
-    width: int = 128,
-    dtype: torch.dtype = torch.float32,
-    saturating: bool = True,
-    activation: str = "leaky-relu",
-) -> Pair:
-    """64 → 128 → 128 → 784 and 784 → 128 → 128 → 1 with LeakyReLU, batches of 128."""
+@dataclass(frozen=True)
+class Kind:
+    """A pair of networks of any width: called with a device it makes one, with its batch.
+
+    Args:
+        networks: (width, activation) → discriminator and generator.
+        shape: of one sample.
+        width: unless another is asked for.
+        batch: likewise.
+    """
+
+    networks: Callable[[int, str], Networks]
+    shape: tuple[int, ...]
+    width: int
+    batch: int
+
+    def __call__(
+        self,
+        device: torch.device,
+        *,
+        batch: int | None = None,
+        width: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        saturating: bool = True,
+        activation: str = "leaky-relu",
+    ) -> Pair:
+        made, size, source = self.networks(width or self.width, activation), batch or self.batch, torch.Generator().manual_seed(1)
+        real, noise = torch.rand(size, *self.shape, generator=source) * 2 - 1, torch.randn(size, LATENT, generator=source)
+        placed = {player: network.to(device, dtype) for player, network in made.items()}
+        return Pair(placed, real.to(device, dtype), noise.to(device, dtype), saturating)
+
+
+def _mlp(width: int, activation: str) -> Networks:
+    """64 → width → width → 784 and 784 → width → width → 1."""
     source = torch.Generator().manual_seed(0)
-    networks: dict[str, nn.Module] = {
+    return {
         D: MLP((784, width, width, 1), activation=activation, generator=source),
-        G: MLP((64, width, width, 784), activation=activation, generator=source),
+        G: MLP((LATENT, width, width, 784), activation=activation, generator=source),
     }
-    return _pair(networks, (784,), batch, device, dtype, saturating)
 
 
-def dcgan28(
-    device: torch.device,
-    *,
-    batch: int = 64,
-    width: int = 64,
-    dtype: torch.dtype = torch.float32,
-    saturating: bool = True,
-    activation: str = "leaky-relu",
-) -> Pair:
-    """z → 7 × 7 × 64 → 14 × 14 × 32 → 28 × 28 and back, 4 × 4 kernels of stride 2, LeakyReLU, no normalisation, batches of 64."""
-    smooth = nn.Tanh if activation == "tanh" else lambda: nn.LeakyReLU(0.2)
-    half = max(width // 2, 1)
+def _dcgan28(width: int, activation: str) -> Networks:
+    """z → 7 × 7 × width → 14 × 14 × width/2 → 28 × 28 and back, 4 × 4 kernels of stride 2, no normalisation."""
+    between, half = ACTIVATIONS[activation], max(width // 2, 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        networks: dict[str, nn.Module] = {
+        return {
             D: nn.Sequential(
-                *(nn.Conv2d(1, half, 4, 2, 1), smooth(), nn.Conv2d(half, width, 4, 2, 1), smooth(), nn.Flatten(), nn.Linear(49 * width, 1))
+                *(
+                    nn.Conv2d(1, half, 4, 2, 1),
+                    between(),
+                    nn.Conv2d(half, width, 4, 2, 1),
+                    between(),
+                    nn.Flatten(),
+                    nn.Linear(49 * width, 1),
+                )
             ),
             G: nn.Sequential(
-                *(nn.Linear(64, 49 * width), nn.Unflatten(1, (width, 7, 7)), smooth()),
-                *(nn.ConvTranspose2d(width, half, 4, 2, 1), smooth(), nn.ConvTranspose2d(half, 1, 4, 2, 1)),
+                *(nn.Linear(LATENT, 49 * width), nn.Unflatten(1, (width, 7, 7)), between()),
+                *(nn.ConvTranspose2d(width, half, 4, 2, 1), between(), nn.ConvTranspose2d(half, 1, 4, 2, 1)),
             ),
         }
-    return _pair(networks, (1, 28, 28), batch, device, dtype, saturating)
 
 
-def _pair(
-    networks: dict[str, nn.Module], shape: tuple[int, ...], batch: int, device: torch.device, dtype: torch.dtype, saturating: bool
-) -> Pair:
-    source = torch.Generator().manual_seed(1)
-    real, noise = torch.rand(batch, *shape, generator=source) * 2 - 1, torch.randn(batch, 64, generator=source)
-    placed = {player: network.to(device, dtype) for player, network in networks.items()}
-    return Pair(placed, real.to(device, dtype), noise.to(device, dtype), saturating)
-
-
-PAIRS: dict[str, Callable[..., Pair]] = {"mlp": mlp, "dcgan28": dcgan28}
+PAIRS = {"mlp": Kind(_mlp, (784,), width=128, batch=128), "dcgan28": Kind(_dcgan28, (1, 28, 28), width=64, batch=64)}

@@ -14,13 +14,15 @@ from typing import Any
 
 import pytorch_optimizer
 import torch
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import Adam, Optimizer
 
 from benchmarks.contestants import Step, alternating_by_hand, plain_sgd, with_rule
 from benchmarks.pairs import PAIRS, D, G, Pair
+from benchmarks.sign_step import BASE as SIGN_BASE
+from benchmarks.sign_step import contestants, parameters
 from benchmarks.timing import interleaved, median, ratio
 from saddlepoint import AdaptiveCompetitiveGradient, CompetitiveGradient
-from saddlepoint.optim import SOAP, NormalizedSubgradient, SignSubgradient, Subgradient
+from saddlepoint.optim import SOAP
 
 RATE, TRAJECTORY = 1e-3, 20
 TOLERANCES = (1e-6, 1e-2)
@@ -160,22 +162,7 @@ def _ten(step: Step) -> Step:
 
 
 def _sign(device: torch.device, rounds: int) -> dict[str, Any]:
-    """SignSubgradient beside torch's SGD: ten million parameters in ten tensors."""
-    source = torch.Generator().manual_seed(0)
-    shared = [torch.randn(1000, 1000, generator=source).to(device).requires_grad_() for _ in range(10)]
-    for p in shared:
-        p.grad = torch.randn(1000, 1000, generator=source).to(device)
-    kinds: dict[str, Optimizer] = {
-        "torch SGD (foreach)": SGD(shared, lr=1e-3, foreach=True),
-        "torch SGD (foreach, momentum)": SGD(shared, lr=1e-3, momentum=0.9, foreach=True),
-        "SignSubgradient": SignSubgradient(shared, lr=1e-3),
-        "SignSubgradient(capturable=True)": SignSubgradient(shared, lr=1e-3, capturable=True),
-        "SignSubgradient(momentum=0.9)": SignSubgradient(shared, lr=1e-3, momentum=0.9),
-        "NormalizedSubgradient": NormalizedSubgradient(shared, lr=1e-3),
-        "Subgradient": Subgradient(shared, lr=1e-3),
-        "torch Adam (fused)": Adam(shared, lr=1e-3, fused=True),
-        "torch Adam (foreach)": Adam(shared, lr=1e-3, foreach=True),
-    }
+    """SignSubgradient and its relatives beside torch's SGD: ten million parameters in ten tensors."""
+    kinds = contestants(parameters(10, device))
     times = interleaved({name: optimizer.step for name, optimizer in kinds.items()}, rounds)
-    base = "torch SGD (foreach)"
-    return {name: {"ms": median(times[name]), **ratio(times, name, base)} for name in kinds}
+    return {name: {"ms": median(times[name]), **ratio(times, name, SIGN_BASE)} for name in kinds}

@@ -12,7 +12,7 @@ import torch
 from torch.optim import Adam
 
 from benchmarks.contestants import ADAM, Step, optimizers, plain_sgd, simultaneous_by_hand, with_rule
-from benchmarks.pairs import Pair, mlp
+from benchmarks.pairs import PAIRS, Pair
 from benchmarks.timing import interleaved, median, peak_memory
 from saddlepoint import AdaptiveCompetitiveGradient
 from saddlepoint.optim import SOAP
@@ -21,6 +21,7 @@ from saddlepoint.rules import Consensus
 WIDTHS = (4, 16, 64, 128, 256, 512, 1024, 2048)  # 7e3 … 1e7 parameters of both networks together
 BATCHES = (16, 64, 256, 1024)
 ITERATIONS = (1, 2, 4, 8, 16, 32)
+mlp = PAIRS["mlp"]
 CONTESTANTS = ("Adam by hand", "Consensus + Adam", "AdaptiveCompetitiveGradient, 2 iterations", "SOAP")
 
 

@@ -16,24 +16,22 @@ from torch.optim import SGD, Adam, Optimizer
 
 from saddlepoint.optim import NormalizedSubgradient, SignSubgradient, Subgradient
 
+BASE = "SGD(foreach=True)"
 
-def parameters(tensors: int) -> list[torch.Tensor]:
+
+def parameters(tensors: int, device: torch.device | str = "cpu") -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     side = round((10_000_000 / tensors) ** 0.5)
-    made = [torch.randn(side, side, generator=generator).requires_grad_() for _ in range(tensors)]
+    made = [torch.randn(side, side, generator=generator).to(device).requires_grad_() for _ in range(tensors)]
     for p in made:
-        p.grad = torch.randn(side, side, generator=generator)
+        p.grad = torch.randn(side, side, generator=generator).to(device)
     return made
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--tensors", type=int, default=10)
-    options = parser.parse_args()
-    shared = parameters(options.tensors)
-    optimizers: dict[str, Optimizer] = {
-        "SGD(foreach=True)": SGD(shared, lr=1e-3, foreach=True),
+def contestants(shared: list[torch.Tensor]) -> dict[str, Optimizer]:
+    """Every optimizer of the comparison, over the same parameters."""
+    return {
+        BASE: SGD(shared, lr=1e-3, foreach=True),
         "SignSubgradient": SignSubgradient(shared, lr=1e-3),
         "SignSubgradient(capturable=True), which does not check": SignSubgradient(shared, lr=1e-3, capturable=True),
         "SignSubgradient(momentum=0.9)": SignSubgradient(shared, lr=1e-3, momentum=0.9),
@@ -42,13 +40,22 @@ def main() -> None:
         "Adam(foreach=True)": Adam(shared, lr=1e-3, foreach=True),
         "Adam(fused=True)": Adam(shared, lr=1e-3, fused=True),
     }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--tensors", type=int, default=10)
+    options = parser.parse_args()
+    shared = parameters(options.tensors)
+    optimizers = contestants(shared)
     times: dict[str, list[float]] = {name: [] for name in optimizers}
     for _ in range(options.rounds):
         for name, optimizer in optimizers.items():
             start = perf_counter()
             optimizer.step()
             times[name].append(perf_counter() - start)
-    base = statistics.median(times["SGD(foreach=True)"])
+    base = statistics.median(times[BASE])
     print(f"{sum(p.numel() for p in shared):,} parameters in {len(shared)} tensors, {torch.get_num_threads()} threads\n")
     print("| optimizer | ms a step | ratio |\n|---|---|---|")
     for name, values in times.items():

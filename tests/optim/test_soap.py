@@ -1,7 +1,5 @@
 """SOAP against the published formula written out, another implementation, and what theory says of it."""
 
-import copy
-
 import pytest
 import pytorch_optimizer
 import torch
@@ -138,31 +136,6 @@ def test_a_state_dict_goes_on_with_the_bases(tmp_path):
             optimizer.step()
         ends.append(torch.cat([p.detach().flatten() for p in parameters]))
     assert torch.equal(*ends)
-
-
-@pytest.mark.parametrize("keep", [True, False])
-def test_extragradient_with_soap_inside_equals_its_two_steps_by_hand(tiny_gan, keep):
-    gan, reference = tiny_gan(), tiny_gan()
-    make = lambda g: {p: SOAP(t, lr=0.05, frequency=2) for p, t in g.players.items()}  # noqa: E731
-    optimizer, inner = sp.GameOptimizer(make(gan), rules.Extragradient(keep_state=keep)), make(reference)
-
-    def apply(xi):
-        for player, rows in reference.sizes().items():
-            for p, piece in zip(reference.players[player], xi[rows].split([t.numel() for t in reference.players[player]]), strict=True):
-                p.grad = piece.view_as(p).clone()
-            inner[player].step()
-
-    for _ in range(6):
-        optimizer.step(gan.losses)
-        start, saved = reference.theta(), copy.deepcopy({p: o.state_dict() for p, o in inner.items()})
-        apply(reference.xi())
-        ahead = reference.xi()
-        reference.move(start - reference.theta())
-        if not keep:
-            for player, state in saved.items():
-                inner[player].load_state_dict(state)
-        apply(ahead)
-    torch.testing.assert_close(gan.theta(), reference.theta(), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("rule", [rules.Gradient(), rules.Optimistic(), rules.SymplecticAdjustment(), rules.Consensus(gamma=0.1)])

@@ -7,6 +7,7 @@ import torch
 
 import saddlepoint as sp
 from saddlepoint import rules
+from saddlepoint.optim import SOAP
 
 H = 0.3
 CLOSE = {"rtol": 0.0, "atol": 1e-10}
@@ -245,16 +246,20 @@ def test_past_extragradient(tiny_gan):
     torch.testing.assert_close(gan.theta(), reference.theta(), rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "steps", "atol"),
+    [(torch.optim.Adam, {"lr": 0.01, "betas": (0.5, 0.9)}, 20, 1e-7), (SOAP, {"lr": 0.05, "frequency": 2}, 6, 1e-10)],
+)
 @pytest.mark.parametrize("keep_state", [True, False])
-def test_extragradient_with_adam_inside(tiny_gan, keep_state):
+def test_extragradient_with_an_adaptive_optimizer_inside(tiny_gan, keep_state, kind, options, steps, atol):
     """Kept, this is ExtraAdam: the moments see both gradients; not kept, Adam sees only the second."""
 
-    def adam(gan):
-        return {p: torch.optim.Adam(t, lr=0.01, betas=(0.5, 0.9)) for p, t in gan.players.items()}
+    def made(gan):
+        return {p: kind(t, **options) for p, t in gan.players.items()}
 
     gan, reference = tiny_gan(), tiny_gan()
-    optimizer = sp.GameOptimizer(adam(gan), rules.Extragradient(keep_state=keep_state))
-    inner = adam(reference)
+    optimizer = sp.GameOptimizer(made(gan), rules.Extragradient(keep_state=keep_state))
+    inner = made(reference)
 
     def advance(xi):
         for player, where in reference.sizes().items():
@@ -263,7 +268,7 @@ def test_extragradient_with_adam_inside(tiny_gan, keep_state):
                 p.grad, flat = flat[: p.numel()].view_as(p).clone(), flat[p.numel() :]
             inner[player].step()
 
-    for _ in range(20):
+    for _ in range(steps):
         before, saved = reference.theta(), {p: copy.deepcopy(o.state_dict()) for p, o in inner.items()}
         advance(reference.xi())
         xi = reference.xi()
@@ -273,7 +278,7 @@ def test_extragradient_with_adam_inside(tiny_gan, keep_state):
                 inner[player].load_state_dict(state)
         advance(xi)
         optimizer.step(gan.losses)
-    torch.testing.assert_close(gan.theta(), reference.theta(), rtol=0, atol=1e-7)
+    torch.testing.assert_close(gan.theta(), reference.theta(), rtol=0, atol=atol)
 
 
 def test_extragradient_on_fresh_samples_draws_twice():
