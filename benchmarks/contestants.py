@@ -12,6 +12,7 @@ from torch.optim import SGD, Adam, Optimizer
 
 from benchmarks.pairs import D, G, Pair
 from saddlepoint import GameOptimizer, Rule, registry
+from saddlepoint.optim import NormalizedSubgradient, SignSubgradient, Subgradient
 
 Step = Callable[[], object]
 ADAM: dict[str, Any] = {"lr": 1e-4, "betas": (0.5, 0.999), "fused": True}
@@ -26,6 +27,7 @@ def alternating_by_hand(pair: Pair, kind: Callable[..., Optimizer] = Adam, **opt
     inner = optimizers(pair, kind, **(options or ADAM))
 
     def step() -> None:
+        pair.draw()
         for player, optimizer in inner.items():
             optimizer.zero_grad()
             loss = pair.only(player)()[player]
@@ -37,6 +39,7 @@ def alternating_by_hand(pair: Pair, kind: Callable[..., Optimizer] = Adam, **opt
 
 
 def joint_gradient(pair: Pair) -> dict[str, tuple[Tensor, ...]]:
+    pair.draw()
     losses = pair.losses()
     return {player: torch.autograd.grad(losses[player], pair.parameters(player), retain_graph=player == D) for player in (D, G)}
 
@@ -61,6 +64,7 @@ def consensus_by_hand(pair: Pair, gamma: float = 0.1) -> Step:
     inner, parameters = optimizers(pair, Adam, **ADAM), [*pair.parameters(D), *pair.parameters(G)]
 
     def step() -> None:
+        pair.draw()
         losses = pair.losses()
         xi = [g for player in (D, G) for g in torch.autograd.grad(losses[player], pair.parameters(player), create_graph=True)]
         product = torch.autograd.grad(xi, parameters, grad_outputs=[g.detach() for g in xi], allow_unused=True)
@@ -81,6 +85,7 @@ def with_rule(pair: Pair, rule: Rule | None, inner: Mapping[str, Optimizer], *, 
     turns = [pair.only(D), pair.only(G)] if alternating else [pair.losses]
 
     def step() -> None:
+        pair.draw()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for turn in turns:
@@ -106,3 +111,22 @@ def registered(pair: Pair, name: str) -> tuple[Step, GameOptimizer]:
 
 def plain_sgd(pair: Pair, lr: float = 1e-3) -> dict[str, Optimizer]:
     return optimizers(pair, SGD, lr=lr)
+
+
+def sign_steps(device: torch.device, *, tensors: int = 10, parameters: int = 10_000_000) -> dict[str, Step]:
+    """The steps of this package's subgradient optimizers beside torch's, over the same parameters and gradients; torch's SGD first."""
+    source, side = torch.Generator().manual_seed(0), round((parameters / tensors) ** 0.5)
+    shared = [torch.randn(side, side, generator=source).to(device).requires_grad_() for _ in range(tensors)]
+    for p in shared:
+        p.grad = torch.randn(side, side, generator=source).to(device)
+    kinds: dict[str, Optimizer] = {
+        "SGD(foreach=True)": SGD(shared, lr=1e-3, foreach=True),
+        "SignSubgradient": SignSubgradient(shared, lr=1e-3),
+        "SignSubgradient(capturable=True), which does not check": SignSubgradient(shared, lr=1e-3, capturable=True),
+        "SignSubgradient(momentum=0.9)": SignSubgradient(shared, lr=1e-3, momentum=0.9),
+        "NormalizedSubgradient": NormalizedSubgradient(shared, lr=1e-3),
+        "Subgradient": Subgradient(shared, lr=1e-3),
+        "Adam(foreach=True)": Adam(shared, lr=1e-3, foreach=True),
+        "Adam(fused=True)": Adam(shared, lr=1e-3, fused=True),
+    }
+    return {name: optimizer.step for name, optimizer in kinds.items()}

@@ -1,4 +1,4 @@
-"""The networks that are timed: one batch, drawn once, so that a step is derivatives and updates and nothing else."""
+"""The networks that are timed, with batches drawn beforehand, so that a step is derivatives and updates and nothing else."""
 
 from __future__ import annotations
 
@@ -15,24 +15,35 @@ Losses = dict[str, Tensor]
 Networks = dict[str, nn.Module]
 D, G = "discriminator", "generator"
 LATENT = 64
+BATCHES = 8  # in turn: on a single one competitive gradient soon solves for a discriminator that knows it by heart
 
 
 @dataclass
 class Pair:
-    """Two networks with a batch, and their losses.
+    """Two networks with batches, and their losses on the present one.
 
     Args:
         networks: discriminator and generator.
-        real: a batch of samples.
-        noise: the generator's.
+        batches: samples, and noise for the generator.
         saturating: the minimax loss, zero-sum; otherwise the non-saturating one.
     """
 
     networks: Networks
-    real: Tensor
-    noise: Tensor
+    batches: list[tuple[Tensor, Tensor]]
     saturating: bool = True
-    calls: int = field(default=0, init=False)
+    _draws: int = field(default=0, init=False)
+
+    @property
+    def real(self) -> Tensor:
+        return self.batches[self._draws % len(self.batches)][0]
+
+    @property
+    def noise(self) -> Tensor:
+        return self.batches[self._draws % len(self.batches)][1]
+
+    def draw(self) -> None:
+        """Go on to the next batch: once a step."""
+        self._draws += 1
 
     def losses(self) -> Losses:
         fake = self.networks[D](self.networks[G](self.noise))
@@ -62,7 +73,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Kind:
-    """A pair of networks of any width: called with a device it makes one, with its batch.
+    """A pair of networks of any width: called with a device it makes one, with its batches.
 
     Args:
         networks: (width, activation) → discriminator and generator.
@@ -87,9 +98,12 @@ class Kind:
         activation: str = "leaky-relu",
     ) -> Pair:
         made, size, source = self.networks(width or self.width, activation), batch or self.batch, torch.Generator().manual_seed(1)
-        real, noise = torch.rand(size, *self.shape, generator=source) * 2 - 1, torch.randn(size, LATENT, generator=source)
+        drawn = [
+            (torch.rand(size, *self.shape, generator=source) * 2 - 1, torch.randn(size, LATENT, generator=source)) for _ in range(BATCHES)
+        ]
+        batches = [(real.to(device, dtype), noise.to(device, dtype)) for real, noise in drawn]
         placed = {player: network.to(device, dtype) for player, network in made.items()}
-        return Pair(placed, real.to(device, dtype), noise.to(device, dtype), saturating)
+        return Pair(placed, batches, saturating)
 
 
 def _mlp(width: int, activation: str) -> Networks:

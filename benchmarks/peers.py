@@ -16,10 +16,8 @@ import pytorch_optimizer
 import torch
 from torch.optim import Adam, Optimizer
 
-from benchmarks.contestants import Step, alternating_by_hand, plain_sgd, with_rule
+from benchmarks.contestants import Step, alternating_by_hand, plain_sgd, sign_steps, with_rule
 from benchmarks.pairs import PAIRS, D, G, Pair
-from benchmarks.sign_step import BASE as SIGN_BASE
-from benchmarks.sign_step import contestants, parameters
 from benchmarks.timing import interleaved, median, ratio
 from saddlepoint import AdaptiveCompetitiveGradient, CompetitiveGradient
 from saddlepoint.optim import SOAP
@@ -61,7 +59,7 @@ def _competitive(make: Callable[..., Pair], package: Any, rounds: int) -> dict[s
         }
         for tolerance in TOLERANCES:
             steps = {"ours": _ours(make(), ours, tolerance), "theirs": _theirs(make(), theirs, tolerance)}
-            times = interleaved(steps, rounds, warm_up=5)
+            times = interleaved(steps, max(rounds // 3, 5) if tolerance < 1e-3 else rounds, warm_up=5)
             rows[name][f"{tolerance:g}"] = {who: median(times[who]) for who in times} | ratio(times, "ours", "theirs")
     return rows
 
@@ -75,6 +73,7 @@ def _theirs(pair: Pair, kind: Any, tolerance: float) -> Step:
     inner = kind(max_params=pair.parameters(D), min_params=pair.parameters(G), lr_max=RATE, lr_min=RATE, tol=tolerance**2, atol=0.0)
 
     def step() -> None:
+        pair.draw()
         inner.zero_grad()
         inner.step(loss=-pair.losses()[D])
 
@@ -163,6 +162,6 @@ def _ten(step: Step) -> Step:
 
 def _sign(device: torch.device, rounds: int) -> dict[str, Any]:
     """SignSubgradient and its relatives beside torch's SGD: ten million parameters in ten tensors."""
-    kinds = contestants(parameters(10, device))
-    times = interleaved({name: optimizer.step for name, optimizer in kinds.items()}, rounds)
-    return {name: {"ms": median(times[name]), **ratio(times, name, SIGN_BASE)} for name in kinds}
+    times = interleaved(sign_steps(device), rounds)
+    base = next(iter(times))
+    return {name: {"ms": median(times[name]), **ratio(times, name, base)} for name in times}

@@ -66,7 +66,9 @@ def test_the_package_exports_what_it_lists():
         _ = saddlepoint.nothing
 
 
-@pytest.mark.parametrize("script", ["scripts/write_rule_tables.py", "scripts/write_kink_table.py", "studies/write_evidence.py"])
+@pytest.mark.parametrize(
+    "script", ["scripts/write_rule_tables.py", "scripts/write_kink_table.py", "studies/write_evidence.py", "benchmarks/page.py"]
+)
 def test_generated_pages_are_what_the_code_says(script):
     """Run the script when this fails."""
     pages = runpy.run_path(str(ROOT / script))["PAGES"]

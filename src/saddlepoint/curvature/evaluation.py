@@ -38,7 +38,7 @@ class Cost:
         """Gradient-equivalents: a loss with its gradient counts 1, of which the loss is ⅓, and a row of a Jacobian product 2.
 
         A convention that does not depend on the machine: backward costs twice forward, and a product goes back through the graph of a
-        gradient. What steps cost in time is measured in docs/step-cost.md.
+        gradient. What steps cost in time is measured in docs/performance.md.
         """
         return self.losses / 3 + 2 * self.gradients / 3 + 2 * self.products
 
