@@ -211,9 +211,7 @@ class TestGoingOn:
         found = compare(study, tmp_path, execute=_refuse)
         assert {name: len(own["runs"]) for name, own in methods_of(found).items()} == {"adam": 3, "sign": 3}
         assert {name: len(own["tuning"]["trials"]) for name, own in methods_of(found).items()} == {"adam": 3, "sign": 3}
-        jobs = 2 * 3 + 2 * 3
-        assert max(made) <= jobs, "a process made a job twice"
-        assert jobs <= sum(made) < 2 * jobs  # two that take a place in the same moment both work on it; how often, the machine decides
+        assert sum(made) == 2 * 3 + 2 * 3  # trials and runs, none of them by both
 
 
 def _work(study, path, counts):

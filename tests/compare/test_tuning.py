@@ -11,7 +11,7 @@ import pytest
 
 from saddlepoint.compare.execution import unfinished
 from saddlepoint.compare.study import TuningPlan
-from saddlepoint.compare.trials import opened_storage
+from saddlepoint.compare.trials import opened_search, opened_storage, share
 from saddlepoint.compare.tuning import tune
 from saddlepoint.errors import UsageError
 
@@ -111,6 +111,43 @@ class TestSearch:
         monkeypatch.setattr("saddlepoint.compare.tuning._key", lambda *_: name.rpartition("/")[2])
         time.sleep(0.01)
         assert len(run(small_study(), storage, recorded(outcome=valley), trials=3).trials) == 3
+
+
+class TestOnePlaceAtOnce:
+    """Two that find the same place free in the same moment: one of them makes its trial."""
+
+    @staticmethod
+    def other_says(search, place):
+        """Return a trial of another process, of a lower number, and what waits until it says which place it takes."""
+        other = search.ask()
+
+        def go_on():
+            if "place" not in other.user_attrs:
+                other.set_user_attr("place", place)
+            else:
+                search.tell(other, 0.5)
+
+        return go_on
+
+    def test_the_higher_number_gives_way(self, storage):
+        search = opened_search(storage, "race")
+        go_on = self.other_says(search, 0)
+
+        def never(trial, place, beat):
+            raise AssertionError("made twice")
+
+        assert [trial.value for trial in share(search, 1, never, go_on)] == [0.5]
+
+    def test_it_stays_where_the_other_takes_another_place(self, storage):
+        search = opened_search(storage, "side by side")
+        go_on, made = self.other_says(search, 1), []
+
+        def work(trial, place, beat):
+            made.append(place)
+            return 0.25, {}
+
+        assert [trial.value for trial in share(search, 2, work, go_on)] == [0.25, 0.5]
+        assert made == [0]
 
 
 class TestStorage:

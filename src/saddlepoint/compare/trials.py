@@ -78,8 +78,11 @@ def share(search: optuna.Study, places: int, work: Work, go_on: Beat) -> list[Fr
     while (place := _free_place(search, places, go_on)) is not None:
         search.sampler = optuna.samplers.RandomSampler()  # draws nothing: what is drawn depends on the place
         trial = search.ask()
-        trial.set_user_attr("place", place)
         try:
+            trial.set_user_attr("place", place)
+            if not _holds(search, trial, place, go_on):
+                search.tell(trial, state=TrialState.FAIL)
+                continue
             value, kept = work(trial, place, _Heart(trial, go_on))
         except BaseException:
             search.tell(trial, state=TrialState.FAIL)
@@ -115,26 +118,44 @@ def parameters_of(trial: optuna.Trial | FrozenTrial) -> Tree:
 def _free_place(search: optuna.Study, places: int, go_on: Beat) -> int | None:
     """Return a place that nobody is at; None when all are finished. Waits while others are at work on the last ones."""
     while True:
-        taken = _finished(search).keys() | {trial.user_attrs.get("place") for trial in _running(search)}
-        free = next((place for place in range(places) if place not in taken), None)
-        if free is not None or _finished(search).keys() >= set(range(places)):
+        running = {trial.user_attrs.get("place") for trial in _running(search)}
+        finished = _finished(search).keys()  # read after those that run: in the other order one that ends in between is in neither
+        free = next((place for place in range(places) if place not in running | finished), None)
+        if free is not None or finished >= set(range(places)):
             return free
         go_on()
         time.sleep(_POLL)
 
 
+def _holds(search: optuna.Study, trial: optuna.Trial, place: int, go_on: Beat) -> bool:
+    """Say whether a trial has the place that it took: of several that took it in the same moment, the one with the lowest number has.
+
+    A trial of a lower number that has not said yet which place it takes is waited for, as in Lamport's bakery.
+    """
+    while True:
+        before = [other.user_attrs.get("place") for other in _running(search, below=trial.number)]
+        if place in before or place in _finished(search):
+            return False
+        if None not in before:
+            return True
+        go_on()
+        time.sleep(_POLL)
+
+
 def _finished(search: optuna.Study) -> dict[int, FrozenTrial]:
-    """Return place → its trial; where two processes took the same place in the same moment, the earlier one counts."""
+    """Return place → its trial; where a process that was given up for dead came back and finished too, the earlier one counts."""
     found: dict[int, FrozenTrial] = {}
     for trial in sorted(search.get_trials(deepcopy=False, states=[TrialState.COMPLETE]), key=lambda trial: trial.number):
         found.setdefault(trial.user_attrs["place"], trial)
     return found
 
 
-def _running(search: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that are being worked on; those that nobody has been heard of for two minutes are ended."""
+def _running(search: optuna.Study, below: float = math.inf) -> list[FrozenTrial]:
+    """Return the trials of lower numbers that are being worked on; those that nobody has been heard of for two minutes are ended."""
     alive = []
     for trial in search.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        if trial.number >= below:
+            continue
         started = trial.datetime_start.timestamp() if trial.datetime_start else math.inf
         if time.time() - trial.user_attrs.get("beat", started) <= _GRACE:
             alive.append(trial)
