@@ -32,6 +32,18 @@ class DoubleBackwardError(SaddlepointError, RuntimeError):
     """A network contains an operation that PyTorch cannot differentiate twice."""
 
 
+class RankError(SaddlepointError, RuntimeError):
+    """The processes that train together cannot go on: one ended, hangs, or differs from the others.
+
+    Attributes:
+        told: whether another process says it already.
+    """
+
+    def __init__(self, message: str, *, told: bool = False) -> None:
+        super().__init__(message)
+        self.told = told
+
+
 class SolverWarning(UserWarning):
     """A linear solve stopped before it reached its tolerance (said once per optimizer)."""
 

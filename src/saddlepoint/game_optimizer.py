@@ -22,6 +22,7 @@ from saddlepoint.game import Closure, Players, check_players
 from saddlepoint.optim import GradientOptimizer
 from saddlepoint.optim.base import held_at
 from saddlepoint.pairing import check_pair
+from saddlepoint.ranks import Ranks
 from saddlepoint.rules import Averaged, Gradient, Rule, RuleState, Step
 from saddlepoint.vectors import Vector
 
@@ -59,6 +60,8 @@ class GameOptimizer:
         modules: networks whose buffers (BatchNorm statistics, spectral norm vectors) must move once per step also under rules
             that evaluate the closure more than once.
         generators: random generators that the closure draws from; such rules replay them, as they replay torch's global one.
+        ranks: the processes that train together, ``TorchRanks()`` under torchrun; each one's closure has the losses of its share of the
+            batch, as means over it. Networks stay as they are, without a DistributedDataParallel around them.
 
     Attributes:
         last: the Record of the latest step, or None.
@@ -84,6 +87,7 @@ class GameOptimizer:
         *,
         modules: Iterable[nn.Module] = (),
         generators: Iterable[torch.Generator] = (),
+        ranks: Ranks | None = None,
     ) -> None:
         self.optimizers = dict(optimizers)
         self.rule = Gradient() if rule is None else rule
@@ -92,6 +96,7 @@ class GameOptimizer:
         self.unconverged = 0
         self.last: Record | None = None
         self._verified = False  # the first step looks for operations and closures that would be silently wrong
+        self.ranks = Ranks() if ranks is None else ranks
         self._modules, self._generators = tuple(modules), tuple(generators)
         for player, optimizer in self.optimizers.items():
             check_pair(player, optimizer, self.rule)
@@ -122,6 +127,7 @@ class GameOptimizer:
             cost=self.cost,
             modules=self._modules,
             verify=not self._verified,
+            ranks=self.ranks,
         )
         direction = self.rule.direction(step)
         self._check_direction(direction, step.first)

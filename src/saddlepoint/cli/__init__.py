@@ -10,23 +10,32 @@ import typer
 
 from saddlepoint.cli import checking, comparing, listing, looking, reporting, training  # noqa: F401 -- each registers its commands
 from saddlepoint.cli.app import DIVERGED, USAGE, app
-from saddlepoint.errors import DivergenceError, UsageError
+from saddlepoint.cli.ranks import leave_outcome
+from saddlepoint.errors import DivergenceError, RankError, UsageError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends with a sentence and exit code 2, a diverged run with 3."""
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="saddlepoint")
+    except SystemExit as end:  # how typer says that a command is done
+        leave_outcome(end.code if isinstance(end.code, int) else 0)
     except DivergenceError as error:
-        _fail(str(error), DIVERGED)
+        _say(str(error))
+        leave_outcome(DIVERGED)
     except UsageError as error:
-        _fail(str(error), USAGE)
+        _say(str(error))
+        leave_outcome(USAGE)
+    except RankError as error:
+        if error.told:
+            leave_outcome(USAGE)
+        _say(str(error))
+        sys.exit(USAGE)  # no outcome: started again, these processes may succeed
     except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
 
-def _fail(message: str, code: int) -> None:
+def _say(message: str) -> None:
     sys.stdout.flush()
     typer.echo(f"Error: {message}", err=True)
-    sys.exit(code)

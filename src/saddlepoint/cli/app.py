@@ -39,11 +39,11 @@ def load(path: Path, at: At = "last") -> tuple[Training, RunDirectory]:
     return training, directory
 
 
-def make_console() -> Console:
-    """Return where to print: as wide as the terminal, 140 columns elsewhere."""
+def make_console(*, quiet: bool = False) -> Console:
+    """Return where to print: as wide as the terminal, 140 columns elsewhere; ``quiet`` prints nothing."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 140, quiet=quiet)
 
 
 def say(console: Console, text: str) -> None:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saddlepoint.cli.app import Run, app, make_console, say
+from saddlepoint.cli.app import DIVERGED, Run, app, make_console, say
+from saddlepoint.cli.ranks import joined, launch, restarted, together
 from saddlepoint.cli.tables import print_metrics
 from saddlepoint.errors import DivergenceError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from saddlepoint.ranks import Ranks
     from saddlepoint.training import RunConfig, RunDirectory, Training
+    from saddlepoint.training.config import Tree
+
+Processes = Annotated[int | None, typer.Option("--nproc", help="Train in so many processes of this machine; torchrun does more.")]
+Timeout = Annotated[float, typer.Option(help="Of several processes: seconds to wait for one that does not answer.")]
 
 
 @app.command(
@@ -39,9 +48,10 @@ def train(
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Any other setting.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory to make; runs/PROBLEM-… by default.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Directory with the files of `mnist`.")] = None,
+    nproc: Processes = None,
+    timeout: Timeout = 600.0,
 ) -> None:
     """Train a GAN and record everything about it in a run directory."""
-    from saddlepoint.training import RunDirectory, Training, resolve
     from saddlepoint.training.config import read_yaml, renamed, with_settings
 
     tree = read_yaml(config) if config else {}
@@ -50,11 +60,18 @@ def train(
     simple = {"steps": steps, "seconds": seconds, "batch_size": batch_size, "seed": seed, "device": device, "data_dir": data_dir}
     tree |= {key: value for key, value in simple.items() if value is not None}
     rate = [] if lr is None else [f"optimizer.lr={lr}"]
-    resolved = resolve(with_settings(tree, [*rate, *(settings or [])]))
-    training = Training(resolved)  # with its data before the directory is made: a mistake leaves nothing behind
-    training.problem.load()
-    run = RunDirectory.create(resolved, out)
-    _train(training, run)
+    tree = with_settings(tree, [*rate, *(settings or [])])
+    if nproc is not None:
+        from saddlepoint.training import resolve
+        from saddlepoint.training.run_directory import free_path
+
+        resolved = resolve(tree)  # a mistake is better said by one process than by many
+        launch(nproc, [*_without_nproc(), *([] if out else ["--out", str(free_path(resolved))])])
+    with joined(timeout) as ranks:
+        if restarted():
+            _go_on(ranks, _given(out), {})
+        else:
+            _begin(ranks, tree, out)
 
 
 @app.command(
@@ -65,29 +82,90 @@ def resume(
     run: Run,
     steps: Annotated[str | None, typer.Option(help="New total number of steps, or +N for N more than now.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Train for this many seconds more.")] = None,
+    nproc: Processes = None,
+    timeout: Timeout = 600.0,
 ) -> None:
-    """Go on with a run exactly where its last checkpoint left it."""
-    from saddlepoint.training import RunDirectory, Training
+    """Go on with a run exactly where its last checkpoint left it, in any number of processes."""
+    if nproc is not None:
+        launch(nproc, _without_nproc())
+    with joined(timeout) as ranks:
+        _go_on(ranks, run, {"steps": steps, "seconds": seconds})
 
-    directory = RunDirectory.open(run)
-    config = directory.read_config()
-    training = Training(config)
-    training.load_state_dict(directory.load_checkpoint(config))
-    budget: dict[str, Any] = {}
-    if steps is not None:
-        budget = {"steps": _total_steps(steps, training.step), "seconds": None, "gradient_equivalents": None}
-    elif seconds is not None:
-        if not seconds > 0:
-            raise UsageError(f"--seconds {seconds} must be positive.")
-        budget = {"steps": None, "seconds": training.seconds + seconds, "gradient_equivalents": None}
+
+def _begin(ranks: Ranks, tree: Tree, out: Path | None) -> None:
+    """Make a run and train it."""
+    from saddlepoint.training import RunDirectory, Training, resolve
+    from saddlepoint.training.agreement import check_agreement
+
+    config = together(ranks, lambda: resolve(tree))
+    training = together(ranks, lambda: Training(config, ranks=ranks))
+    together(ranks, training.problem.load)  # before the directory is made: a mistake leaves nothing behind
+    together(ranks, partial(check_agreement, training))
+    _train(training, _written_by_first(ranks, lambda: RunDirectory.create(config, out)))
+
+
+def _go_on(ranks: Ranks, path: Path, more: dict[str, Any]) -> None:
+    """Go on with a run; what is read is read by process 0 and told to the others."""
+    from saddlepoint.training import RunDirectory, Training
+    from saddlepoint.training.agreement import check_agreement
+
+    directory = _written_by_first(ranks, lambda: RunDirectory.open(path))
+    config = ranks.from_first(directory.read_config)
+    training = together(ranks, lambda: Training(config, ranks=ranks))
+    if not (restarted() and ranks.from_first(lambda: not directory.checkpoint_steps())):  # it may have died before it saved anything
+        training.load_state_dict(ranks.from_first(lambda: directory.load_checkpoint(config)))
+    budget = {} if restarted() else _budget_of(training, more)  # the first start has written it
     if budget:
         training.config = config.model_copy(update=budget)
         directory.write_config(training.config)
-    if training.progress >= 1:
-        raise UsageError(f"{run} has used its budget of {_budget(config)}. Give it more with --steps +N or --seconds S.")
-    training.problem.load()
+    if training.progress >= 1 and not restarted():
+        raise UsageError(f"{path} has used its budget of {_budget(config)}. Give it more with --steps +N or --seconds S.")
+    together(ranks, training.problem.load)
+    together(ranks, partial(check_agreement, training))
     directory.truncate_log(training.step)
     _train(training, directory)
+
+
+def _budget_of(training: Training, more: dict[str, Any]) -> dict[str, Any]:
+    """Return the budget that the options of ``resume`` ask for; nothing where they are left out."""
+    steps, seconds = more["steps"], more["seconds"]
+    if steps is not None:
+        return {"steps": _total_steps(steps, training.step), "seconds": None, "gradient_equivalents": None}
+    if seconds is None:
+        return {}
+    if not seconds > 0:
+        raise UsageError(f"--seconds {seconds} must be positive.")
+    return {"steps": None, "seconds": training.seconds + seconds, "gradient_equivalents": None}
+
+
+def _written_by_first(ranks: Ranks, make: Callable[[], RunDirectory]) -> RunDirectory:
+    """Return the run directory in process 0, which alone writes it, and in the others one that follows."""
+    from saddlepoint.training.followed import FollowedRun
+
+    own: list[RunDirectory] = []
+
+    def made() -> Path:
+        own.append(make())
+        return own[0].path
+
+    path = ranks.from_first(made)
+    return own[0] if own else FollowedRun(path)
+
+
+def _given(out: Path | None) -> Path:
+    if out is None:
+        raise UsageError("These processes were started again after one had died; only a run that was given --out can be found again.")
+    return out
+
+
+def _without_nproc() -> list[str]:
+    """Return this command's own arguments without --nproc."""
+    kept, skip = [], False
+    for argument in sys.argv[1:]:
+        if not (skip or argument == "--nproc" or argument.startswith("--nproc=")):
+            kept.append(argument)
+        skip = argument == "--nproc"
+    return kept
 
 
 def _train(training: Training, run: RunDirectory) -> None:
@@ -96,21 +174,26 @@ def _train(training: Training, run: RunDirectory) -> None:
     from saddlepoint.training.progress import watcher
     from saddlepoint.training.training import network_sizes
 
-    console, config = make_console(), training.config
+    console, config, ranks = make_console(quiet=training.ranks.rank > 0), training.config, training.ranks
     sizes = ", ".join(f"{player} {size:,} parameters" for player, size in network_sizes(training.networks).items())
-    say(console, f"{config.problem.name}, {config.rule.name} + {config.optimizer.name}, {config.scheme}, {config.device} ({sizes})")
+    many = f" in {ranks.world} processes" if ranks.world > 1 else ""
+    say(console, f"{config.problem.name}, {config.rule.name} + {config.optimizer.name}, {config.scheme}, {config.device}{many} ({sizes})")
     say(console, f"run directory: {run.path}")
     warnings.showwarning = lambda message, *_: say(console, f"note: {message}")
     with deferred_interrupts() as interrupt:
         try:
             with watcher(console) as shown:
-                status = run_loop(training, run, shown, interrupt)
+                status = run_loop(training, run, shown, lambda: interrupt.agreed(ranks))
         except DivergenceError as error:
+            if ranks.rank > 0:
+                raise typer.Exit(DIVERGED) from error
             message = f"Diverged in step {training.step + 1}: {error} The last finite state is in {run.path}/checkpoints."
             raise DivergenceError(message, player=error.player, term=error.term) from error
     if status == "interrupted":
         say(console, f"Stopped after step {training.step}; saved. Go on with: saddlepoint resume {run.path}")
         raise typer.Exit(interrupt.exit_code)
+    if ranks.rank > 0:
+        return
     print_metrics(console, training, training.metrics)
     if status == "stopped early":
         say(console, f"stopped early: no better evaluation since step {training.best['step'] if training.best else 0}")

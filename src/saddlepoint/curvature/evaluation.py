@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from saddlepoint.curvature.operators import Jacobian
 from saddlepoint.curvature.traps import check_second_derivatives, node_names
 from saddlepoint.errors import DivergenceError, DoubleBackwardError, UsageError, did_you_mean
 from saddlepoint.game import Closure, Game, Players
+from saddlepoint.ranks import Ranks
 from saddlepoint.vectors import Tensors, Vector
 
 
@@ -53,31 +55,47 @@ class Evaluation:
     With f_i the loss and θ_i the parameters of player i, ξ_i = ∂_i f_i and J_ij = ∂_j ∂_i f_i. A one-player game has the
     gradient as ξ and the Hessian as J.
 
+    Where several processes train together, the closure's losses are those of a share of the batch. Values that are handed out are means
+    over the processes, each reduced once; what carries a graph is this process's own, and products pulled through it are reduced.
+
     Args:
         players: every player of the game with its parameters.
         closure: returns the losses of the players that move; these are the players of ξ and J.
         order: 0 for losses only, 1 for gradients, 2 where Jacobian products will follow (keeps the graph).
         cost: a counter to add to.
         finite: whether a loss that is NaN or infinite is an error.
+        ranks: the processes that train together.
 
     Raises:
         UsageError: the closure returns an unknown player, no loss, or a loss that is not a scalar tensor.
         DivergenceError: a loss is NaN or infinite; the message names player and term.
     """
 
-    def __init__(self, players: Players, closure: Closure, *, order: int = 2, cost: Cost | None = None, finite: bool = True) -> None:
+    def __init__(
+        self,
+        players: Players,
+        closure: Closure,
+        *,
+        order: int = 2,
+        cost: Cost | None = None,
+        finite: bool = True,
+        ranks: Ranks | None = None,
+    ) -> None:
         self.players = players
         self.order = order
+        self._ranks = Ranks() if ranks is None else ranks
         self.cost = Cost() if cost is None else cost
         with torch.set_grad_enabled(order > 0):
             self.terms = _named_terms(closure(), players)
             self._losses = {player: _total(terms) for player, terms in self.terms.items()}
         self.cost.losses += 1
-        self.losses = _values(self.terms, finite=finite)
+        self.losses = _values(self.terms, self._ranks, finite=finite)
         self.unused: dict[str, frozenset[int]] = {}
         self._gradient: Vector | None = None
-        self._own: dict[str, Tensors] = {}
-        self._rows: dict[str, Vector] = {}
+        self._own: dict[str, Tensors] = {}  # with graphs, of this process's share
+        self._graph_rows: dict[str, Vector] = {}
+        self._means: dict[str, Vector] = {}  # over the processes
+        self._rows: dict[str, Vector] = {}  # likewise
 
     @property
     def movers(self) -> tuple[str, ...]:
@@ -88,20 +106,32 @@ class Evaluation:
     def gradient(self) -> Vector:
         """ξ: each mover's gradient of its own loss, ξ_i = ∂_i f_i. Parameters that f_i does not use have zeros."""
         if self._gradient is None:
-            parts = {player: self.graph_gradient_of(player) for player in self.movers}
-            self._gradient = Vector(parts).detach() if self.order > 1 else Vector(parts)
+            started = [self._start_own(player) for player in self.movers]  # each is on its way while the next is being taken
+            self._gradient = Vector({player: own for finish in started for player, own in finish().items()})
         return self._gradient
 
     def gradient_of(self, player: str) -> Vector:
         """ξ_i alone, where the other players' gradients are not needed."""
-        return Vector({player: self.graph_gradient_of(player)}).detach()
+        return self._start_own(player)()
 
     def graph_gradient_of(self, player: str) -> Tensors:
-        """ξ_i with its graph (order 2), from which Jacobian products are taken."""
+        """ξ_i of this process's share with its graph (order 2), from which Jacobian products are taken."""
         if player not in self._own:
-            row = self._rows.get(player)
+            row = self._graph_rows.get(player)
             self._own[player] = (self._gradient_of(player, (player,)) if row is None else row)[player]
         return self._own[player]
+
+    def _start_own(self, player: str) -> Callable[[], Vector]:
+        if player in self._means:
+            return partial(self._means.__getitem__, player)
+        own = Vector({player: self.graph_gradient_of(player)})
+        wait = self._ranks.start(own.detach() if self.order > 1 else own)
+
+        def finish() -> Vector:
+            self._means[player] = wait()
+            return self._means[player]
+
+        return finish
 
     @property
     def jacobian(self) -> Jacobian:
@@ -117,27 +147,36 @@ class Evaluation:
         return any(name.startswith(("NativeBatchNorm", "CudnnBatchNorm")) for name in node_names(self._losses.values()))
 
     def row(self, player: str) -> Vector:
-        """∇f_i with respect to the parameters of all movers, needed by J @ v across players.
+        """∇f_i with respect to the parameters of all movers."""
+        if player not in self._rows:
+            local, own = self.graph_row(player).detach(), self.gradient_of(player)
+            others = [other for other in self.movers if other != player]
+            across = self._ranks.mean(local.only(others)) if others else own
+            self._rows[player] = Vector({other: (own if other == player else across)[other] for other in self.movers})
+        return self._rows[player]
+
+    def graph_row(self, player: str) -> Vector:
+        """The same of this process's share with its graph (order 2), needed by J @ v across players.
 
         Ask for it before ``gradient`` where it will be needed: one backward pass then serves both.
         """
-        if player not in self._rows:
-            self._rows[player] = self._gradient_of(player, self.movers)
-        return self._rows[player]
+        if player not in self._graph_rows:
+            self._graph_rows[player] = self._gradient_of(player, self.movers)
+        return self._graph_rows[player]
 
     def rows(self) -> None:
         """Take ∇f_i of every mover with respect to all movers, the form that products J @ v need."""
         for player in self.movers:
-            self.row(player)
+            self.graph_row(player)
 
     def pull(self, outputs: Sequence[Tensor], weights: Sequence[Tensor], players: Iterable[str], *, rows: int) -> Vector:
         """Return ∂⟨outputs, weights⟩ with respect to the parameters of ``players``; it counts as ``rows`` product rows."""
         self.cost.products += rows
         live = [(output, weight) for output, weight in zip(outputs, weights, strict=True) if output.requires_grad]
         inputs = {player: self.players[player] for player in players}
-        if not live:
+        if not live:  # in every process alike: it depends on the networks, not on the samples
             return Vector(inputs).zeros()
-        return self._differentiate([o for o, _ in live], [w for _, w in live], inputs, keep=True)[0]
+        return self._ranks.mean(self._differentiate([o for o, _ in live], [w for _, w in live], inputs, keep=True)[0])
 
     def _gradient_of(self, player: str, players: tuple[str, ...]) -> Vector:
         if self.order == 0:
@@ -216,10 +255,10 @@ def _total(terms: dict[str, Tensor]) -> Tensor:
     return first
 
 
-def _values(terms: dict[str, dict[str, Tensor]], *, finite: bool) -> dict[str, float]:
+def _values(terms: dict[str, dict[str, Tensor]], ranks: Ranks, *, finite: bool) -> dict[str, float]:
     """Return the losses as numbers, with one transfer from the device for all of them."""
     stacked = torch.stack([value.detach().reshape(()).double() for named in terms.values() for value in named.values()])
-    numbers = iter(stacked.tolist())
+    numbers = iter(ranks.mean_numbers(stacked).tolist())
     losses = {}
     for player, named in terms.items():
         values = {term: next(numbers) for term in named}

@@ -161,7 +161,7 @@ class Jacobian(Operator):
         if not columns:
             return self.codomain.only([i]).zeros()
         alone = columns == (i,)  # then the gradient with respect to the other players is not needed
-        outputs = list(self.point.graph_gradient_of(i)) if alone else self.point.row(i).only(columns).tensors
+        outputs = list(self.point.graph_gradient_of(i)) if alone else self.point.graph_row(i).only(columns).tensors
         weights = [tensor for j in columns for tensor in v[j]]
         return self.point.pull(outputs, weights, [i], rows=1)
 

@@ -5,6 +5,7 @@ from saddlepoint.models.binary import Binary, Interpolated
 from saddlepoint.models.convolutional import SmallConvDiscriminator, SmallConvGenerator
 from saddlepoint.models.mlp import ACTIVATIONS, MLP
 from saddlepoint.models.radial import GaussianComponents, RadialFeatures
+from saddlepoint.models.recomputing import recompute_activations
 
 __all__ = [
     "ACTIVATIONS",
@@ -16,4 +17,5 @@ __all__ = [
     "SmallConvDiscriminator",
     "SmallConvGenerator",
     "moving_average",
+    "recompute_activations",
 ]

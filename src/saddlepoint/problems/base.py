@@ -34,6 +34,10 @@ class Batch:
         """Return the batch on ``device``."""
         return Batch(self.real.to(device), self.noise.to(device))
 
+    def part(self, samples: slice) -> Batch:
+        """Return some of its samples."""
+        return Batch(self.real[samples], self.noise[samples])
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -137,10 +141,10 @@ class GanProblem(ABC):
         discriminator_loss, generator_loss = GAN_LOSSES[self.loss]
         with torch.set_grad_enabled(torch.is_grad_enabled() and GENERATOR in movers):
             fake = networks[GENERATOR](batch.noise)
-        judged = networks[DISCRIMINATOR](fake)
+        judged = at_least_single(networks[DISCRIMINATOR](fake))
         losses = {}
         if DISCRIMINATOR in movers:
-            losses[DISCRIMINATOR] = discriminator_loss(networks[DISCRIMINATOR](batch.real), judged)
+            losses[DISCRIMINATOR] = discriminator_loss(at_least_single(networks[DISCRIMINATOR](batch.real)), judged)
             losses[DISCRIMINATOR] |= self.penalties(networks[DISCRIMINATOR], batch.real, fake)
         if GENERATOR in movers:
             losses[GENERATOR] = generator_loss(judged)
@@ -160,11 +164,24 @@ class GanProblem(ABC):
     @torch.no_grad()
     def generate(self, generator: nn.Module, n: int, seed: int, stream: str) -> Tensor:
         """Return n samples on the CPU from noise that depends on (seed, stream) alone; the network's mode is restored."""
+        return torch.cat([self.generated(generator, z) for z in self.pieces(n, seed, stream)])
+
+    def pieces(self, n: int, seed: int, stream: str) -> tuple[Tensor, ...]:
+        """Return the noise of ``generate`` in the pieces that pass through the network one after the other."""
+        return torch.split(self.noise(n, generator_for(seed, stream)), 1000)
+
+    @torch.no_grad()
+    def generated(self, generator: nn.Module, noise: Tensor) -> Tensor:
+        """Return the samples of a piece of noise on the CPU; the network's mode is restored."""
         device, training = next(generator.parameters()).device, generator.training
-        noise = self.noise(n, generator_for(seed, stream))
-        samples = torch.cat([generator.eval()(z.to(device)).cpu() for z in torch.split(noise, 1000)])
+        samples = generator.eval()(noise.to(device)).cpu()
         generator.train(training)
-        return samples
+        return torch.as_tensor(samples)
+
+
+def at_least_single(outputs: Tensor) -> Tensor:
+    """Return a network's outputs in single precision where they are narrower: a loss is a mean of many."""
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
 @dataclass(frozen=True, kw_only=True)

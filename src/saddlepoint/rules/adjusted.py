@@ -259,7 +259,7 @@ def influence(step: Step) -> Vector:
         others = [j for j in point.movers if j != i]
         if others:
             reach = Jacobian(point, {(j, i) for j in others}, rows=others, columns=[i])
-            parts[i] = (reach.T @ point.row(i).detach())[i]
+            parts[i] = (reach.T @ point.row(i))[i]
         else:
             parts[i] = tuple(torch.zeros_like(t) for t in point.gradient[i])
     return Vector(parts)

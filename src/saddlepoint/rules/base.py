@@ -18,6 +18,7 @@ from saddlepoint.curvature.batched import losses_in_batch
 from saddlepoint.curvature.replay import Replay
 from saddlepoint.errors import CurvatureWarning, UsageError
 from saddlepoint.game import Closure, Players
+from saddlepoint.ranks import Ranks
 from saddlepoint.rules.state import RuleState
 from saddlepoint.vectors import Vector
 
@@ -56,12 +57,14 @@ class Step:
         cost: Cost,
         modules: Sequence[nn.Module] = (),
         verify: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         self.players = players
         self.state = state
         self.solves: dict[str, Solve] = {}
         self._closure, self._inner, self._replay, self._cost = closure, inner, replay, cost
         self._rule, self._verify, self._modules = rule, verify, tuple(modules)
+        self._ranks = Ranks() if ranks is None else ranks
         self._whole = True  # whether this view sees all players
         self._checked: list[str] = []  # shared by all views of a step, as the first evaluation is
         self._firsts: list[Evaluation] = []
@@ -137,7 +140,7 @@ class Step:
         """
         again = self._replay.again() if self._firsts and not fresh else nullcontext()
         with again:
-            found = Evaluation(self.players, self._closure, order=order, cost=self._cost, finite=finite)
+            found = Evaluation(self.players, self._closure, order=order, cost=self._cost, finite=finite, ranks=self._ranks)
         if self._verify and order > 1:
             found.check_second_derivatives()
         if self._rule.joint:
@@ -167,6 +170,8 @@ class Step:
             return {player: torch.tensor([losses[player] for losses in trials], dtype=torch.float64) for player in movers}
         with self._replay.again():
             found = losses_in_batch(self._closure, self._modules, self.players, displacements)
+        means = self._ranks.mean_numbers(torch.stack(list(found.values())))
+        found = dict(zip(found, means, strict=True))
         self._cost.losses += n
         self._check_batch(displacements, found)
         return found
@@ -178,7 +183,7 @@ class Step:
         one = _at(displacements, 0)
         with self._restored(one), self._replay.again():
             self._subtract(one)
-            alone = Evaluation(self.players, self._closure, order=0, finite=False).losses
+            alone = Evaluation(self.players, self._closure, order=0, finite=False, ranks=self._ranks).losses
         for player, loss in alone.items():
             off, moved = abs(loss - float(found[player][0])), abs(loss - self.first.losses[player])
             rounding = 1e3 * torch.finfo(one.tensors[0].dtype).eps * max(1.0, abs(loss))
@@ -218,7 +223,8 @@ class Step:
         self._checked.append("repeatable")
         first = self._firsts[0]
         with self._replay.again():
-            second = Evaluation(self.players, self._closure, order=1, finite=False)  # with a graph, in which BatchNorm can be seen
+            # with a graph, in which BatchNorm can be seen
+            second = Evaluation(self.players, self._closure, order=1, finite=False, ranks=self._ranks)
         again = second.losses
         moved = [player for player, loss in again.items() if not math.isclose(loss, first.losses[player], rel_tol=1e-6)]
         if moved or second.uses_batch_statistics():

@@ -112,7 +112,7 @@ class TotalGradient(Stackelberg):
     def direction(self, step: Step) -> Vector:
         step.point.rows()
         xi, J = step.point.gradient, step.point.jacobian
-        influence = step.point.row(self.leader).detach().only([self.follower])
+        influence = step.point.row(self.leader).only([self.follower])
         answer = self._answer(step, step.point, influence)
         through = J[self.follower, self.leader].T @ answer
         return Vector({**xi, **(xi.only([self.leader]) - through)})
@@ -228,7 +228,7 @@ class Unrolled(Rule):
                 with step.displaced(moved[-1]):
                     gradient = step.evaluate(1).gradient_of(self.follower)
         with step.displaced(moved[-1]):
-            return step.evaluate(1).row(self.leader).detach(), moved[:-1]
+            return step.evaluate(1).row(self.leader), moved[:-1]
 
     def _pull_back(self, step: Step, ahead: Vector, moved: list[Vector]) -> Vector:
         """Return the leader's total derivative."""

@@ -54,6 +54,19 @@ class OptimizerConfig(Component):
         return {**shared, **self.players.get(player, {})}
 
 
+class ModelConfig(BaseModel):
+    """How networks are evaluated, whatever they are.
+
+    ``checkpoint`` keeps the activations of segments of layers only and computes the others again when they are needed; ``precision="bf16"``
+    evaluates matrix products and convolutions in bfloat16, parameters, losses, gradients and every vector staying in single precision.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    checkpoint: bool = False
+    precision: Literal["float32", "bf16"] = "float32"
+
+
 class RunConfig(BaseModel):
     """Everything that decides a run.
 
@@ -64,6 +77,8 @@ class RunConfig(BaseModel):
     ``best_by`` names the metric that decides the best checkpoint, the problem's own score where it is left out; with ``patience`` training
     stops after so many evaluations without a better one. ``on_divergence`` is "stop" or "roll-back": to the last checkpoint with half the
     learning rates, at most ``max_rollbacks`` times.
+
+    ``batch_size`` counts the samples of a step, over all processes where several train together.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -94,6 +109,7 @@ class RunConfig(BaseModel):
     max_rollbacks: int = Field(default=3, ge=0)
     log_every: int = Field(default=50, ge=1)
     keep_checkpoints: int = Field(default=3, ge=1)
+    model: ModelConfig = ModelConfig()
 
     def to_yaml(self) -> str:
         """Return the configuration as YAML that ``read_yaml`` reads back to the same."""
@@ -106,6 +122,8 @@ class RunConfig(BaseModel):
     def digest(self) -> str:
         """Return a hash of everything that decides the trajectory: all but the budget, the device and what is merely recorded."""
         recorded = {*BUDGETS, "device", "log_every", "probe_every", "trace_every", "best_by", "patience", "keep_checkpoints"}
+        if self.model == ModelConfig():
+            recorded.add("model")  # a key that earlier versions did not have
         text = json.dumps(self.model_dump(mode="json", exclude=recorded), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

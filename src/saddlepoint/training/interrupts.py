@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from saddlepoint.ranks import Ranks
+
 
 class Interrupt:
     """The signal that arrived, or None. Calling it returns that."""
@@ -15,6 +17,11 @@ class Interrupt:
         self.signal: int | None = None
 
     def __call__(self) -> int | None:
+        return self.signal
+
+    def agreed(self, ranks: Ranks) -> int | None:
+        """Return the signal that arrived in any of several processes: they stop after the same step."""
+        self.signal = int(ranks.largest(self.signal or 0)) or None
         return self.signal
 
     @property

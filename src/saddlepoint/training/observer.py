@@ -9,10 +9,11 @@ from dataclasses import asdict
 from time import perf_counter
 from typing import Any, Literal, Protocol
 
-from saddlepoint.diagnostics import Finding, judge
+from saddlepoint.diagnostics import Finding, History, judge
 from saddlepoint.diagnostics.bands import BANDS
 from saddlepoint.errors import DivergenceError
 from saddlepoint.game_optimizer import Record
+from saddlepoint.training.agreement import check_parameters
 from saddlepoint.training.run_directory import RunDirectory
 from saddlepoint.training.training import Training
 
@@ -54,7 +55,7 @@ class Observer:
         self.training, self.run, self.watcher = training, run, watcher
         self.spent = {"all": 0.0, "metrics": 0.0, "probes": 0.0}
         self._started_at = training.seconds
-        self.history = run.history(training.problem)
+        self.history = self._read_history()
         self.findings: list[Finding] = judge(self.history)
         self._reported = {finding.key for finding in self.findings}
 
@@ -63,7 +64,7 @@ class Observer:
         if self.training.step == 0 and not self.history.lines:
             with self._timed("all"):
                 self._picture()
-                self._log([], {"probe": asdict(self.training.probe())})
+                self._log([], {"probe": self._probe()})
                 self._checkpoint(better=False)
 
     def after_step(self, records: list[Record]) -> None:
@@ -86,8 +87,9 @@ class Observer:
     def diverged(self, error: DivergenceError) -> None:
         """Record where the first bad tensor arose in the step that failed."""
         with self._timed("all"):
-            origin, points = self.training.locate(error), self.training.trace.state_dict()
-            self._log([], {"divergence": {"step": self.training.step + 1, "message": str(error), **origin.to_dict()}})
+            origin = self.training.ranks.from_first(lambda: self.training.locate(error).to_dict())
+            points = self.training.trace.state_dict()
+            self._log([], {"divergence": {"step": self.training.step + 1, "message": str(error), **origin}})
             self.training.trace.load_state_dict(points)  # a run that goes on from here drops this line
 
     def roll_back(self) -> bool:
@@ -98,10 +100,10 @@ class Observer:
         with self._timed("all"):
             failed, rollbacks, factor = training.step + 1, training.rollbacks + 1, training.rate_factor / 2
             divergence = self.history.lines[-1]["divergence"]
-            training.load_state_dict(self.run.load_checkpoint(config, training.checkpointed))
+            training.load_state_dict(training.ranks.from_first(lambda: self.run.load_checkpoint(config, training.checkpointed)))
             training.rollbacks, training.rate_factor = rollbacks, factor
             self.run.truncate_log(training.step)
-            self.history = self.run.history(training.problem)
+            self.history = self._read_history()
             self._log([], {"rollback": {"number": rollbacks, "failed_step": failed, "rate_factor": factor, "divergence": divergence}})
             self._checkpoint(better=False)  # with the smaller rate, so that a resumed run has it too
             self.run.drop_checkpoints_after(training.step)
@@ -133,7 +135,7 @@ class Observer:
         last = last or not self.patient  # nothing comes after it, so it has everything that the end of the budget has
         if last or step % config.probe_every == 0:
             with self._timed("probes"):
-                line["probe"] = asdict(training.probe())
+                line["probe"] = self._probe()
                 training.updates.forget()
         if last or line or step % config.log_every == 0:
             self._log(records, line)
@@ -144,6 +146,15 @@ class Observer:
             self._picture()
         if last or better or step % config.checkpoint_every == 0:
             self._checkpoint(better=better)
+
+    def _probe(self) -> dict[str, Any]:
+        """Return a probe of the whole batch, taken by one process for all."""
+        return self.training.ranks.from_first(lambda: asdict(self.training.probe()))
+
+    def _read_history(self) -> History:
+        """Return the log as the verdicts read it."""
+        problem = self.training.problem
+        return History(loss=problem.loss, coverage=problem.coverage, lines=self.training.ranks.from_first(self.run.read_log))
 
     def _follow(self, records: list[Record], last: bool) -> None:
         """Keep what probes and verdicts need of the steps between them."""
@@ -183,6 +194,7 @@ class Observer:
 
     def _checkpoint(self, *, better: bool) -> None:
         """Save a state to roll back to; that of an interruption is none, so that a resumed run rolls back as the straight one does."""
+        check_parameters(self.training)
         self.training.checkpointed = self.training.step
         self._save(better=better)
 

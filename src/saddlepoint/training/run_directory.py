@@ -234,16 +234,24 @@ def _git_revision() -> str | None:
     return found.stdout.strip() if found.returncode == 0 else None
 
 
-def _free_directory(config: RunConfig) -> Path:
+def free_path(config: RunConfig) -> Path:
+    """Return the first ``runs/PROBLEM-RULE-OPTIMIZER-NNN`` that does not exist."""
     optimizer = config.optimizer.name.rpartition(":")[2].lower()
     for number in range(1, 100_000):
         path = Path("runs") / f"{config.problem.name}-{config.rule.name}-{optimizer}-{number:03d}"
+        if not path.exists():
+            return path
+    raise UsageError("runs/ holds 99,999 such runs already. Choose a directory with --out.")
+
+
+def _free_directory(config: RunConfig) -> Path:
+    while True:
+        path = free_path(config)
         try:
             path.mkdir(parents=True)
-        except FileExistsError:
+        except FileExistsError:  # another process was quicker
             continue
         return path
-    raise UsageError("runs/ holds 99,999 such runs already. Choose a directory with --out.")
 
 
 def _empty_directory(path: Path) -> Path:

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from saddlepoint import registry
 from saddlepoint.diagnostics import Probe, Provenance, Trace, find_nonfinite
 from saddlepoint.errors import DivergenceError, UsageError, did_you_mean
-from saddlepoint.game import Closure
+from saddlepoint.game import Closure, Losses
 from saddlepoint.game_optimizer import GameOptimizer, Record
 from saddlepoint.metrics import Measure
-from saddlepoint.models import moving_average
+from saddlepoint.models import moving_average, recompute_activations
 from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR, Batch
+from saddlepoint.ranks import Ranks
 from saddlepoint.training.config import RunConfig
 from saddlepoint.training.probes import LastUpdates, take_probe
 from saddlepoint.training.randomness import OwnRandomness
@@ -33,10 +34,16 @@ class Training:
     Args:
         config: decides everything but the clock.
         clock: what training time is read from, in seconds: the wall clock, or ``time.process_time`` where a busy machine must not count.
+        ranks: the processes that train together, each on its share of every batch; what they evaluate, draw and remember is the same.
+
+    Raises:
+        UsageError: the networks do not fit the processes or what ``config.model`` asks for.
     """
 
-    def __init__(self, config: RunConfig, *, clock: Callable[[], float] = perf_counter) -> None:
+    def __init__(self, config: RunConfig, *, clock: Callable[[], float] = perf_counter, ranks: Ranks | None = None) -> None:
         self.config = config
+        self.ranks = Ranks() if ranks is None else ranks
+        self._share = self.ranks.share(config.batch_size)
         self._clock = clock
         self.device = torch.device(config.device)
         self.problem = registry.build_problem(config.problem.name, config.problem.options)
@@ -48,13 +55,20 @@ class Training:
             },
             registry.build_rule(config.rule.name, config.rule.options),
             modules=self.networks.values(),
+            ranks=self.ranks,
         )
+        if self.ranks.world > 1:
+            _refuse_batch_norm(self.networks, "shared by several processes", "the statistics would be those of each one's share")
         if (config.best_by or "").startswith("average/") and not self.optimizer.keeps_average:
             raise UsageError(
                 f'Configuration: best_by="{config.best_by}", but neither rule {config.rule.name} nor optimizer {config.optimizer.name} '
                 "keeps an average. Use its name with ema/, or without a prefix."
             )
         self.ema = moving_average(self.networks[GENERATOR], config.ema)
+        if config.model.checkpoint:
+            _refuse_batch_norm(self.networks, "evaluated again for its activations", "its running statistics would move twice")
+            for network in self.networks.values():
+                recompute_activations(network)
         self.step = 0
         self.seconds = 0.0
         self.metrics: dict[str, float] = {}
@@ -82,8 +96,12 @@ class Training:
                 records.append(self.optimizer.last)
         self.ema.update_parameters(self.networks[GENERATOR])
         self.step += 1
-        self.seconds += self._clock() - started
+        self.seconds += self._agreed(self._clock() - started)
         return records
+
+    def _agreed(self, seconds: float) -> float:
+        """Return the slowest process's time where it decides when training ends; elsewhere each has its own."""
+        return self.ranks.largest(seconds) if self.config.seconds else seconds
 
     @property
     def progress(self) -> float:
@@ -102,28 +120,42 @@ class Training:
     ) -> dict[str, float]:
         """Return the metrics of the generator on the held-out data, under ``ema/…`` those of its moving average.
 
-        Where the rule or the generator's optimizer keeps an average of its own, its metrics are under ``average/…``.
+        Where the rule or the generator's optimizer keeps an average of its own, its metrics are under ``average/…``. Several processes
+        share the work: each generates some of the samples and measures some of the weights, and all know all values.
         """
-        measured = self.measures(samples, seed, progress=progress)
-        return {prefix + name: measure.value for prefix, measures in measured.items() for name, measure in measures.items()}
+        own = self.measures(samples, seed, progress=progress, number=self.ranks.rank, of=self.ranks.world)
+        measured = {prefix: measures for part in self.ranks.gathered(_values(own)) for prefix, measures in part.items()}
+        return {prefix + name: value for prefix in self._weights() for name, value in measured[prefix].items()}
 
     def measures(
-        self, samples: int | None = None, seed: int | None = None, *, progress: Callable[[int, int], None] = lambda done, total: None
+        self,
+        samples: int | None = None,
+        seed: int | None = None,
+        *,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        number: int = 0,
+        of: int = 1,
     ) -> dict[str, dict[str, Measure]]:
-        """Return the same with what each was measured on: prefix → metric → Measure."""
+        """Return the same with what each was measured on: prefix → metric → Measure.
+
+        With ``number`` and ``of``, those of every ``of``-th kind of weights from that number on.
+        """
         n = self.config.evaluation_samples if samples is None else samples
         seed = self.config.evaluation_seed if seed is None else seed
-        held = self._weights()
-        names, found = len(self.problem.metric_names), dict[str, dict[str, Measure]]()
-        for number, (prefix, context) in enumerate(held.items()):
-            progress(number * names, len(held) * names)
+        drawn = {}
+        for position, (prefix, context) in enumerate(self._weights().items()):
             with context:
-                drawn = self._drawn(prefix, n, seed)
-            found[prefix] = {}
-            for name, measure in self.problem.measures(drawn):
-                found[prefix][name] = measure
-                progress(number * names + len(found[prefix]), len(held) * names)
-        return found
+                found = self._drawn(prefix, n, seed)
+            if position % of == number:
+                drawn[prefix] = found
+        names, measured = len(self.problem.metric_names), dict[str, dict[str, Measure]]()
+        for prefix, found in drawn.items():
+            done, measured[prefix] = len(measured) * names, {}
+            progress(done, len(drawn) * names)
+            for name, measure in self.problem.measures(found):
+                measured[prefix][name] = measure
+                progress(done + len(measured[prefix]), len(drawn) * names)
+        return measured
 
     def measured(self, names: Collection[str]) -> dict[str, float]:
         """Return the named metrics, prefixes included, and those of the same weights that are computed on the way to them.
@@ -180,7 +212,7 @@ class Training:
             return find_nonfinite(self.networks, self._closure(), data, player=error.player)
 
     def batch(self, ahead: int = 0) -> Batch:
-        """Return the next mini-batch, or the one ``ahead`` of it."""
+        """Return the next mini-batch, or the one ``ahead`` of it; the whole of it, whatever this process's share is."""
         number = self.step * self.config.discriminator_steps + ahead
         return self.problem.batch(number, self.config.batch_size, self.config.seed).to(self.device)
 
@@ -232,12 +264,17 @@ class Training:
         return held
 
     def _drawn(self, prefix: str, n: int, seed: int) -> Tensor:
-        """Return n generated samples that are to be measured."""
-        return self.problem.generate(self.ema.module if prefix == "ema/" else self.networks[GENERATOR], n, seed, "evaluation")
+        """Return n generated samples that are to be measured; of several processes each generates every so many-th piece."""
+        network = self.ema.module if prefix == "ema/" else self.networks[GENERATOR]
+        pieces, world = self.problem.pieces(n, seed, "evaluation"), self.ranks.world
+        own = [self.problem.generated(network, noise) for noise in pieces[self.ranks.rank :: world]]
+        every = self.ranks.gathered(own)
+        return torch.cat([every[k % world][k // world] for k in range(len(pieces))])
 
     def _closure(self) -> Closure:
-        """Return the losses of the present turn."""
-        return partial(self.problem.losses, self.networks, self.batch(self._extra()), self._turns[self._turn])
+        """Return the losses of the present turn, of several processes those of this one's share of the batch."""
+        closure = partial(self.problem.losses, self.networks, self.batch(self._extra()).part(self._share), self._turns[self._turn])
+        return closure if self.config.model.precision == "float32" else partial(_in_bfloat16, closure, self.device.type)
 
     def _extra(self) -> int:
         """Return which batch of the step the turn sees: the players' turns share one, further discriminator turns have their own."""
@@ -248,6 +285,25 @@ class Training:
         for player, inner in self.optimizer.optimizers.items():
             for group, rate in zip(inner.param_groups, self._rates[player], strict=True):
                 group["lr"] = rate * factor
+
+
+def _values(measured: Mapping[str, Mapping[str, Measure]]) -> dict[str, dict[str, float]]:
+    return {prefix: {name: measure.value for name, measure in measures.items()} for prefix, measures in measured.items()}
+
+
+def _in_bfloat16(closure: Closure, device: str) -> Losses:
+    with torch.autocast(device, torch.bfloat16):
+        return closure()
+
+
+def _refuse_batch_norm(networks: Mapping[str, nn.Module], situation: str, why: str) -> None:
+    for player, network in networks.items():
+        name = next((name for name, module in network.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)), None)
+        if name is not None:
+            raise UsageError(
+                f'Player "{player}", layer {name}: batch normalisation cannot be {situation}, because {why}. '
+                "Use a problem without it, for example with --set problem.batch_norm=false."
+            )
 
 
 def _turns(config: RunConfig) -> list[tuple[str, ...]]:

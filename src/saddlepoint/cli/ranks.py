@@ -1,0 +1,131 @@
+"""Several processes under ``torchrun``, and the shorthand that starts them on this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+from saddlepoint.cli.app import USAGE
+from saddlepoint.errors import RankError, UsageError
+
+if TYPE_CHECKING:
+    from saddlepoint.ranks import Ranks
+
+T = TypeVar("T")
+
+OUTCOME = "SADDLEPOINT_OUTCOME"
+"""Environment variable: the file in which processes that ``--nproc`` started leave the command's exit code."""
+
+RESTARTS = 3
+"""How often processes that ``--nproc`` started are started again after one of them died."""
+
+
+def restarted() -> bool:
+    """Say whether the launcher started these processes again, after one had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+@contextmanager
+def joined(timeout: float) -> Iterator[Ranks]:
+    """Join the other processes that the launcher started, if there are any.
+
+    Args:
+        timeout: seconds to wait for one that does not answer.
+    """
+    from saddlepoint.ranks import Ranks, TorchRanks
+
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield Ranks()
+        return
+    from datetime import timedelta
+
+    import torch
+    import torch.distributed as dist
+
+    if not timeout > 0:
+        raise UsageError(f"--timeout {timeout:g} must be positive.")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    try:
+        yield TorchRanks()
+    finally:
+        dist.destroy_process_group()
+
+
+def together(ranks: Ranks, make: Callable[[], T]) -> T:
+    """Return what ``make`` returns; where it is a mistake in any process, all of them end, and the first one says so."""
+    said, made = None, list[T]()
+    try:
+        made.append(make())
+    except UsageError as error:
+        said = str(error)
+        if ranks.world == 1:
+            raise
+    every = ranks.gathered(said)
+    if any(every):
+        if ranks.rank > 0:
+            raise typer.Exit(USAGE)
+        rank, message = next((rank, message) for rank, message in enumerate(every) if message)
+        raise UsageError(message if all(other == message for other in every) else f"Process {rank}: {message}")
+    return made[0]
+
+
+def leave_outcome(code: int) -> None:
+    """Exit with a code that starting again would not change.
+
+    A process that ``--nproc`` started leaves it for the one that it was given to, and ends as one that need not be started again.
+    """
+    path = os.environ.get(OUTCOME)
+    if path is None or "RANK" not in os.environ:
+        sys.exit(code)
+    if os.environ["RANK"] == "0":
+        Path(path).write_text(str(code))
+    sys.exit(0)
+
+
+def launch(processes: int, arguments: Sequence[str]) -> None:
+    """Run ``saddlepoint ARGUMENTS`` in so many processes, as ``torchrun`` would, and exit as they do.
+
+    If one dies, all are started again and go on from the last checkpoint, at most three times.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if processes < 1:
+        raise UsageError(f"--nproc {processes} must be at least 1.")
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    with tempfile.TemporaryDirectory() as directory:
+        outcome = Path(directory) / "exit code"
+        os.environ[OUTCOME] = str(outcome)
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            run_id="saddlepoint",
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=RESTARTS,
+            logs_specs=DefaultLogsSpecs(),
+        )
+        try:
+            elastic_launch(config, sys.executable)("-m", "saddlepoint", *arguments)
+        except SignalException as error:
+            sys.exit(128 + error.sigval)
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            raise RankError(
+                f"Process {rank} of {processes} ended with exit code {failure.exitcode}, {RESTARTS} restarts notwithstanding. What "
+                "was saved is in the run directory; go on with saddlepoint resume."
+            ) from error
+        sys.exit(int(outcome.read_text()) if outcome.exists() else 0)

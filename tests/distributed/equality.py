@@ -1,0 +1,114 @@
+"""Run in W processes: every rule on shares of a batch, beside the same on the whole batch in one process; process 0 writes what it found."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import torch
+
+import saddlepoint as sp
+from saddlepoint import registry
+from saddlepoint.models import MLP
+from saddlepoint.ranks import Ranks
+from tests.distributed.group import in_group
+
+STEPS, BATCH = 20, 8
+SIGN_LIKE = ("sign", "signum", "random-coordinate", "grafted")
+OTHERS = ("normalized", "subgradient", *SIGN_LIKE)
+RATES = {"sgd": {"lr": 0.02}, "adam": {"lr": 0.002, "betas": (0.5, 0.999)}, "subgradient": {"lr": 0.1}}
+SHORT = 4
+"""Longest side that Kronecker factors are kept of here: those of longer ones are singular, and the eigenvectors of 0 are anybody's."""
+
+
+class Pair:
+    """A GAN whose losses are means over a batch that is a function of the step."""
+
+    def __init__(self, dtype: torch.dtype, width: int) -> None:
+        source = torch.Generator().manual_seed(3)
+        self.G = MLP((3, width, 4), activation="tanh", generator=source).to(dtype)
+        self.D = MLP((4, width, 1), activation="tanh", generator=source).to(dtype)
+        self.dtype = dtype
+
+    def closure(self, step: int, ranks: Ranks):
+        source = torch.Generator().manual_seed(100 + step)
+        share = ranks.share(BATCH)
+        real = (torch.randn(BATCH, 4, generator=source, dtype=torch.float64) + 1).to(self.dtype)[share]
+        z = torch.randn(BATCH, 3, generator=source, dtype=torch.float64).to(self.dtype)[share]
+
+        def losses():
+            softplus, fake = torch.nn.functional.softplus, self.D(self.G(z))
+            return {"discriminator": softplus(-self.D(real)).mean() + softplus(fake).mean(), "generator": softplus(-fake).mean()}
+
+        return losses
+
+    def theta(self) -> torch.Tensor:
+        return torch.cat([p.detach().double().reshape(-1) for net in (self.D, self.G) for p in net.parameters()])
+
+
+def trajectory(rule, inner, dtype: torch.dtype, ranks: Ranks, width: int):
+    """Return the parameters after every step, and the optimizer."""
+    pair = Pair(dtype, width)
+    players = {"discriminator": inner(list(pair.D.parameters())), "generator": inner(list(pair.G.parameters()))}
+    optimizer = sp.GameOptimizer(players, rule, modules=[pair.G, pair.D], ranks=ranks)
+    thetas = []
+    for step in range(STEPS):
+        optimizer.step(pair.closure(step, ranks))
+        thetas.append(pair.theta())
+    return thetas, optimizer
+
+
+def compared(rule, inner, ranks: Ranks, *, dtype: torch.dtype = torch.float64, width: int = 12) -> dict[str, float]:
+    alone, _ = trajectory(rule, inner, dtype, Ranks(), width)
+    bytes_before, calls_before = ranks.traffic.bytes, ranks.traffic.calls
+    together, optimizer = trajectory(rule, inner, dtype, ranks, width)
+    everywhere = ranks.gathered(together[-1])
+    shares = [float((a - b).abs().gt(1e-10).double().mean()) for a, b in zip(together, alone, strict=True)]
+    return {
+        "gap": float((together[-1] - alone[-1]).abs().max()),
+        "relative": float((together[-1] - alone[-1]).norm() / alone[-1].norm()),
+        "moved": float((together[-1] - together[0]).norm()),
+        "differing a step": max(share / (t + 1) for t, share in enumerate(shares)),
+        "same everywhere": all(torch.equal(everywhere[0], other) for other in everywhere),
+        "vectors": (ranks.traffic.bytes - bytes_before) / together[-1].numel() / dtype.itemsize,
+        "calls": ranks.traffic.calls - calls_before,
+        "gradients": optimizer.cost.gradients / 2,
+        "products": optimizer.cost.products / 2,
+    }
+
+
+def everything(ranks: Ranks) -> dict[str, dict[str, float]]:
+    found = {}
+    for name, entry in registry.RULES.items():
+        options = dict(entry.options)
+        if name == "kronecker-cgd":
+            found["kronecker-cgd, default"] = compared(registry.build_rule(name, options), inner("sgd"), ranks)
+            options["scaling"] = {**options["scaling"], "max_dimension": SHORT}
+        rule, slower = registry.build_rule(name, options), {"lr": 0.005} if name == "kronecker-cgd" else {}
+        for optimizer in ("sgd", "adam") if rule.units == "gradient" else ("sgd",):
+            for dtype in (torch.float64, torch.float32):
+                found[f"{name}, {optimizer}, {str(dtype)[-7:]}"] = compared(rule, inner(optimizer, **slower), ranks, dtype=dtype)
+    for name in OTHERS:
+        found[f"gradient, {name}, float64"] = compared(sp.Gradient(), inner(name), ranks, width=512)
+    found["gradient, soap, float64"] = compared(sp.Gradient(), inner("soap", max_dimension=SHORT), ranks)
+    found["batched smoothing, sgd, float64"] = compared(sp.rules.RandomizedSmoothing(samples=4, batched=True), inner("sgd"), ranks)
+    return found
+
+
+def inner(name: str, **more):
+    options = {**registry.OPTIMIZERS[name].options, **RATES.get(name, {}), **more}
+    options.pop("players", None)
+    return partial(_built, name, options)
+
+
+def _built(name, options, parameters):
+    return registry.build_optimizer(name, parameters, options)
+
+
+def main(ranks: Ranks, out: str) -> None:
+    found = everything(ranks)
+    if ranks.rank == 0:
+        Path(out).write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    in_group(main)
