@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 PARTS = ("steps", "peers", "scaling")
+PRICE = HERE.parent / "studies" / "price" / "comparison.json"
 
 
 def text() -> str:
@@ -18,7 +19,30 @@ def text() -> str:
     found = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in PARTS}
     environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["spread"] = spread
-    return environment.get_template("performance.md.jinja").render(**found, targets=targets(found)) + "\n"
+    return environment.get_template("performance.md.jinja").render(**found, targets=targets(found), price=price()) + "\n"
+
+
+def price() -> list[dict[str, Any]]:
+    """Return the problems of the study of time to a Fréchet distance, each method's row as it is shown, best first."""
+    return [
+        {**problem, "rows": [_priced(own) for own in _ranked(problem["methods"])]} for problem in json.loads(PRICE.read_text())["problems"]
+    ]
+
+
+def _ranked(methods: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(methods, key=lambda own: own["summary"]["median"])
+
+
+def _priced(method: dict[str, Any]) -> dict[str, str]:
+    summary, (low, high) = method["summary"], method["summary"]["interval"]
+    time, runs = summary["time_to_target"], summary["success"]["runs"]
+    return {
+        "name": method["name"],
+        "distance": f"{summary['median']:.0f} ({low:.0f}–{high:.0f})",
+        "reached": f"{time['reached']} of {runs}",
+        "time": "–" if time["median"] is None else f"{time['median']:.1f} s",
+        "ms": f"{summary['milliseconds_per_step']:.1f}",
+    }
 
 
 def spread(ratio: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Run in W processes: every rule on shares of a batch, beside the same on the whole batch in one process; process 0 writes what it found."""
+"""Run in W processes: every rule on shares of a batch, beside one process on the whole batch; process 0 writes what it found."""
 
 import json
 from functools import partial

@@ -54,7 +54,10 @@ def joined(timeout: float) -> Iterator[Ranks]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    store, rank, world = next(dist.rendezvous("env://", timeout=timedelta(seconds=timeout)))
+    # the launcher keeps its store when it starts processes again, with the addresses of those that died in it
+    fresh = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group(backend, store=fresh, rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
     try:
         yield TorchRanks()
     finally:

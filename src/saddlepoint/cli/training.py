@@ -68,7 +68,7 @@ def train(
         resolved = resolve(tree)  # a mistake is better said by one process than by many
         launch(nproc, [*_without_nproc(), *([] if out else ["--out", str(free_path(resolved))])])
     with joined(timeout) as ranks:
-        if restarted():
+        if restarted() and ranks.from_first(lambda: (_given(out) / "config.yaml").is_file()):
             _go_on(ranks, _given(out), {})
         else:
             _begin(ranks, tree, out)
