@@ -22,7 +22,7 @@ from saddlepoint.game import Closure, Players, check_players
 from saddlepoint.optim import GradientOptimizer
 from saddlepoint.optim.base import held_at
 from saddlepoint.pairing import check_pair
-from saddlepoint.ranks import Ranks
+from saddlepoint.ranks import Ranks, check_plain
 from saddlepoint.rules import Averaged, Gradient, Rule, RuleState, Step
 from saddlepoint.vectors import Vector
 
@@ -102,6 +102,7 @@ class GameOptimizer:
             check_pair(player, optimizer, self.rule)
         players = self._players()
         check_players(players)
+        check_plain(players, self._modules)
         self.rule.check(players)
         self._cuda = any(parameter.is_cuda for parameters in players.values() for parameter in parameters)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from saddlepoint.errors import RankError, UsageError
 from saddlepoint.vectors import Vector
@@ -175,6 +176,28 @@ class TorchRanks(Ranks):
                 f"Process {self.rank} of {self.world} waited for {awaited}, but {why}. Look at the output of the others for the reason; "
                 f"checkpoints are as they were. ({' '.join(str(error).split())[:200]})"
             ) from error
+
+
+def check_plain(players: Mapping[str, Sequence[Tensor]], modules: Iterable[nn.Module]) -> None:
+    """Raise UsageError where parameters are sharded or a network is wrapped: both reduce gradients behind the library's back, or cannot.
+
+    Tried with ``fully_shard`` (FSDP2) on two processes: its hooks gather and scatter around ``backward``, not around
+    ``torch.autograd.grad``, and a second derivative finds the gathered parameters freed.
+    """
+    sharded = sys.modules.get("torch.distributed.tensor")  # where it was not imported, nothing is sharded
+    for player, tensors in players.items():
+        if sharded is not None and any(isinstance(tensor, sharded.DTensor) for tensor in tensors):
+            raise UsageError(
+                f'Player "{player}": its parameters are sharded (DTensor, as by fully_shard), which works for backward() only, not for '
+                "the derivatives that rules take. Keep whole networks in every process, with ranks=TorchRanks(); to save memory use "
+                "activation checkpointing and bf16."
+            )
+    for module in modules:
+        if isinstance(module, nn.parallel.DistributedDataParallel):
+            raise UsageError(
+                "A network is wrapped in DistributedDataParallel, whose hooks do not see torch.autograd.grad: the processes would part. "
+                "Give the network itself, and the optimizer ranks=TorchRanks()."
+            )
 
 
 def _cast(vector: Vector, like: Vector) -> Vector:
