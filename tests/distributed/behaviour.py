@@ -88,7 +88,9 @@ def sharded(ranks: Ranks) -> None:
 
 def wrapped(ranks: Ranks) -> None:
     network = nn.Linear(4, 4, device="meta").to_empty(device="cpu")
-    sp.GameOptimizer({"x": torch.optim.SGD(network.parameters(), lr=0.1)}, modules=[nn.parallel.DistributedDataParallel(network)], ranks=ranks)
+    sp.GameOptimizer(
+        {"x": torch.optim.SGD(network.parameters(), lr=0.1)}, modules=[nn.parallel.DistributedDataParallel(network)], ranks=ranks
+    )
 
 
 def main(ranks: Ranks, case: str, out: str) -> None:
