@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import typer
@@ -16,6 +17,7 @@ from saddlepoint.errors import DivergenceError, RankError, UsageError
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends with a sentence and exit code 2, a diverged run with 3."""
+    warnings.showwarning = lambda message, *_: typer.echo(f"note: {message}", err=True)
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="saddlepoint")
     except SystemExit as end:  # how typer says that a command is done
