@@ -221,7 +221,9 @@ class TestMistakes:
         assert code in (0, 1), "1 is what diagnose finds"
         assert err.startswith("note: In run/checkpoints step-00000006.pt is truncated or damaged: it does not end with its checksum, ")
         assert err.endswith("The previous one, step-00000005.pt, is used.\n")
-        assert {"resume": "6 steps in", "sample": "samples of step 5", "evaluate": "evaluation.json", "diagnose": "At step 5"}[command] in out
+        assert {"resume": "6 steps in", "sample": "samples of step 5", "evaluate": "evaluation.json", "diagnose": "At step 5"}[
+            command
+        ] in out
 
     def test_a_run_whose_configuration_was_edited(self, cli):
         cli("train", "mixture8", *TINY, "--out", "run")

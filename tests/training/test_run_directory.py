@@ -24,7 +24,15 @@ class TestAFinishedRun:
         _, directory, status = run
         assert status == "finished"
         names = {path.name for path in directory.path.iterdir()}
-        assert names == {"config.yaml", "environment.json", "metrics.jsonl", "samples", "samples.png", "checkpoints", "summary.json"}  # and no lock: nobody claimed it
+        assert names == {
+            "config.yaml",
+            "environment.json",
+            "metrics.jsonl",
+            "samples",
+            "samples.png",
+            "checkpoints",
+            "summary.json",
+        }  # and no lock: nobody claimed it
         assert sorted(path.name for path in (directory.path / "samples").iterdir()) == [f"step-{n:08d}.png" for n in (0, 4, 8, 12)]
         assert sorted(p.name for p in (directory.path / "checkpoints").iterdir()) == ["best.pt", *(f"step-{n:08d}.pt" for n in (4, 8, 12))]
 

@@ -41,7 +41,11 @@ def decode(content: bytes) -> dict[str, Any]:
     payload, seal = memoryview(content)[:-_SEAL_LENGTH], content[-_SEAL_LENGTH:]
     if seal != _seal_of(payload):
         whole = seal.startswith(_SEAL.partition(b"%")[0])
-        raise DamagedCheckpointError("its checksum is that of other content" if whole else f"it does not end with its checksum, as those of versions before format {FORMAT} do not")
+        raise DamagedCheckpointError(
+            "its checksum is that of other content"
+            if whole
+            else f"it does not end with its checksum, as those of versions before format {FORMAT} do not"
+        )
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, some without a text

@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,8 +121,10 @@ class RunDirectory:
             warnings.warn(f"{self._metrics} ends in half a line, which is left out.", DamageWarning, stacklevel=2)
         self.truncate_log(step, rollbacks)
         self.drop_checkpoints_after(step)
-        if state is not None and state["best"] is not None:
-            self._restore_best(state["best"]["step"])
+        if state is not None:
+            if state["best"] is not None:
+                self._restore_best(state["best"]["step"])
+            self._prune(self.read_config().keep_checkpoints, state["checkpointed"])
 
     def read_config(self) -> RunConfig:
         """Return the run's complete configuration."""
@@ -216,9 +219,7 @@ class RunDirectory:
         self._write(self._of_step(step), content)
         if best:
             self._write(self._best, content)
-        for old in self.checkpoint_steps()[:-keep]:
-            if old != spare:
-                self._drop(self._of_step(old))
+        self._prune(keep, spare)
 
     def drop_checkpoints_after(self, step: int) -> None:
         """Drop the states of later steps, but not the best one."""
@@ -294,6 +295,12 @@ class RunDirectory:
             raise UsageError(f"Checkpoint {path} belongs to another configuration than {self._config}. Restore the run's own.")
         return state
 
+    def _prune(self, keep: int, spare: int | None) -> None:
+        """Drop all checkpoints but the last ``keep`` and that of the step ``spare``."""
+        for old in self.checkpoint_steps()[:-keep]:
+            if old != spare:
+                self._drop(self._of_step(old))
+
     def _restore_best(self, step: int) -> None:
         try:
             if decode(self._best.read_bytes())["step"] == step:
@@ -360,15 +367,12 @@ def png(picture: Image.Image) -> bytes:
 
 def environment(device: str) -> dict[str, Any]:
     """Return versions, machine and source revision, for the record."""
-    import numpy
-    import torchmetrics
-
     return {
         "saddlepoint": saddlepoint.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "torchmetrics": torchmetrics.__version__,
+        "numpy": version("numpy"),
+        "torchmetrics": version("torchmetrics"),  # read, not imported: that takes seconds, which not every problem needs
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "cpus": os.cpu_count(),
