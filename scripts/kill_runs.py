@@ -240,8 +240,9 @@ def suffer(straight: Straight, place: Path, kills: list[Kill]) -> Fate:
         if begun and not list((run / "checkpoints").glob("step-*.pt")):
             fate.started_again += 1
         kill = plan.pop(0) if plan else None
+        output.unlink(missing_ok=True)
         code, doing = execute(command, output, kill)
-        said = output.read_text()
+        said = output.read_text() if output.exists() else ""  # killed before it could say anything
         if code == -signal.SIGKILL:
             assert kill is not None
             fate.kills.append(f"{kill.moment}, {doing}" if kill.moment == OUTSIDE else f"{kill.moment} {kill.point}")

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 from scripts.kill_runs import differences
 
+from tests.cli.conftest import cli  # noqa: F401 -- a fixture of these tests too
 from tests.training.conftest import run_to_the_end, small
 
 
