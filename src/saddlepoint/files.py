@@ -25,7 +25,9 @@ def write_atomic(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None  # what the reader knows, not the temporary name
         with suppress(OSError):  # on a read-only disk this fails as well, and would hide why
             temporary.unlink(missing_ok=True)
         raise

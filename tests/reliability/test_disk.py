@@ -118,14 +118,35 @@ class TestASmallDisk:
         copy = Path(subprocess.run(["cp", "-r", copy, place / "run"], check=True).args[-1])
         before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
         remount("ro")
-        for arguments in (("resume", copy, "--steps", "+4"), ("evaluate", copy), ("diagnose", copy), ("sample", copy), ("report", copy)):
-            assert command(*arguments) == 2
+        assert command("resume", copy, "--steps", "+4") == 2
+        assert re.match(f"Error: {SENTENCE.format('Read-only file system')}", capsys.readouterr().err)
+        for name in ("evaluate", "diagnose", "sample", "report"):
+            assert command(name, copy) == 2
             said = capsys.readouterr().err
-            assert re.match(r"Error: Cannot write \S+: Read-only file system\.\s", said), said
-            assert said.count("\n") == 1
+            assert re.fullmatch(r"Error: Cannot write \S+: Read-only file system\.( Name another file with -o\.)?\n", said), said
         assert command("sample", copy, "-o", place.parent / "picture.png") == 0
         assert command("train", "mixture8", "--out", place / "new") == 2
         assert "Read-only file system. Choose another --out." in capsys.readouterr().err
         remount("rw")
         assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
         assert command("resume", copy, "--steps", "+4") == 0
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_wherever_else_a_disk_fails_it_is_a_sentence(copy, capsys, monkeypatch, number):
+    def fail(path):
+        raise OSError(number, os.strerror(number), str(path / "somewhere"))
+
+    monkeypatch.setattr("saddlepoint.report.make_report", fail)
+    assert command("report", copy) == 2
+    remedy = "What is finished is kept; give the command again when the cause is gone."
+    assert capsys.readouterr().err == f"Error: {copy}/somewhere: {os.strerror(number)}. {remedy}\n"
+
+
+def test_other_errors_of_the_system_are_not_hidden(copy, monkeypatch):
+    def fail(path):
+        raise FileNotFoundError(errno.ENOENT, "a mistake of the program")
+
+    monkeypatch.setattr("saddlepoint.report.make_report", fail)
+    with pytest.raises(FileNotFoundError):
+        main(["report", str(copy)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -13,6 +14,8 @@ from saddlepoint.cli import checking, comparing, listing, looking, reporting, tr
 from saddlepoint.cli.app import DIVERGED, USAGE, app
 from saddlepoint.cli.ranks import leave_outcome
 from saddlepoint.errors import DivergenceError, RankError, UsageError
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,6 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror}. What is finished is kept; give the command again when the cause is gone.", USAGE)
 
 
 def _say(message: str) -> None:

@@ -191,17 +191,17 @@ class RunDirectory:
     def write_evaluation(self, evaluation: dict[str, Any]) -> Path:
         """Write ``evaluation.json`` and return where it lies."""
         path = self.path / "evaluation.json"
-        self._write(path, json_text(evaluation))
+        self._write(path, json_text(evaluation), training=False)
         return path
 
     def write_diagnosis(self, diagnosis: dict[str, Any], figures: dict[str, bytes]) -> Path:
         """Write ``diagnosis.json`` and the figures, name → PNG, into ``diagnosis/``; return where the former lies."""
         directory, path = self.path / "diagnosis", self.path / "diagnosis.json"
-        with self._writing(directory):
+        with self._writing(directory, training=False):
             directory.mkdir(exist_ok=True)
         for name, content in figures.items():
-            self._write(directory / f"{name}.png", content)
-        self._write(path, json_text(diagnosis))
+            self._write(directory / f"{name}.png", content, training=False)
+        self._write(path, json_text(diagnosis), training=False)
         return path
 
     def save_picture(self, picture: Image.Image, step: int) -> None:
@@ -315,8 +315,8 @@ class RunDirectory:
         else:
             warnings.warn(f"{found}, and no copy is kept. The next better evaluation writes it again.", DamageWarning, stacklevel=3)
 
-    def _write(self, path: Path, content: bytes) -> None:
-        with self._writing(path):
+    def _write(self, path: Path, content: bytes, *, training: bool = True) -> None:
+        with self._writing(path, training=training):
             write_atomic(path, content)
 
     def _drop(self, path: Path) -> None:
@@ -324,15 +324,15 @@ class RunDirectory:
             path.unlink(missing_ok=True)
 
     @contextmanager
-    def _writing(self, path: Path) -> Iterator[None]:
-        """Say what cannot be written, why, and how to go on."""
+    def _writing(self, path: Path, *, training: bool = True) -> Iterator[None]:
+        """Say what cannot be written, why, and how training goes on."""
         try:
             yield
         except OSError as error:
             steps = self.checkpoint_steps()
             kept = f"The checkpoint of step {steps[-1]} is safe" if steps else "Nothing is trained yet"
-            remedy = f"{kept}; when the cause is gone, go on with: saddlepoint resume {self.path}"
-            raise UsageError(f"Cannot write {path}: {error.strerror or error}. {remedy}") from error
+            remedy = f" {kept}; when the cause is gone, go on with: saddlepoint resume {self.path}" if training else ""
+            raise UsageError(f"Cannot write {path}: {error.strerror or error}.{remedy}") from error
 
     @property
     def _best(self) -> Path:
