@@ -26,7 +26,7 @@ def write_atomic(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException as error:
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:
             error.filename, error.filename2 = str(path), None  # what the reader knows, not the temporary name
         with suppress(OSError):  # on a read-only disk this fails as well, and would hide why
             temporary.unlink(missing_ok=True)

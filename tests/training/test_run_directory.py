@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import os
@@ -175,11 +176,12 @@ class TestFiles:
         target.write_bytes(b"old")
 
         def fail(descriptor):
-            raise OSError("disk full")
+            raise OSError(errno.ENOSPC, "disk full")
 
         monkeypatch.setattr(os, "fsync", fail)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(OSError, match="disk full") as error:
             write_atomic(target, b"new")
+        assert error.value.filename == str(target)
         assert target.read_bytes() == b"old"
         assert list(tmp_path.iterdir()) == [target]
 
