@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if error.errno not in _DISK:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror}. What is finished is kept; give the command again when the cause is gone.", USAGE)
+        _say(f"{where}{error.strerror}. What is finished is kept; give the command again when the cause is gone.")
+        leave_outcome(USAGE)
 
 
 def _say(message: str) -> None:
