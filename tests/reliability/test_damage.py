@@ -168,8 +168,40 @@ class TestTheBestOne:
         state = loaded(copy, 12 if step != 12 else 8)
         (copy / f"checkpoints/step-{step:08d}.pt").unlink()
         state["best"] = {"score": 0.0, "step": step}
-        with pytest.warns(DamageWarning, match=r"best\.pt is damaged: .* no copy is kept\. The next better evaluation writes it again"):
+        with pytest.warns(
+            DamageWarning, match=r"best\.pt is damaged: .* no whole copy is kept\. The next better evaluation writes it"
+        ):
             RunDirectory.open(copy).rewind(state)
+
+    def test_is_not_replaced_by_a_copy_that_is_damaged_itself(self, copy):
+        step = loaded(copy)["best"]["step"]
+        state = loaded(copy)
+        for name in ("best", f"step-{step:08d}"):
+            spoil(copy / f"checkpoints/{name}.pt")
+        before = (copy / "checkpoints/best.pt").read_bytes()
+        with pytest.warns(DamageWarning, match="no whole copy is kept"):
+            RunDirectory.open(copy).rewind(state)
+        assert (copy / "checkpoints/best.pt").read_bytes() == before
+
+    def test_alone_is_not_taken_for_a_run_that_never_began(self, cli, copy):
+        for name in FILES[:3]:
+            (copy / "checkpoints" / name).unlink()
+        code, _, err = cli("resume", copy)
+        assert (code, err) == (2, f"Error: {copy}/checkpoints holds nothing but best.pt. Restore the other checkpoints from a copy.\n")
+        assert len((copy / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_files_of_other_names_are_left_alone(copy, same_run):
+    strangers = [copy / "samples/step-best.png", copy / "checkpoints/step-00000012 (copy).pt"]
+    for path in strangers:
+        path.write_bytes(b"mine")
+    assert RunDirectory.open(copy).checkpoint_steps() == [4, 8, 12]
+    (copy / "summary.json").unlink()
+    resume(copy)
+    for path in strangers:
+        assert path.read_bytes() == b"mine"
+        path.unlink()
+    same_run(copy)
 
 
 class TestTheLog:

@@ -114,7 +114,7 @@ def _go_on(ranks: Ranks, path: Path, more: dict[str, Any]) -> None:
     with _written_by_first(ranks, lambda: RunDirectory.open(path)) as directory:
         config = ranks.from_first(directory.read_config)
         training = together(ranks, lambda: Training(config, ranks=ranks))
-        state = ranks.from_first(lambda: directory.load_checkpoint(config) if directory.checkpoint_steps() else None)
+        state = ranks.from_first(lambda: directory.load_checkpoint(config) if directory.has_checkpoints() else None)
         if state is not None:
             training.load_state_dict(state)
         elif ranks.rank == 0:

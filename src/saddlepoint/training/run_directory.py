@@ -114,8 +114,8 @@ class RunDirectory:
                 drop_leftovers(directory)
             for path in (self._config, self._metrics, self._summary, self.samples_picture):
                 drop_leftovers(self.path, path.name)
-            for picture in self._samples.glob("step-*.png"):
-                if _step_of(picture) > step:
+            for later, picture in _by_step(self._samples, ".png").items():
+                if later > step:
                     picture.unlink()
         if self._metrics.exists() and self._metrics.read_bytes()[-1:] not in (b"", b"\n"):
             warnings.warn(f"{self._metrics} ends in half a line, which is left out.", DamageWarning, stacklevel=2)
@@ -184,9 +184,9 @@ class RunDirectory:
         """Say whether the summary of a run that finished with this step is written."""
         try:
             summary = self.read_summary()
-        except (OSError, ValueError):
+            return (summary["status"], summary["steps"]) == ("finished", step)
+        except (OSError, ValueError, KeyError, TypeError):
             return False
-        return (summary["status"], summary["steps"]) == ("finished", step)
 
     def write_evaluation(self, evaluation: dict[str, Any]) -> Path:
         """Write ``evaluation.json`` and return where it lies."""
@@ -256,7 +256,11 @@ class RunDirectory:
 
     def checkpoint_steps(self) -> list[int]:
         """Return the steps whose checkpoints are kept, ascending; the best one may be another."""
-        return [_step_of(path) for path in self._steps()]
+        return list(_by_step(self._checkpoints, ".pt"))
+
+    def has_checkpoints(self) -> bool:
+        """Say whether there is anything to go on from; of a run that was killed before its first checkpoint there is not."""
+        return bool(self.checkpoint_steps()) or self._best.exists()
 
     def checkpoint_of(self, config: RunConfig, step: int) -> Path | None:
         """Return where the state of a step is kept, as one of the last or as the best one; None where it is not.
@@ -278,6 +282,8 @@ class RunDirectory:
         if isinstance(at, int) and steps:
             known = ", ".join(str(step) for step in self.checkpoint_steps())
             raise UsageError(f"{self.path} has no checkpoint of step {at}. It has those of {known}; keep more with keep_checkpoints.")
+        if at == "last" and self._best.exists():
+            raise UsageError(f"{self._checkpoints} holds nothing but {self._best.name}. Restore the other checkpoints from a copy.")
         raise UsageError(
             f"{self.path} has no {at} checkpoint; the run was stopped before it wrote one. `saddlepoint resume {self.path}` starts it."
         )
@@ -310,10 +316,12 @@ class RunDirectory:
             found = f"Cannot read {self._best}: {error.strerror or error}"
         except (DamagedCheckpointError, OtherFormatError) as error:
             found = f"{self._best} is damaged: {error}"
-        if self._of_step(step).is_file():
-            self._write(self._best, self._of_step(step).read_bytes())
-        else:
-            warnings.warn(f"{found}, and no copy is kept. The next better evaluation writes it again.", DamageWarning, stacklevel=3)
+        try:
+            content = self._of_step(step).read_bytes()
+            decode(content)
+            self._write(self._best, content)
+        except (OSError, DamagedCheckpointError, OtherFormatError):
+            warnings.warn(f"{found}, and no whole copy is kept. The next better evaluation writes it again.", DamageWarning, stacklevel=3)
 
     def _write(self, path: Path, content: bytes, *, training: bool = True) -> None:
         with self._writing(path, training=training):
@@ -342,11 +350,13 @@ class RunDirectory:
         return self._checkpoints / f"step-{step:08d}.pt"
 
     def _steps(self) -> list[Path]:
-        return sorted(self._checkpoints.glob("step-*.pt"))
+        return list(_by_step(self._checkpoints, ".pt").values())
 
 
-def _step_of(path: Path) -> int:
-    return int(path.stem.removeprefix("step-"))
+def _by_step(directory: Path, suffix: str) -> dict[int, Path]:
+    """Return step → file of those that are named by one, ascending; what else lies there is not ours."""
+    named = {path.stem.removeprefix("step-"): path for path in directory.glob(f"step-*{suffix}")}
+    return dict(sorted((int(step), path) for step, path in named.items() if step.isdecimal()))
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:
