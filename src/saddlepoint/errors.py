@@ -52,6 +52,10 @@ class CurvatureWarning(UserWarning):
     """A combination that is allowed but changes what a curvature rule computes."""
 
 
+class DamageWarning(UserWarning):
+    """Something on the disk is damaged; the sentence says what is used in its place."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ' Did you mean "x"?' for the nearest known word, else the list of known words.
 

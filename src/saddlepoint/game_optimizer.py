@@ -113,7 +113,7 @@ class GameOptimizer:
 
         Raises:
             UsageError: an unknown player, a missing one under a rule that needs all, or a loss that is not a scalar.
-            DivergenceError: a loss or a direction is not finite; no parameter was changed.
+            DivergenceError: a loss, a product in a solve or a direction is not finite; no parameter was changed.
         """
         players = self._players()
         before = self.cost.copy()
@@ -132,6 +132,7 @@ class GameOptimizer:
         )
         direction = self.rule.direction(step)
         self._check_direction(direction, step.first)
+        self._check_solves(step.solves, direction)
         norms = self._finite_norms(direction)
         gradient_norms = self._gradient_norms(step.first, direction, norms)
         self._verified = True
@@ -233,6 +234,17 @@ class GameOptimizer:
                 f"{type(self.rule).__name__} returned directions for {sorted(direction)}, but the players that move are "
                 f"{sorted(point.movers)}. A rule returns one direction for each mover."
             )
+
+    def _check_solves(self, solves: Mapping[str, Solve], direction: Vector) -> None:
+        """Refuse a direction that is finite only because a solve stopped before a number that is not."""
+        for name, report in solves.items():
+            if report.status == "non-finite":
+                raise DivergenceError(
+                    f'The solve "{name}" of {type(self.rule).__name__} met a number that is not finite, in the gradient or in product '
+                    f"{report.products}. No parameter was changed. Lower the learning rate, or look for a term of the loss, or a layer, "
+                    "whose first or second derivative overflows.",
+                    player=name if name in direction else next(iter(direction)),
+                )
 
     def _finite_norms(self, direction: Vector) -> dict[str, float]:
         norms, by_tensor = _norms(direction)

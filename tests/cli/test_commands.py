@@ -211,15 +211,19 @@ class TestMistakes:
         text = "Error: nowhere is not a run directory (no config.yaml). Give the directory that `saddlepoint train` printed.\n"
         assert cli(command, "nowhere") == (2, "", text)
 
-    @pytest.mark.parametrize("command", ["resume", "sample", "evaluate"])
+    @pytest.mark.filterwarnings("default::saddlepoint.errors.DamageWarning")
+    @pytest.mark.parametrize("command", ["resume", "sample", "evaluate", "diagnose"])
     def test_truncated_checkpoint(self, cli, command):
         cli("train", "mixture8", *TINY, "--out", "run")
         last = Path("run/checkpoints/step-00000006.pt")
         last.write_bytes(last.read_bytes()[:1000])
-        code, _, err = cli(command, "run")
-        assert code == 2
-        assert err.startswith("Error: Checkpoint run/checkpoints/step-00000006.pt is truncated or damaged (")
-        assert err.endswith("Delete it to go on from step-00000005.pt.\n")
+        code, out, err = cli(command, "run")
+        assert code in (0, 1), "1 is what diagnose finds"
+        assert err.startswith("note: In run/checkpoints step-00000006.pt is truncated or damaged: it does not end with its checksum, ")
+        assert err.endswith("The previous one, step-00000005.pt, is used.\n")
+        assert {"resume": "6 steps in", "sample": "samples of step 5", "evaluate": "evaluation.json", "diagnose": "At step 5"}[
+            command
+        ] in out
 
     def test_a_run_whose_configuration_was_edited(self, cli):
         cli("train", "mixture8", *TINY, "--out", "run")

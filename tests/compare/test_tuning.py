@@ -150,6 +150,30 @@ class TestOnePlaceAtOnce:
         assert made == [0]
 
 
+class TestAClockThatIsSetBack:
+    def test_whoever_works_is_still_heard_of(self, storage, monkeypatch):
+        monkeypatch.setattr("saddlepoint.compare.trials._HEARTBEAT", 0)
+        now = iter(range(10**9, 0, -3600))
+        monkeypatch.setattr("saddlepoint.compare.trials.time.time", lambda: next(now))
+        search, beats = opened_search(storage, "set back"), []
+
+        def work(trial, place, beat):
+            for _ in range(2):
+                beat()
+                beats.append(trial.user_attrs["beat"])
+            return 0.25, {}
+
+        share(search, 1, work, lambda: None)
+        assert beats[1] < beats[0], "the second one was written as well"
+
+    def test_whoever_died_before_it_is_given_up(self, storage):
+        search = opened_search(storage, "from the future")
+        dead = search.ask()
+        dead.set_user_attr("place", 0)
+        dead.set_user_attr("beat", time.time() + 3600)
+        assert [trial.value for trial in share(search, 1, lambda *_: (0.25, {}), lambda: None)] == [0.25]
+
+
 class TestStorage:
     @pytest.mark.parametrize("url", ["nonsense", "oracle9://host/base", "sqlite:////no/such/directory/study.db"])
     def test_what_cannot_be_opened_is_said(self, url):

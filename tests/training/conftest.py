@@ -25,10 +25,13 @@ def resume(path, **budget):
     run = RunDirectory.open(path)
     config = run.read_config()
     training = Training(config)
-    training.load_state_dict(run.load_checkpoint(config))
-    training.config = config.model_copy(update=budget)
-    run.truncate_log(training.step)
-    return training, run, train(training, run, SilentWatcher())
+    with run.claimed():
+        state = run.load_checkpoint(config) if run.checkpoint_steps() else None
+        if state is not None:
+            training.load_state_dict(state)
+        training.config = config.model_copy(update=budget)
+        run.rewind(state)
+        return training, run, train(training, run, SilentWatcher())
 
 
 def lines(path):

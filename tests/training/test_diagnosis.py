@@ -89,8 +89,10 @@ class TestWhere:
     def test_a_run_without_a_checkpoint(self, tmp_path):
         run = RunDirectory.create(small(problem=TINY), tmp_path / "run")
         for at in ("last", "best", 4):
-            with pytest.raises(sp.UsageError, match=rf"has no {at} checkpoint; the run was stopped before it wrote one\. Start it again\."):
+            with pytest.raises(sp.UsageError) as error:
                 diagnose(run, at)
+            reason = f"{run.path} has no {at} checkpoint; the run was stopped before it wrote one."
+            assert str(error.value) == f"{reason} `saddlepoint resume {run.path}` starts it."
 
 
 class TestWhat:

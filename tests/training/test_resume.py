@@ -12,7 +12,7 @@ import torch
 
 import saddlepoint
 from saddlepoint.training import RunDirectory, Training
-from saddlepoint.training.run_directory import FORMAT
+from saddlepoint.training.checkpoint import FORMAT
 
 METHODS = {
     "adam": {},

@@ -1,3 +1,5 @@
+import errno
+import io
 import json
 import os
 import subprocess
@@ -9,7 +11,7 @@ import torch
 import saddlepoint as sp
 from saddlepoint.files import write_atomic, write_json
 from saddlepoint.training import RunDirectory, Training, train
-from saddlepoint.training.run_directory import FORMAT
+from saddlepoint.training.checkpoint import FORMAT, sealed
 from tests.training.conftest import run_to_the_end, small
 
 
@@ -23,7 +25,15 @@ class TestAFinishedRun:
         _, directory, status = run
         assert status == "finished"
         names = {path.name for path in directory.path.iterdir()}
-        assert names == {"config.yaml", "environment.json", "metrics.jsonl", "samples", "samples.png", "checkpoints", "summary.json"}
+        assert names == {
+            "config.yaml",
+            "environment.json",
+            "metrics.jsonl",
+            "samples",
+            "samples.png",
+            "checkpoints",
+            "summary.json",
+        }  # and no lock: nobody claimed it
         assert sorted(path.name for path in (directory.path / "samples").iterdir()) == [f"step-{n:08d}.png" for n in (0, 4, 8, 12)]
         assert sorted(p.name for p in (directory.path / "checkpoints").iterdir()) == ["best.pt", *(f"step-{n:08d}.pt" for n in (4, 8, 12))]
 
@@ -122,17 +132,6 @@ class TestRefusals:
         with pytest.raises(sp.UsageError, match=r"is not a run directory \(no config\.yaml\)"):
             RunDirectory.open(tmp_path)
 
-    def test_a_truncated_checkpoint(self, harness, tmp_path):
-        training, run, _ = harness.run_to_the_end(harness.small(), tmp_path / "run")
-        last = tmp_path / "run/checkpoints/step-00000012.pt"
-        whole = last.read_bytes()
-        for size in (0, 1, 100, len(whole) // 2, len(whole) - 1):
-            last.write_bytes(whole[:size])
-            with pytest.raises(sp.UsageError, match=r"is truncated or damaged .* Delete it to go on from step-00000008\.pt"):
-                run.load_checkpoint(training.config)
-        last.unlink()
-        assert run.load_checkpoint(training.config)["step"] == 8
-
     def test_a_checkpoint_of_another_configuration(self, harness, tmp_path):
         _, run, _ = harness.run_to_the_end(harness.small(), tmp_path / "run")
         with pytest.raises(sp.UsageError, match="belongs to another configuration"):
@@ -146,16 +145,29 @@ class TestRefusals:
             def __reduce__(self):
                 return os.mkdir, (str(witness),)
 
-        torch.save({"format": FORMAT, "config": Payload()}, tmp_path / "run/checkpoints/step-00000012.pt")
-        with pytest.raises(sp.UsageError, match="is truncated or damaged"):
+        buffer = io.BytesIO()
+        torch.save({"format": FORMAT, "config": Payload()}, buffer)
+        (tmp_path / "run/checkpoints/step-00000012.pt").write_bytes(sealed(buffer.getvalue()))
+        with pytest.raises(sp.UsageError, match=r"holds something that is not loaded \(UnpicklingError\)"):
             run.load_checkpoint(training.config)
         assert not witness.exists()
 
     def test_a_checkpoint_of_another_program(self, harness, tmp_path):
         training, run, _ = harness.run_to_the_end(harness.small(), tmp_path / "run")
-        torch.save({"weights": 1}, tmp_path / "run/checkpoints/step-00000012.pt")
-        with pytest.raises(sp.UsageError, match="is not of format 2"):
+        buffer = io.BytesIO()
+        torch.save({"weights": 1}, buffer)
+        (tmp_path / "run/checkpoints/step-00000012.pt").write_bytes(sealed(buffer.getvalue()))
+        with pytest.raises(sp.UsageError, match="written by another version or another program: it is not of format 3"):
             run.load_checkpoint(training.config)
+
+    def test_checkpoints_of_a_version_without_checksums(self, harness, tmp_path):
+        """They are not used on trust, and nothing is deleted."""
+        training, run, _ = harness.run_to_the_end(harness.small(), tmp_path / "run")
+        for path in (tmp_path / "run/checkpoints").iterdir():
+            torch.save({"format": 2, **training.state_dict()}, path)
+        with pytest.raises(sp.UsageError, match="it does not end with its checksum, as those of versions before format 3 do not"):
+            run.load_checkpoint(training.config)
+        assert run.checkpoint_steps() == [4, 8, 12]
 
 
 class TestFiles:
@@ -164,11 +176,12 @@ class TestFiles:
         target.write_bytes(b"old")
 
         def fail(descriptor):
-            raise OSError("disk full")
+            raise OSError(errno.ENOSPC, "disk full")
 
         monkeypatch.setattr(os, "fsync", fail)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(OSError, match="disk full") as error:
             write_atomic(target, b"new")
+        assert error.value.filename == str(target)
         assert target.read_bytes() == b"old"
         assert list(tmp_path.iterdir()) == [target]
 

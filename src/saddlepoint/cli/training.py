@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -101,7 +102,8 @@ def _begin(ranks: Ranks, tree: Tree, out: Path | None) -> None:
     training = together(ranks, lambda: Training(config, ranks=ranks))
     together(ranks, training.problem.load)  # before the directory is made: a mistake leaves nothing behind
     together(ranks, partial(check_agreement, training))
-    _train(training, _written_by_first(ranks, lambda: RunDirectory.create(config, out)))
+    with _written_by_first(ranks, lambda: RunDirectory.create(config, out)) as run:
+        _train(training, run)
 
 
 def _go_on(ranks: Ranks, path: Path, more: dict[str, Any]) -> None:
@@ -109,21 +111,25 @@ def _go_on(ranks: Ranks, path: Path, more: dict[str, Any]) -> None:
     from saddlepoint.training import RunDirectory, Training
     from saddlepoint.training.agreement import check_agreement
 
-    directory = _written_by_first(ranks, lambda: RunDirectory.open(path))
-    config = ranks.from_first(directory.read_config)
-    training = together(ranks, lambda: Training(config, ranks=ranks))
-    if not (restarted() and ranks.from_first(lambda: not directory.checkpoint_steps())):  # it may have died before it saved anything
-        training.load_state_dict(ranks.from_first(lambda: directory.load_checkpoint(config)))
-    budget = {} if restarted() else _budget_of(training, more)  # the first start has written it
-    if budget:
-        training.config = config.model_copy(update=budget)
-        directory.write_config(training.config)
-    if training.progress >= 1 and not restarted():
-        raise UsageError(f"{path} has used its budget of {_budget(config)}. Give it more with --steps +N or --seconds S.")
-    together(ranks, training.problem.load)
-    together(ranks, partial(check_agreement, training))
-    directory.truncate_log(training.step)
-    _train(training, directory)
+    with _written_by_first(ranks, lambda: RunDirectory.open(path)) as directory:
+        config = ranks.from_first(directory.read_config)
+        training = together(ranks, lambda: Training(config, ranks=ranks))
+        state = ranks.from_first(lambda: directory.load_checkpoint(config) if directory.has_checkpoints() else None)
+        if state is not None:
+            training.load_state_dict(state)
+        elif ranks.rank == 0:
+            say(make_console(), "note: The run was stopped before its first checkpoint; it starts from the beginning.")
+        budget = {} if restarted() else _budget_of(training, more)  # the first start has written it
+        if budget:
+            training.config = config.model_copy(update=budget)
+            ranks.from_first(lambda: directory.write_config(training.config))
+        ended = training.progress >= 1 and ranks.from_first(lambda: directory.has_ended(training.step))
+        if ended and not restarted():
+            raise UsageError(f"{path} has used its budget of {_budget(config)}. Give it more with --steps +N or --seconds S.")
+        together(ranks, training.problem.load)
+        together(ranks, partial(check_agreement, training))
+        ranks.from_first(lambda: directory.rewind(state))
+        _train(training, directory)
 
 
 def _budget_of(training: Training, more: dict[str, Any]) -> dict[str, Any]:
@@ -138,18 +144,21 @@ def _budget_of(training: Training, more: dict[str, Any]) -> dict[str, Any]:
     return {"steps": None, "seconds": training.seconds + seconds, "gradient_equivalents": None}
 
 
-def _written_by_first(ranks: Ranks, make: Callable[[], RunDirectory]) -> RunDirectory:
-    """Return the run directory in process 0, which alone writes it, and in the others one that follows."""
+@contextmanager
+def _written_by_first(ranks: Ranks, make: Callable[[], RunDirectory]) -> Iterator[RunDirectory]:
+    """Give the run directory to process 0, which alone writes it and claims it meanwhile, and to the others one that follows."""
     from saddlepoint.training.followed import FollowedRun
 
     own: list[RunDirectory] = []
+    with ExitStack() as stack:
 
-    def made() -> Path:
-        own.append(make())
-        return own[0].path
+        def made() -> Path:
+            own.append(make())
+            stack.enter_context(own[0].claimed())
+            return own[0].path
 
-    path = ranks.from_first(made)
-    return own[0] if own else FollowedRun(path)
+        path = ranks.from_first(made)
+        yield own[0] if own else FollowedRun(path)
 
 
 def _given(out: Path | None) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from saddlepoint.compare.execution import Outcome
 from saddlepoint.compare.jobs import Place
 from saddlepoint.compare.study import Study
 from saddlepoint.errors import UsageError
-from saddlepoint.files import json_line, write_atomic
+from saddlepoint.files import json_line, locked, write_atomic
 from saddlepoint.training.config import Tree
 
 FORMAT = 1
@@ -106,13 +105,8 @@ class ComparisonDirectory:
         """Hold a run, so that no other process makes it; yields False where another holds it. A killed process lets go."""
         file = self._file(place).with_suffix(".lock")
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+        with locked(file) as holder:
+            yield holder is None
 
     def write_results(self, comparison: Tree) -> None:
         """Write ``comparison.json``, and ``results.csv`` with a line for every reported run."""

@@ -157,7 +157,7 @@ def _running(search: optuna.Study, below: float = math.inf) -> list[FrozenTrial]
         if trial.number >= below:
             continue
         started = trial.datetime_start.timestamp() if trial.datetime_start else math.inf
-        if time.time() - trial.user_attrs.get("beat", started) <= _GRACE:
+        if abs(time.time() - trial.user_attrs.get("beat", started)) <= _GRACE:  # from the future: the clock was set back since
             alive.append(trial)
             continue
         with suppress(ValueError, RuntimeError):  # another process was quicker to say so
@@ -175,9 +175,9 @@ class _Heart:
 
     def __call__(self) -> None:
         self._go_on()
-        if time.time() - self._last >= _HEARTBEAT:
-            self._last = time.time()
-            self._trial.set_user_attr("beat", self._last)
+        if time.monotonic() - self._last >= _HEARTBEAT:
+            self._last = time.monotonic()
+            self._trial.set_user_attr("beat", time.time())
 
 
 class _Start(optuna.samplers.BaseSampler):

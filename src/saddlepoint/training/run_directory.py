@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -9,6 +10,10 @@ import platform
 import shutil
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +22,11 @@ from PIL import Image
 
 import saddlepoint
 from saddlepoint.diagnostics import History
-from saddlepoint.errors import UsageError
-from saddlepoint.files import json_line, write_atomic, write_json
+from saddlepoint.errors import DamageWarning, UsageError
+from saddlepoint.files import append_whole, drop_leftovers, flush, json_line, json_text, locked, write_atomic, write_json
 from saddlepoint.problems import GanProblem
+from saddlepoint.training.checkpoint import DamagedCheckpointError, OtherFormatError, decode, encode
 from saddlepoint.training.config import RunConfig, read_yaml, validate
-
-FORMAT = 2
 
 At = Literal["last", "best"] | int
 """Which checkpoint: the last, the best, or that of a step."""
@@ -31,7 +35,8 @@ At = Literal["last", "best"] | int
 class RunDirectory:
     """``config.yaml``, ``environment.json``, ``metrics.jsonl``, ``samples/``, ``samples.png``, ``checkpoints/``, ``summary.json``.
 
-    Create one with ``create`` (refuses a directory that holds anything) or open one with ``open``.
+    Create one with ``create`` (refuses a directory that holds anything) or open one with ``open``. Whoever trains in it has ``claimed`` it.
+    What cannot be written, because the disk is full or read-only, is a UsageError that says how to go on.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,7 +44,10 @@ class RunDirectory:
         self.samples_picture = path / "samples.png"
         self._config = path / "config.yaml"
         self._metrics = path / "metrics.jsonl"
+        self._summary = path / "summary.json"
+        self._samples = path / "samples"
         self._checkpoints = path / "checkpoints"
+        self._claimed = False
 
     @classmethod
     def create(cls, config: RunConfig, path: Path | None) -> RunDirectory:
@@ -50,14 +58,15 @@ class RunDirectory:
         """
         try:
             path = _free_directory(config) if path is None else _empty_directory(path)
-            (path / "checkpoints").mkdir()
-            (path / "samples").mkdir()
+            (path / "checkpoints").mkdir(exist_ok=True)
+            (path / "samples").mkdir(exist_ok=True)
+            for name in ("environment.json", "config.yaml"):
+                drop_leftovers(path, name)
+            write_json(path / "environment.json", environment(config.device))
+            write_atomic(path / "config.yaml", config.to_yaml().encode())  # the last: where it is, the directory is whole
         except OSError as error:
             raise UsageError(f"Cannot make the run directory {path}: {error.strerror or error}. Choose another --out.") from error
-        run = cls(path)
-        run.write_config(config)
-        write_json(path / "environment.json", environment(config.device))
-        return run
+        return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
@@ -66,34 +75,96 @@ class RunDirectory:
             raise UsageError(f"{path} is not a run directory (no config.yaml). Give the directory that `saddlepoint train` printed.")
         return cls(path)
 
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other processes from training in this directory while inside; reading is not kept from anyone.
+
+        The kernel lets go of it when the process ends, however that happens.
+
+        Raises:
+            UsageError: another process has it.
+        """
+        if self._claimed:
+            yield
+            return
+        with ExitStack() as stack:
+            with self._writing(self.path / ".lock"):
+                holder = stack.enter_context(locked(self.path / ".lock"))
+            if holder is not None:
+                raise UsageError(f"{self.path} is being trained by {holder}. Wait for it, or stop it; two would spoil each other's files.")
+            self._claimed = True
+            try:
+                yield
+            finally:
+                self._claimed = False
+
+    def rewind(self, state: Mapping[str, Any] | None) -> None:
+        """Make the directory what it was when a checkpoint was written: what came later, which training makes again, is dropped.
+
+        So is what a killed process left half written. Where ``best.pt`` is not the best checkpoint that the state knows of, because the
+        process was killed in between or it is damaged, it is written again, as far as that state is kept.
+
+        Args:
+            state: of the checkpoint; None for the untrained run, of which nothing but the configuration stays.
+        """
+        step, rollbacks = (-1, 0) if state is None else (state["step"], state["rollbacks"])
+        with self._writing(self.path):
+            for directory in (self._checkpoints, self._samples):
+                directory.mkdir(exist_ok=True)  # a copy may have left out empty ones
+                drop_leftovers(directory)
+            for path in (self._config, self._metrics, self._summary, self.samples_picture):
+                drop_leftovers(self.path, path.name)
+            for later, picture in _by_step(self._samples, ".png").items():
+                if later > step:
+                    picture.unlink()
+        if self._metrics.exists() and self._metrics.read_bytes()[-1:] not in (b"", b"\n"):
+            warnings.warn(f"{self._metrics} ends in half a line, which is left out.", DamageWarning, stacklevel=2)
+        self.truncate_log(step, rollbacks)
+        self.drop_checkpoints_after(step)
+        if state is not None:
+            if state["best"] is not None:
+                self._restore_best(state["best"]["step"])
+            self._prune(self.read_config().keep_checkpoints, state["checkpointed"])
+
     def read_config(self) -> RunConfig:
         """Return the run's complete configuration."""
         return validate(read_yaml(self._config))
 
     def write_config(self, config: RunConfig) -> None:
         """Write the run's complete configuration."""
-        write_atomic(self._config, config.to_yaml().encode())
+        self._write(self._config, config.to_yaml().encode())
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``."""
-        with self._metrics.open("ab") as file:
-            file.write(json_line(line))
+        with self._writing(self._metrics):
+            append_whole(self._metrics, json_line(line))
 
-    def truncate_log(self, step: int) -> None:
-        """Drop the lines after ``step``, which a resumed run will write again, a divergence in the step after it, and a torn last line."""
+    def truncate_log(self, step: int, rollbacks: int | None = None) -> None:
+        """Drop the lines after ``step``, which a resumed run will write again, a divergence in the step after it, and damaged lines.
+
+        With ``rollbacks`` also those of later roll-backs to this step.
+        """
         if not self._metrics.exists():
             return
-        kept = [line for line in self.read_log() if line["step"] < step or (line["step"] == step and "divergence" not in line)]
-        write_atomic(self._metrics, b"".join(json_line(line) for line in kept))
+        kept = [
+            line
+            for line in self.read_log()
+            if (line["step"] < step or (line["step"] == step and "divergence" not in line))
+            and (rollbacks is None or line.get("rollback", {"number": 0})["number"] <= rollbacks)
+        ]
+        self._write(self._metrics, b"".join(json_line(line) for line in kept))
 
     def read_log(self) -> list[dict[str, Any]]:
-        """Return the lines of ``metrics.jsonl`` up to a torn one."""
-        lines = []
-        for raw in self._metrics.read_bytes().splitlines() if self._metrics.exists() else []:
-            try:
-                lines.append(json.loads(raw))
-            except ValueError:
-                break
+        """Return the lines of ``metrics.jsonl``. Damaged ones are left out, with a warning; of half a line at the end there is none.
+
+        Such a half is what a killed process leaves, or another one is writing at this moment.
+        """
+        raw = self._metrics.read_bytes().split(b"\n") if self._metrics.exists() else [b""]
+        lines = [line for line in map(_parsed, raw[:-1]) if line is not None]
+        damaged = len(raw) - 1 - len(lines)
+        if damaged:
+            what = "1 damaged line, which is" if damaged == 1 else f"{damaged} damaged lines, which are"
+            warnings.warn(f"{self._metrics} has {what} left out.", DamageWarning, stacklevel=2)
         return lines
 
     def history(self, problem: GanProblem) -> History:
@@ -102,73 +173,94 @@ class RunDirectory:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""
-        write_json(self.path / "summary.json", summary)
+        self._write(self._summary, json_text(summary))
 
     def read_summary(self) -> dict[str, Any]:
         """Return what ``write_summary`` wrote."""
-        summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
+        summary: dict[str, Any] = json.loads(self._summary.read_text())
         return summary
+
+    def has_ended(self, step: int) -> bool:
+        """Say whether the summary of a run that finished with this step is written."""
+        try:
+            summary = self.read_summary()
+            return (summary["status"], summary["steps"]) == ("finished", step)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def write_evaluation(self, evaluation: dict[str, Any]) -> Path:
         """Write ``evaluation.json`` and return where it lies."""
         path = self.path / "evaluation.json"
-        write_json(path, evaluation)
+        self._write(path, json_text(evaluation), training=False)
         return path
 
     def write_diagnosis(self, diagnosis: dict[str, Any], figures: dict[str, bytes]) -> Path:
         """Write ``diagnosis.json`` and the figures, name → PNG, into ``diagnosis/``; return where the former lies."""
-        (self.path / "diagnosis").mkdir(exist_ok=True)
+        directory, path = self.path / "diagnosis", self.path / "diagnosis.json"
+        with self._writing(directory, training=False):
+            directory.mkdir(exist_ok=True)
         for name, content in figures.items():
-            write_atomic(self.path / "diagnosis" / f"{name}.png", content)
-        path = self.path / "diagnosis.json"
-        write_json(path, diagnosis)
+            self._write(directory / f"{name}.png", content, training=False)
+        self._write(path, json_text(diagnosis), training=False)
         return path
 
     def save_picture(self, picture: Image.Image, step: int) -> None:
         """Write the picture of ``step`` into ``samples/`` and as the latest one."""
         content = png(picture)
-        write_atomic(self.path / "samples" / f"step-{step:08d}.png", content)
-        write_atomic(self.samples_picture, content)
+        self._write(self._samples / f"step-{step:08d}.png", content)
+        self._write(self.samples_picture, content)
 
     def save_checkpoint(self, state: dict[str, Any], step: int, keep: int, *, spare: int | None = None, best: bool = False) -> None:
         """Write the state of ``step`` and drop all but the last ``keep`` and that of ``spare``; ``best`` also writes it as the best one."""
-        buffer = io.BytesIO()
-        torch.save({"format": FORMAT, "saddlepoint": saddlepoint.__version__, **state}, buffer)
-        write_atomic(self._of_step(step), buffer.getvalue())
+        content = encode(state)
+        if self._metrics.exists():
+            with self._writing(self._metrics):
+                flush(self._metrics)  # first: when the power fails, a checkpoint must not know of lines that the log lacks
+        self._write(self._of_step(step), content)
         if best:
-            write_atomic(self._checkpoints / "best.pt", buffer.getvalue())
-        for old in self.checkpoint_steps()[:-keep]:
-            if old != spare:
-                self._of_step(old).unlink()
+            self._write(self._best, content)
+        self._prune(keep, spare)
 
     def drop_checkpoints_after(self, step: int) -> None:
         """Drop the states of later steps, but not the best one."""
         for later in self.checkpoint_steps():
             if later > step:
-                self._of_step(later).unlink()
+                self._drop(self._of_step(later))
 
     def load_checkpoint(self, config: RunConfig, at: At = "last") -> dict[str, Any]:
         """Return the state of the last, the best or a step's checkpoint; nothing but plain values and tensors is ever unpickled.
 
+        Where the last one is damaged it is the previous one that is whole, with a warning.
+
         Raises:
             UsageError: there is none, it is damaged, of another format, or of another configuration.
         """
-        path = self._checkpoint(at)
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file, some without a text
-            steps = self._steps()
-            remedy = f"Delete it to go on from {steps[-2].name}." if at == "last" and len(steps) > 1 else "There is no earlier one."
-            raise UsageError(f"Checkpoint {path} is truncated or damaged ({type(error).__name__}). {remedy}") from error
-        if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise UsageError(f"Checkpoint {path} is not of format {FORMAT}; it was written by another version or another program.")
-        if state["config"] != config.digest():
-            raise UsageError(f"Checkpoint {path} belongs to another configuration than {self._config}. Restore the run's own.")
-        return state
+        first = self._checkpoint(at)
+        damage: dict[str, str] = {}
+        for path in reversed(self._steps()) if at == "last" else [first]:
+            try:
+                state = self._read(path, config)
+            except DamagedCheckpointError as error:
+                damage[path.name] = str(error)
+                continue
+            if damage:
+                text = "; ".join(f"{name} is truncated or damaged: {reason}" for name, reason in damage.items())
+                warnings.warn(f"In {self._checkpoints} {text}. The previous one, {path.name}, is used.", DamageWarning, stacklevel=2)
+            return state
+        others = [str(step) for step in self.checkpoint_steps() if self._of_step(step) != first]
+        remedy = {
+            "last": f"No earlier one is whole. Restore it from a copy, or start again with `saddlepoint train --config {self._config}`.",
+            "best": "Use the last one in its place; training goes on without it.",
+        }.get(str(at), f"Use another one: {', '.join([*others, 'best'])}.")
+        raise UsageError(f"Checkpoint {first} is truncated or damaged: {damage[first.name]}. {remedy}")
 
     def checkpoint_steps(self) -> list[int]:
         """Return the steps whose checkpoints are kept, ascending; the best one may be another."""
-        return [int(path.stem.removeprefix("step-")) for path in self._steps()]
+        return list(_by_step(self._checkpoints, ".pt"))
+
+    def has_checkpoints(self) -> bool:
+        """Say whether there is anything to go on from; of a run that was killed before its first checkpoint there is not."""
+        return bool(self.checkpoint_steps()) or self._best.exists()
 
     def checkpoint_of(self, config: RunConfig, step: int) -> Path | None:
         """Return where the state of a step is kept, as one of the last or as the best one; None where it is not.
@@ -176,27 +268,104 @@ class RunDirectory:
         Raises:
             UsageError: the best checkpoint must be looked into, and is damaged.
         """
-        path, best = self._of_step(step), self._checkpoints / "best.pt"
+        path = self._of_step(step)
         if path.is_file():
             return path
-        return best if best.is_file() and self.load_checkpoint(config, "best")["step"] == step else None
+        return self._best if self._best.is_file() and self.load_checkpoint(config, "best")["step"] == step else None
 
     def _checkpoint(self, at: At) -> Path:
         steps = self._steps()
-        named = {"best": self._checkpoints / "best.pt", "last": steps[-1] if steps else None}
+        named = {"best": self._best, "last": steps[-1] if steps else None}
         path = named[at] if isinstance(at, str) else self._of_step(at)
         if path is not None and path.is_file():
             return path
         if isinstance(at, int) and steps:
             known = ", ".join(str(step) for step in self.checkpoint_steps())
             raise UsageError(f"{self.path} has no checkpoint of step {at}. It has those of {known}; keep more with keep_checkpoints.")
-        raise UsageError(f"{self.path} has no {at} checkpoint; the run was stopped before it wrote one. Start it again.")
+        if at == "last" and self._best.exists():
+            raise UsageError(f"{self._checkpoints} holds nothing but {self._best.name}. Restore the other checkpoints from a copy.")
+        raise UsageError(
+            f"{self.path} has no {at} checkpoint; the run was stopped before it wrote one. `saddlepoint resume {self.path}` starts it."
+        )
+
+    def _read(self, path: Path, config: RunConfig) -> dict[str, Any]:
+        try:
+            state = decode(path.read_bytes())
+        except OtherFormatError as error:
+            raise UsageError(f"Checkpoint {path} was written by another version or another program: {error}.") from error
+        except OSError as error:
+            if error.errno == errno.EIO:
+                raise DamagedCheckpointError("the disk cannot read it") from error
+            raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from error
+        if state.get("config") != config.digest():
+            raise UsageError(f"Checkpoint {path} belongs to another configuration than {self._config}. Restore the run's own.")
+        return state
+
+    def _prune(self, keep: int, spare: int | None) -> None:
+        """Drop all checkpoints but the last ``keep`` and that of the step ``spare``."""
+        for old in self.checkpoint_steps()[:-keep]:
+            if old != spare:
+                self._drop(self._of_step(old))
+
+    def _restore_best(self, step: int) -> None:
+        try:
+            if decode(self._best.read_bytes())["step"] == step:
+                return
+            found = f"{self._best} is of another step than {step}"
+        except OSError as error:
+            found = f"Cannot read {self._best}: {error.strerror or error}"
+        except (DamagedCheckpointError, OtherFormatError) as error:
+            found = f"{self._best} is damaged: {error}"
+        try:
+            content = self._of_step(step).read_bytes()
+            decode(content)
+            self._write(self._best, content)
+        except (OSError, DamagedCheckpointError, OtherFormatError):
+            warnings.warn(f"{found}, and no whole copy is kept. The next better evaluation writes it again.", DamageWarning, stacklevel=3)
+
+    def _write(self, path: Path, content: bytes, *, training: bool = True) -> None:
+        with self._writing(path, training=training):
+            write_atomic(path, content)
+
+    def _drop(self, path: Path) -> None:
+        with self._writing(path):
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _writing(self, path: Path, *, training: bool = True) -> Iterator[None]:
+        """Say what cannot be written, why, and how training goes on."""
+        try:
+            yield
+        except OSError as error:
+            steps = self.checkpoint_steps()
+            kept = f"The checkpoint of step {steps[-1]} is safe" if steps else "Nothing is trained yet"
+            remedy = f" {kept}; when the cause is gone, go on with: saddlepoint resume {self.path}" if training else ""
+            raise UsageError(f"Cannot write {path}: {error.strerror or error}.{remedy}") from error
+
+    @property
+    def _best(self) -> Path:
+        return self._checkpoints / "best.pt"
 
     def _of_step(self, step: int) -> Path:
         return self._checkpoints / f"step-{step:08d}.pt"
 
     def _steps(self) -> list[Path]:
-        return sorted(self._checkpoints.glob("step-*.pt"))
+        return list(_by_step(self._checkpoints, ".pt").values())
+
+
+def _by_step(directory: Path, suffix: str) -> dict[int, Path]:
+    """Return step → file of those that are named by one, ascending; what else lies there is not ours."""
+    named = {path.stem.removeprefix("step-"): path for path in directory.glob(f"step-*{suffix}")}
+    return dict(sorted((int(step), path) for step, path in named.items() if step.isdecimal()))
+
+
+def _parsed(raw: bytes) -> dict[str, Any] | None:
+    """Return a line of the log; None where it is damaged."""
+    try:
+        line = json.loads(raw)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
 
 
 def png(picture: Image.Image) -> bytes:
@@ -208,15 +377,12 @@ def png(picture: Image.Image) -> bytes:
 
 def environment(device: str) -> dict[str, Any]:
     """Return versions, machine and source revision, for the record."""
-    import numpy
-    import torchmetrics
-
     return {
         "saddlepoint": saddlepoint.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "torchmetrics": torchmetrics.__version__,
+        "numpy": version("numpy"),
+        "torchmetrics": version("torchmetrics"),  # read, not imported: that takes seconds, which not every problem needs
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "cpus": os.cpu_count(),
@@ -255,10 +421,24 @@ def _free_directory(config: RunConfig) -> Path:
 
 
 def _empty_directory(path: Path) -> Path:
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and not _holds_nothing(path):
         what = "another run" if (path / "config.yaml").exists() else "other files"
         raise UsageError(f"--out {path} holds {what} already. Go on with `saddlepoint resume {path}`, or choose another --out.")
     if path.exists() and not path.is_dir():
         raise UsageError(f"--out {path} is a file. Choose a directory.")
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _holds_nothing(path: Path) -> bool:
+    """Say whether a directory is empty but for what a process leaves that was killed while it made a run directory there."""
+    entries = {entry.name: entry for entry in path.iterdir()}
+    if "checkpoints" not in entries:
+        return not entries
+    return all(
+        (name in ("checkpoints", "samples") and not any(entry.iterdir()))
+        or name == "environment.json"
+        or entry.match(".environment.json.*.tmp")
+        or entry.match(".config.yaml.*.tmp")
+        for name, entry in entries.items()
+    )

@@ -1,0 +1,64 @@
+"""A checkpoint as bytes: a state that loads without executing anything, and a checksum that every bit of it must fit."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+import saddlepoint
+
+FORMAT = 3
+_SEAL = b"\nsaddlepoint checkpoint, SHA-256 %s\n"
+_SEAL_LENGTH = len(_SEAL % (b"0" * 64))
+
+
+class DamagedCheckpointError(Exception):
+    """The bytes are not those that were written; the message says how that is known."""
+
+
+class OtherFormatError(Exception):
+    """The bytes are as they were written, but no checkpoint of this format."""
+
+
+def encode(state: Mapping[str, Any]) -> bytes:
+    """Return a state as bytes: what ``torch.save`` makes of it, which ``torch.load`` reads, and behind it the checksum."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "saddlepoint": saddlepoint.__version__, **state}, buffer)
+    return sealed(buffer.getvalue())
+
+
+def decode(content: bytes) -> dict[str, Any]:
+    """Return the state; nothing but plain values and tensors is ever unpickled, and that only after the checksum was found right.
+
+    Raises:
+        DamagedCheckpointError: a part is missing or a bit has changed.
+        OtherFormatError: another version or another program wrote it.
+    """
+    payload, seal = memoryview(content)[:-_SEAL_LENGTH], content[-_SEAL_LENGTH:]
+    if seal != _seal_of(payload):
+        whole = seal.startswith(_SEAL.partition(b"%")[0])
+        raise DamagedCheckpointError(
+            "its checksum is that of other content"
+            if whole
+            else f"it does not end with its checksum, as those of versions before format {FORMAT} do not"
+        )
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds, some without a text
+        raise OtherFormatError(f"it holds something that is not loaded ({type(error).__name__})") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise OtherFormatError(f"it is not of format {FORMAT}")
+    return state
+
+
+def sealed(payload: bytes) -> bytes:
+    """Return the bytes with their checksum behind them."""
+    return payload + _seal_of(payload)
+
+
+def _seal_of(payload: bytes | memoryview) -> bytes:
+    return _SEAL % hashlib.sha256(payload).hexdigest().encode()
