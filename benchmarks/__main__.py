@@ -1,6 +1,6 @@
 """Measure, keep the numbers, and write the page.
 
-    python -m benchmarks [steps] [peers] [scaling] [--rounds 21] [--threads 2] [--device cuda]
+    python -m benchmarks [steps] [peers] [scaling] [ranks] [--rounds 21] [--threads 2] [--device cuda]
     python -m benchmarks page
 
 Each part leaves ``benchmarks/results/NAME.json`` with the machine that it was measured on; ``docs/performance.md`` is written from these
@@ -14,11 +14,11 @@ import json
 
 import torch
 
-from benchmarks import page, peers, scaling, steps
+from benchmarks import page, peers, ranks, scaling, steps
 from benchmarks.page import RESULTS
 from benchmarks.timing import machine
 
-PARTS = {"steps": steps.measure, "peers": peers.measure, "scaling": scaling.measure}
+PARTS = {"steps": steps.measure, "peers": peers.measure, "scaling": scaling.measure, "ranks": ranks.measure}
 
 
 def main() -> None:

@@ -48,15 +48,17 @@ def joined(timeout: float) -> Iterator[Ranks]:
 
     import torch
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     if not timeout > 0:
         raise UsageError(f"--timeout {timeout:g} must be positive.")
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    store, rank, world = next(dist.rendezvous("env://", timeout=timedelta(seconds=timeout)))
+    store, rank, world = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
     # the launcher keeps its store when it starts processes again, with the addresses of those that died in it
-    fresh = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    fresh = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     dist.init_process_group(backend, store=fresh, rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
     try:
         yield TorchRanks()
