@@ -6,6 +6,7 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -20,9 +21,14 @@ from saddlepoint.diagnostics import History
 from saddlepoint.errors import UsageError
 from saddlepoint.files import json_line, write_atomic, write_json
 from saddlepoint.problems import GanProblem
+from saddlepoint.reading import LOG_BYTES, parse_json, read_bytes, refuse_links
+from saddlepoint.training.checkpoint_file import ForeignContentError, read_checkpoint
 from saddlepoint.training.config import RunConfig, read_yaml, validate
+from saddlepoint.training.log_line import checked_line
 
 FORMAT = 2
+
+_NAME = re.compile(r"step-(\d{8}|[1-9]\d{8,17})\.pt", re.ASCII)  # what _of_step makes of a number, and nothing else
 
 At = Literal["last", "best"] | int
 """Which checkpoint: the last, the best, or that of a step."""
@@ -64,6 +70,7 @@ class RunDirectory:
         """Open the directory of an existing run; a UsageError says when there is none."""
         if not (path / "config.yaml").is_file():
             raise UsageError(f"{path} is not a run directory (no config.yaml). Give the directory that `saddlepoint train` printed.")
+        refuse_links(path)
         return cls(path)
 
     def read_config(self) -> RunConfig:
@@ -89,11 +96,12 @@ class RunDirectory:
     def read_log(self) -> list[dict[str, Any]]:
         """Return the lines of ``metrics.jsonl`` up to a torn one."""
         lines = []
-        for raw in self._metrics.read_bytes().splitlines() if self._metrics.exists() else []:
+        for number, raw in enumerate(read_bytes(self._metrics, LOG_BYTES).splitlines() if self._metrics.exists() else [], 1):
             try:
-                lines.append(json.loads(raw))
+                found = parse_json(raw.decode())
             except ValueError:
                 break
+            lines.append(checked_line(found, f"{self._metrics}, line {number}"))
         return lines
 
     def history(self, problem: GanProblem) -> History:
@@ -155,14 +163,16 @@ class RunDirectory:
         """
         path = self._checkpoint(at)
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:
+                state = read_checkpoint(file)
         except Exception as error:  # torch raises many kinds for a damaged file, some without a text
+            said = str(error) if isinstance(error, ForeignContentError) else type(error).__name__
             steps = self._steps()
             remedy = f"Delete it to go on from {steps[-2].name}." if at == "last" and len(steps) > 1 else "There is no earlier one."
-            raise UsageError(f"Checkpoint {path} is truncated or damaged ({type(error).__name__}). {remedy}") from error
-        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise UsageError(f"Checkpoint {path} is truncated or damaged ({said}). {remedy}") from error
+        if type(state) is not dict or state.get("format") != FORMAT:
             raise UsageError(f"Checkpoint {path} is not of format {FORMAT}; it was written by another version or another program.")
-        if state["config"] != config.digest():
+        if state.get("config") != config.digest():
             raise UsageError(f"Checkpoint {path} belongs to another configuration than {self._config}. Restore the run's own.")
         return state
 
@@ -196,7 +206,7 @@ class RunDirectory:
         return self._checkpoints / f"step-{step:08d}.pt"
 
     def _steps(self) -> list[Path]:
-        return sorted(self._checkpoints.glob("step-*.pt"))
+        return sorted(path for path in self._checkpoints.glob("step-*.pt") if _NAME.fullmatch(path.name))
 
 
 def png(picture: Image.Image) -> bytes:
