@@ -29,6 +29,7 @@ _WIDTHS = {
 }
 _STORAGES = {f"torch {name}Storage": width for name, width in _WIDTHS.items()}
 _GLOBALS = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", *_STORAGES}
+_ABOUT = ("data.pkl", "version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id")
 _BUILDING = (
     "PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 "
     "EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL REDUCE BUILD BINPERSID"
@@ -68,9 +69,13 @@ def _check_archive(file: BinaryIO) -> None:
         root = roots.pop()
         if "byteorder" in sizes and archive.read(f"{root}/byteorder") != b"little":
             raise ForeignContentError("it was not written on a little-endian machine")
+        expected = set(_ABOUT)
         for key, size in _storages(archive.read(f"{root}/data.pkl")):
+            expected.add(f"data/{key}")
             if sizes.get(f"data/{key}") != size:
                 raise ForeignContentError(f"a tensor's memory of {size:,} bytes is in a record of {sizes.get(f'data/{key}', 0):,}")
+        if unknown := sorted(sizes.keys() - expected):
+            raise ForeignContentError(f"its record {unknown[0]!r} is no tensor's")
 
 
 def _check_layout(file: BinaryIO, archive: zipfile.ZipFile, records: list[zipfile.ZipInfo]) -> None:
