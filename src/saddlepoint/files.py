@@ -10,6 +10,9 @@ from typing import Any
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write beside the target, flush to the disk, then rename: the target is the old file or the whole new one."""
+    if path.exists() and not path.is_file():  # a device or a pipe, which the rename would put a file in the place of
+        path.write_bytes(content)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

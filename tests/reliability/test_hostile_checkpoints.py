@@ -262,8 +262,11 @@ class TestTheState:
         change(changed)
         training = Training(made[1])
         with pytest.raises(sp.UsageError, match=text):
-            training.load_state_dict(changed)
-            training.advance()
+            self.gone_on(training, changed)
+
+    def gone_on(self, training, state):
+        training.load_state_dict(state)
+        training.advance()
 
     def test_that_fits_goes_on(self, made, state):
         training = Training(made[1])
@@ -283,7 +286,7 @@ class TestTheState:
     @pytest.mark.parametrize("none", [[], 7, None, {"format": 2}, {"format": "2"}, {}, {"format": 2, "config": [1]}])
     def test_that_is_none(self, made, run, none):
         replace_checkpoints(run, none)
-        with pytest.raises(sp.UsageError, match="is not of format|belongs to another configuration"):
+        with pytest.raises(sp.UsageError, match=r"is not of format|belongs to another configuration"):
             RunDirectory.open(run).load_checkpoint(made[1])
 
     @pytest.mark.parametrize("rule", ["kronecker-cgd", "lookahead", "averaged", "newton", "per-player"])

@@ -34,13 +34,14 @@ LAUGHS = "a0: &a0 [lol, lol]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}
 MERGES = "m0: &m0 {x: 1, y: 2}\n" + "".join(f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 10)}]}}\n" for n in range(1, 12))
 
 
+TREES = {path: ast.parse(path.read_text()) for path in sorted(SRC.rglob("*.py"))}
+
+
 class TestTheSource:
     """What could execute what it reads stands nowhere."""
 
-    TREES = {path: ast.parse(path.read_text()) for path in sorted(SRC.rglob("*.py"))}
-
     def calls(self, *names):
-        for path, tree in self.TREES.items():
+        for path, tree in TREES.items():
             for node in ast.walk(tree):
                 if isinstance(node, ast.Call) and ast.unparse(node.func) in names:
                     yield path.relative_to(SRC), node
@@ -50,7 +51,7 @@ class TestTheSource:
 
     def test_no_module_that_unpickles_is_imported(self):
         unsafe = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "runpy", "code"}
-        for path, tree in self.TREES.items():
+        for path, tree in TREES.items():
             for node in ast.walk(tree):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 names += [node.module] if isinstance(node, ast.ImportFrom) else []
@@ -66,7 +67,7 @@ class TestTheSource:
     def test_yaml_is_loaded_in_one_place(self):
         names = [f"yaml.{name}" for name in ("load", "safe_load", "load_all", "full_load", "unsafe_load", "safe_load_all", "full_load_all")]
         assert not list(self.calls(*names))
-        for path, tree in self.TREES.items():
+        for path, tree in TREES.items():
             loaders = {ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr.endswith("Loader")}
             assert not {name for name in loaders if name.startswith("yaml.")} - {"yaml.SafeLoader"}, path
         assert issubclass(type(parse_yaml.__globals__["_Loader"]("")), yaml.SafeLoader)
@@ -121,7 +122,7 @@ class TestYaml:
         file = tmp_path / "a.yaml"
         file.write_bytes(text.encode())
         for read in (read_yaml, read_study):
-            with pytest.raises(sp.UsageError, match="is not YAML|is larger than 262,144 bytes"):
+            with pytest.raises(sp.UsageError, match=r"is not YAML|is larger than 262,144 bytes"):
                 read(file)
 
     def test_plain_values_aliases_and_merges_are_read(self):
@@ -176,10 +177,13 @@ class TestConfigurations:
     )
     def test_is_refused_in_a_sentence(self, tree):
         with pytest.raises(sp.UsageError):
-            config = resolve(tree)
-            registry.build_problem(config.problem.name, config.problem.options).load()
-            weight = torch.zeros(2, requires_grad=True)
-            registry.build_optimizer(config.optimizer.name, [("weight", weight)], config.optimizer.options_for("discriminator"))
+            self.built(tree)
+
+    def built(self, tree):
+        config = resolve(tree)
+        registry.build_problem(config.problem.name, config.problem.options).load()
+        weight = torch.zeros(2, requires_grad=True)
+        registry.build_optimizer(config.optimizer.name, [("weight", weight)], config.optimizer.options_for("discriminator"))
 
     def test_a_study_that_asks_for_a_thousand_years(self, tmp_path):
         plan = {"problem": "mixture8", "budget": {"steps": 5}}
@@ -254,14 +258,14 @@ class TestImports:
         "name", ["os:system", "builtins:eval", "subprocess:Popen", "torch:load", "torch.optim:Optimizer.step", "sys:exit"]
     )
     def test_what_is_no_optimizer_is_not_called(self, name):
-        with pytest.raises(sp.UsageError, match="is not a subclass of torch.optim.Optimizer|Cannot load"):
+        with pytest.raises(sp.UsageError, match=r"is not a subclass of torch.optim.Optimizer|Cannot load"):
             registry.build_optimizer(name, [], {"command": "touch witness"})
 
     @pytest.mark.parametrize(
         "name", ["antigravity:fly", "this:s", "idlelib.idle:x", "pytest.__main__:x", "unittest.__main__:x", "turtledemo:x"]
     )
     def test_modules_that_do_something_are_not_imported(self, name):
-        with pytest.raises(sp.UsageError, match="belongs to no installed package|names a program"):
+        with pytest.raises(sp.UsageError, match=r"belongs to no installed package|names a program"):
             registry.optimizer_class(name)
         assert name.partition(":")[0] not in sys.modules
 
@@ -381,7 +385,7 @@ class TestJson:
                 read_cards(file)
         for content in ("[]", "{}", '{"cards": 3}', '{"cards": [3]}', "[" * 100_000, '{"cards": {"a": 1}}', ""):
             file.write_text(content)
-            with pytest.raises(sp.UsageError, match="holds no cards|not a card"):
+            with pytest.raises(sp.UsageError, match=r"holds no cards|not a card"):
                 read_cards(file)
 
 
@@ -442,7 +446,7 @@ class TestPictures:
 
 
 def test_memory_stays_bounded(tmp_path, made):
-    """Every bomb in one process whose address space ends 1.5 GiB above what its imports take, and whose memory may grow by a third of that."""
+    """Every bomb in one process that may take 1.5 GiB of addresses above what its imports take, and a third of that of memory."""
     (tmp_path / "a.gz").write_bytes(endless_gzip(b"\0\0\x08\x03" + struct.pack(">3I", 300_000, 28, 28), blocks=512))
     (tmp_path / "laughs.yaml").write_text(LAUGHS)
     (tmp_path / "merges.yaml").write_text(MERGES)
