@@ -73,6 +73,15 @@ def parse_yaml(text: str) -> Any:
         raise yaml.YAMLError(f"a value is not what its tag says: {error}") from error
 
 
+def dump_yaml(tree: Any) -> str:
+    """Return plain containers as YAML that ``parse_yaml`` reads back to the same: a text such as "1e5" is put into quotes.
+
+    >>> dump_yaml({"data_dir": "1e5"})
+    "data_dir: '1e5'\\n"
+    """
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
 def parse_json(text: str) -> Any:
     """Return what JSON holds, NaN and infinities as None and whole numbers of more than 19 digits as floats.
 
@@ -115,7 +124,13 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads 1e-3 as text, for want of a point; this one reads it as the number it is, and a date as text."""
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789."))
+class _Dumper(yaml.SafeDumper):
+    """Knows what the loader reads as a number."""
+
+
+_NUMBER = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in known if tag != _DATE] for first, known in _Loader.yaml_implicit_resolvers.items()
 }

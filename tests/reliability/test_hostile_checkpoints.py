@@ -237,8 +237,8 @@ CHANGES = {
     "a state of no parameter": (put({}, *ADAM, "state", 99), "is of no parameter"),
     "a state of a parameter called -1": (put({}, *ADAM, "state", -1), "is of no parameter"),
     "a moment of another shape": (put(torch.zeros(5), *ADAM, "state", 0, "exp_avg"), r"has the shape \(5,\) instead of \(8, 2\)"),
-    "a moment that is text": (put("old", *ADAM, "state", 0, "exp_avg"), "with it a step ends in"),
-    "a missing moment": (drop(*ADAM, "state", 0, "exp_avg_sq"), "with it a step ends in KeyError"),
+    "a moment that is text": (put("old", *ADAM, "state", 0, "exp_avg"), "using it ends in"),
+    "a missing moment": (drop(*ADAM, "state", 0, "exp_avg_sq"), "using it ends in KeyError"),
     "vectors of other shapes": (
         put({"past": {"generator": [torch.zeros(1)]}}, "optimizer", "rule_state", "vectors"),
         "tensors of other shapes",

@@ -251,7 +251,7 @@ def test_outcomes_of_a_stranger_are_refused(tmp_path, small_study, change):
     """A key can be computed by anyone; what lies under it must be an outcome."""
     run = {
         "key": "k", "status": "finished", "error": None, "steps": 1, "seconds": 1.0, "gradient_equivalents": 1.0, "peak_memory": None,
-        "unconverged_solves": 0, "metrics": {"a": 1.0}, "points": [{"progress": 1.0}],
+        "unconverged_solves": 0, "metrics": {"a": 1.0}, "points": [{"progress": 1.0, "seconds": 1.0, "metrics": {"a": 1.0}}],
     }  # fmt: skip
     directory, place = ComparisonDirectory.create(tmp_path / "out", small_study()), Place("a", "b", 0)
     file = tmp_path / "out/runs/a/b/seed-0.json"

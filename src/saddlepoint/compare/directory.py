@@ -10,15 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from saddlepoint.compare.execution import Outcome
 from saddlepoint.compare.jobs import Place
 from saddlepoint.compare.kept import checked_comparison, checked_run
 from saddlepoint.compare.study import Study
 from saddlepoint.errors import UsageError
 from saddlepoint.files import json_line, write_atomic
-from saddlepoint.reading import JSON_BYTES, parse_json, read_bytes, refuse_links
+from saddlepoint.reading import JSON_BYTES, dump_yaml, parse_json, read_bytes, refuse_links
 from saddlepoint.training.config import Tree
 
 FORMAT = 1
@@ -73,7 +71,7 @@ class ComparisonDirectory:
             refuse_links(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_atomic(path / "study.yaml", yaml.safe_dump(study.to_dict(), sort_keys=False, allow_unicode=True).encode())
+            write_atomic(path / "study.yaml", dump_yaml(study.to_dict()).encode())
         except OSError as error:
             raise UsageError(f"Cannot make the directory {path}: {error.strerror or error}. Choose another --out.") from error
         return cls(path)

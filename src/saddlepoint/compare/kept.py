@@ -19,11 +19,11 @@ class _Part(BaseModel):
 
 class _Point(_Part):
     progress: FiniteFloat
-    metrics: Numbers | None = None
+    metrics: Numbers
     losses: Numbers = {}
     gradient_norms: Numbers = {}
     step: Amount = None
-    seconds: Amount = None
+    seconds: FiniteFloat
     gradient_equivalents: Amount = None
     picture: str | None = None
 
@@ -79,6 +79,13 @@ class _Comparison(_Part):
 def checked_run(run: Any, where: str) -> Tree:
     """Return a run's outcome as it is; a UsageError says ``where`` and what is not of its kind."""
     return _checked(_Run, run, where)
+
+
+def check_measured(run: Tree, metric: str, where: str) -> None:
+    """Refuse an outcome whose metrics lack the one that decides; a UsageError says ``where``."""
+    measured = [point["metrics"] for point in run["points"]] + ([] if run["metrics"] is None else [run["metrics"]])
+    if any(metric not in metrics for metrics in measured):
+        raise UsageError(f"{where} is damaged, or another program wrote it: it lacks the metric {metric}. Delete it to make it again.")
 
 
 def checked_comparison(comparison: Any, where: str) -> Tree:

@@ -36,7 +36,7 @@ def read_idx(path: Path) -> np.ndarray:
                 raise UsageError(f"{path} is truncated inside its IDX header. Fetch the file again.")
             shape = struct.unpack(f">{start[3]}I", sizes)
             announced = math.prod(shape)
-            if announced > _MAXIMAL_BYTES or start[3] > _MAXIMAL_DIMENSIONS:
+            if math.prod(size or 1 for size in shape) > _MAXIMAL_BYTES or start[3] > _MAXIMAL_DIMENSIONS:
                 raise UsageError(
                     f"{path} announces {announced:,} bytes in {start[3]} dimensions; at most {_MAXIMAL_BYTES:,} in {_MAXIMAL_DIMENSIONS} "
                     "are read. It is not an MNIST file."

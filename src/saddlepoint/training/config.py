@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from saddlepoint import registry
 from saddlepoint.errors import UsageError, did_you_mean
-from saddlepoint.reading import YAML_BYTES, parse_yaml, read_bytes
+from saddlepoint.reading import YAML_BYTES, dump_yaml, parse_yaml, read_bytes
 
 if TYPE_CHECKING:
     from saddlepoint.problems import GanProblem
@@ -102,7 +102,7 @@ class RunConfig(BaseModel):
 
     def to_yaml(self) -> str:
         """Return the configuration as YAML that ``read_yaml`` reads back to the same."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return dump_yaml(self.model_dump(mode="json"))
 
     def essentials(self) -> Tree:
         """Return what differs from the schema's own defaults, so that a key which is new in a later version changes nothing."""

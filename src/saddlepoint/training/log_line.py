@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from saddlepoint.errors import UsageError
 
@@ -24,12 +24,21 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
+def _of_both(numbers: Numbers) -> Numbers:
+    if numbers.keys() != {"discriminator", "generator"}:
+        raise ValueError("not a number of each player")
+    return numbers
+
+
+OfBoth = Annotated[Numbers, AfterValidator(_of_both)]
+
+
 class _Gradients(_Part):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    norms: Numbers
+    norms: OfBoth
     layers: dict[str, Numbers]
-    zeros: Numbers
+    zeros: OfBoth
     signal_to_noise: Numbers
 
 

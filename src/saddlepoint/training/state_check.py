@@ -43,7 +43,7 @@ def check_state(training: Training, state: Mapping[str, Any]) -> None:
 
 @contextmanager
 def blamed_on_state() -> Iterator[None]:
-    """Say of what goes wrong inside that the state of a checkpoint is to blame: for the first step with it, which uses all of it."""
+    """Say of what goes wrong inside that the state of a checkpoint is to blame: for loading it, and for the first step."""
     try:
         yield
     except (SaddlepointError, torch.OutOfMemoryError):
@@ -51,7 +51,7 @@ def blamed_on_state() -> Iterator[None]:
     except _WRONG as error:
         said = str(error).partition("\n")[0]
         raise UsageError(
-            f"The checkpoint's state does not fit this run: with it a step ends in {type(error).__name__}: {said}. "
+            f"The checkpoint's state does not fit this run: using it ends in {type(error).__name__}: {said}. "
             "It is damaged, or another program wrote it."
         ) from error
 

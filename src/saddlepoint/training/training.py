@@ -218,7 +218,7 @@ class Training:
         """Continue from what ``state_dict`` returned.
 
         Raises:
-            UsageError: the state is not one of this configuration; nothing was changed.
+            UsageError: the state is not one of this configuration.
         """
         check_state(self, state)
         self._untried = True
@@ -226,7 +226,8 @@ class Training:
         for player, network in self.networks.items():
             network.load_state_dict(state["networks"][player])
         self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        with blamed_on_state():
+            self.optimizer.load_state_dict(state["optimizer"])
         self._random.load_state_dict(state["random"])
         self.metrics, self.best = dict(state["metrics"]), state["best"]
         self.rollbacks, self.rate_factor, self.checkpointed = state["rollbacks"], state["rate_factor"], state["checkpointed"]
