@@ -18,6 +18,9 @@ def write_atomic(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written; the old file is as it was, and no other is left.
     """
+    if path.exists() and not path.is_file():  # a device or a pipe, which the rename would put a file in the place of
+        path.write_bytes(content)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
 
 from saddlepoint.compare.reading import study_from
+
+os.environ.setdefault("SADDLEPOINT_TRUST", "tests.compare.deadly")  # before any process is started: they inherit it
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ class TestIdx:
             (lambda raw: raw[:-1], "holds 11 bytes of data where its header announces 12"),
             (lambda raw: b"\1" + raw[1:], "is not an IDX file of unsigned bytes"),
             (lambda raw: raw[:6], "is truncated inside its IDX header"),
-            (lambda raw: raw[:4] + b"\xff\xff\xff\xff" * 2 + raw[12:], "holds 12 bytes of data where its header announces"),
+            (lambda raw: raw[:4] + b"\xff\xff\xff\xff" * 2 + raw[12:], "announces 18,446,744,065,119,617,025 bytes in 2 dimensions"),
         ],
     )
     def test_damaged_files(self, tmp_path, damage, text):

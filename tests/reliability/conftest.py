@@ -7,6 +7,7 @@ import pytest
 from scripts.kill_runs import differences
 
 from tests.cli.conftest import cli  # noqa: F401 -- a fixture of these tests too
+from tests.compare.conftest import small_study  # noqa: F401 -- likewise
 from tests.training.conftest import run_to_the_end, small
 
 

@@ -168,9 +168,7 @@ class TestTheBestOne:
         state = loaded(copy, 12 if step != 12 else 8)
         (copy / f"checkpoints/step-{step:08d}.pt").unlink()
         state["best"] = {"score": 0.0, "step": step}
-        with pytest.warns(
-            DamageWarning, match=r"best\.pt is damaged: .* no whole copy is kept\. The next better evaluation writes it"
-        ):
+        with pytest.warns(DamageWarning, match=r"best\.pt is damaged: .* no whole copy is kept\. The next better evaluation writes it"):
             RunDirectory.open(copy).rewind(state)
 
     def test_is_not_replaced_by_a_copy_that_is_damaged_itself(self, copy):

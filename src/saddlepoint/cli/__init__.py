@@ -11,11 +11,14 @@ from collections.abc import Sequence
 import typer
 
 from saddlepoint.cli import checking, comparing, listing, looking, reporting, training  # noqa: F401 -- each registers its commands
-from saddlepoint.cli.app import DIVERGED, USAGE, app
+from saddlepoint.cli.app import DIVERGED, USAGE, app, printable
 from saddlepoint.cli.ranks import leave_outcome
 from saddlepoint.errors import DivergenceError, RankError, UsageError
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+
+_LONGEST = 2000
+"""Characters of a message; what a file holds may be much longer."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,14 +42,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:
-        if error.errno not in _DISK:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        _say(f"{where}{error.strerror}. What is finished is kept; give the command again when the cause is gone.")
+    except OSError as error:  # no permission, a name that is too long, a disk that is full: nothing that a traceback explains better
+        if error.filename is None and error.errno not in _DISK:
+            raise  # no file that the user could look at
+        where = "" if error.filename is None else f"{error.filename}: "
+        kept = "What is finished is kept; give the command again when the cause is gone."
+        remedy = kept if error.errno in _DISK else "Look at the path and its permissions."
+        _say(f"{where}{error.strerror or error}. {remedy}")
         leave_outcome(USAGE)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        said = str(error).partition("\n")[0]
+        _say(f"The memory does not suffice{': ' if said else ''}{said}. Choose smaller networks, batches or numbers of samples.")
+        leave_outcome(USAGE)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """PyTorch's errors are known by their texts: on the CPU they have no type of their own, and PyTorch may not be loaded."""
+    texts = (
+        "not enough memory",
+        "can't allocate memory",
+        "out of memory",
+        "Storage size calculation overflowed",
+        "multiplication overflow",
+    )
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
 def _say(message: str) -> None:
     sys.stdout.flush()
-    typer.echo(f"Error: {message}", err=True)
+    short = message if len(message) <= _LONGEST else f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
+    typer.echo(f"Error: {printable(short)}", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,5 +48,14 @@ def make_console(*, quiet: bool = False) -> Console:
 
 
 def say(console: Console, text: str) -> None:
-    """Print a sentence as it is."""
-    console.print(text, markup=False, soft_wrap=True)
+    """Print a sentence as it is, but for what a terminal would obey."""
+    console.print(printable(text), markup=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Return a text without control and format characters and halves of characters: a name in a file must not steer the terminal.
+
+    >>> printable("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else ascii(c)[1:-1] for c in text)

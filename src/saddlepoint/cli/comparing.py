@@ -121,7 +121,9 @@ def _study(
 ) -> Study:
     """Return the study that options describe; it is what the same in a file would be."""
     from saddlepoint.compare.reading import study_from
+    from saddlepoint.registry import trust_named
 
+    trust_named(methods)
     plan = {"problem": problem, "budget": _budget(budget or "seconds=60"), "metric": metric, "target": target}
     tuning = {"trials": trials, "seeds": tuning_seeds or [100]} if trials else None
     tree = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -137,6 +138,6 @@ def _at(text: str) -> At:
         return "last"
     if text == "best":
         return "best"
-    if not text.isdecimal():
+    if not re.fullmatch(r"[0-9]{1,18}", text):
         raise UsageError(f'--at "{text}" is neither last, best nor the number of a step.')
     return int(text)

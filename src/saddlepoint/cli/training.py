@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -53,8 +54,10 @@ def train(
     timeout: Timeout = 600.0,
 ) -> None:
     """Train a GAN and record everything about it in a run directory."""
+    from saddlepoint.registry import trust_named
     from saddlepoint.training.config import read_yaml, renamed, with_settings
 
+    trust_named(optimizer, *(settings or []))
     tree = read_yaml(config) if config else {}
     named = {"problem": problem, "rule": rule, "optimizer": optimizer}
     tree |= {key: renamed(tree.get(key), name) for key, name in named.items() if name is not None}
@@ -139,8 +142,8 @@ def _budget_of(training: Training, more: dict[str, Any]) -> dict[str, Any]:
         return {"steps": _total_steps(steps, training.step), "seconds": None, "gradient_equivalents": None}
     if seconds is None:
         return {}
-    if not seconds > 0:
-        raise UsageError(f"--seconds {seconds} must be positive.")
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"--seconds {seconds} must be positive{'' if seconds <= 0 else ' and finite'}.")
     return {"steps": None, "seconds": training.seconds + seconds, "gradient_equivalents": None}
 
 
@@ -231,11 +234,15 @@ def _budget(config: RunConfig) -> str:
 
 
 def _total_steps(text: str, done: int) -> int:
+    from saddlepoint.training.config import MOST_STEPS
+
     try:
-        number = int(text)
+        number = int(text[:20])  # of more digits than anybody can train
     except ValueError:
         raise UsageError(f'--steps "{text}" is not a number of steps; write 20000 for a total or +2000 for more.') from None
     total = done + number if text.startswith("+") else number
+    if total > MOST_STEPS:
+        raise UsageError(f"--steps {text[:20]} is more than {MOST_STEPS:,}. Give a smaller number.")
     if total <= done:
         raise UsageError(f"--steps {text}: the run has {done} steps already. Write +N for N more.")
     return total

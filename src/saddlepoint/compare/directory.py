@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from saddlepoint.compare.execution import Outcome
 from saddlepoint.compare.jobs import Place
+from saddlepoint.compare.kept import checked_comparison, checked_run
 from saddlepoint.compare.study import Study
 from saddlepoint.errors import UsageError
 from saddlepoint.files import json_line, locked, write_atomic
+from saddlepoint.reading import JSON_BYTES, dump_yaml, parse_json, read_bytes, refuse_links
 from saddlepoint.training.config import Tree
 
 FORMAT = 1
@@ -63,13 +62,15 @@ class ComparisonDirectory:
         """Make the directory, or go on in it; the study is written into it.
 
         Raises:
-            UsageError: it is a file, holds something else, or cannot be made.
+            UsageError: it is a file, holds something else or a symbolic link, or cannot be made.
         """
         if path.is_dir() and any(path.iterdir()) and not (path / "study.yaml").is_file():
             raise UsageError(f"--out {path} holds other files already. Choose a directory of its own for the comparison.")
+        if path.is_dir():
+            refuse_links(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_atomic(path / "study.yaml", yaml.safe_dump(study.to_dict(), sort_keys=False, allow_unicode=True).encode())
+            write_atomic(path / "study.yaml", dump_yaml(study.to_dict()).encode())
         except OSError as error:
             raise UsageError(f"Cannot make the directory {path}: {error.strerror or error}. Choose another --out.") from error
         return cls(path)
@@ -82,10 +83,12 @@ class ComparisonDirectory:
     def outcome(self, place: Place, key: str) -> Outcome | None:
         """Return the outcome of a run that was made with this key; None where there is none, or half of one."""
         try:
-            found: Outcome = json.loads(self._file(place).read_text())
+            found = parse_json(read_bytes(self._file(place), JSON_BYTES).decode())
         except (OSError, ValueError):
             found = {}
-        return found if isinstance(found, dict) and found.get("key") == key else self._kept.get(key)
+        if isinstance(found, dict) and found.get("key") == key:
+            return checked_run(found, str(self._file(place)))
+        return self._kept.get(key)
 
     def write_outcome(self, place: Place, key: str, outcome: Outcome) -> None:
         """Write a run's outcome, and its pictures beside it."""
@@ -133,12 +136,12 @@ def read_comparison(path: Path) -> Tree:
         UsageError: it is missing, damaged, or of another format.
     """
     try:
-        found: Tree = json.loads(path.read_text())
+        found: Tree = parse_json(read_bytes(path, JSON_BYTES).decode())
     except (OSError, ValueError) as error:
         raise UsageError(f"Cannot read {path}: {error}. Restore it, or delete it to make the comparison again.") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise UsageError(f"{path} is not a comparison of format {FORMAT}. Choose another --out.")
-    return found
+    return checked_comparison(found, str(path))
 
 
 def table_of(comparison: Tree) -> str:

@@ -10,6 +10,7 @@ from saddlepoint.compare.configuration import configuration
 from saddlepoint.compare.directory import FORMAT, ComparisonDirectory
 from saddlepoint.compare.execution import Outcome
 from saddlepoint.compare.jobs import Place, jobs_of, key_of, mapped_seeds
+from saddlepoint.compare.kept import check_measured
 from saddlepoint.compare.study import ProblemPlan, Study
 from saddlepoint.compare.summary import pairs_of, succeeded, summary_of
 from saddlepoint.compare.tuning import Tuned, smaller_is_better
@@ -61,7 +62,10 @@ def _outcomes(study: Study, plan: ProblemPlan, name: str, searches: Searches, di
     """Return the runs of a method that are there."""
     jobs = jobs_of(study, plan, name, parameters_of(searches[plan.name, name]))
     found = {place: directory.outcome(place, key_of(job)) for place, job in jobs}
-    return {place: outcome for place, outcome in found.items() if outcome is not None}
+    made = {place: outcome for place, outcome in found.items() if outcome is not None}
+    for place, outcome in made.items():
+        check_measured(outcome, plan.metric, f"The outcome of {place.path} in {directory.path}")
+    return made
 
 
 def _method(study: Study, plan: ProblemPlan, name: str, searches: Searches, outcomes: Mapping[Place, Outcome]) -> Tree:

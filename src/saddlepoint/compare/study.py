@@ -8,14 +8,21 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from saddlepoint.errors import did_you_mean
 from saddlepoint.registry import PROBLEMS, find
-from saddlepoint.training.config import BUDGETS, Component, Tree
+from saddlepoint.training.config import BUDGETS, MOST_STEPS, Component, Tree
 
 RATIO = "ratio"
 """The one tuned value that is no key of a run's configuration: the discriminator's learning rate divided by the generator's."""
+
+_LONGEST_SLUG = 60  # characters, of up to four bytes each
+
+MOST = 100_000
+"""Seeds, trials, points: a file that asks for more asks for years, and its list alone would fill the memory."""
+
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 Family = Literal["first-order", "second-order", "subgradient"]
 
@@ -25,8 +32,8 @@ class Range(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    log: tuple[float, float] | None = None
-    uniform: tuple[float, float] | None = None
+    log: tuple[FiniteFloat, FiniteFloat] | None = None
+    uniform: tuple[FiniteFloat, FiniteFloat] | None = None
     choices: tuple[Any, ...] | None = None
 
     @model_validator(mode="after")
@@ -80,8 +87,8 @@ class Robustness(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    factors: tuple[float, ...] = (0.1, 0.316, 3.16, 10.0)
-    seeds: int = Field(default=3, ge=1)
+    factors: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(default=(0.1, 0.316, 3.16, 10.0), max_length=100)
+    seeds: int = Field(default=3, ge=1, le=MOST)
 
 
 class ProblemPlan(BaseModel):
@@ -96,14 +103,14 @@ class ProblemPlan(BaseModel):
 
     name: str
     problem: Component
-    budget: dict[Literal["seconds", "steps", "gradient_equivalents"], Annotated[float, Field(gt=0)]]
+    budget: dict[Literal["seconds", "steps", "gradient_equivalents"], Annotated[float, Field(gt=0, le=MOST_STEPS, allow_inf_nan=False)]]
     metric: str
-    target: float | None = None
+    target: FiniteFloat | None = None
     methods: tuple[str, ...] | None = None
     settings: dict[str, Any] = {}
     space: Space = {}
-    points: int = Field(default=10, ge=1)
-    trials: int | None = Field(default=None, ge=1)
+    points: int = Field(default=10, ge=1, le=MOST)
+    trials: int | None = Field(default=None, ge=1, le=MOST)
     robustness: Robustness | None = None
 
     @model_validator(mode="before")
@@ -130,10 +137,10 @@ class TuningPlan(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    trials: int = Field(default=10, ge=1)
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(100,), min_length=1)
-    finalists: int = Field(default=3, ge=1)
-    final_seeds: tuple[Annotated[int, Field(ge=0)], ...] = (101,)
+    trials: int = Field(default=10, ge=1, le=MOST)
+    seeds: tuple[Seed, ...] = Field(default=(100,), min_length=1, max_length=MOST)
+    finalists: int = Field(default=3, ge=1, le=MOST)
+    final_seeds: tuple[Seed, ...] = Field(default=(101,), max_length=MOST)
 
     @model_validator(mode="after")
     def _other_seeds(self) -> Self:
@@ -147,8 +154,8 @@ class Study(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^[\w.+-]+$")
-    seeds: int = Field(default=5, ge=1)
+    name: str = Field(pattern=r"^[\w+-][\w.+-]*$", max_length=100)
+    seeds: int = Field(default=5, ge=1, le=MOST)
     tuning: TuningPlan | None = None
     baseline: str
     methods: dict[str, MethodPlan]
@@ -168,7 +175,7 @@ class Study(BaseModel):
         if self.baseline not in self.methods:
             raise ValueError(f'baseline "{self.baseline}" is no method of the study.' + did_you_mean(self.baseline, self.methods))
         tuned = {*self.tuning.seeds, *self.tuning.final_seeds} if self.tuning else set()
-        if shared := tuned & set(range(self.seeds)):
+        if shared := {seed for seed in tuned if seed < self.seeds}:
             raise ValueError(f"tuning: {sorted(shared)} are reported seeds too; tune on others, such as 100")
         return self
 
@@ -188,12 +195,12 @@ class Study(BaseModel):
 
 
 def slug(name: str) -> str:
-    """Return a name as it stands in file names.
+    """Return a name as it stands in file names: one part of a path, never longer than a file system takes.
 
     >>> slug("mixture8, leaky-relu")
     'mixture8-leaky-relu'
     """
-    return re.sub(r"[^\w.+]+", "-", name).strip("-.") or "-"
+    return re.sub(r"[^\w.+]+", "-", name).strip("-.")[:_LONGEST_SLUG].strip("-.") or "-"
 
 
 def digest(value: Any) -> str:

@@ -173,7 +173,8 @@ def loss_of(plan: ProblemPlan, outcome: Outcome) -> float:
     """Return what is minimised: the problem's metric, negated where more is better, infinite for a run without an end."""
     if outcome["metrics"] is None:
         return math.inf
-    value = float(outcome["metrics"][plan.metric])
+    kept = outcome["metrics"][plan.metric]
+    value = math.nan if kept is None else float(kept)  # a file has null for a value that was not finite
     return (value if smaller_is_better(plan) else -value) if math.isfinite(value) else math.inf
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import io
 import math
 import struct
 import zlib
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
@@ -14,27 +14,41 @@ import numpy as np
 from saddlepoint.errors import UsageError
 
 _UNSIGNED_BYTE = 0x08
-_MAXIMAL_BYTES = 1 << 30  # a corrupt or hostile header must not allocate the machine away
+_MAXIMAL_BYTES = 1 << 28  # a corrupt or hostile header must not allocate the machine away; MNIST's largest announces 47 million
+_MAXIMAL_DIMENSIONS = 8
 
 
 def read_idx(path: Path) -> np.ndarray:
     """Read an array of unsigned bytes from an IDX file, gzipped when its name ends in ``.gz``.
 
+    No more is unpacked than the header announces, and no header may announce more than 256 MiB.
+
     Raises:
         UsageError: the file is missing, truncated, too large or not an IDX file of bytes.
     """
-    content = _read_bytes(path)
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE:
-        raise UsageError(f"{path} is not an IDX file of unsigned bytes (wrong first four bytes). Fetch the file again.")
-    header = 4 + 4 * content[3]
-    if len(content) < header:
-        raise UsageError(f"{path} is truncated inside its IDX header. Fetch the file again.")
-    shape = struct.unpack(f">{content[3]}I", content[4:header])
-    if len(content) - header != math.prod(shape):
-        raise UsageError(
-            f"{path} holds {len(content) - header} bytes of data where its header announces {math.prod(shape)}. Fetch the file again."
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    try:
+        with _opened(path) as file:
+            start = file.read(4)
+            if len(start) < 4 or start[:2] != b"\0\0" or start[2] != _UNSIGNED_BYTE:
+                raise UsageError(f"{path} is not an IDX file of unsigned bytes (wrong first four bytes). Fetch the file again.")
+            sizes = file.read(4 * start[3])
+            if len(sizes) < 4 * start[3]:
+                raise UsageError(f"{path} is truncated inside its IDX header. Fetch the file again.")
+            shape = struct.unpack(f">{start[3]}I", sizes)
+            announced = math.prod(shape)
+            if math.prod(size or 1 for size in shape) > _MAXIMAL_BYTES or start[3] > _MAXIMAL_DIMENSIONS:
+                raise UsageError(
+                    f"{path} announces {announced:,} bytes in {start[3]} dimensions; at most {_MAXIMAL_BYTES:,} in {_MAXIMAL_DIMENSIONS} "
+                    "are read. It is not an MNIST file."
+                )
+            content = file.read(announced + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        said = getattr(error, "strerror", None)
+        raise UsageError(f"Cannot read {path}: {said}." if said else f"{path} is damaged: {error}. Fetch the file again.") from error
+    if len(content) != announced:
+        held = f"{len(content)} bytes" if len(content) < announced else "more bytes"
+        raise UsageError(f"{path} holds {held} of data where its header announces {announced}. Fetch the file again.")
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -50,18 +64,5 @@ def write_idx(path: Path, array: np.ndarray) -> None:
         packed.write(header + array.tobytes())
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from error
-    if path.suffix != ".gz":
-        return raw
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as packed:
-            content = packed.read(_MAXIMAL_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"{path} is damaged: {error}. Fetch the file again.") from error
-    if len(content) > _MAXIMAL_BYTES:
-        raise UsageError(f"{path} unpacks to more than {_MAXIMAL_BYTES} bytes. It is not an MNIST file.")
-    return content
+def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")

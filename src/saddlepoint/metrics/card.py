@@ -12,6 +12,11 @@ from saddlepoint.errors import UsageError
 from saddlepoint.metrics.measure import Measure
 
 Weights = Literal["raw", "ema", "average"]
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("metric", "split", "extractor", "extractor_hash", "resize", "weights"), (str,)),
+    **dict.fromkeys(("replicates", "generated", "real", "seed"), (int,)),
+    **dict.fromkeys(("value", "level"), (int, float)),
+}
 MEASURED = ("value", "interval")  # all other fields say under which conditions
 
 
@@ -72,13 +77,17 @@ class Card:
         """Return the card that ``to_dict`` wrote.
 
         Raises:
-            UsageError: keys are missing or unknown, or the interval is not a pair.
+            UsageError: keys are missing or unknown, a value is of another kind, or the interval is not a pair.
         """
         names = {field.name for field in fields(cls)}
         problems = [("missing", names - set(entries)), ("unknown", set(entries) - names)]
         if any(keys for _, keys in problems):
             said = "; ".join(f"{kind}: {', '.join(sorted(keys))}" for kind, keys in problems if keys)
             raise UsageError(f"This is not a card of a metric ({said}). It was written by another version; evaluate again.")
+        for name, kinds in _KINDS.items():
+            if type(entries[name]) not in kinds:
+                kind = type(entries[name]).__name__
+                raise UsageError(f"This is not a card of a metric: {name} is of the kind {kind}. Evaluate again.")
         return cls(**{**entries, "interval": _pair(entries["interval"])})
 
 
@@ -166,7 +175,10 @@ def _pair(interval: Any) -> tuple[float, float] | None:
         return None
     if not isinstance(interval, list | tuple) or len(interval) != 2:
         raise UsageError(f"This is not a card of a metric: interval {interval!r} is not a pair of numbers or null. Evaluate again.")
-    return float(interval[0]), float(interval[1])
+    low, high = interval
+    if type(low) not in (int, float) or type(high) not in (int, float):
+        raise UsageError("This is not a card of a metric: its interval is not a pair of numbers or null. Evaluate again.")
+    return float(low), float(high)
 
 
 def _overlap(a: tuple[float, float] | None, b: tuple[float, float] | None) -> bool | None:

@@ -5,6 +5,7 @@ Adding one is one row in ``names`` or ``rules``. Paths are text, so that listing
 
 from saddlepoint.registry.build import build_optimizer, build_problem, build_rule, find, load, optimizer_class, options_of
 from saddlepoint.registry.entries import Entry, OptimizerEntry, ProblemEntry, RuleEntry
+from saddlepoint.registry.imports import trust_named
 from saddlepoint.registry.names import OPTIMIZERS, PROBLEMS
 from saddlepoint.registry.rules import RULES
 
@@ -23,4 +24,5 @@ __all__ = [
     "load",
     "optimizer_class",
     "options_of",
+    "trust_named",
 ]

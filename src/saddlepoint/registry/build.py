@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from saddlepoint.errors import UsageError, did_you_mean
+from saddlepoint.registry.imports import check_trusted
 from saddlepoint.registry.names import OPTIMIZERS, PROBLEMS
 from saddlepoint.registry.rules import RULES
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from saddlepoint.problems import GanProblem
     from saddlepoint.rules import Rule
+
+_LARGEST = 1 << 31  # far beyond what a machine holds; it keeps products of sizes within what PyTorch counts with
 
 
 def find(kind: str, table: Mapping[str, Any], name: str) -> Any:
@@ -42,11 +45,16 @@ def build_rule(name: str, options: Mapping[str, Any]) -> Rule:
 
 
 def optimizer_class(name: str) -> type[Optimizer]:
-    """Return the optimizer class of a registered name or of an import path such as ``pytorch_optimizer:SOAP``."""
+    """Return the optimizer class of a registered name or of an import path such as ``pytorch_optimizer:SOAP``; nothing is called.
+
+    Raises:
+        UsageError: no such name or class, one that is no torch optimizer, or a module that ``check_trusted`` refuses.
+    """
     from torch.optim import Optimizer
 
-    path = name if ":" in name else find("optimizer", OPTIMIZERS, name).path
-    found = load(path)
+    if ":" in name:
+        check_trusted(name)
+    found = load(name if ":" in name else find("optimizer", OPTIMIZERS, name).path)
     if not (isinstance(found, type) and issubclass(found, Optimizer)):
         raise UsageError(f'Optimizer "{name}" is not a subclass of torch.optim.Optimizer.')
     return found
@@ -64,7 +72,7 @@ def build_optimizer(name: str, parameters: Iterable[tuple[str, Tensor]], options
     named = list(parameters) if kind.__module__.startswith(("torch.", "saddlepoint.")) else [tensor for _, tensor in parameters]
     try:
         return kind(named, **options)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # an optimizer's own errors may be of any kind
         raise UsageError(f"Optimizer {name} refuses its options {dict(options)}: {error}") from error
 
 
@@ -73,7 +81,7 @@ def load(path: str) -> Any:
     module, _, name = path.partition(":")
     try:
         return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # what a module raises when it is imported may be of any kind
         raise UsageError(f'Cannot load "{path}": {error}. Expected package.module:name of an installed package.') from error
 
 
@@ -140,6 +148,9 @@ def _inner_rule(value: Any) -> Rule:
 
 def _converted(what: str, option: str, value: Any, hint: Any) -> Any:
     try:
-        return TypeAdapter(hint).validate_python(value)
+        found = TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         raise UsageError(f"{what}: {option}={value!r} is not valid: {error.errors()[0]['msg']}.") from error
+    if isinstance(found, int) and abs(found) > _LARGEST:
+        raise UsageError(f"{what}: {option}={value!r} is not valid: no size or count is above {_LARGEST:,}.")
+    return found

@@ -44,5 +44,8 @@ def _kept(point: Point, directory: Path) -> Path | None:
     """Return where a point's picture lies; None where it has none, where the file is gone, or where it is not of this directory."""
     if point.picture is None:
         return None
-    file = (directory / point.picture).resolve()
-    return file if file.is_relative_to(directory.resolve()) and file.is_file() else None
+    try:
+        file = (directory / point.picture).resolve()
+        return file if file.is_relative_to(directory.resolve()) and file.is_file() else None
+    except (OSError, ValueError):  # no name that a file can have
+        return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from saddlepoint.errors import UsageError
+from saddlepoint.reading import JSON_BYTES, LOG_BYTES, parse_json, read_bytes
 
 DAMAGED = "It is damaged, or another program wrote it; make it again."
 
@@ -45,10 +45,10 @@ class Record(BaseModel):
 R = TypeVar("R", bound=Record)
 
 
-def read_text(path: Path) -> str:
-    """Return a file's text; a UsageError says why it cannot be read."""
+def read_text(path: Path, most: int) -> str:
+    """Return the text of a file of at most so many bytes; a UsageError says why it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bytes(path, most).decode()
     except OSError as error:
         raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
@@ -58,8 +58,10 @@ def read_text(path: Path) -> str:
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file, NaN and infinities as None; a UsageError says where it is damaged."""
     try:
-        return json.loads(read_text(path), parse_constant=lambda _: None)
-    except (ValueError, RecursionError) as error:
+        return parse_json(read_text(path, JSON_BYTES))
+    except UsageError:
+        raise
+    except ValueError as error:
         raise UsageError(f"{path} is not JSON: {error}. {DAMAGED}") from error
 
 
@@ -76,10 +78,10 @@ def read_if_there(kind: type[R], path: Path) -> R | None:
 def read_lines(kind: type[R], path: Path) -> list[R]:
     """Return a file of JSON lines as records, without a last line that is torn because the file is being written."""
     records = []
-    lines = read_text(path).splitlines(keepends=True) if path.exists() else []
+    lines = read_text(path, LOG_BYTES).splitlines(keepends=True) if path.exists() else []
     for number, line in enumerate(lines, 1):
         try:
-            value = json.loads(line, parse_constant=lambda _: None)
+            value = parse_json(line)
         except ValueError as error:
             if number == len(lines) and not line.endswith("\n"):
                 break

@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field
 
 from saddlepoint.errors import UsageError
+from saddlepoint.reading import YAML_BYTES, parse_yaml, refuse_links
 from saddlepoint.report.reading import DAMAGED, Number, Numbers, Record, Texts, Tree, read_if_there, read_json, read_lines, read_text
 
 
@@ -167,11 +168,12 @@ class RunFiles:
 
     @classmethod
     def open(cls, path: Path) -> RunFiles:
-        """Read a run's directory; a UsageError names the file that is damaged."""
+        """Read a run's directory; a UsageError names the file that is damaged, or a symbolic link in it."""
+        refuse_links(path)
         environment = path / "environment.json"
         return cls(
             path=path,
-            config_text=read_text(path / "config.yaml"),
+            config_text=read_text(path / "config.yaml", YAML_BYTES),
             environment=_mapping(read_json(environment), environment) if environment.exists() else {},
             lines=read_lines(Line, path / "metrics.jsonl"),
             summary=read_if_there(Summary, path / "summary.json"),
@@ -184,7 +186,7 @@ class RunFiles:
         """The configuration; a UsageError where it is no YAML mapping."""
         path = self.path / "config.yaml"
         try:
-            return _mapping(yaml.safe_load(self.config_text), path)
+            return _mapping(parse_yaml(self.config_text), path)
         except yaml.YAMLError as error:
             raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}. {DAMAGED}") from error
 

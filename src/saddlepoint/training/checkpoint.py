@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import saddlepoint
+from saddlepoint.training.checkpoint_file import ForeignContentError, read_checkpoint
 
 FORMAT = 3
 _SEAL = b"\nsaddlepoint checkpoint, SHA-256 %s\n"
@@ -47,10 +48,11 @@ def decode(content: bytes) -> dict[str, Any]:
             else f"it does not end with its checksum, as those of versions before format {FORMAT} do not"
         )
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        state = read_checkpoint(io.BytesIO(payload))
     except Exception as error:  # torch raises many kinds, some without a text
-        raise OtherFormatError(f"it holds something that is not loaded ({type(error).__name__})") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        said = str(error) if isinstance(error, ForeignContentError) else f"it holds something that is not loaded ({type(error).__name__})"
+        raise OtherFormatError(said) from error
+    if type(state) is not dict or state.get("format") != FORMAT:
         raise OtherFormatError(f"it is not of format {FORMAT}")
     return state
 

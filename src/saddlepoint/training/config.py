@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,11 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from saddlepoint import registry
 from saddlepoint.errors import UsageError, did_you_mean
+from saddlepoint.reading import YAML_BYTES, dump_yaml, parse_yaml, read_bytes
 
 if TYPE_CHECKING:
     from saddlepoint.problems import GanProblem
 
 Tree = dict[str, Any]
+
+_DEEPEST = 20
+
+MOST_STEPS = 10**12
+"""Of a run; at a thousand steps a second it takes thirty years."""
 
 BUDGETS = frozenset({"steps", "seconds", "gradient_equivalents"})
 """The keys that bound a run."""
@@ -45,7 +50,7 @@ class Component(BaseModel):
 class OptimizerConfig(Component):
     """An inner optimizer for all players, with its learning rate and, where players differ, their own options."""
 
-    lr: float | None = Field(default=None, gt=0)
+    lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     players: dict[str, Tree] = {}
 
     def options_for(self, player: str) -> Tree:
@@ -87,17 +92,17 @@ class RunConfig(BaseModel):
     rule: Component
     optimizer: OptimizerConfig
     scheme: Literal["alternating", "simultaneous"]
-    discriminator_steps: int = Field(default=1, ge=1)
-    steps: int | None = Field(default=None, ge=1)
-    seconds: float | None = Field(default=None, gt=0)
-    gradient_equivalents: float | None = Field(default=None, gt=0)
-    batch_size: int = Field(default=64, ge=1)
+    discriminator_steps: int = Field(default=1, ge=1, le=10_000)
+    steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
+    seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    gradient_equivalents: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    batch_size: int = Field(default=64, ge=1, le=1 << 24)
     schedule: Literal["constant", "linear"]
     ema: float = Field(default=0.999, ge=0, lt=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     device: Literal["cpu", "cuda"] = "cpu"
-    evaluation_samples: int = Field(ge=1)
-    evaluation_seed: int = Field(default=0, ge=0)
+    evaluation_samples: int = Field(ge=1, le=1 << 24)
+    evaluation_seed: int = Field(default=0, ge=0, lt=1 << 63)
     evaluate_every: int = Field(ge=1)
     sample_every: int = Field(ge=1)
     checkpoint_every: int = Field(ge=1)
@@ -113,7 +118,7 @@ class RunConfig(BaseModel):
 
     def to_yaml(self) -> str:
         """Return the configuration as YAML that ``read_yaml`` reads back to the same."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return dump_yaml(self.model_dump(mode="json"))
 
     def essentials(self) -> Tree:
         """Return what differs from the schema's own defaults, so that a key which is new in a later version changes nothing."""
@@ -209,7 +214,7 @@ def read_yaml(path: Path) -> Tree:
         UsageError: the file is missing, not YAML, or not a mapping.
     """
     try:
-        tree = _parse(path.read_text())
+        tree = parse_yaml(read_bytes(path, YAML_BYTES).decode())
     except OSError as error:
         raise UsageError(f"Cannot read the configuration {path}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
@@ -234,7 +239,7 @@ def with_settings(tree: Tree, settings: Iterable[str]) -> Tree:
         if not equals or not all(path.split(".")):
             raise UsageError(f'--set "{setting}" is not of the form key.path=value, for example --set rule.damping=0.1.')
         try:
-            values[path] = _parse(text)
+            values[path] = parse_yaml(text)
         except yaml.YAMLError as error:
             raise UsageError(f'--set "{setting}": the value is not YAML.') from error
     return with_values(tree, values)
@@ -249,6 +254,8 @@ def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
     tree = json.loads(json.dumps(tree, default=str))
     for path, value in values.items():
         *parents, last = path.split(".")
+        if len(parents) > _DEEPEST:
+            raise UsageError(f'The key "{path[:40]}…" has more than {_DEEPEST} points in it; no setting lies so deep.')
         place = tree
         for key in parents:
             inner = place.get(key)
@@ -329,14 +336,3 @@ def _check_keys(tree: Tree) -> None:
     for key in tree:
         if key not in known:
             raise UsageError(f'Configuration: unknown key "{key}".' + did_you_mean(str(key), known))
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text, for want of a point; this one reads it as the number it is."""
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789."))
-
-
-def _parse(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)  # a SafeLoader, which builds plain values only

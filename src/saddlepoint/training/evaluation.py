@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from saddlepoint.data import generator_for
 from saddlepoint.errors import UsageError
 from saddlepoint.metrics import Card, card_of, difference
 from saddlepoint.metrics.card import Weights
+from saddlepoint.reading import JSON_BYTES, parse_json, read_bytes
 from saddlepoint.training.run_directory import RunDirectory
 from saddlepoint.training.training import Training
 
@@ -63,7 +63,7 @@ def read_cards(path: Path) -> list[Card]:
         UsageError: the file is missing or holds no cards.
     """
     try:
-        return [Card.from_dict(card) for card in json.loads(path.read_text())["cards"]]
+        return [Card.from_dict(card) for card in parse_json(read_bytes(path, JSON_BYTES).decode())["cards"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UsageError):
             raise

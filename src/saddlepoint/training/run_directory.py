@@ -7,6 +7,7 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -25,8 +26,10 @@ from saddlepoint.diagnostics import History
 from saddlepoint.errors import DamageWarning, UsageError
 from saddlepoint.files import append_whole, drop_leftovers, flush, json_line, json_text, locked, write_atomic, write_json
 from saddlepoint.problems import GanProblem
+from saddlepoint.reading import LOG_BYTES, parse_json, read_bytes, refuse_links
 from saddlepoint.training.checkpoint import DamagedCheckpointError, OtherFormatError, decode, encode
 from saddlepoint.training.config import RunConfig, read_yaml, validate
+from saddlepoint.training.log_line import checked_line
 
 At = Literal["last", "best"] | int
 """Which checkpoint: the last, the best, or that of a step."""
@@ -73,6 +76,7 @@ class RunDirectory:
         """Open the directory of an existing run; a UsageError says when there is none."""
         if not (path / "config.yaml").is_file():
             raise UsageError(f"{path} is not a run directory (no config.yaml). Give the directory that `saddlepoint train` printed.")
+        refuse_links(path)
         return cls(path)
 
     @contextmanager
@@ -158,13 +162,17 @@ class RunDirectory:
         """Return the lines of ``metrics.jsonl``. Damaged ones are left out, with a warning; of half a line at the end there is none.
 
         Such a half is what a killed process leaves, or another one is writing at this moment.
+
+        Raises:
+            UsageError: the file is too long, or what a line says is of another kind than a run's log.
         """
-        raw = self._metrics.read_bytes().split(b"\n") if self._metrics.exists() else [b""]
-        lines = [line for line in map(_parsed, raw[:-1]) if line is not None]
-        damaged = len(raw) - 1 - len(lines)
+        raw = read_bytes(self._metrics, LOG_BYTES).split(b"\n") if self._metrics.exists() else [b""]
+        found = [(number, line) for number, line in enumerate(map(_parsed, raw[:-1]), 1) if line is not None]
+        damaged = len(raw) - 1 - len(found)
         if damaged:
             what = "1 damaged line, which is" if damaged == 1 else f"{damaged} damaged lines, which are"
             warnings.warn(f"{self._metrics} has {what} left out.", DamageWarning, stacklevel=2)
+        lines = [checked_line(line, f"{self._metrics}, line {number}") for number, line in found]
         return lines
 
     def history(self, problem: GanProblem) -> History:
@@ -355,14 +363,17 @@ class RunDirectory:
 
 def _by_step(directory: Path, suffix: str) -> dict[int, Path]:
     """Return step → file of those that are named by one, ascending; what else lies there is not ours."""
-    named = {path.stem.removeprefix("step-"): path for path in directory.glob(f"step-*{suffix}")}
-    return dict(sorted((int(step), path) for step, path in named.items() if step.isdecimal()))
+    named = {_NAME.fullmatch(path.name.removesuffix(suffix)): path for path in directory.glob(f"step-*{suffix}")}
+    return dict(sorted((int(name[1]), path) for name, path in named.items() if name is not None))
+
+
+_NAME = re.compile(r"step-(\d{8}|[1-9]\d{8,17})", re.ASCII)  # what is made of a number, and nothing else
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:
     """Return a line of the log; None where it is damaged."""
     try:
-        line = json.loads(raw)
+        line = parse_json(raw.decode())
     except ValueError:
         return None
     return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None

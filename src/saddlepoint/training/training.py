@@ -24,6 +24,7 @@ from saddlepoint.ranks import Ranks
 from saddlepoint.training.config import RunConfig
 from saddlepoint.training.probes import LastUpdates, take_probe
 from saddlepoint.training.randomness import OwnRandomness
+from saddlepoint.training.state_check import blamed_on_state, check_state
 
 
 class Training:
@@ -81,6 +82,7 @@ class Training:
         self._random = OwnRandomness(config.seed, self.device)
         self._turns = _turns(config)
         self._turn = 0
+        self._untried = False  # whether a state was loaded that no step was taken with yet
         self._rates = {player: [group["lr"] for group in inner.param_groups] for player, inner in self.optimizer.optimizers.items()}
 
     def advance(self) -> list[Record]:
@@ -88,13 +90,14 @@ class Training:
         started = self._clock()
         self._set_learning_rates()
         records = []
-        with self._random.installed():
+        with blamed_on_state() if self._untried else nullcontext(), self._random.installed():
             for turn in range(len(self._turns)):
                 self._turn = turn
                 self.optimizer.step(self._closure())
                 assert self.optimizer.last is not None
                 records.append(self.optimizer.last)
         self.ema.update_parameters(self.networks[GENERATOR])
+        self._untried = False
         self.step += 1
         self.seconds += self._agreed(self._clock() - started)
         return records
@@ -244,12 +247,19 @@ class Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what ``state_dict`` returned."""
+        """Continue from what ``state_dict`` returned.
+
+        Raises:
+            UsageError: the state is not one of this configuration.
+        """
+        check_state(self, state)
+        self._untried = True
         self.step, self.seconds = state["step"], state["seconds"]
         for player, network in self.networks.items():
             network.load_state_dict(state["networks"][player])
         self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        with blamed_on_state():
+            self.optimizer.load_state_dict(state["optimizer"])
         self._random.load_state_dict(state["random"])
         self.metrics, self.best = dict(state["metrics"]), state["best"]
         self.rollbacks, self.rate_factor, self.checkpointed = state["rollbacks"], state["rate_factor"], state["checkpointed"]
