@@ -19,6 +19,7 @@ import yaml
 
 import saddlepoint as sp
 from saddlepoint import registry
+from saddlepoint.compare.checking import check
 from saddlepoint.compare.reading import read_study
 from saddlepoint.data.idx import read_idx, write_idx
 from saddlepoint.metrics import Card
@@ -190,6 +191,7 @@ class TestConfigurations:
         base = {"seeds": 2, "methods": ["adam"], "problems": [plan]}
         for change in (
             {"seeds": 10**12},
+            {"methods": [{"adam": {}}]},
             {"tuning": {"trials": 10**12}},
             {"name": "../out"},
             {"name": ".."},
@@ -199,10 +201,12 @@ class TestConfigurations:
             {"problems": [{**plan, "budget": {"steps": float("inf")}}]},
             {"problems": [{**plan, "robustness": {"factors": [float("nan")]}}]},
             {"problems": [{**plan, "space": {"optimizer.lr": {"log": [1e-3, float("inf")]}}}]},
+            {"problems": [{**plan, "space": {"ratio": {"choices": [{"a": 1}]}}}]},
+            {"methods": {"adam": {"space": {}}}, "problems": [{**plan, "space": {"ratio": {"choices": [0.5]}}}]},
         ):
             (tmp_path / "study.yaml").write_text(yaml.safe_dump(base | change))
             with pytest.raises(sp.UsageError):
-                read_study(tmp_path / "study.yaml")
+                check(read_study(tmp_path / "study.yaml"))
 
 
 class TestImports:
