@@ -201,7 +201,7 @@ class TestConfigurations:
             {"problems": [{**plan, "budget": {"steps": float("inf")}}]},
             {"problems": [{**plan, "robustness": {"factors": [float("nan")]}}]},
             {"problems": [{**plan, "space": {"optimizer.lr": {"log": [1e-3, float("inf")]}}}]},
-            {"problems": [{**plan, "space": {"ratio": {"choices": [{"a": 1}]}}}]},
+            {"methods": {"adam": {"space": {"optimizer.lr": {"log": [0.1, 0.2]}, "ratio": {"choices": [{"a": 1}]}}}}},
             {"methods": {"adam": {"space": {}}}, "problems": [{**plan, "space": {"ratio": {"choices": [0.5]}}}]},
         ):
             (tmp_path / "study.yaml").write_text(yaml.safe_dump(base | change))
