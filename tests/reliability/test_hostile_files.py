@@ -23,7 +23,7 @@ from saddlepoint.compare.checking import check
 from saddlepoint.compare.reading import read_study
 from saddlepoint.data.idx import read_idx, write_idx
 from saddlepoint.metrics import Card
-from saddlepoint.reading import parse_json, parse_yaml, read_bytes
+from saddlepoint.reading import dump_yaml, parse_json, parse_yaml, read_bytes
 from saddlepoint.training import RunDirectory
 from saddlepoint.training.config import read_yaml, resolve, with_settings
 from saddlepoint.training.evaluation import read_cards
@@ -129,6 +129,10 @@ class TestYaml:
     def test_plain_values_aliases_and_merges_are_read(self):
         text = "{a: &a {x: 1e-3, y: [1, ~, true, no]}, b: {<<: *a, z: 2001-01-01}, c: *a}"
         assert parse_yaml(text)["b"] == {"x": 0.001, "y": [1, None, True, False], "z": "2001-01-01"}
+
+    @pytest.mark.parametrize("text", ["1e5", "1e-3", "-.5E+7", "2001-01-01", "yes", "~", "12", "<<"])
+    def test_text_that_looks_like_something_else_stays_text(self, text):
+        assert parse_yaml(dump_yaml({"data_dir": text, text: 1})) == {"data_dir": text, text: 1}
 
     def test_a_file_without_an_end(self):
         with pytest.raises(sp.UsageError, match="is larger than 262,144 bytes"):
@@ -326,6 +330,14 @@ class TestLogs:
             assert (code, "Traceback" in err) == (2, False)
             assert "is no line of a run's log" in err
 
+    def test_a_probe_of_another_player(self):
+        both = {"discriminator": 1.0, "generator": 1.0}
+        gradients = {"norms": both, "layers": {}, "zeros": both, "signal_to_noise": {}}
+        checked_line({"step": 3, "probe": {"gradients": gradients, "saturated": {}}}, "here")
+        for part in ("norms", "zeros"):
+            with pytest.raises(sp.UsageError, match="not a number of each player"):
+                checked_line({"step": 3, "probe": {"gradients": {**gradients, part: {"judge": 1.0}}, "saturated": {}}}, "here")
+
     def test_own_lines_are_lines(self, run):
         assert len(RunDirectory.open(run).read_log()) == 3
 
@@ -423,6 +435,11 @@ class TestIdx:
         assert file.stat().st_size < 100 << 20
         with pytest.raises(sp.UsageError, match=said):
             read_idx(file)
+
+    def test_nothing_times_a_great_deal(self, tmp_path):
+        (tmp_path / "a").write_bytes(b"\0\0\x08\x03" + struct.pack(">3I", 2**32 - 1, 0, 2**32 - 1))
+        with pytest.raises(sp.UsageError, match="announces 0 bytes in 3 dimensions"):
+            read_idx(tmp_path / "a")
 
     def test_zero_images(self, tmp_path):
         write_idx(tmp_path / "a.gz", np.zeros((0, 28, 28), np.uint8))
