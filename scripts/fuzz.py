@@ -4,7 +4,7 @@
 
 Cases are drawn by Hypothesis; with ``--engine atheris`` (pip install atheris) they are steered by the coverage of this library. Each target
 runs in a process of its own, whose addresses end at 12 GiB, and its result is written as soon as it is there: started again, the script
-goes on with the targets that are missing in the file.
+goes on with the targets that are missing in the file, or had a finding.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     found = json.loads(given.out.read_text()) if given.out and given.out.exists() else {}
     for name in [given.target] if given.target else TARGETS:
         key, cases = f"{name}, {given.engine}", max(1, given.cases // DEAR.get(name, 1))
-        if found.get(key, {}).get("cases", 0) >= cases:
+        if found.get(key, {}).get("cases", 0) >= cases and not found[key]["findings"]:
             continue
         began = time.perf_counter()
         words = ["--here", "--target", name, "--cases", str(cases), "--engine", given.engine, "--seed", str(given.seed)]

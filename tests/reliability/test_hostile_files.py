@@ -19,10 +19,11 @@ import yaml
 
 import saddlepoint as sp
 from saddlepoint import registry
+from saddlepoint.compare.checking import check
 from saddlepoint.compare.reading import read_study
 from saddlepoint.data.idx import read_idx, write_idx
 from saddlepoint.metrics import Card
-from saddlepoint.reading import parse_json, parse_yaml, read_bytes
+from saddlepoint.reading import dump_yaml, parse_json, parse_yaml, read_bytes
 from saddlepoint.training import RunDirectory
 from saddlepoint.training.config import read_yaml, resolve, with_settings
 from saddlepoint.training.evaluation import read_cards
@@ -129,6 +130,10 @@ class TestYaml:
         text = "{a: &a {x: 1e-3, y: [1, ~, true, no]}, b: {<<: *a, z: 2001-01-01}, c: *a}"
         assert parse_yaml(text)["b"] == {"x": 0.001, "y": [1, None, True, False], "z": "2001-01-01"}
 
+    @pytest.mark.parametrize("text", ["1e5", "1e-3", "-.5E+7", "2001-01-01", "yes", "~", "12", "<<"])
+    def test_text_that_looks_like_something_else_stays_text(self, text):
+        assert parse_yaml(dump_yaml({"data_dir": text, text: 1})) == {"data_dir": text, text: 1}
+
     def test_a_file_without_an_end(self):
         with pytest.raises(sp.UsageError, match="is larger than 262,144 bytes"):
             read_yaml(Path("/dev/zero"))
@@ -190,6 +195,7 @@ class TestConfigurations:
         base = {"seeds": 2, "methods": ["adam"], "problems": [plan]}
         for change in (
             {"seeds": 10**12},
+            {"methods": [{"adam": {}}]},
             {"tuning": {"trials": 10**12}},
             {"name": "../out"},
             {"name": ".."},
@@ -199,10 +205,12 @@ class TestConfigurations:
             {"problems": [{**plan, "budget": {"steps": float("inf")}}]},
             {"problems": [{**plan, "robustness": {"factors": [float("nan")]}}]},
             {"problems": [{**plan, "space": {"optimizer.lr": {"log": [1e-3, float("inf")]}}}]},
+            {"methods": {"adam": {"space": {"optimizer.lr": {"log": [0.1, 0.2]}, "ratio": {"choices": [{"a": 1}]}}}}},
+            {"methods": {"adam": {"space": {}}}, "problems": [{**plan, "space": {"ratio": {"choices": [0.5]}}}]},
         ):
             (tmp_path / "study.yaml").write_text(yaml.safe_dump(base | change))
             with pytest.raises(sp.UsageError):
-                read_study(tmp_path / "study.yaml")
+                check(read_study(tmp_path / "study.yaml"))
 
 
 class TestImports:
@@ -318,6 +326,14 @@ class TestLogs:
             assert (code, "Traceback" in err) == (2, False)
             assert "is no line of a run's log" in err
 
+    def test_a_probe_of_another_player(self):
+        both = {"discriminator": 1.0, "generator": 1.0}
+        gradients = {"norms": both, "layers": {}, "zeros": both, "signal_to_noise": {}}
+        checked_line({"step": 3, "probe": {"gradients": gradients, "saturated": {}}}, "here")
+        for part in ("norms", "zeros"):
+            with pytest.raises(sp.UsageError, match="not a number of each player"):
+                checked_line({"step": 3, "probe": {"gradients": {**gradients, part: {"judge": 1.0}}, "saturated": {}}}, "here")
+
     def test_own_lines_are_lines(self, run):
         assert len(RunDirectory.open(run).read_log()) == 3
 
@@ -415,6 +431,11 @@ class TestIdx:
         assert file.stat().st_size < 100 << 20
         with pytest.raises(sp.UsageError, match=said):
             read_idx(file)
+
+    def test_nothing_times_a_great_deal(self, tmp_path):
+        (tmp_path / "a").write_bytes(b"\0\0\x08\x03" + struct.pack(">3I", 2**32 - 1, 0, 2**32 - 1))
+        with pytest.raises(sp.UsageError, match="announces 0 bytes in 3 dimensions"):
+            read_idx(tmp_path / "a")
 
     def test_zero_images(self, tmp_path):
         write_idx(tmp_path / "a.gz", np.zeros((0, 28, 28), np.uint8))

@@ -15,7 +15,9 @@ import saddlepoint as sp
 from saddlepoint.cli.app import printable
 from saddlepoint.compare.directory import ComparisonDirectory, read_comparison
 from saddlepoint.compare.jobs import Place
+from saddlepoint.compare.kept import check_measured
 from saddlepoint.compare.study import slug
+from saddlepoint.compare.tuning import loss_of
 from saddlepoint.report import comparison_file, make_report, run_files
 from saddlepoint.report.reading import Record
 from saddlepoint.training import RunDirectory, resolve
@@ -231,6 +233,13 @@ class TestFilesInARun:
 def test_the_default_directory_is_named_after_what_exists(name):
     with pytest.raises(sp.UsageError):
         resolve({"problem": "mixture8", "optimizer": {"name": name, "lr": 0.1}})
+
+
+def test_a_metric_that_is_null_is_a_run_without_an_end(small_study):
+    plan = small_study().problems[0]
+    assert loss_of(plan, {"metrics": {plan.metric: None}}) == float("inf")
+    with pytest.raises(sp.UsageError, match="lacks the metric"):
+        check_measured({"points": [{"metrics": {}}], "metrics": None}, plan.metric, "here")
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,10 @@ def check(study: Study) -> None:
 
 def _check_method(plan: ProblemPlan, method: MethodPlan) -> None:
     _build(configuration(plan, method, {}))
-    for path, where in space_of(plan, method).items():
+    space = space_of(plan, method)
+    if RATIO in space and "optimizer.lr" not in space:
+        raise UsageError('"ratio" is searched only together with optimizer.lr. Add optimizer.lr to the space.')
+    for path, where in space.items():
         for value in where.choices or (where.log or where.uniform or ()):
             rate = {"optimizer.lr": 1e-3} if path == RATIO else {}
             _build(configuration(plan, method, {**rate, path: value}))

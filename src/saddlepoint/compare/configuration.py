@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from saddlepoint.compare.study import RATIO, MethodPlan, ProblemPlan, Space
+from saddlepoint.errors import UsageError
 from saddlepoint.registry import optimizer_class
 from saddlepoint.training.config import RunConfig, Tree, resolve, with_values
 
@@ -35,7 +36,10 @@ def settings_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """
     settings = {key: value for key, value in parameters.items() if key != RATIO}
     if RATIO in parameters:
-        settings["optimizer.players.discriminator.lr"] = parameters["optimizer.lr"] * parameters[RATIO]
+        rate, ratio = parameters.get("optimizer.lr"), parameters[RATIO]
+        if not isinstance(rate, int | float) or not isinstance(ratio, int | float):
+            raise UsageError(f'"ratio" is a number that optimizer.lr, a number too, is multiplied by, not {ratio!r} and {rate!r}.')
+        settings["optimizer.players.discriminator.lr"] = rate * ratio
     return settings
 
 

@@ -120,7 +120,7 @@ def completed_methods(value: Any, where: str) -> Tree:
     Raises:
         UsageError: neither a list nor a mapping, or an unknown name.
     """
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
         value = dict.fromkeys(value)
     if not isinstance(value, Mapping):
         raise UsageError(f"{where}: methods must be a list of names, or a mapping of names to rule, optimizer, settings and space.")
