@@ -43,7 +43,8 @@ def main() -> None:
     if missing:
         print(f"the page waits for {', '.join(missing)}")
     else:
-        (RESULTS.parents[1] / "docs" / "performance.md").write_text(page.text())
+        for name, text in page.PAGES.items():
+            (RESULTS.parents[1] / "docs" / name).write_text(text())
 
 
 if __name__ == "__main__":

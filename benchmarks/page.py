@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -15,11 +15,40 @@ PRICE = HERE.parent / "studies" / "price" / "comparison.json"
 
 
 def text() -> str:
-    """Return the page's text."""
-    found = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in PARTS}
+    """Return the text of the page about a step's cost."""
+    found = {name: _result(name) for name in PARTS}
+    return _template("performance.md.jinja").render(**found, targets=targets(found), price=price()) + "\n"
+
+
+def distributed() -> str:
+    """Return the text of the page about many processes."""
+    return _template("distributed.md.jinja").render(ranks=_result("ranks"), model=model()) + "\n"
+
+
+def model() -> dict[str, Any]:
+    """Return what a step of many processes would cost, from a formula and the assumptions that it takes."""
+    batch_ms, bandwidth, latency, worlds = 50.0, 50.0, 5.0, (8, 64, 256, 1024)
+    rows = []
+    for parameters in (10**7, 10**8, 10**9):
+        for rule, products in (("gradients", 0), ("one product (consensus, Hamiltonian)", 1), ("ten products (competitive gradient)", 10)):
+            work = batch_ms * (1 + 2 * products)
+            shares = []
+            for world in worlds:
+                once = 2 * (world - 1) / world * 4 * parameters / (bandwidth * 1e9) * 1e3 + 2 * (world - 1) * latency * 1e-3
+                shares.append(f"{100 * work / (work + (1 + products) * once):.0f} %")
+            rows.append({"parameters": f"{parameters:,}", "rule": rule, "efficiency": shares})
+    return {"batch_ms": batch_ms, "bandwidth": bandwidth, "latency": latency, "worlds": worlds, "rows": rows}
+
+
+def _result(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return found
+
+
+def _template(name: str) -> Template:
     environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["spread"] = spread
-    return environment.get_template("performance.md.jinja").render(**found, targets=targets(found), price=price()) + "\n"
+    return environment.get_template(name)
 
 
 def price() -> list[dict[str, Any]]:
@@ -96,4 +125,4 @@ def _row(what: str, limit: float, *reached: dict[str, Any], void: bool = False) 
     return {"what": what, "limit": f"≤ {limit:g}", "reached": [*shown, *["–"] * (2 - len(shown))], "verdict": verdict}
 
 
-PAGES = {"performance.md": text}
+PAGES = {"performance.md": text, "distributed.md": distributed}

@@ -21,35 +21,29 @@ def outcome(directory, case, **options):
     return json.loads(out.read_text())
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    return outcome(tmp_path_factory.mktemp("group"), "together")
+REFUSALS = {
+    "seed": ["UsageError: The processes differ in the configuration's seed: 0 in process 0, 1 in process 1.", "Nothing was trained."],
+    "data": ["UsageError: The processes differ in the data: "],
+    "code": ["differ in the source code: version 0 in process 0, version 1 in process 1"],
+    "drift": ["RankError: Step 0: The processes differ in the parameters of the generator: "],
+    "first": ["ZeroDivisionError: division by zero"],
+    "batch": ["UsageError: A batch of 9 samples cannot be split over 2 processes. Use a multiple, such as 8 or 10."],
+    "normalised": ['Player "discriminator", layer layers.1: batch normalisation', "--set problem.batch_norm=false"],
+    "sharded": ['UsageError: Player "x": its parameters are sharded', "ranks=TorchRanks()"],
+    "wrapped": ["UsageError: A network is wrapped in DistributedDataParallel"],
+}
 
 
-def test_an_evaluation_that_is_shared_is_that_of_one_process(found):
+def test_what_is_shared_and_what_cannot_be(tmp_path):
+    """An evaluation that is shared is that of one process; what cannot be shared is refused with its name."""
+    found = outcome(tmp_path, "together")
     shared, alone, other = found["evaluation"]
     assert list(shared) == list(alone)
     assert len(shared) == 10
     assert shared == alone == other
-
-
-@pytest.mark.parametrize(
-    ("case", "sentences"),
-    [
-        ("seed", ["UsageError: The processes differ in the configuration's seed: 0 in process 0, 1 in process 1.", "Nothing was trained."]),
-        ("data", ["UsageError: The processes differ in the data: "]),
-        ("code", ["differ in the source code: version 0 in process 0, version 1 in process 1"]),
-        ("drift", ["RankError: Step 0: The processes differ in the parameters of the generator: "]),
-        ("first", ["ZeroDivisionError: division by zero"]),
-        ("batch", ["UsageError: A batch of 9 samples cannot be split over 2 processes. Use a multiple, such as 8 or 10."]),
-        ("normalised", ['Player "discriminator", layer layers.1: batch normalisation', "--set problem.batch_norm=false"]),
-        ("sharded", ['UsageError: Player "x": its parameters are sharded', "ranks=TorchRanks()"]),
-        ("wrapped", ["UsageError: A network is wrapped in DistributedDataParallel"]),
-    ],
-)
-def test_what_cannot_be_shared_is_refused_with_its_name(found, case, sentences):
-    for sentence in sentences:
-        assert sentence in found[case]
+    for case, sentences in REFUSALS.items():
+        for sentence in sentences:
+            assert sentence in found[case]
 
 
 @pytest.mark.parametrize(("case", "sentence"), [("silent", "did not answer in time"), ("dead", "another process has ended")])
