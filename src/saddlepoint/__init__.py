@@ -14,18 +14,38 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from saddlepoint import optim as optim
     from saddlepoint.curvature import Cost, Evaluation, Jacobian, Solve, linearize
-    from saddlepoint.errors import CurvatureWarning, DivergenceError, DoubleBackwardError, SaddlepointError, SolverWarning, UsageError
+    from saddlepoint.errors import (
+        CurvatureWarning,
+        DamageWarning,
+        DivergenceError,
+        DoubleBackwardError,
+        RankError,
+        SaddlepointError,
+        SolverWarning,
+        UsageError,
+    )
     from saddlepoint.game import Game
     from saddlepoint.game_optimizer import GameOptimizer, Record
+    from saddlepoint.ranks import TorchRanks
     from saddlepoint.rules import RMS, AdaptiveCompetitiveGradient, CompetitiveGradient, Gradient, Kronecker, Newton, Rule, Step
     from saddlepoint.vectors import Vector
 
 # Loaded on first use, so that the command line answers without waiting for torch.
 _HOMES = {
     "curvature": ["Cost", "Evaluation", "Jacobian", "Solve", "linearize"],
-    "errors": ["CurvatureWarning", "DivergenceError", "DoubleBackwardError", "SaddlepointError", "SolverWarning", "UsageError"],
+    "errors": [
+        "CurvatureWarning",
+        "DamageWarning",
+        "DivergenceError",
+        "DoubleBackwardError",
+        "RankError",
+        "SaddlepointError",
+        "SolverWarning",
+        "UsageError",
+    ],
     "game": ["Game"],
     "game_optimizer": ["GameOptimizer", "Record"],
+    "ranks": ["TorchRanks"],
     "rules": ["RMS", "AdaptiveCompetitiveGradient", "CompetitiveGradient", "Gradient", "Kronecker", "Newton", "Rule", "Step"],
     "vectors": ["Vector"],
 }
@@ -52,6 +72,7 @@ __all__ = [
     "CompetitiveGradient",
     "Cost",
     "CurvatureWarning",
+    "DamageWarning",
     "DivergenceError",
     "DoubleBackwardError",
     "Evaluation",
@@ -61,12 +82,14 @@ __all__ = [
     "Jacobian",
     "Kronecker",
     "Newton",
+    "RankError",
     "Record",
     "Rule",
     "SaddlepointError",
     "Solve",
     "SolverWarning",
     "Step",
+    "TorchRanks",
     "UsageError",
     "Vector",
     "linearize",

@@ -101,6 +101,12 @@ class TorchRanks(Ranks):
         RankError: a reduction failed, because another process ended or did not answer in time.
 
     Reference: Li et al. (2020), PyTorch distributed: experiences on accelerating data parallel training, arXiv:2006.15704.
+
+    >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # torchrun's variables say it otherwise
+    >>> ranks = TorchRanks()
+    >>> ranks.share(64), ranks.mean(Vector({"x": [torch.ones(2)]})).flatten().tolist(), ranks.traffic.bytes
+    (slice(0, 64, None), [1.0, 1.0], 8)
+    >>> dist.destroy_process_group()
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
