@@ -21,7 +21,11 @@ PLAYERS = ("discriminator", "generator")
 
 
 def full_history(loss="minimax", coverage=("modes", 8.0)):
-    history = History(loss=loss, coverage=coverage)
+    return History(loss=loss, coverage=coverage, lines=full_lines())
+
+
+def full_lines():
+    lines = []
     for step in range(0, 201, 20):
         x = step / 200
         probe = {
@@ -39,19 +43,19 @@ def full_history(loss="minimax", coverage=("modes", 8.0)):
         }
         norms = {"discriminator": 1.0 + x, "generator": 10 ** (-6 * x)}
         metrics = {"modes": 8 * x, "ema/modes": 7 * x}
-        history.add({"step": step, "losses": losses, "gradient_norms": norms, "metrics": metrics, "probe": probe, "trace": trace})
-    return history
+        lines.append({"step": step, "losses": losses, "gradient_norms": norms, "metrics": metrics, "probe": probe, "trace": trace})
+    return lines
 
 
-def nulls(history):
-    """What a history looks like in which every number was NaN."""
+def nulls(lines):
+    """What lines look like in which every number was NaN."""
 
     def null(value):
         if isinstance(value, dict):
             return {key: inner if key in ("step", "steps") else null(inner) for key, inner in value.items()}
         return [null(inner) for inner in value] if isinstance(value, list) else None
 
-    return History(loss=history.loss, coverage=history.coverage, lines=[null(line) for line in history.lines])
+    return [null(line) for line in lines]
 
 
 FINDINGS = [
@@ -146,9 +150,9 @@ class TestCourse:
         ("loss", "coverage"), list(zip(BANDS, [None, ("modes", 8.0), ("recall", 1.0), ("modes", 1000.0)], strict=True))
     )
     def test_empty_minimal_and_full(self, loss, coverage):
-        complete = full_history(loss, coverage)
-        one = {"step": 0, "probe": complete.lines[0]["probe"]}
-        for lines in ([], [one], complete.lines, nulls(complete).lines):
+        complete = full_lines()
+        one = {"step": 0, "probe": complete[0]["probe"]}
+        for lines in ([], [one], complete, nulls(complete)):
             assert opened(png(course(History(loss=loss, coverage=coverage, lines=lines), FINDINGS))).size == SIZES["course"]
 
     def test_the_panels(self):
@@ -169,7 +173,7 @@ class TestCourse:
         assert heights == {band.chance for band in BANDS["minimax"].values()}
 
     def test_losses_without_a_trace(self):
-        lines = [{key: value for key, value in line.items() if key != "trace"} for line in full_history().lines]
+        lines = [{key: value for key, value in line.items() if key != "trace"} for line in full_lines()]
         figure = course(History(loss="minimax", lines=lines), [])
         (line,) = [line for line in figure.axes[0].lines if line.get_label() == "generator"]
         assert line.get_ydata() == pytest.approx([-0.7 - k / 10 for k in range(11)])

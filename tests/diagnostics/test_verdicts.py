@@ -226,8 +226,7 @@ class TestVanished:
         assert (found.key, found.since) == ("vanishing-gradient generator", 100)
 
     def test_a_rule_without_gradients_misses_none(self):
-        log = probed(probe(0.0, zeros=1.0))
-        log.lines[0] = {"step": 0, "losses": {"generator": 1.0}}
+        log = history([{"step": 0, "losses": {"generator": 1.0}}, {"step": 0, "probe": probe(0.0, zeros=1.0)}])
         assert vanished(log) == []
 
 

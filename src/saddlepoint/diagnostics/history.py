@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,10 @@ class History:
         coverage: the metric that counts modes or classes with its value for all of them, or None.
         lines: the lines so far.
 
+    Attributes:
+        last: the latest line; empty where there is none.
+        rollbacks: what the log says of each roll-back.
+
     >>> history = History(loss="minimax", lines=[{"step": 5, "losses": {"generator": -0.7}}, {"step": 9}])
     >>> history.series("losses", "generator").values.tolist(), history.last_step
     ([-0.7], 9)
@@ -57,47 +62,79 @@ class History:
 
     def __init__(self, *, loss: str, coverage: tuple[str, float] | None = None, lines: Iterable[Mapping[str, Any]] = ()) -> None:
         self.loss, self.coverage = loss, coverage
-        self.lines: list[Mapping[str, Any]] = list(lines)
+        self.last: Mapping[str, Any] = {}
+        self.rollbacks: list[Mapping[str, Any]] = []
+        self._columns: dict[tuple[str, ...], _Column] = {}  # a line as it is takes seven times the memory, and a run has many
+        self._traces: dict[tuple[str, str], _Column] = {}
+        self._probes: list[tuple[int, Mapping[str, Any]]] = []
+        self._moved: set[str] = set()
+        for line in lines:
+            self.add(line)
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Append a line."""
-        self.lines.append(line)
+        step, trace = line["step"], line.get("trace") or {}
+        for path, value in _numbers({key: part for key, part in line.items() if key != "trace"}):
+            self._columns.setdefault(path, _Column()).add(step, value)
+        for kind in ("losses", "projections"):
+            for player, values in trace.get(kind, {}).items():
+                column = self._traces.setdefault((kind, player), _Column())
+                for at, value in zip(trace["steps"], values, strict=True):
+                    if value is not None:
+                        column.add(at, value)
+        if line.get("probe"):
+            self._probes.append((step, line["probe"]))
+        if line.get("rollback"):
+            self.rollbacks.append(line["rollback"])
+        self._moved |= set(line.get("gradient_norms", {}))
+        self.last = line
 
     @property
     def last_step(self) -> int:
         """The step of the latest line, 0 where there is none."""
-        return int(self.lines[-1]["step"]) if self.lines else 0
+        return int(self.last.get("step", 0))
 
     def series(self, *path: str) -> Series:
         """Return the numbers found under nested keys, such as ("losses", "generator")."""
-        found = [(line["step"], _at(line, path)) for line in self.lines]
-        return _series((step, value) for step, value in found if isinstance(value, int | float) and not isinstance(value, bool))
+        return self._columns.get(path, _Column()).series()
 
     def trace(self, kind: str, player: str) -> Series:
         """Return the finely sampled series of one player, ``kind`` is "losses" or "projections"."""
-        pairs: list[tuple[int, float]] = []
-        for line in self.lines:
-            trace = line.get("trace")
-            if trace and player in trace[kind]:
-                pairs += [(step, value) for step, value in zip(trace["steps"], trace[kind][player], strict=True) if value is not None]
-        return _series(pairs)
+        return self._traces.get((kind, player), _Column()).series()
 
     def probes(self) -> list[tuple[int, Mapping[str, Any]]]:
         """Return (step, probe) of every probe."""
-        return [(line["step"], line["probe"]) for line in self.lines if line.get("probe")]
+        return list(self._probes)
+
+    def metrics(self) -> list[str]:
+        """Return the names of the metrics that were measured, sorted."""
+        return sorted(path[1] for path in self._columns if path[0] == "metrics" and len(path) == 2)
 
     def moved_by_gradient(self) -> set[str]:
         """Return the players whose gradients the rule uses; rules of order 0 log none."""
-        return {player for line in self.lines for player in line.get("gradient_norms", {})}
+        return set(self._moved)
 
 
-def _at(line: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    value: Any = line
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
+class _Column:
+    """Steps and values, as compact as the numbers themselves."""
+
+    def __init__(self) -> None:
+        self._steps, self._values = array("q"), array("d")
+
+    def add(self, step: int, value: float) -> None:
+        self._steps.append(step)
+        self._values.append(value)
+
+    def series(self) -> Series:
+        steps, values = np.array(self._steps, dtype=int), np.array(self._values, dtype=float)
+        finite = np.isfinite(values)
+        return Series(steps[finite], values[finite])
 
 
-def _series(pairs: Iterable[tuple[int, float]]) -> Series:
-    finite = [(step, value) for step, value in pairs if np.isfinite(value)]
-    return Series(np.array([step for step, _ in finite], dtype=int), np.array([value for _, value in finite], dtype=float))
+def _numbers(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Yield nested keys → number, of those that are one."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, (*above, key))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield (*above, key), value

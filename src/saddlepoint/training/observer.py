@@ -61,7 +61,7 @@ class Observer:
 
     def start(self) -> None:
         """Record the untrained networks, whose gradients later ones are compared with; a resumed run has them."""
-        if self.training.step == 0 and not self.history.lines:
+        if self.training.step == 0 and not self.history.last:
             with self._timed("all"):
                 self._picture()
                 self._log([], {"probe": self._probe()})
@@ -99,7 +99,7 @@ class Observer:
             return False
         with self._timed("all"):
             failed, rollbacks, factor = training.step + 1, training.rollbacks + 1, training.rate_factor / 2
-            divergence = self.history.lines[-1]["divergence"]
+            divergence = self.history.last["divergence"]
             training.load_state_dict(training.ranks.from_first(lambda: self.run.load_checkpoint(config, training.checkpointed)))
             training.rollbacks, training.rate_factor = rollbacks, factor
             self.run.truncate_log(training.step)

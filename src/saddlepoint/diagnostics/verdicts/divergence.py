@@ -12,8 +12,8 @@ from saddlepoint.diagnostics.history import History
 
 def divergence(history: History) -> list[Finding]:
     """Return a finding for a run that ended in a NaN or infinity, and a warning for one that was rolled back."""
-    ended = history.lines[-1].get("divergence") if history.lines else None  # an earlier one was overcome
-    returned = [line["rollback"] for line in history.lines if line.get("rollback")]
+    ended = history.last.get("divergence")  # an earlier one was overcome
+    returned = history.rollbacks
     found = []
     if ended:
         found.append(_finding(history, ended))

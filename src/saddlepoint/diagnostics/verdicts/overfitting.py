@@ -30,7 +30,7 @@ def memorising(history: History) -> list[Finding]:
 def copying(history: History) -> list[Finding]:
     """Return a finding where generated samples lie nearer to the training set than held-out samples do."""
     found = []
-    for name in sorted({name for line in history.lines for name in line.get("metrics", {}) if name.startswith("ema/copying")}):
+    for name in [name for name in history.metrics() if name.startswith("ema/copying")]:
         series = history.series("metrics", name)
         if len(series) and series.last > COPIES:
             since = series.since(series.values > COPIES)
