@@ -334,6 +334,13 @@ class TestLogs:
             with pytest.raises(sp.UsageError, match="not a number of each player"):
                 checked_line({"step": 3, "probe": {"gradients": {**gradients, part: {"judge": 1.0}}, "saturated": {}}}, "here")
 
+    def test_a_summary_that_is_nested_deeply(self, run, capsys):
+        """Whether a run has ended is looked up there; what cannot be read says no, and is written anew."""
+        (run / "summary.json").write_text("[" * 100_000)
+        code, _, err = command(capsys, "resume", "run")
+        assert (code, "Traceback" in err) == (0, False)
+        assert RunDirectory.open(run).read_summary()["status"] == "finished"
+
     def test_own_lines_are_lines(self, run):
         assert len(RunDirectory.open(run).read_log()) == 3
 

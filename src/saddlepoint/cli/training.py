@@ -67,7 +67,7 @@ def train(
     tree = with_settings(tree, [*rate, *(settings or [])])
     if nproc is not None:
         from saddlepoint.training import resolve
-        from saddlepoint.training.run_directory import free_path
+        from saddlepoint.training.places import free_path
 
         resolved = resolve(tree)  # a mistake is better said by one process than by many
         launch(nproc, [*_without_nproc(), *([] if out else ["--out", str(free_path(resolved))])])

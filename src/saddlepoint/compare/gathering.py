@@ -15,7 +15,7 @@ from saddlepoint.compare.study import ProblemPlan, Study
 from saddlepoint.compare.summary import pairs_of, succeeded, summary_of
 from saddlepoint.compare.tuning import Tuned, smaller_is_better
 from saddlepoint.training.config import Tree
-from saddlepoint.training.run_directory import environment
+from saddlepoint.training.environment import environment
 from saddlepoint.training.training import weights_of
 
 Searches = Mapping[tuple[str, str], Tuned | None]

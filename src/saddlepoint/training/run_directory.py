@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import errno
 import io
-import json
-import os
-import platform
 import re
-import shutil
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from PIL import Image
 
-import saddlepoint
 from saddlepoint.diagnostics import History
 from saddlepoint.errors import DamageWarning, UsageError
 from saddlepoint.files import append_whole, drop_leftovers, flush, json_line, json_text, locked, write_atomic, write_json
 from saddlepoint.problems import GanProblem
-from saddlepoint.reading import LOG_BYTES, parse_json, read_bytes, refuse_links
+from saddlepoint.reading import JSON_BYTES, LOG_BYTES, parse_json, read_bytes, refuse_links
 from saddlepoint.training.checkpoint import DamagedCheckpointError, OtherFormatError, decode, encode
 from saddlepoint.training.config import RunConfig, read_yaml, validate
+from saddlepoint.training.environment import environment
 from saddlepoint.training.log_line import checked_line
+from saddlepoint.training.places import empty_directory, free_directory
 
 At = Literal["last", "best"] | int
 """Which checkpoint: the last, the best, or that of a step."""
@@ -60,7 +53,7 @@ class RunDirectory:
             UsageError: the path holds a run or other files already, or cannot be made.
         """
         try:
-            path = _free_directory(config) if path is None else _empty_directory(path)
+            path = free_directory(config) if path is None else empty_directory(path)
             (path / "checkpoints").mkdir(exist_ok=True)
             (path / "samples").mkdir(exist_ok=True)
             for name in ("environment.json", "config.yaml"):
@@ -185,7 +178,7 @@ class RunDirectory:
 
     def read_summary(self) -> dict[str, Any]:
         """Return what ``write_summary`` wrote."""
-        summary: dict[str, Any] = json.loads(self._summary.read_text())
+        summary: dict[str, Any] = parse_json(read_bytes(self._summary, JSON_BYTES).decode())
         return summary
 
     def has_ended(self, step: int) -> bool:
@@ -384,72 +377,3 @@ def png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
-
-
-def environment(device: str) -> dict[str, Any]:
-    """Return versions, machine and source revision, for the record."""
-    return {
-        "saddlepoint": saddlepoint.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": version("numpy"),
-        "torchmetrics": version("torchmetrics"),  # read, not imported: that takes seconds, which not every problem needs
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "git_revision": _git_revision(),
-        "command": ["saddlepoint", *sys.argv[1:]],
-    }
-
-
-def _git_revision() -> str | None:
-    git = shutil.which("git")
-    if git is None:
-        return None
-    found = subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() if found.returncode == 0 else None
-
-
-def free_path(config: RunConfig) -> Path:
-    """Return the first ``runs/PROBLEM-RULE-OPTIMIZER-NNN`` that does not exist."""
-    optimizer = config.optimizer.name.rpartition(":")[2].lower()
-    for number in range(1, 100_000):
-        path = Path("runs") / f"{config.problem.name}-{config.rule.name}-{optimizer}-{number:03d}"
-        if not path.exists():
-            return path
-    raise UsageError("runs/ holds 99,999 such runs already. Choose a directory with --out.")
-
-
-def _free_directory(config: RunConfig) -> Path:
-    while True:
-        path = free_path(config)
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:  # another process was quicker
-            continue
-        return path
-
-
-def _empty_directory(path: Path) -> Path:
-    if path.is_dir() and not _holds_nothing(path):
-        what = "another run" if (path / "config.yaml").exists() else "other files"
-        raise UsageError(f"--out {path} holds {what} already. Go on with `saddlepoint resume {path}`, or choose another --out.")
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"--out {path} is a file. Choose a directory.")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def _holds_nothing(path: Path) -> bool:
-    """Say whether a directory is empty but for what a process leaves that was killed while it made a run directory there."""
-    entries = {entry.name: entry for entry in path.iterdir()}
-    if "checkpoints" not in entries:
-        return not entries
-    return all(
-        (name in ("checkpoints", "samples") and not any(entry.iterdir()))
-        or name == "environment.json"
-        or entry.match(".environment.json.*.tmp")
-        or entry.match(".config.yaml.*.tmp")
-        for name, entry in entries.items()
-    )
