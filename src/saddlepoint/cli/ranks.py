@@ -5,23 +5,28 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
 from saddlepoint.cli.app import USAGE
-from saddlepoint.errors import RankError, UsageError
+from saddlepoint.errors import DivergenceError, RankError, UsageError
 
 if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
     from saddlepoint.ranks import Ranks
 
 T = TypeVar("T")
 
 OUTCOME = "SADDLEPOINT_OUTCOME"
 """Environment variable: the file in which processes that ``--nproc`` started leave the command's exit code."""
+
+PARTING = 10.0
+"""Seconds for which a process that ends waits for the others to end with it."""
 
 RESTARTS = 3
 """How often processes that ``--nproc`` started are started again after one of them died."""
@@ -60,10 +65,32 @@ def joined(timeout: float) -> Iterator[Ranks]:
     # the launcher keeps its store when it starts processes again, with the addresses of those that died in it
     fresh = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     dist.init_process_group(backend, store=fresh, rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
+    alone = False
     try:
         yield TorchRanks()
+    except (UsageError, DivergenceError, typer.Exit):  # which all processes end with, or are told of
+        raise
+    except BaseException:
+        alone = True
+        raise
     finally:
+        _part(fresh, rank, range(rank, rank + 1) if alone else range(world))
         dist.destroy_process_group()
+
+
+def _part(store: Store, rank: int, leaving: Iterable[int]) -> None:
+    """Say that this process leaves, and wait until those that leave with it have said so.
+
+    A process that ends closes its connections. One that has sent its part of the last reduction, but is late to fetch the result, would
+    find the connection closed instead.
+    """
+    from datetime import timedelta
+
+    import torch.distributed as dist
+
+    with suppress(RuntimeError, dist.DistError):  # it, or the store, has ended before
+        store.set(f"left {rank}", "")
+        store.wait([f"left {other}" for other in leaving], timedelta(seconds=PARTING))
 
 
 def together(ranks: Ranks, make: Callable[[], T]) -> T:

@@ -20,9 +20,14 @@ class Interrupt:
         return self.signal
 
     def agreed(self, ranks: Ranks) -> int | None:
-        """Return the signal that arrived in any of several processes: they stop after the same step."""
-        self.signal = int(ranks.largest(self.signal or 0)) or None
-        return self.signal
+        """Return the signal that arrived in any of several processes before they were asked: they stop after the same step.
+
+        One that arrives while they are asked is kept, and told the next time.
+        """
+        told = int(ranks.largest(self.signal or 0))
+        if told:
+            self.signal = told
+        return told or None
 
     @property
     def exit_code(self) -> int:
