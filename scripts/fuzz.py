@@ -18,7 +18,18 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-DEAR = {"study": 20, "state": 50, "report": 100, "comparison": 100, "command line": 50, "config": 4, "checkpoint": 4, "log": 4, "cards": 4}
+DEAR = {
+    "study": 20,
+    "state": 50,
+    "report": 100,
+    "comparison": 100,
+    "search": 100,
+    "command line": 50,
+    "config": 4,
+    "checkpoint": 4,
+    "log": 4,
+    "cards": 4,
+}
 """target → by how much its cases are dearer than those of a parser; so many times fewer are taken."""
 
 

@@ -10,8 +10,9 @@ import optuna
 import pytest
 
 from saddlepoint.compare.execution import unfinished
+from saddlepoint.compare.storage import opened_search, opened_storage
 from saddlepoint.compare.study import TuningPlan
-from saddlepoint.compare.trials import opened_search, opened_storage, share
+from saddlepoint.compare.trials import share
 from saddlepoint.compare.tuning import tune
 from saddlepoint.errors import UsageError
 

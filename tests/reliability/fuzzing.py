@@ -43,6 +43,7 @@ from saddlepoint.training.checkpoint import sealed
 from saddlepoint.training.config import RunConfig, read_yaml, resolve, validate, with_settings
 from saddlepoint.training.evaluation import differences, read_cards
 from saddlepoint.training.log_line import checked_line
+from tests.reliability.databases import CHANGES, finished, go_on_with
 from tests.reliability.strangers import archive, checkpoints, make_run, saved, state_of
 from tests.report import synthetic
 
@@ -609,6 +610,15 @@ def fuzz_cli(words: list[str]) -> None:
         sys.stdout.flush()
 
 
+# searches
+
+
+def fuzz_search(case: Any) -> None:
+    """A search that goes on in a database of another program, or a damaged one."""
+    with judged():
+        go_on_with(case)
+
+
 TARGETS: dict[str, tuple[Callable[[Any], None], Any, int]] = {
     "idx": (fuzz_idx, st.one_of(st.binary(max_size=64), idx_bytes()), 300),
     "yaml": (fuzz_yaml, YAML_TEXTS, 400),
@@ -621,6 +631,7 @@ TARGETS: dict[str, tuple[Callable[[Any], None], Any, int]] = {
     "cards": (fuzz_cards, mutated(card_tree), 200),
     "report": (fuzz_report, pages(), 40),
     "comparison": (fuzz_comparison, mutated(lambda: finished_comparison()[1]), 40),
+    "search": (fuzz_search, st.one_of(CHANGES, st.deferred(lambda: damaged(finished().read_bytes()))), 60),
     "command line": (fuzz_cli, command_lines(), 80),
 }
 """name → what takes a case, what draws it, and how many are taken in the tests."""

@@ -91,8 +91,8 @@ def tune(
     from saddlepoint.cli.comparison_table import print_trials
     from saddlepoint.compare import tune_method
     from saddlepoint.compare.configuration import settings_of
+    from saddlepoint.compare.storage import without_password
     from saddlepoint.compare.study import slug
-    from saddlepoint.compare.trials import without_password
 
     study = _study(problem, method, 1, budget, trials, metric, None, None, tuning_seeds=seeds, name=f"tune-{problem}-{slug(method)}")
     path, console, plan = out or Path("comparisons") / study.name, make_console(), study.problems[0]

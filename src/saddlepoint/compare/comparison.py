@@ -19,8 +19,8 @@ from saddlepoint.compare.execution import Job, Outcome
 from saddlepoint.compare.gathering import gather, parameters_of
 from saddlepoint.compare.jobs import Place, jobs_of, key_of
 from saddlepoint.compare.processes import execute_apart, prepare
+from saddlepoint.compare.storage import opened_storage
 from saddlepoint.compare.study import ProblemPlan, Study
-from saddlepoint.compare.trials import opened_storage
 from saddlepoint.compare.tuning import Execute, Tuned, recalled, tune
 from saddlepoint.errors import UsageError
 from saddlepoint.training.config import RunConfig, Tree

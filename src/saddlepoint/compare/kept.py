@@ -47,6 +47,9 @@ class _Trial(_Part):
     value: Amount
     final: Amount
     status: str
+    error: str | None
+    steps: int = Field(ge=0)
+    seconds: FiniteFloat = Field(ge=0)
 
 
 class _Search(_Part):
@@ -86,6 +89,11 @@ def check_measured(run: Tree, metric: str, where: str) -> None:
     measured = [point["metrics"] for point in run["points"]] + ([] if run["metrics"] is None else [run["metrics"]])
     if any(metric not in metrics for metrics in measured):
         raise UsageError(f"{where} is damaged, or another program wrote it: it lacks the metric {metric}. Delete it to make it again.")
+
+
+def checked_trial(trial: Any, where: str) -> Tree:
+    """Return a trial of a search as it is; a UsageError says ``where`` and what is not of its kind."""
+    return _checked(_Trial, trial, where)
 
 
 def checked_comparison(comparison: Any, where: str) -> Tree:

@@ -1,21 +1,18 @@
-"""Trials in a database, shared by all processes that work on the same search."""
+"""Trials, shared by all processes that work on the same search."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import optuna
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
+from saddlepoint.compare.storage import damaged, last_sign, parameters_of, read_trials, stored
 from saddlepoint.compare.study import Space
-from saddlepoint.errors import UsageError
 from saddlepoint.training.config import Tree
 
 Beat = Callable[[], None]
@@ -25,43 +22,6 @@ Work = Callable[[optuna.Trial, int, Beat], tuple[float, Tree]]
 _HEARTBEAT, _GRACE = 10, 120  # seconds; the clocks of machines that share a search may differ by the difference
 _POLL = 1.0
 _RANDOM_TRIALS = 5
-
-
-@contextmanager
-def opened_storage(url: str) -> Iterator[RDBStorage]:
-    """Open Optuna's storage at a database URL, such as ``sqlite:///study.db`` or ``postgresql+psycopg://user@host/base``.
-
-    Raises:
-        UsageError: the URL is malformed, its driver is not installed, or the database cannot be reached.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options: dict[str, Any] = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
-        storage = _made_storage(url, options)
-    except Exception as error:  # every driver has exceptions of its own
-        raise UsageError(
-            f"Cannot open the storage {without_password(url)} ({type(error).__name__}). Give the URL of a database that can be reached and "
-            "whose driver is installed, such as sqlite:///study.db or postgresql+psycopg://user@host/base."
-        ) from error
-    try:
-        yield storage
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def _made_storage(url: str, options: dict[str, Any]) -> RDBStorage:
-    """Open the storage; where another process makes the same tables at the same moment, one of the two finds them half made and waits."""
-    for _ in range(4):
-        with suppress(IntegrityError, OperationalError, ProgrammingError):
-            return RDBStorage(url, engine_kwargs=options)
-        time.sleep(0.5)
-    return RDBStorage(url, engine_kwargs=options)
-
-
-def opened_search(storage: RDBStorage, name: str) -> optuna.Study:
-    """Return the search of a name, made where there is none yet; smaller values are better."""
-    return optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
 
 
 def share(search: optuna.Study, places: int, work: Work, go_on: Beat) -> list[FrozenTrial]:
@@ -74,6 +34,9 @@ def share(search: optuna.Study, places: int, work: Work, go_on: Beat) -> list[Fr
         places: how many.
         work: makes a trial.
         go_on: called now and then; what it raises passes on.
+
+    Raises:
+        UsageError: the database holds what this program has not written so.
     """
     while (place := _free_place(search, places, go_on)) is not None:
         search.sampler = optuna.samplers.RandomSampler()  # draws nothing: what is drawn depends on the place
@@ -90,6 +53,8 @@ def share(search: optuna.Study, places: int, work: Work, go_on: Beat) -> list[Fr
         for key, what in kept.items():
             trial.set_user_attr(key, what)
         search.tell(trial, value)
+        if place not in _finished(search):  # it would be made again for ever
+            raise damaged(search.study_name, f"trial {trial.number} was finished, and is not there")
     found = _finished(search)
     return [found[place] for place in range(places)]
 
@@ -100,19 +65,14 @@ def draw(search: optuna.Study, trial: optuna.Trial, place: int, space: Space, st
     The first is ``start``, completed at random; the next ones are drawn at random, and after five by Optuna's TPE sampler.
     """
     drawn = optuna.samplers.TPESampler(seed=place, n_startup_trials=_RANDOM_TRIALS)
-    search.sampler = drawn if place else _Start({key: _stored(value) for key, value in start.items()}, drawn)
+    search.sampler = drawn if place else _Start({key: stored(value) for key, value in start.items()}, drawn)
     for key, where in sorted(space.items()):  # the order of a file's keys must not matter
         if where.choices is not None:
-            trial.suggest_categorical(key, [_stored(choice) for choice in where.choices])
+            trial.suggest_categorical(key, [stored(choice) for choice in where.choices])
         else:
             low, high = where.log or where.uniform or (0.0, 0.0)
             trial.suggest_float(key, low, high, log=where.log is not None)
     return parameters_of(trial)
-
-
-def parameters_of(trial: optuna.Trial | FrozenTrial) -> Tree:
-    """Return a trial's parameters, numbers with four digits: that is all of a learning rate that a reader wants to type."""
-    return {key: float(f"{value:.4g}") if isinstance(value, float) else json.loads(value) for key, value in trial.params.items()}
 
 
 def _free_place(search: optuna.Study, places: int, go_on: Beat) -> int | None:
@@ -145,7 +105,7 @@ def _holds(search: optuna.Study, trial: optuna.Trial, place: int, go_on: Beat) -
 def _finished(search: optuna.Study) -> dict[int, FrozenTrial]:
     """Return place → its trial; where a process that was given up for dead came back and finished too, the earlier one counts."""
     found: dict[int, FrozenTrial] = {}
-    for trial in sorted(search.get_trials(deepcopy=False, states=[TrialState.COMPLETE]), key=lambda trial: trial.number):
+    for trial in read_trials(search, TrialState.COMPLETE):
         found.setdefault(trial.user_attrs["place"], trial)
     return found
 
@@ -153,11 +113,10 @@ def _finished(search: optuna.Study) -> dict[int, FrozenTrial]:
 def _running(search: optuna.Study, below: float = math.inf) -> list[FrozenTrial]:
     """Return the trials of lower numbers that are being worked on; those that nobody has been heard of for two minutes are ended."""
     alive = []
-    for trial in search.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+    for trial in read_trials(search, TrialState.RUNNING):
         if trial.number >= below:
             continue
-        started = trial.datetime_start.timestamp() if trial.datetime_start else math.inf
-        if abs(time.time() - trial.user_attrs.get("beat", started)) <= _GRACE:  # from the future: the clock was set back since
+        if abs(time.time() - last_sign(trial)) <= _GRACE:  # from the future: the clock was set back since
             alive.append(trial)
             continue
         with suppress(ValueError, RuntimeError):  # another process was quicker to say so
@@ -198,18 +157,3 @@ class _Start(optuna.samplers.BaseSampler):
         if param_name in self._start:
             return self._start[param_name]
         return self._other.sample_independent(study, trial, param_name, param_distribution)
-
-
-def _stored(value: Any) -> Any:
-    """Return a value as a database of Optuna keeps it: numbers as they are, all else as JSON."""
-    return value if isinstance(value, float) else json.dumps(value)
-
-
-def without_password(url: str) -> str:
-    """Return a database URL as it may be shown.
-
-    >>> without_password("postgresql+psycopg://me:secret@host/base")
-    'postgresql+psycopg://host/base'
-    """
-    scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if "@" in rest else url

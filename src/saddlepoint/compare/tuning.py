@@ -15,8 +15,10 @@ from optuna.trial import FrozenTrial
 
 from saddlepoint.compare.configuration import configuration, space_of, starting_point
 from saddlepoint.compare.execution import Job, Outcome
+from saddlepoint.compare.kept import checked_trial
+from saddlepoint.compare.storage import opened_search, parameters_of
 from saddlepoint.compare.study import MethodPlan, ProblemPlan, Study, TuningPlan, digest
-from saddlepoint.compare.trials import Beat, draw, opened_search, parameters_of, share
+from saddlepoint.compare.trials import Beat, draw, share
 from saddlepoint.errors import UsageError
 from saddlepoint.registry import build_problem
 from saddlepoint.training.config import Tree
@@ -104,7 +106,7 @@ def tune(
     means = _means(trials, finalists, finals, tuning)
     best = min(means, key=lambda place: (means[place], place)) if means else ranked[0]
     shown = {path: where.model_dump(mode="json", exclude_none=True) for path, where in space.items()}
-    rows = [_row(plan, place, trial, means) for place, trial in enumerate(trials)]
+    rows = [checked_trial(_row(plan, place, trial, means), f"Trial {place} of the storage's search") for place, trial in enumerate(trials)]
     return Tuned(key=key, space=shown, trials=rows, best=parameters_of(trials[best]))
 
 

@@ -1,0 +1,145 @@
+"""The database of trials: opened, read as a stranger's, and its failures said in a sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+
+from saddlepoint.errors import UsageError
+from saddlepoint.training.config import Tree
+
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError)
+"""What Optuna, and the checks here, raise for rows that Optuna has not written."""
+
+
+@contextmanager
+def opened_storage(url: str) -> Iterator[RDBStorage]:
+    """Open Optuna's storage at a database URL, such as ``sqlite:///study.db`` or ``postgresql+psycopg://user@host/base``.
+
+    Raises:
+        UsageError: the URL is malformed, its driver is not installed, the database cannot be reached, or it fails while it is used.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    options: dict[str, Any] = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    try:
+        storage = _made_storage(url, options)
+    except Exception as error:  # every driver has exceptions of its own
+        raise UsageError(
+            f"Cannot open the storage {without_password(url)} ({_kind(error)}). Give the URL of a database that can be reached and "
+            "whose driver is installed, such as sqlite:///study.db or postgresql+psycopg://user@host/base."
+        ) from error
+    try:
+        yield storage
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise UsageError(
+            f"The storage {without_password(url)} failed: {_reason(error)}. What is finished is kept; give the command again when the "
+            "cause is gone. A damaged file can be deleted: then its trials are made again."
+        ) from error
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _made_storage(url: str, options: dict[str, Any]) -> RDBStorage:
+    """Open the storage; where another process makes the same tables at the same moment, one of the two finds them half made and waits."""
+    for _ in range(4):
+        with suppress(IntegrityError, OperationalError, ProgrammingError):
+            return RDBStorage(url, engine_kwargs=options)
+        time.sleep(0.5)
+    return RDBStorage(url, engine_kwargs=options)
+
+
+def _reason(error: Exception) -> str:
+    """Return what the driver said, without the statement that it was said of."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    return (str(getattr(cause, "orig", None) or cause).strip() or type(cause).__name__).partition("\n")[0]
+
+
+def _kind(error: Exception) -> str:
+    """Return an error's type, and what the driver said: SQLAlchemy's own words may hold the URL with its password."""
+    said = str(getattr(error, "orig", None) or "").partition("\n")[0]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def opened_search(storage: RDBStorage, name: str) -> optuna.Study:
+    """Return the search of a name, made where there is none yet; smaller values are better."""
+    try:
+        return optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+    except _MALFORMED as error:
+        raise damaged(name, _said(error)) from error
+
+
+def read_trials(search: optuna.Study, state: TrialState) -> list[FrozenTrial]:
+    """Return the trials of a state in the order of their numbers.
+
+    Raises:
+        UsageError: the database holds, in whatever state, one that this program has not written so.
+    """
+    try:
+        trials = search.get_trials(deepcopy=False)
+        for trial in trials:
+            _check(trial)
+    except _MALFORMED as error:
+        raise damaged(search.study_name, _said(error)) from error
+    return [trial for trial in trials if trial.state == state]
+
+
+def _check(trial: FrozenTrial) -> None:
+    finished, place = trial.state == TrialState.COMPLETE, trial.user_attrs.get("place")
+    if type(place) is not int and (finished or place is not None):
+        raise ValueError(f"its place is {str(place)[:40]}")
+    if finished and (trial.value is None or math.isnan(trial.value)):
+        raise ValueError("it has no value")
+    if not math.isfinite(last_sign(trial)):
+        raise ValueError("its time is not finite")
+    parameters_of(trial)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+
+
+def damaged(name: str, why: str) -> UsageError:
+    """Return the mistake that the trials of a search cannot be read."""
+    return UsageError(
+        f'The storage holds a trial of the search "{name}" that is damaged, or that another program wrote ({why}). Delete the storage, '
+        "or give another one with --storage; the trials are made again."
+    )
+
+
+def last_sign(trial: FrozenTrial) -> float:
+    """Return when a trial was last heard of, in seconds since 1970: its heartbeat, or its start."""
+    beat = trial.user_attrs.get("beat")
+    if beat is not None:
+        return float(beat)
+    return trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+
+
+def parameters_of(trial: optuna.Trial | FrozenTrial) -> Tree:
+    """Return a trial's parameters, numbers with four digits: that is all of a learning rate that a reader wants to type."""
+    return {key: float(f"{value:.4g}") if isinstance(value, float) else json.loads(value) for key, value in trial.params.items()}
+
+
+def stored(value: Any) -> Any:
+    """Return a value as the database keeps it: numbers as they are, all else as JSON."""
+    return value if isinstance(value, float) else json.dumps(value)
+
+
+def without_password(url: str) -> str:
+    """Return a database URL as it may be shown.
+
+    >>> without_password("postgresql+psycopg://me:secret@host/base")
+    'postgresql+psycopg://host/base'
+    """
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if "@" in rest else url
