@@ -7,7 +7,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,33 +17,11 @@ from saddlepoint.compare.jobs import Place
 from saddlepoint.compare.kept import check_measured
 from saddlepoint.compare.study import slug
 from saddlepoint.compare.tuning import loss_of
-from saddlepoint.report import comparison_file, make_report, run_files
-from saddlepoint.report.reading import Record
+from saddlepoint.report import make_report
 from saddlepoint.training import RunDirectory, resolve
+from tests.reliability.infection import infect
 from tests.reliability.strangers import command, make_run
 from tests.report import synthetic
-
-PAYLOAD = (
-    "\"onload='window.ran=1' x='><script>window.ran=1</script><img src=x onerror=window.ran=1></title></style></textarea><!--"
-    '<a href="javascript:window.ran=1">{{ 7 * 7 }}${7*7}%{x}\u2028</script>'
-)
-FIELDS = {
-    name
-    for module in (run_files, comparison_file)
-    for kind in vars(module).values()
-    if isinstance(kind, type) and issubclass(kind, Record)
-    for name in kind.model_fields
-}
-KEPT = {"finished", "diverged", "failed", "smaller", "larger"}  # the words that a file must choose from
-
-
-def infected(value, key=""):
-    """A tree in which every text and every name that a file may choose is followed by the payload."""
-    if isinstance(value, dict):
-        return {name if name in FIELDS or key == "budget" else name + PAYLOAD: infected(inner, name) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [infected(inner, key) for inner in value]
-    return value + PAYLOAD if isinstance(value, str) and value not in KEPT and key != "picture" else value
 
 
 class Tags(HTMLParser):
@@ -77,14 +54,7 @@ class Tags(HTMLParser):
 def test_a_page_has_the_same_tags_whatever_the_names(tmp_path, kind):
     clean = getattr(synthetic, kind)(tmp_path / "clean")
     nasty = getattr(synthetic, kind)(tmp_path / "nasty")
-    for file in nasty.rglob("*"):
-        if file.suffix == ".json":
-            file.write_text(json.dumps(infected(json.loads(file.read_text()))))
-        elif file.suffix == ".jsonl":
-            lines = [json.dumps(infected(json.loads(line))) for line in file.read_text().splitlines()]
-            file.write_text("\n".join(lines) + "\n")
-        elif file.suffix == ".yaml":
-            file.write_text(yaml.safe_dump(infected(yaml.safe_load(file.read_text())), allow_unicode=True))
+    infect(nasty)
     html = make_report(nasty)
     assert html.count("window.ran") > 20  # the names are there
     ours, theirs = Tags(html), Tags(make_report(clean))

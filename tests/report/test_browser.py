@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from saddlepoint.report import make_report
+from tests.reliability.infection import infect
 from tests.report import synthetic
 
 try:
@@ -46,6 +47,9 @@ def reports(tmp_path_factory):
         "long-run": synthetic.run(root / LONG, problem={"name": LONG, "note": LONG}, rule={"name": LONG}),
         "long-comparison": synthetic.comparison(root / "long", problems=(LONG, "b"), methods=("adam", LONG, NASTY)),
     }
+    for name in ("run", "comparison"):
+        paths[f"infected-{name}"] = getattr(synthetic, name)(root / f"infected-{name}")
+        infect(paths[f"infected-{name}"])
     for name, path in paths.items():
         (root / f"{name}.html").write_text(make_report(path))
     return root
@@ -100,6 +104,21 @@ def test_every_chart_draws_without_a_complaint(opened, name):
     for chart in charts:
         assert drawn(page, chart).locator("svg.main-svg").first.is_visible()
         assert evaluate(page, chart, "chart.clientHeight > 150 && chart.data.length > 0")
+
+
+@pytest.mark.parametrize("name", ["run", "comparison"])
+def test_nothing_that_a_name_says_is_done(opened, name):
+    page = opened(f"infected-{name}")
+    page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
+    charts = page.evaluate("[...document.querySelectorAll('.plot')].map(place => place.id)")
+    assert charts
+    for chart in charts:
+        drawn(page, chart)
+    page.mouse.move(640, 450)
+    assert "window.ran" in page.inner_text("body")
+    assert page.evaluate("window.ran") is None
+    assert page.locator("a[href^='javascript']").count() == 0
+    assert page.locator("svg a").count() == 0
 
 
 def test_a_run_s_slider_goes_with_the_keyboard(opened):
