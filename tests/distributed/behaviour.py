@@ -100,7 +100,7 @@ def main(ranks: Ranks, case: str, out: str) -> None:
         training = Training(resolve(SHORT), ranks=ranks)
         training.advance()
         if ranks.rank == 1 and case == "silent":
-            time.sleep(30)
+            time.sleep(120)
         if ranks.rank == 1 and case == "dead":
             os._exit(1)
         found = {"said": refusal(training.advance)}

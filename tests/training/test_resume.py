@@ -111,11 +111,11 @@ def test_signals_save_and_say_how_to_go_on(tmp_path, number, code):
     options = ["mixture8", "--steps", "1000000", "--set", "log_every=1", "--set", "evaluate_every=1000000", "--out", run]
     command = [sys.executable, "-m", "saddlepoint", "train", *options]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not ((run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_bytes().count(b"\n") > 1) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(child.pid, number)
-    output, _ = child.communicate(timeout=60)
+    output, _ = child.communicate(timeout=200)
     assert child.returncode == code, output
     assert f"saved. Go on with: saddlepoint resume {run}" in output
     directory = RunDirectory.open(run)
