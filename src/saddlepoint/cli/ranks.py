@@ -28,6 +28,9 @@ OUTCOME = "SADDLEPOINT_OUTCOME"
 PARTING = 10.0
 """Seconds for which a process that ends waits for the others to end with it."""
 
+SHUTDOWN = 120
+"""Seconds that processes which ``--nproc`` started have to finish a step and save after Ctrl-C or SIGTERM; PyTorch gives 30."""
+
 RESTARTS = 3
 """How often processes that ``--nproc`` started are started again after one of them died."""
 
@@ -136,6 +139,7 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
 
     if processes < 1:
         raise UsageError(f"--nproc {processes} must be at least 1.")
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     with tempfile.TemporaryDirectory() as directory:
         outcome = Path(directory) / "exit code"
