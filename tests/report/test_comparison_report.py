@@ -162,6 +162,7 @@ class TestDamaged:
             ({"format": 2}, "format: Input should be 1"),
             ({"problems": [{"name": "a"}]}, r"problems\.0\.budget: Field required"),
             ({"problems": 3}, "problems: "),
+            ({"problems": [{"name": "a", "budget": {}}]}, r"problems\.0\.budget: Dictionary should have at least 1 item"),
         ],
     )
     def test_another_shape(self, comparison, change, where):

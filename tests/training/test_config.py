@@ -181,6 +181,13 @@ def test_any_tree_gives_a_configuration_or_a_sentence(tree):
         assert validate(yaml.safe_load(config.to_yaml())) == config
 
 
+@pytest.mark.parametrize("options", [{"serial": 10**30}, {"words": "x" * 300_000}])
+def test_what_could_not_be_read_back_is_refused(options):
+    tree = {"problem": "mixture8", "optimizer": {"name": "adam", "players": {"generator": {"lr": 1e-3, **options}}}}
+    with pytest.raises(sp.UsageError, match=r"could not be read: .*19 digits|written out it has more than 256 KiB"):
+        resolve(tree)
+
+
 def test_a_problem_may_bring_the_loss_that_it_needs():
     assert resolve({"problem": "stacked-digits"}).problem.options["loss"] == "non-saturating"
     assert resolve({"problem": {"name": "stacked-digits", "loss": "hinge"}}).problem.options["loss"] == "hinge"

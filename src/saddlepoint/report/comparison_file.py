@@ -123,7 +123,7 @@ class Problem(Record):
 
     name: str
     problem: Tree
-    budget: dict[Literal["seconds", "steps", "gradient_equivalents"], float]
+    budget: Annotated[dict[Literal["seconds", "steps", "gradient_equivalents"], float], Field(min_length=1)]
     metric: str
     better: Literal["smaller", "larger"]
     target: Number = None

@@ -185,7 +185,19 @@ def resolve(tree: Tree) -> RunConfig:
     for player in config.optimizer.players:
         if player not in ("discriminator", "generator"):
             raise UsageError(f'optimizer.players: unknown player "{player}".' + did_you_mean(player, ("discriminator", "generator")))
+    _check_readable(config)
     return config
+
+
+def _check_readable(config: RunConfig) -> None:
+    """Refuse what could be written and not be read again: the run would not be resumed."""
+    text = config.to_yaml()
+    try:
+        parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"Configuration: once written it could not be read: {' '.join(str(error).split())[:300]}.") from error
+    if len(text.encode()) > YAML_BYTES:
+        raise UsageError(f"Configuration: written out it has more than {YAML_BYTES >> 10} KiB, the most that is read.")
 
 
 def _check_best_by(name: str, problem: GanProblem) -> None:
