@@ -515,10 +515,3 @@ class TestJudge:
             for k in gaps:
                 lines[-2]["trace"][kind]["generator"][k] = None
         assert "divergence generator" in {finding.key for finding in judge(history(lines))}
-
-
-def test_a_step_that_another_program_wrote_as_a_float():
-    lines = [{"step": step, "losses": {"generator": 0.7, "discriminator": 1.3}} for step in (0.0, 10.0)]
-    history = History(loss="minimax", lines=lines)
-    assert history.series("losses", "generator").steps.tolist() == [0, 10]
-    assert history.last_step == 10

@@ -308,6 +308,7 @@ class TestLogs:
             {"step": 3, "losses": {"generator": 10**400}},
             {"step": 3, "metrics": {"ema/modes": [1]}},
             {"step": 3, "trace": {"steps": [1]}},
+            {"step": 3, "trace": {"steps": [0.0], "losses": {"generator": [1.0]}, "projections": {}}},
             {"step": 3, "trace": {"steps": [1, 2], "losses": {"generator": [1.0]}, "projections": {}}},
             {"step": 3, "probe": {"saturated": {}}},
             {"step": 3, "probe": {"gradients": {"norms": {}}, "saturated": {}}},

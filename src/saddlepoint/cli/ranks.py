@@ -68,16 +68,15 @@ def joined(timeout: float) -> Iterator[Ranks]:
     # the launcher keeps its store when it starts processes again, with the addresses of those that died in it
     fresh = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     dist.init_process_group(backend, store=fresh, rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
-    alone = False
+    leaving = range(world)
     try:
         yield TorchRanks()
-    except (UsageError, DivergenceError, typer.Exit):  # which all processes end with, or are told of
-        raise
-    except BaseException:
-        alone = True
+    except BaseException as error:
+        if not isinstance(error, UsageError | DivergenceError | typer.Exit):  # which all processes end with, or are told of
+            leaving = range(rank, rank + 1)
         raise
     finally:
-        _part(fresh, rank, range(rank, rank + 1) if alone else range(world))
+        _part(fresh, rank, leaving)
         dist.destroy_process_group()
 
 

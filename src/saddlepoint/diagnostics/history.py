@@ -83,7 +83,7 @@ class History:
                     if value is not None:
                         column.add(at, value)
         if line.get("probe"):
-            self._probes.append((int(step), line["probe"]))
+            self._probes.append((step, line["probe"]))
         if line.get("rollback"):
             self.rollbacks.append(line["rollback"])
         self._moved |= set(line.get("gradient_norms", {}))
@@ -122,7 +122,7 @@ class _Column:
         self._steps, self._values = array("q"), array("d")
 
     def add(self, step: int, value: float) -> None:
-        self._steps.append(int(step))  # another program may have written 10.0
+        self._steps.append(step)
         self._values.append(value)
 
     def series(self) -> Series:

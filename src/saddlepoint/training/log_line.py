@@ -17,7 +17,7 @@ def _no_flag(value: Any) -> Any:
 
 Number = Annotated[float, BeforeValidator(_no_flag), Field(le=1e308, ge=-1e308)] | None
 Numbers = dict[str, Number]
-Step = Annotated[int, BeforeValidator(_no_flag), Field(ge=0, le=10**15)]
+Step = Annotated[int, Field(strict=True, ge=0, le=10**15)]
 
 
 class _Part(BaseModel):
