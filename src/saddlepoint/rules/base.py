@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -24,6 +25,9 @@ from saddlepoint.vectors import Vector
 
 class Inner(Protocol):
     """What a step may ask of the inner optimizers."""
+
+    closure_differentiates: bool
+    """Whether the closure was seen to call autograd itself, so that it needs a graph where only losses are asked for."""
 
     def rates(self) -> Mapping[str, Sequence[float]]:
         """Return player → the learning rate of each parameter."""
@@ -166,7 +170,17 @@ class Step:
     def _evaluation(self, order: int, *, cost: Cost | None, finite: bool = True) -> Evaluation:
         one_by_one = isinstance(self._closure, MicroBatches) and (order == 0 or self._rule.order < 2)
         kind = Accumulated if one_by_one else Evaluation
-        return kind(self.players, self._closure, order=order, cost=cost, finite=finite, ranks=self._ranks)
+        build = partial(kind, self.players, self._closure, order=order, cost=cost, finite=finite, ranks=self._ranks)
+        if order > 0 or self._inner.closure_differentiates or self._replay is None:
+            return build()
+        try:
+            return build(graph=False)
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+        self._inner.closure_differentiates = True
+        self._replay.rewind()
+        return build()
 
     def _begin(self, found: Evaluation) -> Evaluation:
         """Take the first evaluation of the step; in a player's first step look for what would be silently wrong."""
