@@ -194,8 +194,8 @@ def check_same_everywhere(ranks: Ranks, layout: Mapping[str, Any]) -> None:
         for (player, ours), (their_player, theirs) in zip(layouts[0], other, strict=False):
             if player != their_player or ours != theirs:
                 raise UsageError(
-                    f'Processes 0 and {number} differ in their players: "{player}" with {len(ours)} parameters against "{their_player}" with '
-                    f"{len(theirs)}. Build the same optimizers in the same order in every process."
+                    f'Processes 0 and {number} differ in their players: "{player}" with {len(ours)} parameters against "{their_player}" '
+                    f"with {len(theirs)}. Build the same optimizers in the same order in every process."
                 )
         if len(other) != len(layouts[0]):
             raise UsageError(f"Process 0 has {len(layouts[0])} players, process {number} has {len(other)}.")

@@ -256,8 +256,8 @@ class Evaluation:
                 ) from error
             if "modified by an inplace operation" in str(error):
                 raise UsageError(
-                    "The closure changes a tensor after the losses were computed from it, or a parameter in between: clip, average and update "
-                    f"outside of the closure. PyTorch says: {str(error).splitlines()[0]}"
+                    "The closure changes a tensor after the losses were computed from it, or a parameter in between: clip, average "
+                    f"and update outside of the closure. PyTorch says: {str(error).splitlines()[0]}"
                 ) from error
             _check_trainable(inputs, error)
             raise

@@ -52,7 +52,9 @@ def decode(content: bytes) -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds, some without a text
         said = str(error) if isinstance(error, ForeignContentError) else f"it holds something that is not loaded ({type(error).__name__})"
         raise OtherFormatError(said) from error
-    found = state.get("format") if type(state) is dict else None
+    if not isinstance(state, dict):
+        raise OtherFormatError("it is not a checkpoint")
+    found = state.get("format")
     if found != FORMAT:
         version = state.get("saddlepoint") if type(found) is int else None
         if type(version) is str:
