@@ -7,7 +7,7 @@ import torch
 
 import saddlepoint as sp
 from saddlepoint import registry, rules
-from saddlepoint.games import bowl, cournot, three_players, zero_sum
+from saddlepoint.games import bowl, cournot, quadratic, three_players, zero_sum
 from saddlepoint.registry.build import load
 
 HW = {"leader": "h", "follower": "w"}
@@ -96,11 +96,20 @@ class TestTermsOfOnePlayerAlone:
 
 
 def test_a_game_that_looks_zero_sum_at_its_start_only():
-    """J_hw = 1 + 3w² and J_wh = −1: antisymmetric at w = 0. Looked at again in the tenth step."""
+    """J_hw = 1 + 3w² and J_wh = −1: antisymmetric at w = 0. Looked at again in every tenth step."""
     losses = (lambda h, w: (h - 2) ** 2 + h * (w + w**3), lambda h, w: w**2 - h * w)
     expected = played(rules.TotalGradient(**HW), *losses, rates=(0.1, 0.3), start=(1.0, 0.0))[:2]
     h, w, numbers = played(rules.FollowTheRidge(**HW), *losses, rates=(0.1, 0.3), start=(1.0, 0.0))
     assert (h, w) == pytest.approx(expected, abs=2e-3)
+    assert numbers["zero-sum"] == 0
+
+
+def test_a_gan_with_a_hinge_loss_looks_zero_sum_until_a_logit_is_beyond_the_margin():
+    """Beyond it the judge w no longer feels the generator h, which still feels the judge."""
+    losses = (lambda h, w: -h * w, lambda h, w: torch.relu(1 + h * w) + torch.relu(1 - w) + 0.5 * w**2)
+    _, _, numbers = played(rules.FollowTheRidge(**HW), *losses, start=(-0.5, 1.5), rates=(0.3, 0.3), steps=3)
+    assert numbers["zero-sum"] == 1
+    _, _, numbers = played(rules.FollowTheRidge(**HW), *losses, start=(-0.5, 3.0), rates=(0.0, 0.0), steps=1)
     assert numbers["zero-sum"] == 0
 
 
@@ -115,11 +124,11 @@ def test_the_symplectic_adjustment_of_a_game_that_looks_zero_sum_at_its_start_on
     x, y = (torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in (1.0, 0.0))
     rule = rules.SymplecticAdjustment(align=False)
     optimizer = sp.GameOptimizer({"x": torch.optim.SGD([x], lr=0.01), "y": torch.optim.SGD([y], lr=0.01)}, rule)
-    for step in range(1, 13):
+    for step in range(13):
         before = torch.stack([x.detach(), y.detach()]).flatten()
         optimizer.step(lambda: {"x": (x**2 + x * (y + y**3)).sum(), "y": (y**2 - x * y).sum()})
         moved = before - torch.stack([x.detach(), y.detach()]).flatten()
-        if step == 1 or step >= 10:
+        if step == 0 or step >= 10:
             torch.testing.assert_close(moved, 0.01 * symplectic(*before), rtol=1e-10, atol=1e-12)
 
 
@@ -239,3 +248,81 @@ def test_look_ahead_and_sos_end_at_cournot_s_equilibrium(firms):
         for _ in range(100):
             optimizer.step(game.losses)
         assert game.distance() < 1e-2
+
+
+SIZES = {1: {"x": 3}, 2: {"x": 2, "y": 3}, 3: {"x": 2, "y": 1, "z": 2}}
+TIGHT = {"tolerance": 1e-14, "budget": 50}
+
+
+class Dense:
+    """A quadratic game f_i = ½ θᵀ A_i θ with random A_i, general-sum: ξ, J, its parts and χ entry by entry."""
+
+    def __init__(self, players):
+        sizes, generator = SIZES[players], torch.Generator().manual_seed(players)
+        n = sum(sizes.values())
+        halves = {p: torch.randn(n, n, generator=generator, dtype=torch.float64) for p in sizes}
+        matrices = {p: half + half.T for p, half in halves.items()}
+        self.game = quadratic(sizes, matrices, torch.randn(n, generator=generator, dtype=torch.float64), "monotone")
+        theta, self.J = self.game.theta.detach(), self.game.jacobian
+        self.xi = self.J @ theta
+        owner = torch.cat([torch.full((size,), i) for i, size in enumerate(sizes.values())])
+        own = owner.unsqueeze(1) == owner.unsqueeze(0)
+        self.own, self.across = self.J * own, self.J * ~own
+        rows = torch.stack([A @ theta for A in matrices.values()])  # of player i in row i
+        foreign = rows[owner].T * ~own  # ∂_j f_i, j down, i across
+        self.chi = (self.J * foreign).sum(0)
+        self.rates = 0.05 * (1 + owner.double())
+        self.eye = torch.eye(n, dtype=torch.float64)
+
+
+def sos_of(g):
+    ahead, shaping = g.xi - 0.1 * g.across @ g.xi, -0.1 * g.chi
+    inner = shaping @ ahead
+    return ahead + (1.0 if inner >= 0 else min(1.0, float(-0.5 * ahead @ ahead / inner))) * shaping
+
+
+def sga_of(g):
+    adjustment, transposed = (g.J - g.J.T).T @ g.xi / 2, g.J.T @ g.xi
+    return g.xi + torch.sign((g.xi @ transposed) * (adjustment @ transposed) / len(g.xi) + 0.1) * adjustment
+
+
+FORMULAS = {
+    "consensus": (rules.Consensus(), lambda g: g.xi + 0.1 * g.J.T @ g.xi),
+    "hamiltonian": (rules.Hamiltonian(), lambda g: g.J.T @ g.xi),
+    "jare": (rules.JacobianRegularized(), lambda g: g.xi + 0.1 * g.across.T @ g.xi),
+    "sga": (rules.SymplecticAdjustment(), sga_of),
+    "look-ahead": (rules.OpponentShaping(shaping=0.0), lambda g: g.xi - g.across @ (g.rates * g.xi)),
+    "lola": (rules.OpponentShaping(alpha=0.1), lambda g: g.xi - 0.1 * g.across @ g.xi - 0.1 * g.chi),
+    "sos": (rules.StableOpponentShaping(alpha=0.1), sos_of),
+    "lcgd": (rules.LinearizedCompetitiveGradient(), lambda g: g.xi - g.across @ (g.rates * g.xi)),
+    "cgd": (sp.CompetitiveGradient(**TIGHT), lambda g: torch.linalg.solve(g.eye + g.across * g.rates, g.xi)),
+    "proximal point": (rules.ProximalPoint(**TIGHT), lambda g: torch.linalg.solve(g.eye + g.J * g.rates, g.xi)),
+    "newton full": (sp.Newton(part="full", damping=0.0, **TIGHT), lambda g: torch.linalg.solve(g.J, g.xi)),
+    "newton own": (sp.Newton(solver="minres", damping=20.0, adapt=False, **TIGHT), lambda g: torch.linalg.solve(g.own + 20 * g.eye, g.xi)),
+    "runge-kutta": (
+        rules.RungeKutta(stages=2, regularization=0.5, regularized="x"),
+        lambda g: g.xi - 0.5 * g.J @ (g.rates * g.xi) + (g.across.T @ g.xi) * (g.rates == 0.05),
+    ),
+}
+
+
+@pytest.mark.parametrize("players", SIZES)
+@pytest.mark.parametrize("name", FORMULAS)
+def test_formulas_with_any_number_of_players(name, players):
+    rule, formula = FORMULAS[name]
+    dense = Dense(players)
+    rates = {p: 0.05 * (1 + i) for i, p in enumerate(dense.game.players)}
+    optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=rates[p]) for p, t in dense.game.players.items()}, rule)
+    expected = dense.game.theta.detach() - dense.rates * formula(dense)
+    optimizer.step(dense.game.losses)
+    torch.testing.assert_close(dense.game.theta.detach(), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [rules.FollowTheRidge, rules.TotalGradient, rules.GradientNewton, rules.CompleteNewton, rules.Unrolled])
+def test_a_refusal_names_the_rule_the_players_and_the_remedy(kind):
+    game = three_players()
+    told = (
+        rf'{kind.__name__} has the leader "x" and the follower "y", but the players are "x", "y", "z"\. .* PerPlayer gives further players'
+    )
+    with pytest.raises(sp.UsageError, match=told):
+        sp.GameOptimizer({p: torch.optim.SGD(t) for p, t in game.players.items()}, kind(leader="x", follower="y"))

@@ -54,8 +54,8 @@ class SymplecticAdjustment(Rule):
     points and away from unstable ones.
 
     Between two players with J_xy = −J_yxᵀ, as in every zero-sum game, Aᵀξ is the interaction's part of Jᵀξ, which costs half as much;
-    without alignment the players' own blocks are not needed either. Whether that holds is found out on a random vector in the steps 1, 10,
-    100, ….
+    without alignment the players' own blocks are not needed either. Whether that holds is found out on a random vector in
+    every tenth step, from the first on.
 
     Args:
         strength: |λ|; 1 in the paper.
@@ -191,9 +191,10 @@ class OpponentShaping(Rule):
 
     Args:
         alpha: the length of the step that is counted on. None takes each player's learning rate, A = L, which is the step that it takes
-            where its inner optimizer is plain SGD. A number α is A = α for all; 1 in the iterated prisoner's dilemma and 0.1 in the tandem
-            game of the papers, whose losses are scaled for it. With too large an α the direction itself points away from a stable fixed
-            point and diverges at every rate: look-ahead where α J_o has eigenvalues above 1, LOLA sooner.
+            where its inner optimizer is plain SGD; under Adam, whose rate is no length of a gradient step, give a number. A number α is
+            A = α for all; 1 in the iterated prisoner's dilemma and 0.1 in the tandem game of the papers, whose losses are scaled for
+            it. With too large an α the direction itself points away from a stable fixed point and diverges at every rate: look-ahead
+            where α J_o has eigenvalues above 1, LOLA sooner.
         shaping: p in [0, 1]; 1 is LOLA, 0 look-ahead.
 
     Holds for: any number of players, zero-sum or not.

@@ -59,11 +59,7 @@ class Stackelberg(Rule):
         return True
 
     def check(self, players: Players) -> None:
-        if set(players) != {self.leader, self.follower}:
-            raise UsageError(
-                f'{type(self).__name__} has the leader "{self.leader}" and the follower "{self.follower}", but the players are '
-                f"{sorted(players)}. It is defined for two players; name them."
-            )
+        _check_two(type(self).__name__, self.leader, self.follower, players)
 
     @abstractmethod
     def direction(self, step: Step) -> Vector:
@@ -96,10 +92,10 @@ class ByCase(Stackelberg):
     """The rules whose form depends on whether the game is zero-sum.
 
     Args:
-        zero_sum: whether it is. None finds out whether J_LF = −J_FLᵀ, for two products in the steps 1, 10, 100, …. Terms that belong to
-            one player alone and that the other's loss leaves out do not matter for that, such as the follower's weight decay or the
-            term of a GAN's real samples: ∂_F f_L counts as −ξ_F. False takes the leader's loss as it is written instead, and True asks
-            for no products.
+        zero_sum: whether it is. None finds out whether J_LF = −J_FLᵀ, for two products in every tenth step, from the first on. Terms that
+            belong to one player alone and that the other's loss leaves out do not matter for that, such as the follower's weight decay
+            or the term of a GAN's real samples: ∂_F f_L counts as −ξ_F. False takes the leader's loss as it is written instead. True
+            takes the user's word, for no products.
     """
 
     zero_sum: bool | None = field(default=None, metadata={"later": True})
@@ -121,7 +117,7 @@ class FollowTheRidge(ByCase):
     The inner optimizer must be plain SGD: the ratio of the learning rates is part of the rule.
 
     Holds for: a leader and a follower, zero-sum or not.
-    Cost: zero-sum, 2 gradients (with respect to both players), 1 + k products; else 2 + k + k'. 2 products more in the steps 1, 10, 100, ….
+    Cost: zero-sum, 2 gradients (with respect to both players), 1 + k products; else 2 + k + k'. 2 products more in every tenth step.
     Guarantee: converges to and only to local minimax points, in other games to and only to local Stackelberg points, for small steps.
 
     Reference: Wang, Zhang and Ba (2020), On solving minimax optimization locally: a follow-the-ridge approach, arXiv:1910.07512, which has
@@ -175,7 +171,7 @@ class GradientNewton(ByCase):
 
     Holds for: a leader and a follower, zero-sum or not.
     Cost: zero-sum, 3 gradients, k products, 2 loss evaluations; else 3 gradients (2 of them with respect to both players), 1 + k + k'
-    products. 2 products more in the steps 1, 10, 100, ….
+    products. 2 products more in every tenth step.
     Guarantee: converges to local minimax points, in other games to local Stackelberg points, and only those, linearly, at a rate that does
     not depend on the conditioning of the follower's problem.
 
@@ -199,8 +195,8 @@ class GradientNewton(ByCase):
 
 
 _ELSEWHERE = (
-    "In other games Newton's step of the leader needs third derivatives. Use TotalGradient, FollowTheRidge or GradientNewton, "
-    "or losses that are zero-sum."
+    "In other games the leader's Newton step needs third derivatives. Use TotalGradient, FollowTheRidge or GradientNewton, or losses "
+    "that are zero-sum."
 )
 
 
@@ -212,8 +208,8 @@ class CompleteNewton(GradientNewton):
     Hessian of f_L(θ_L, θ_F*(θ_L)) in a zero-sum game only; elsewhere that Hessian needs third derivatives, so the first step refuses.
 
     Holds for: a leader and a follower in a zero-sum game, J_LF = −J_FLᵀ; see ``zero_sum``.
-    Cost: 3 gradients (2 of them with respect to both players), 2k + k' products, 2 loss evaluations. 2 products more in the steps 1, 10,
-    100, ….
+    Cost: 3 gradients (2 of them with respect to both players), 2k + k' products, 2 loss evaluations. 2 products more in every
+    tenth step.
     Guarantee: quadratic convergence, over two steps, near local minimax points, and to **any** other nondegenerate critical point too.
 
     Reference: Zhang et al. (2020), Newton-type methods for minimax optimization, arXiv:2006.14592.
@@ -231,7 +227,8 @@ class CompleteNewton(GradientNewton):
         if not self._is_zero_sum(step):
             raise UsageError(
                 f'CompleteNewton: the game of the leader "{self.leader}" and the follower "{self.follower}" is not zero-sum: their losses '
-                f"do not add up to terms of one player alone, and J_LF is not −J_FLᵀ. {_ELSEWHERE}"
+                f"do not add up to terms of one player alone, and J_LF is not −J_FLᵀ. {_ELSEWHERE} Where they are, and only the "
+                "rounding of low precision hides it, set zero_sum=True."
             )
         step.point.rows()
         xi, J = step.point.gradient, step.point.jacobian
@@ -253,7 +250,8 @@ class Unrolled(Rule):
         leader: the player that looks ahead; a GAN's generator.
         follower: the player whose steps are unrolled; a GAN's discriminator.
         unroll: the number K of steps; 5 in the paper, which tries 0 to 10.
-        rate: the length η of an unrolled step; None takes the follower's learning rate.
+        rate: the length η of an unrolled step; None takes the follower's learning rate, which is the length of a gradient step where
+            its optimizer is SGD. Under Adam give a number: what is unrolled are steps of gradient descent, not of Adam.
 
     Cost: 2K + 1 loss evaluations, 2K + 2 gradients (2 of one loss at the base point, K + 1 of the leader's or follower's on the
     way there, K on the way back), 2K products. K points are evaluated twice so that no graph is kept.
@@ -279,7 +277,7 @@ class Unrolled(Rule):
             raise UsageError("Unrolled: needs different leader and follower, unroll ≥ 0 and a positive rate or None.")
 
     def check(self, players: Players) -> None:
-        FollowTheRidge(leader=self.leader, follower=self.follower).check(players)
+        _check_two("Unrolled", self.leader, self.follower, players)
 
     def direction(self, step: Step) -> Vector:
         xi = step.point.gradient
@@ -311,3 +309,15 @@ class Unrolled(Rule):
                 pulled = point.pull(point.graph_gradient_of(self.follower), shorter[self.follower], point.movers, rows=1)
             g, mu = g - pulled.only([self.leader]), mu - pulled.only([self.follower])
         return g
+
+
+def _check_two(rule: str, leader: str, follower: str, players: Players) -> None:
+    """Raise UsageError unless leader and follower are the players."""
+    if set(players) == {leader, follower}:
+        return
+    names = ", ".join(f'"{player}"' for player in players)
+    others = " PerPlayer gives further players another rule." if len(players) > 2 else ""
+    raise UsageError(
+        f'{rule} has the leader "{leader}" and the follower "{follower}", but the players are {names}. It is defined for two players; '
+        f"name them.{others}"
+    )

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from saddlepoint.rules.base import Step
 from saddlepoint.vectors import Vector
 
 _CLOSE = 1e-4  # far above the rounding of float32, far below what another loss changes
+_PERIOD = 10  # steps; finding out costs two products, a rule some four of them in every step
 
 
 def interacts_as_zero_sum(step: Step) -> bool:
     """Say whether the game has two players with J_xy = −J_yxᵀ: their losses add up to terms of one player alone.
 
-    Found out on a random vector, for two products, in the first step and again in the steps 10, 100, 1000, …: a game may look so at its
-    start only, where a network's last layer is zero for instance. What was once seen not to be zero-sum stays so. While neither player
-    feels the other at all, J_xy = J_yx = 0, the answer is yes, since the forms of a rule are the same there, and the next step looks again.
-    Ask once a step, and before the gradient, which then costs nothing more.
+    Found out on a random vector, for two products, in the first step and again in every tenth after it: a game may look so at its start
+    only, as a GAN with a hinge loss does until a logit is beyond the margin. What was once seen not to be zero-sum stays so. While neither
+    player feels the other at all, J_xy = J_yx = 0, the answer is yes, since the forms of a rule are the same there, and the next step looks
+    again. Ask once a step, and before the gradient, which then costs nothing more.
     """
     if len(step.players) != 2:
         return False
     numbers = step.state.numbers
-    asked = numbers["zero-sum asked"] = numbers.get("zero-sum asked", 0) + 1
+    asked = numbers["zero-sum asked"] = numbers.get("zero-sum asked", -1) + 1
     believed = numbers.get("zero-sum")
-    if believed is None or (believed and math.log10(asked).is_integer()):
+    if believed is None or (believed and asked % _PERIOD == 0):
         believed = _antisymmetric(step)
         if believed is None:
             return True
