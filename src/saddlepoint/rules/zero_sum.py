@@ -19,9 +19,10 @@ def interacts_as_zero_sum(step: Step) -> bool:
     player feels the other at all, J_xy = J_yx = 0, the answer is yes, since the forms of a rule are the same there, and the next step looks
     again. Ask once a step, and before the gradient, which then costs nothing more.
     """
-    if len(step.players) != 2:
-        return False
     numbers = step.state.numbers
+    if len(step.players) != 2:
+        numbers["zero-sum"] = 0.0
+        return False
     asked = numbers["zero-sum asked"] = numbers.get("zero-sum asked", -1) + 1
     believed = numbers.get("zero-sum")
     if believed is None or (believed and asked % _PERIOD == 0):
