@@ -105,29 +105,6 @@ class Step:
         """Player → the inner optimizer's learning rate of each parameter; for rules whose units are steps."""
         return self._inner.rates()
 
-    @property
-    def zero_sum(self) -> bool:
-        """Whether two players interact as in a zero-sum game, J_xy = −J_yxᵀ.
-
-        Found out in the rule's first step on a random vector, for two products, and remembered. Ask before the gradient, which then costs
-        nothing more.
-        """
-        numbers = self.state.numbers
-        if len(self.point.movers) != 2:
-            return False
-        if "zero-sum" not in numbers:
-            numbers["zero-sum"] = float(self._couples_antisymmetrically())
-        return bool(numbers["zero-sum"])
-
-    def _couples_antisymmetrically(self) -> bool:
-        x, y = sorted(self.point.movers)
-        self.point.rows()
-        J, generator = self.point.jacobian, torch.Generator().manual_seed(0)
-        like = Vector({y: self.players[y]})
-        v = like.unflatten(torch.randn(like.dimension, generator=generator, dtype=torch.float64).to(like.tensors[0].device))
-        across, back = J[x, y] @ v, J[y, x].T @ v
-        return float((across + back).norm()) <= 1e-4 * float(across.norm())
-
     def within(self, name: str, rule: Rule, players: Iterable[str] | None = None) -> Step:
         """Return this step as a rule inside the current one sees it: its own memory, its own order, the same evaluations.
 
