@@ -201,6 +201,17 @@ ALIASED = [0.0] * 1000
 for _ in range(5):
     ALIASED = [ALIASED] * 1000
 
+
+def remembered(what, value):
+    """Return a change that puts a value into what the rule remembers of the generator's first weight."""
+
+    def change(state):
+        name = next(name for name, shape, _ in state["optimizer"]["parameters"]["generator"] if len(shape) == 2)
+        state["optimizer"]["rule_state"]["parameters"] = {"generator": {name: {what: value}}}
+
+    return change
+
+
 CHANGES = {
     "a step that is text": (put("12", "step"), "step is '12' instead of a count"),
     "a step that is negative": (put(-3, "step"), "step is -3"),
@@ -245,11 +256,14 @@ CHANGES = {
     "a moment of another shape": (put(torch.zeros(5), *ADAM, "state", 0, "exp_avg"), r"has the shape \(5,\) instead of \(8, 2\)"),
     "a moment that is text": (put("old", *ADAM, "state", 0, "exp_avg"), "using it ends in"),
     "a missing moment": (drop(*ADAM, "state", 0, "exp_avg_sq"), "using it ends in KeyError"),
-    "vectors of other shapes": (
-        put({"past": {"generator": [torch.zeros(1)]}}, "optimizer", "rule_state", "vectors"),
-        "tensors of other shapes",
-    ),
-    "vectors of another player": (put({"past": {"judge": []}}, "optimizer", "rule_state", "vectors"), "unknown players"),
+    "memory of another shape": (remembered("past", torch.zeros(1)), r"past is a tensor of shape \(1,\) instead of"),
+    "matrices of another number": (remembered("bases.joint", [None]), "bases.joint has 1 matrices instead of 2"),
+    "matrices of another shape": (remembered("bases.joint", [None, torch.zeros(1, 1)]), "bases.joint has no matrix of"),
+    "memory that is text": (remembered("past", "abc"), "past is 'abc' instead of a count"),
+    "memory of another player": (put({"judge": {}}, "optimizer", "rule_state", "parameters"), "unknown players"),
+    "memory of no parameter": (put({"generator": {"x": {}}}, "optimizer", "rule_state", "parameters"), "which is none of its parameters"),
+    "other options of the rule": (put({"k": 3}, "optimizer", "rule_options"), "rule_options are those of another run"),
+    "optimizers of another class": (put({"generator": "torch.SGD"}, "optimizer", "classes"), "classes are those of another run"),
     "numbers that are text": (put({"count": "3"}, "optimizer", "rule_state", "numbers"), "instead of a number"),
     "children that are text": (put("abc", "optimizer", "rule_state", "children"), "instead of a dict"),
 }
@@ -289,7 +303,7 @@ class TestTheState:
         assert (code, "Traceback" in err) == (2, False)
         assert "Error: The checkpoint's state does not fit this run" in err
 
-    @pytest.mark.parametrize("none", [[], 7, None, {"format": 2}, {"format": "2"}, {}, {"format": 3, "config": [1]}])
+    @pytest.mark.parametrize("none", [[], 7, None, {"format": 2}, {"format": "2"}, {}, {"format": 4, "config": [1]}])
     def test_that_is_none(self, made, run, none):
         replace_checkpoints(run, none)
         with pytest.raises(sp.UsageError, match=r"is not of format|belongs to another configuration"):

@@ -37,6 +37,7 @@ class Consensus(Rule):
 
     order = 2
     joint = True
+    evaluates_again = False
 
     def __post_init__(self) -> None:
         _check("Consensus", gamma=self.gamma)
@@ -77,6 +78,7 @@ class SymplecticAdjustment(Rule):
 
     order = 2
     joint = True
+    evaluates_again = False
 
     def __post_init__(self) -> None:
         _check("SymplecticAdjustment", strength=self.strength)
@@ -122,6 +124,7 @@ class Hamiltonian(Rule):
 
     order = 2
     joint = True
+    evaluates_again = False
 
     def direction(self, step: Step) -> Vector:
         return step.point.jacobian.T @ step.point.gradient
@@ -172,6 +175,7 @@ class JacobianRegularized(Rule):
 
     order = 2
     joint = True
+    evaluates_again = False
 
     def __post_init__(self) -> None:
         _check("JacobianRegularized", gamma=self.gamma)
@@ -213,6 +217,7 @@ class OpponentShaping(Rule):
 
     order = 2
     joint = True
+    evaluates_again = False
 
     def __post_init__(self) -> None:
         _check("OpponentShaping", alpha=self.alpha, shaping=self.shaping)
@@ -251,6 +256,7 @@ class StableOpponentShaping(Rule):
 
     order = 2
     joint = True
+    evaluates_again = False
 
     def __post_init__(self) -> None:
         _check("StableOpponentShaping", alpha=self.alpha, a=self.a, b=self.b)

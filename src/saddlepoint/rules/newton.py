@@ -99,6 +99,12 @@ class Newton(Rule):
         taken = [self._tested(step, d, gain) if self._adapts else d for d, gain in proposals]
         return Vector({player: d[player] for d in taken for player in d})
 
+    def partial_direction(self, step: Step) -> Vector:
+        """Return P⁻¹ ξ / max(λ, 1) of players that move alone while ``part="full"`` needs all: the damped step without curvature."""
+        xi = step.point.gradient
+        metric = Metric() if self.scaling is None else self.scaling.update(step.state, "joint", xi)
+        return metric.vector(metric.pullback(xi)) / max(self._damping(step, "joint"), 1.0)
+
     def _own(self, step: Step, player: str) -> tuple[Vector, float]:
         """Return one player's step and the decrease of its loss that the quadratic model promises."""
         g, H = step.point.gradient.only([player]), step.point.jacobian[player, player]

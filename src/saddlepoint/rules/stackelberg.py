@@ -129,6 +129,8 @@ class FollowTheRidge(ByCase):
 
     units = "step"
 
+    evaluates_again = False
+
     def direction(self, step: Step) -> Vector:
         step.point.rows()
         xi, J, rates = step.point.gradient, step.point.jacobian, step.learning_rates
@@ -156,6 +158,8 @@ class TotalGradient(Stackelberg):
     >>> TotalGradient(leader="generator", follower="discriminator").units
     'gradient'
     """
+
+    evaluates_again = False
 
     def direction(self, step: Step) -> Vector:
         leading = self._total(step, self.follower)
@@ -186,6 +190,13 @@ class GradientNewton(ByCase):
     def direction(self, step: Step) -> Vector:
         leading = self._leading(step)
         return Vector({**leading, **self._newton_at(step, leading)})
+
+    def partial_direction(self, step: Step) -> Vector:
+        """Return a lone follower's Newton step, a lone leader's gradient: the follower's rate is a share of Newton's step."""
+        xi = step.point.gradient
+        if self.follower not in xi:
+            return xi
+        return Vector({**xi, **self._answer(step, step.point, xi.only([self.follower]))})
 
     def _newton_at(self, step: Step, leading: Vector) -> Vector:
         """Return the follower's Newton step after the leader's step along ``leading``."""

@@ -53,7 +53,7 @@ def decode(content: bytes) -> dict[str, Any]:
         said = str(error) if isinstance(error, ForeignContentError) else f"it holds something that is not loaded ({type(error).__name__})"
         raise OtherFormatError(said) from error
     if not isinstance(state, dict):
-        raise OtherFormatError("it is not a checkpoint")
+        raise OtherFormatError(f"it is not of format {FORMAT}")
     found = state.get("format")
     if found != FORMAT:
         version = state.get("saddlepoint") if type(found) is int else None
