@@ -90,12 +90,11 @@ class Subgradient(GradientOptimizer):
 
     def __setstate__(self, state: Group) -> None:
         super().__setstate__(state)
-        for group in self.param_groups:
+        counted = {"ergodic": "weight", "suffix": "t"}.get(self._average or "")
+        for group in self.param_groups if counted else ():
             for parameter in group["params"]:
-                kept = self.state.get(parameter, {})
-                if "average" in kept:  # states of earlier versions do not say up to when
-                    kept.setdefault("t", group["t"])
-                    kept.setdefault("weight", group["weight"])
+                if "average" in self.state.get(parameter, {}):  # states of earlier versions do not say until when
+                    self.state[parameter].setdefault("until", group[counted])
 
     @property
     def needs_loss(self) -> bool:  # type: ignore[override]
@@ -148,7 +147,7 @@ class Subgradient(GradientOptimizer):
         torch._foreach_copy_(self._remembered("average", parameters), parameters)
 
     def _move(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        h = float(group["lr"]) * self._length(group["t"])
+        h = max(float(group["lr"]), 0.0) * self._length(group["t"])  # a schedule's zero may be negative by rounding
         if self._average == "ergodic":
             group["weight"] += h
         for parameter in parameters if self._average in ("ergodic", "suffix") else ():
@@ -176,19 +175,19 @@ class Subgradient(GradientOptimizer):
         if self._average == "suffix":
             return _suffix(state, point, group["t"])
         if "average" not in state or group["weight"] <= 0:
-            return {"average": point.clone(), "weight": group["weight"]}
-        share = 1 - state["weight"] / group["weight"]
-        return {"average": torch.lerp(state["average"], point, share), "weight": group["weight"]}
+            return {"average": point.clone(), "until": group["weight"]}
+        share = 1 - state["until"] / group["weight"]
+        return {"average": torch.lerp(state["average"], point, share), "until": group["weight"]}
 
 
 def _suffix(state: Mapping[str, Any], point: Tensor, t: int) -> dict[str, Any]:
     """Return the mean of the iterates since the power of two before t's, the mean since t's, which takes its place, and t."""
     if "average" not in state:
-        return {"average": point.clone(), "recent": point.clone(), "t": t}
-    last, average, recent = state["t"], state["average"], state["recent"]
+        return {"average": point.clone(), "recent": point.clone(), "until": t}
+    last, average, recent = state["until"], state["average"], state["recent"]
     start = 1 << (t.bit_length() - 1)
     if start > last:  # the point has not moved since ``last``
         average = recent if start // 2 <= last else point
         recent = point
     share, share_of_recent = (t - last) / (t - start // 2 + 1), (t - last) / (t - start + 1)
-    return {"average": torch.lerp(average, point, share), "recent": torch.lerp(recent, point, share_of_recent), "t": t}
+    return {"average": torch.lerp(average, point, share), "recent": torch.lerp(recent, point, share_of_recent), "until": t}
