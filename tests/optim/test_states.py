@@ -95,10 +95,7 @@ def test_options_of_groups_come_with_the_state_as_in_torch_and_are_checked():
 @every
 def test_parameters_with_names_are_matched_by_name(name):
     """Saved as a, b; loaded into b, a: the path goes on as if the order had not changed."""
-    if name in ("normalised", "grafted", "polyak, best"):
-        tolerance = 1e-12  # a norm over the player adds up in another order
-    else:
-        tolerance = 0.0
+    tolerance = 1e-12 if name in ("normalised", "grafted", "polyak, best") else 0.0  # a norm over the player adds up in another order
     ends = []
     for turned in (False, True):
         a, b = leaves(draw(3, 2), draw(3, 2, seed=1))

@@ -90,11 +90,13 @@ class Subgradient(GradientOptimizer):
 
     def __setstate__(self, state: Group) -> None:
         super().__setstate__(state)
-        counted = {"ergodic": "weight", "suffix": "t"}.get(self._average or "")
-        for group in self.param_groups if counted else ():
+        if self._average not in ("ergodic", "suffix"):
+            return
+        for group in self.param_groups:
+            until = group["weight" if self._average == "ergodic" else "t"]
             for parameter in group["params"]:
                 if "average" in self.state.get(parameter, {}):  # states of earlier versions do not say until when
-                    self.state[parameter].setdefault("until", group[counted])
+                    self.state[parameter].setdefault("until", until)
 
     @property
     def needs_loss(self) -> bool:  # type: ignore[override]
