@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from saddlepoint.precision import widen, widest
+
 Tensors = tuple[Tensor, ...]
 
 
@@ -75,8 +77,10 @@ class Vector(Mapping[str, Tensors]):
         return self._rebuild(torch._foreach_sqrt(self.tensors))
 
     def dot(self, other: Vector) -> Tensor:
-        """Return the inner product ⟨self, other⟩ as a tensor without dimensions."""
-        return torch.stack([a.reshape(-1).dot(b.reshape(-1)) for a, b in zip(self.tensors, self._matching(other), strict=True)]).sum()
+        """Return the inner product ⟨self, other⟩ as a tensor without dimensions, in the widest of the types."""
+        pairs = list(zip(self.tensors, self._matching(other), strict=True))
+        wide = widest(*(t.dtype for pair in pairs for t in pair))
+        return torch.stack([a.reshape(-1).to(wide).dot(b.reshape(-1).to(wide)) for a, b in pairs]).sum()
 
     def norm(self) -> Tensor:
         """Return the Euclidean norm over all players as a tensor without dimensions."""
@@ -87,14 +91,23 @@ class Vector(Mapping[str, Tensors]):
         return Vector({player: self._parts[player] for player in players})
 
     def flatten(self) -> Tensor:
-        """Return all entries as one tensor of shape (dimension,)."""
-        return torch.cat([t.reshape(-1) for t in self.tensors])
+        """Return all entries as one tensor of shape (dimension,), in the widest of their types and single precision at least."""
+        wide = widest(*(t.dtype for t in self.tensors))
+        return torch.cat([t.reshape(-1).to(wide) for t in self.tensors])
 
     def unflatten(self, flat: Tensor) -> Vector:
-        """Return ``flat``, of shape (dimension,), cut into the shapes of this vector (views, no copy)."""
+        """Return ``flat``, of shape (dimension,), cut into the shapes and types of this vector (views where the type is the same)."""
         tensors = self.tensors
         pieces = torch.split(flat, [t.numel() for t in tensors])
-        return self._rebuild([piece.view(t.shape) for piece, t in zip(pieces, tensors, strict=True)])
+        return self._rebuild([piece.view(t.shape).to(t.dtype) for piece, t in zip(pieces, tensors, strict=True)])
+
+    def widened(self) -> Vector:
+        """Return the same values in single precision at least."""
+        return self._rebuild(widen(self.tensors))
+
+    def typed(self, like: Vector) -> Vector:
+        """Return the same values in the types of another vector."""
+        return self._rebuild([t.to(own.dtype) for t, own in zip(self.tensors, self._matching(like), strict=True)])
 
     def detach(self) -> Vector:
         """Return the same values without history."""

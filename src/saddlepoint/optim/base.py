@@ -14,6 +14,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 from saddlepoint.errors import DivergenceError, UsageError
 from saddlepoint.optim.identity import check_entries, checked, labels, signed
+from saddlepoint.precision import widen, widest
 
 Group = dict[str, Any]
 Work = list[tuple[Group, list[Tensor], list[Tensor]]]
@@ -91,7 +92,7 @@ class GradientOptimizer(Optimizer):
         super().load_state_dict(state)
         for group, saved in zip(self.param_groups, state["param_groups"], strict=True):
             for parameter, key in zip(group["params"], saved["params"], strict=True):
-                if key in state["state"] and parameter.dtype != widened(parameter.dtype):  # torch has rounded it to half precision
+                if key in state["state"] and parameter.dtype != widest(parameter.dtype):  # torch has rounded it to half precision
                     self.state[parameter].update(_copied(state["state"][key], parameter))
 
     def _made_with(self) -> dict[str, Any]:
@@ -120,7 +121,7 @@ class GradientOptimizer(Optimizer):
         """Return what the state has of the parameters under ``name``, zeros at first."""
         for parameter in parameters:
             if name not in self.state[parameter]:
-                self.state[parameter][name] = torch.zeros_like(parameter, dtype=widened(parameter.dtype))
+                self.state[parameter][name] = torch.zeros_like(parameter, dtype=widest(parameter.dtype))
         return [self.state[parameter][name] for parameter in parameters]
 
     @overload
@@ -201,16 +202,6 @@ def held_at(tensors: list[Tensor], values: list[Tensor]) -> Iterator[None]:
             torch._foreach_copy_(tensors, saved)
 
 
-def widened(dtype: torch.dtype) -> torch.dtype:
-    """Return the type in which running means are kept: half precision loses what is added to them, and squares of small numbers."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def widen(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return the tensors in single precision at least; those that are stay as they are."""
-    return [t.to(widened(t.dtype)) for t in tensors]
-
-
 def check_options(optimizer: str, **minima: tuple[float | Tensor, float]) -> None:
     """Raise UsageError unless every option, given as name=(value, smallest), is at least its smallest value.
 
@@ -254,7 +245,7 @@ def _copied(kept: Any, like: Tensor) -> Any:
     if isinstance(kept, list):
         return [_copied(value, like) for value in kept]
     if isinstance(kept, Tensor):
-        dtype = widened(like.dtype) if kept.is_floating_point() else kept.dtype
+        dtype = widest(like.dtype) if kept.is_floating_point() else kept.dtype
         return kept.detach().clone().to(device=like.device, dtype=dtype)
     return kept
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from saddlepoint.data.stream import generator_for
+from saddlepoint.precision import widest
 
 
 def uniforms(like: Tensor, seed: int, label: str, step: int) -> Tensor:
@@ -15,4 +16,4 @@ def uniforms(like: Tensor, seed: int, label: str, step: int) -> Tensor:
     """
     source = generator_for(seed, f"optimizer.{label}", step)
     generator = source if like.device.type == "cpu" else torch.Generator(like.device).manual_seed(source.initial_seed())
-    return torch.rand(like.shape, generator=generator, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
+    return torch.rand(like.shape, generator=generator, dtype=widest(like.dtype), device=like.device)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from saddlepoint.errors import UsageError, did_you_mean
+from saddlepoint.precision import widen
 
 
 class Map(ABC):
@@ -140,7 +141,8 @@ class SpectralNorm(Map):
     def apply(self, tensor: Tensor, step: float) -> Tensor:
         if tensor.dim() < 2:
             return tensor
-        U, S, V = torch.linalg.svd(_wide(tensor).flatten(1), full_matrices=False)
+        (wide,) = widen([tensor])
+        U, S, V = torch.linalg.svd(wide.flatten(1), full_matrices=False)
         clipped: Tensor = (U * S.clamp(max=self.bound)) @ V
         return clipped.view_as(tensor).to(tensor.dtype)
 
@@ -159,17 +161,12 @@ def project_simplex(x: Tensor) -> Tensor:
     """
     if x.numel() == 0:
         return x
-    given, x = x, _wide(x)
-    falling = x.sort(dim=-1, descending=True).values
-    count = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device)
+    (wide,) = widen([x])
+    falling = wide.sort(dim=-1, descending=True).values
+    count = torch.arange(1, x.shape[-1] + 1, dtype=wide.dtype, device=x.device)
     shifts = (falling.cumsum(dim=-1) - 1) / count
     support = (falling > shifts).sum(dim=-1, keepdim=True)
-    return (x - shifts.gather(-1, support - 1)).clamp(min=0).to(given.dtype)
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """Return the tensor in single precision at least: sums of many numbers, and decompositions, need it."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return (wide - shifts.gather(-1, support - 1)).clamp(min=0).to(x.dtype)
 
 
 def _check_number(kind: str, option: str, value: object) -> None:

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from saddlepoint.errors import UsageError
-from saddlepoint.optim.base import GradientOptimizer, Group, check_options, widen
+from saddlepoint.optim.base import GradientOptimizer, Group, check_options
+from saddlepoint.precision import widen
 
 
 class MomentumSGD(GradientOptimizer):

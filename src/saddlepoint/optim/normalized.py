@@ -12,8 +12,9 @@ from torch.optim import LBFGS, Adam
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from saddlepoint.errors import UsageError
-from saddlepoint.optim.base import GradientOptimizer, Group, Work, check_dense, check_options, norms, not_finite, step_along, widen
+from saddlepoint.optim.base import GradientOptimizer, Group, Work, check_dense, check_options, norms, not_finite, step_along
 from saddlepoint.optim.identity import checked, signed
+from saddlepoint.precision import widen
 
 Per = Literal["player", "tensor"]
 

@@ -7,9 +7,10 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from saddlepoint.errors import UsageError
-from saddlepoint.optim.base import GradientOptimizer, Group, Work, blocks, check_finite, check_options, step_along, widen
+from saddlepoint.optim.base import GradientOptimizer, Group, Work, blocks, check_finite, check_options, step_along
 from saddlepoint.optim.draws import uniforms
 from saddlepoint.optim.identity import labels
+from saddlepoint.precision import widen
 
 
 class SignSubgradient(GradientOptimizer):

@@ -8,7 +8,8 @@ from torch.optim.optimizer import ParamsT
 
 from saddlepoint.errors import UsageError
 from saddlepoint.kronecker import accumulate, eigenbases, empty_factors, refresh, reordered, rotated, rotated_back
-from saddlepoint.optim.base import GradientOptimizer, Group, Work, check_finite, check_options, widen
+from saddlepoint.optim.base import GradientOptimizer, Group, Work, check_finite, check_options
+from saddlepoint.precision import widen
 
 
 class SOAP(GradientOptimizer):

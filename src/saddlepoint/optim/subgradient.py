@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from saddlepoint.errors import UsageError, did_you_mean
-from saddlepoint.optim.base import GradientOptimizer, Group, Work, check_finite, check_options, norms, step_along, widen
+from saddlepoint.optim.base import GradientOptimizer, Group, Work, check_finite, check_options, norms, step_along
 from saddlepoint.optim.maps import Map, build, plain
+from saddlepoint.precision import widen
 
 StepSize = Literal["constant", "inverse-root", "inverse", "polyak"]
 Average = Literal["ergodic", "suffix", "best"]

@@ -19,6 +19,8 @@ from saddlepoint.vectors import Vector
 class Metric:
     """A metric P = Q diag(r²) Qᵀ at one point, as the coordinates e in which it is the identity: d = R e with R = Q diag(1/r), R Rᵀ = P⁻¹.
 
+    r and Q are in single precision at least; vectors come back in the types that they have.
+
     Args:
         root: r, or None for ones.
         bases: player → for each of its tensors the basis of each side, or None where Q is the identity.
@@ -36,31 +38,32 @@ class Metric:
     def over(self, rates: Mapping[str, Sequence[float]], like: Vector) -> Metric:
         """Return the metric P L⁻¹ with the learning rates L: player → one of each tensor, at least 1e-30. ``like`` has the shapes."""
         roots = {player: [max(rate, 1e-30) ** 0.5 for rate in rates[player]] for player in like}
-        root = self._root or Vector({player: [torch.ones_like(t) for t in tensors] for player, tensors in like.items()})
+        root = self._root or _rebuilt(like, [torch.ones_like(t) for t in like.widened().tensors])
         return Metric(root.scale({player: [1 / r for r in own] for player, own in roots.items()}), self._bases)
 
     def vector(self, e: Vector) -> Vector:
         """Return R e, what the coordinates e stand for."""
-        return self._turned(rotated_back, e if self._root is None else e / self._root)
+        return self._turned(rotated_back, e if self._root is None else e.widened() / self._root).typed(e)
 
     def coordinates(self, d: Vector) -> Vector:
         """Return R⁻¹ d, the inverse of ``vector``."""
-        e = self._turned(rotated, d)
-        return e if self._root is None else e * self._root
+        e = self._turned(rotated, d).widened()
+        return (e if self._root is None else e * self._root).typed(d)
 
     def pullback(self, v: Vector) -> Vector:
         """Return Rᵀ v: a gradient with respect to parameters as one with respect to coordinates."""
-        turned = self._turned(rotated, v)
-        return turned if self._root is None else turned / self._root
+        turned = self._turned(rotated, v).widened()
+        return (turned if self._root is None else turned / self._root).typed(v)
 
     def pushforward(self, u: Vector) -> Vector:
         """Return R⁻ᵀ u, the inverse of ``pullback``."""
-        return self._turned(rotated_back, u if self._root is None else u * self._root)
+        return self._turned(rotated_back, u if self._root is None else u.widened() * self._root).typed(u)
 
     def _turned(self, turn: Callable[[Tensor, Sides], Tensor], v: Vector) -> Vector:
         if self._bases is None:
             return v
-        return Vector({p: [turn(t, sides) for t, sides in zip(tensors, self._bases[p], strict=True)] for p, tensors in v.items()})
+        wide = v.widened()
+        return Vector({p: [turn(t, sides) for t, sides in zip(tensors, self._bases[p], strict=True)] for p, tensors in wide.items()})
 
 
 @dataclass(frozen=True)
@@ -141,11 +144,11 @@ class Kronecker(Scaling):
             raise UsageError(f"Kronecker: needs frequency ≥ 1 and max_dimension ≥ 0, not {self.frequency} and {self.max_dimension}.")
 
     def update(self, state: RuleState, name: str, xi: Vector) -> Metric:
-        gradients = xi.tensors
+        gradients = xi.widened().tensors
         factors = [empty_factors(g, self.max_dimension) for g in gradients]
         bases: list[Sides]
         if f"bases.{name}" in state.vectors:
-            factors, bases = (_unpacked(state.vectors[f"{what}.{name}"], factors) for what in ("factors", "bases"))
+            factors, bases = (_unpacked(state.vectors[f"{what}.{name}"].widened(), factors) for what in ("factors", "bases"))
         else:
             self._accumulate(factors, gradients)
             bases = [eigenbases(own) for own in factors]
@@ -170,8 +173,9 @@ def _rooted(state: RuleState, name: str, xi: Vector, beta: float, epsilon: float
     """Take ξ² into its running mean and return ((√v + ε) / √(1 − βᵗ))^½."""
     t = state.numbers[f"time.{name}"] = state.numbers.get(f"time.{name}", 0) + 1
     before = state.vectors.get(f"square.{name}")
-    squares = xi * xi
-    v = (1 - beta) * squares if before is None else _rebuilt(xi, torch._foreach_lerp(before.tensors, squares.tensors, 1 - beta))
+    wide = xi.widened()
+    squares = wide * wide
+    v = (1 - beta) * squares if before is None else _rebuilt(xi, torch._foreach_lerp(before.widened().tensors, squares.tensors, 1 - beta))
     state.vectors[f"square.{name}"] = v
     root = torch._foreach_sqrt(v.tensors)
     torch._foreach_add_(root, epsilon)
