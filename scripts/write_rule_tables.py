@@ -78,11 +78,11 @@ def one_round(name: str, game: tuple[float, float, float], start: torch.Tensor, 
     inner = {player: torch.optim.SGD(t, lr=rate) for (player, t), rate in zip(made.players.items(), rates, strict=True)}
     optimizer = GameOptimizer(inner, rule)
     if past:
-        optimizer.rule_state.vectors["past"] = Vector({"x": [start[2:3]], "y": [start[3:4]]})
+        optimizer.rule_state.remember("past", Vector({"x": [start[2:3]], "y": [start[3:4]]}))
     for _ in range(steps):
         optimizer.step(made.losses)
     end = made.theta.detach()
-    return torch.cat([end, optimizer.rule_state.vectors["past"].flatten()]) if past else end
+    return torch.cat([end, optimizer.rule_state.recall("past", Vector(made.players)).flatten()]) if past else end
 
 
 def radius(name: str, game: tuple[float, float, float]) -> str:

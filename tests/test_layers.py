@@ -14,7 +14,7 @@ LAYERS = [
     {"game", "ranks"},
     {"curvature", "games", "models", "data", "metrics"},
     {"rules", "optim"},
-    {"pairing"},
+    {"layout", "pairing", "optimizer_state"},
     {"game_optimizer"},
     {"problems", "testing", "diagnostics"},
     {"registry"},

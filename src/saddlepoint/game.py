@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from saddlepoint.errors import UsageError
 
@@ -16,6 +19,107 @@ Closure = Callable[[], Losses]
 
 Players = dict[str, tuple[Tensor, ...]]
 """player → the parameters that it moves."""
+
+Terms = dict[str, dict[str, Tensor]]
+"""player → term → scalar; a loss without named terms has the one term ""."""
+
+
+class MicroBatches:
+    """A closure made of several, one for each micro-batch of a step: its losses are the means of theirs.
+
+    Args:
+        parts: closures whose losses are means over micro-batches of equal size.
+
+    Raises:
+        UsageError: there is no part; when it is called, two parts have losses of different players, or different terms.
+
+    >>> import torch
+    >>> x = torch.ones(1, requires_grad=True)
+    >>> MicroBatches([lambda: {"x": x.sum()}, lambda: {"x": 3 * x.sum()}])()["x"][""].item()
+    2.0
+    """
+
+    def __init__(self, parts: Iterable[Closure]) -> None:
+        self.parts = tuple(parts)
+        if not self.parts:
+            raise UsageError("step([]): there is no closure. Give one closure for each micro-batch.")
+
+    def __call__(self) -> Terms:
+        found = [read_terms(part()) for part in self.parts]
+        check_same_terms(found)
+        means: Terms = {}
+        for player, terms in found[0].items():
+            means[player] = {term: torch.stack([part[player][term].reshape(()) for part in found]).mean() for term in terms}
+        return means
+
+
+def check_same_terms(parts: Sequence[Mapping[str, Mapping[str, object]]]) -> None:
+    """Raise UsageError unless all micro-batches of a step have losses of the same players, with the same terms."""
+    first = parts[0]
+    for number, other in enumerate(parts[1:], start=2):
+        for player in {**first, **other}:
+            if player not in first or player not in other or set(first[player]) != set(other[player]):
+                raise UsageError(
+                    f'Micro-batches 1 and {number} of this step have different losses for player "{player}". '
+                    "Return the same players and the same terms from every closure of a step."
+                )
+
+
+def read_terms(returned: object) -> Terms:
+    """Return what a closure returned as player → term → scalar.
+
+    Raises:
+        UsageError: it is no mapping, a loss is missing, or no scalar tensor.
+    """
+    if not isinstance(returned, Mapping) or not returned:
+        raise UsageError(f"The closure must return a mapping of player → loss, not {type(returned).__name__}.")
+    terms: Terms = {}
+    for player, loss in returned.items():
+        terms[player] = dict(loss) if isinstance(loss, Mapping) else {"": loss}
+        if not terms[player]:
+            raise UsageError(f'The closure returned no terms for the loss of player "{player}".')
+        for term, value in terms[player].items():
+            _check_scalar(player, term, value)
+    return terms
+
+
+def total(terms: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum of a loss's terms, without dimensions."""
+    first, *others = (term.reshape(()) for term in terms.values())
+    for other in others:
+        first = first + other
+    return first
+
+
+def describe_loss(player: str, term: str) -> str:
+    """Return how messages call a player's loss, or a term of it."""
+    return f'Term "{term}" of the loss of player "{player}"' if term else f'The loss of player "{player}"'
+
+
+_LEAST_LOSS_SCALE = 128.0
+
+
+def _check_scalar(player: str, term: str, value: object) -> None:
+    what = describe_loss(player, term)
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        kind = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise UsageError(f"{what} must be a scalar tensor, not {kind}. Reduce it, for example with .mean().")
+    if value.is_complex():
+        raise UsageError(f"{what} is complex. A loss must be real; take .real or .abs() of it.")
+    if value.grad_fn is not None and value.grad_fn.name() == "MulBackward0" and _is_loss_scale(value.grad_fn):
+        raise UsageError(
+            f"{what} is multiplied by a large power of two, as torch.amp.GradScaler.scale does. The step would be multiplied too, and "
+            "curvature by its square. Return the loss itself; for mixed precision use torch.autocast with torch.bfloat16, which "
+            "needs no GradScaler."
+        )
+
+
+def _is_loss_scale(node: Node) -> bool:
+    """Say whether a product's constant factor looks like a GradScaler's: a float32 tensor, where a number in the code is float64."""
+    factor = getattr(node, "_saved_other", None)
+    if not isinstance(factor, Tensor) or factor.numel() != 1 or factor.dtype != torch.float32 or factor.requires_grad:
+        return False
+    return float(factor) >= _LEAST_LOSS_SCALE and math.frexp(float(factor))[0] == 0.5
 
 
 class Game:
@@ -46,10 +150,16 @@ def check_players(players: Players) -> None:
     """Raise UsageError unless every player owns parameters and no two players share one."""
     if not players:
         raise UsageError("A game needs at least one player.")
-    owners: dict[int, str] = {}
     for name, parameters in players.items():
         if not parameters:
             raise UsageError(f'Player "{name}" has no parameters that require gradients.')
+    check_owners(players)
+
+
+def check_owners(players: Players) -> None:
+    """Raise UsageError where two players share a parameter."""
+    owners: dict[int, str] = {}
+    for name, parameters in players.items():
         for index, parameter in enumerate(parameters):
             owner = owners.setdefault(id(parameter), name)
             if owner != name:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -17,13 +17,17 @@ from torch.optim import Optimizer
 
 from saddlepoint.curvature import Cost, Evaluation, Solve
 from saddlepoint.curvature.replay import Replay
-from saddlepoint.errors import DivergenceError, SolverWarning, UsageError
-from saddlepoint.game import Closure, Players, check_players
+from saddlepoint.errors import DivergenceError, SolverWarning, UsageError, did_you_mean
+from saddlepoint.game import Closure, MicroBatches, Players, check_owners
+from saddlepoint.layout import Layout, signature
 from saddlepoint.optim import GradientOptimizer
 from saddlepoint.optim.base import held_at
-from saddlepoint.pairing import check_pair
+from saddlepoint.optimizer_state import check_state, class_of, options_of
+from saddlepoint.pairing import check_arguments, check_numbers, check_pair, warn_of_decay
 from saddlepoint.ranks import Ranks, check_plain
 from saddlepoint.rules import Averaged, Gradient, Rule, RuleState, Step
+from saddlepoint.rules.base import find_direction
+from saddlepoint.rules.first_step import check_dependence
 from saddlepoint.vectors import Vector
 
 
@@ -33,6 +37,7 @@ class Record:
 
     Attributes:
         losses: player → loss before the step.
+        terms: player → named term → value, of the players whose losses have named terms.
         gradient_norms: mover → ‖ξ_i‖.
         direction_norms: mover → norm of the direction given to the inner optimizer.
         solves: the reports of linear solves, by name.
@@ -40,6 +45,7 @@ class Record:
     """
 
     losses: dict[str, float]
+    terms: dict[str, dict[str, float]]
     gradient_norms: dict[str, float]
     direction_norms: dict[str, float]
     solves: dict[str, Solve]
@@ -91,88 +97,152 @@ class GameOptimizer:
     ) -> None:
         self.optimizers = dict(optimizers)
         self.rule = Gradient() if rule is None else rule
-        self.rule_state = RuleState()
+        check_arguments(self.optimizers, self.rule)
         self.cost = Cost()
         self.unconverged = 0
         self.last: Record | None = None
-        self._verified = False  # the first step looks for operations and closures that would be silently wrong
+        self._unverified = set(self.optimizers)  # a player's first step looks for what would be silently wrong
         self.ranks = Ranks() if ranks is None else ranks
         self._modules, self._generators = tuple(modules), tuple(generators)
-        for player, optimizer in self.optimizers.items():
-            check_pair(player, optimizer, self.rule)
-        players = self._players()
-        check_players(players)
-        check_plain(players, self._modules)
-        self.rule.check(players)
-        self._cuda = any(parameter.is_cuda for parameters in players.values() for parameter in parameters)
+        self._decay_warned: set[str] = set()
+        self._layout = Layout(self.optimizers)
+        self._signature: list[Any] = []
+        self.rule_state = RuleState(self._layout.names)
+        self._players()
 
-    def step(self, closure: Closure) -> dict[str, float]:
+    def step(self, closure: Closure | Sequence[Closure], *, only: Iterable[str] | None = None) -> dict[str, float]:
         """Take one step for the players in the mapping that ``closure`` returns; return their losses before it.
 
         The closure computes losses only: no ``zero_grad``, no ``backward``, no ``detach`` between the players.
 
+        Args:
+            closure: returns player → loss; or one closure for each micro-batch of equal size, for gradient accumulation. The step is that
+                of the mean of their losses, under every rule. Rules of order 0 and 1 have one graph in memory at a time, curvature rules
+                all of them.
+            only: the players that move, where others stay although the rule needs all of them: for a further step of a discriminator
+                before the joint one. They take a step along their own gradients, in the metric of the rule where it has one.
+
         Raises:
-            UsageError: an unknown player, a missing one under a rule that needs all, or a loss that is not a scalar.
+            UsageError: an unknown player, a missing one under a rule that needs all, a loss that is not a scalar, or parameters
+                that hold gradients already; or parameter groups were changed so that they no longer fit the rule.
             DivergenceError: a loss, a product in a solve or a direction is not finite; no parameter was changed.
         """
         players = self._players()
         before = self.cost.copy()
-        replay = Replay(self._modules, self._generators, cuda=self._cuda)
+        again = self.rule.evaluates_again or bool(self._unverified)
         step = Step(
             players,
-            closure,
+            MicroBatches(closure) if isinstance(closure, Sequence) else closure,
             rule=self.rule,
             inner=self,
             state=self.rule_state,
-            replay=replay,
+            replay=Replay(self._modules, self._generators, cuda=self._cuda) if again else None,
             cost=self.cost,
             modules=self._modules,
-            verify=not self._verified,
+            only=None if only is None else self._known(only),
+            unverified=self._unverified,
             ranks=self.ranks,
         )
-        direction = self.rule.direction(step)
+        direction = find_direction(self.rule, step)
         self._check_direction(direction, step.first)
         self._check_solves(step.solves, direction)
         norms = self._finite_norms(direction)
         gradient_norms = self._gradient_norms(step.first, direction, norms)
-        self._verified = True
+        if step.verifies:
+            coupled = self.rule.joint and self.rule.order == 2
+            check_dependence(step.first, rule=type(self.rule).__name__, coupled=coupled)
+        self._unverified -= set(step.first.movers)
         self._apply(direction, players, step.first)
         self.rule.after(step)
         self._report_solves(step.solves)
-        self.last = Record(step.first.losses, gradient_norms, norms, step.solves, self.cost - before)
+        terms = {player: own for player, own in step.first.terms.items() if own.keys() != {""}}
+        self.last = Record(step.first.losses, terms, gradient_norms, norms, step.solves, self.cost - before)
         return step.first.losses
 
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of all inner optimizers, player after player, for what reads or sets learning rates."""
+        return [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients that a ``backward()`` outside of ``step`` left; a step itself needs and leaves none."""
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=set_to_none)
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Asked for by ``torch.amp.GradScaler.step`` before anything else."""
+        raise UsageError(
+            "torch.amp.GradScaler cannot step a GameOptimizer: rules multiply gradients with each other, and a scale would come out "
+            "squared. Use torch.autocast with torch.bfloat16 inside the closure, which needs no scaler, and call optimizer.step(closure)."
+        )
+
     def state_dict(self) -> dict[str, Any]:
-        """Return everything a later step depends on: inner optimizers, the rule's memory, counters."""
+        """Return everything a later step depends on: inner optimizers, the rule's memory, counters; and what they belong to."""
+        self._players()
         return {
             "rule": type(self.rule).__name__,
+            "rule_options": options_of(self.rule),
             "rule_state": self.rule_state.state_dict(),
+            "parameters": self._layout.describe(),
+            "classes": {player: class_of(optimizer) for player, optimizer in self.optimizers.items()},
             "optimizers": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
             "cost": asdict(self.cost),
             "unconverged": self.unconverged,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what ``state_dict`` returned.
+        """Continue from what ``state_dict`` returned, all of it or nothing.
 
         Raises:
-            UsageError: the state belongs to another rule or to other players.
+            UsageError: the state belongs to another rule or one with other options, to other players, parameters or optimizers; the
+                message names the first difference, and this optimizer is as it was.
         """
-        if state["rule"] != type(self.rule).__name__:
-            raise UsageError(f"The state belongs to the rule {state['rule']}, this optimizer has {type(self.rule).__name__}.")
-        if set(state["optimizers"]) != set(self.optimizers):
-            raise UsageError(f"The state has the players {sorted(state['optimizers'])}, this optimizer {sorted(self.optimizers)}.")
-        for player, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][player])
+        self._players()
+        check_state(state, self.state_dict())
+        saved = {player: deepcopy(optimizer.state_dict()) for player, optimizer in self.optimizers.items()}
+        try:
+            for player, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][player])
+        except Exception as error:
+            for player, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(saved[player])
+            raise UsageError(f"The state does not fit the optimizer of a player: {error} Nothing was loaded.") from error
         self.rule_state.load_state_dict(state["rule_state"])
         self.cost = Cost(**state["cost"])
         self.unconverged = state["unconverged"]
 
     def _players(self) -> Players:
-        return {
-            player: tuple(p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
-            for player, optimizer in self.optimizers.items()
-        }
+        """Return the parameters that move now; check again what the constructor checks where parameter groups have changed."""
+        found = signature(self.optimizers)
+        if found != self._signature:
+            self._check()
+            self._signature = found
+        return self._layout.players
+
+    def _check(self) -> None:
+        check_arguments(self.optimizers, self.rule)
+        for player, optimizer in self.optimizers.items():
+            check_pair(player, optimizer, self.rule)
+            if player not in self._decay_warned and warn_of_decay(player, optimizer, self.rule):
+                self._decay_warned.add(player)
+        layout = Layout(self.optimizers)
+        check_owners(layout.players)
+        check_plain(layout.players, self._modules)
+        check_numbers(layout.players, self.rule)
+        self.rule.check(layout.players)
+        for player in self._layout.parameters:
+            self.rule_state.rename(player, self._layout.renamed(player, layout))
+        self.rule_state.names.update(layout.names)
+        self._layout = layout
+        self._cuda = any(parameter.is_cuda for parameters in layout.players.values() for parameter in parameters)
+
+    def _known(self, names: Iterable[str]) -> tuple[str, ...]:
+        named = (names,) if isinstance(names, str) else tuple(names)
+        for player in named:
+            if player not in self.optimizers:
+                raise UsageError(f'only={list(named)}: no player "{player}".' + did_you_mean(str(player), self.optimizers))
+        return named
 
     def rates(self) -> dict[str, list[float]]:
         """Return player → the learning rate of each parameter that moves."""
@@ -203,10 +273,14 @@ class GameOptimizer:
             UsageError: neither keeps one, or no step was taken yet.
         """
         keepers = [inner for inner in self.optimizers.values() if isinstance(inner, GradientOptimizer) and inner.keeps_average]
-        average = self.rule_state.vectors.get("average") if isinstance(self.rule, Averaged) else None
+        self._players()
+        parameters = self._layout.parameters
+        averages = self.rule.averages(self.rule_state, parameters) if isinstance(self.rule, Averaged) else {}
         with ExitStack() as stack:
-            if average is not None:
-                stack.enter_context(held_at(Vector(self._players()).tensors, average.tensors))
+            if averages:
+                held = [parameters[player][name] for player, own in averages.items() for name in own]
+                values = [average for own in averages.values() for average in own.values()]
+                stack.enter_context(held_at(held, values))
             elif keepers:
                 for keeper in keepers:
                     stack.enter_context(keeper.averaged())
@@ -259,14 +333,10 @@ class GameOptimizer:
         return norms
 
     def _name_of(self, player: str, index: int) -> str:
-        named = [
-            (group["param_names"][position] if "param_names" in group else f"parameter {position}", parameter)
-            for group in self.optimizers[player].param_groups
-            for position, parameter in enumerate(group["params"])
-            if parameter.requires_grad
-        ]
-        name, parameter = named[index]
-        return f"{name}, shape {tuple(parameter.shape)}"
+        parameter = self._layout.players[player][index]
+        name = self._layout.names[player][index]
+        by_position = name.replace(".", "").isdigit()
+        return f"{'parameter ' if by_position else ''}{name}, shape {tuple(parameter.shape)}"
 
     def _apply(self, direction: Vector, players: Players, point: Evaluation | None) -> None:
         """Write ``.grad``, step, drop it. A parameter that a first-order rule found unused is skipped, as ``backward`` would."""
@@ -274,7 +344,7 @@ class GameOptimizer:
         for player, tensors in direction.items():
             skipped = point.unused.get(player, frozenset()) if point is not None and self.rule.order < 2 else frozenset()
             for index, (parameter, tensor) in enumerate(zip(players[player], tensors, strict=True)):
-                parameter.grad = None if index in skipped else _owned(tensor, taken)
+                parameter.grad = None if index in skipped else _owned(tensor, parameter, taken)
         for player in direction:
             optimizer = self.optimizers[player]
             if point is not None and isinstance(optimizer, GradientOptimizer) and optimizer.needs_loss:
@@ -307,10 +377,25 @@ def _norms(vector: Vector) -> tuple[dict[str, float], dict[str, list[float]]]:
     return {player: math.hypot(*numbers) for player, numbers in by_tensor.items()}, by_tensor
 
 
-def _owned(tensor: Tensor, taken: set[int]) -> Tensor:
-    """Return the tensor, copied where autograd handed out memory that it shares or broadcasts, so that nothing writes through."""
+def _owned(tensor: Tensor, parameter: Tensor, taken: set[int]) -> Tensor:
+    """Return the tensor with the strides of its parameter, as ``backward`` gives gradients, in memory of its own.
+
+    Fused optimizers read parameter and gradient as flat memory: other strides would pair the wrong entries. Autograd may hand out memory
+    that several gradients share, or that is broadcast.
+    """
     memory = tensor.untyped_storage().data_ptr()
-    if memory in taken or not tensor.is_contiguous():
-        return tensor.clone(memory_format=torch.contiguous_format)
+    if memory in taken or tensor.stride() != parameter.stride():
+        like = parameter if _is_dense(parameter) else parameter.contiguous()
+        return torch.empty_like(like, memory_format=torch.preserve_format).copy_(tensor)
     taken.add(memory)
     return tensor
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Say whether a tensor's entries fill its memory without gaps or overlaps, in whatever order."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True

@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 from torch.optim import LBFGS, SGD, Optimizer
 
 from saddlepoint.errors import CurvatureWarning, UsageError
+from saddlepoint.game import Players
 from saddlepoint.optim import GradientOptimizer
 from saddlepoint.rules import Averaged, Gradient, Lookahead, Rule
 
 
+def check_arguments(optimizers: Mapping[str, Optimizer], rule: Rule) -> None:
+    """Raise UsageError unless there is a rule, and players with names and torch optimizers."""
+    if isinstance(rule, type) or not isinstance(rule, Rule):
+        given = rule.__name__ if isinstance(rule, type) else repr(rule)
+        raise UsageError(f"rule={given} is no rule. Pass an instance, such as rule=saddlepoint.rules.Extragradient().")
+    if not optimizers:
+        raise UsageError("A game needs at least one player.")
+    for player, optimizer in optimizers.items():
+        if not isinstance(player, str):
+            raise UsageError(f'The name of a player must be a string, not {player!r}. Use for example "generator".')
+        if not isinstance(optimizer, Optimizer):
+            raise UsageError(
+                f'Player "{player}": expected a torch.optim.Optimizer over its parameters, not {type(optimizer).__name__}. '
+                "Use for example torch.optim.Adam(network.parameters(), lr=1e-4)."
+            )
+
+
+def check_numbers(players: Players, rule: Rule) -> None:
+    """Raise UsageError where the rule has no meaning for the numbers that a parameter holds."""
+    for player, parameters in players.items():
+        for index, parameter in enumerate(parameters):
+            if parameter.is_complex() and rule.order == 0:
+                raise UsageError(
+                    f'Parameter {index} of player "{player}", shape {tuple(parameter.shape)}, is complex. {type(rule).__name__} displaces '
+                    "real numbers. Keep the parameter as pairs of real numbers and use torch.view_as_complex in the network."
+                )
+
+
 def check_pair(player: str, optimizer: Optimizer, rule: Rule) -> None:
-    """Raise UsageError where the optimizer of a player cannot apply the directions of the rule; warn where it changes them."""
+    """Raise UsageError where the optimizer of a player cannot apply the directions of the rule."""
     name, kind = type(rule).__name__, type(optimizer).__name__
     if isinstance(optimizer, LBFGS):
         raise UsageError(f'Player "{player}": LBFGS evaluates its own closure, which a game step does not have. Use any other optimizer.')
@@ -24,19 +55,36 @@ def check_pair(player: str, optimizer: Optimizer, rule: Rule) -> None:
     for group in optimizer.param_groups:
         if group.get("maximize"):
             raise UsageError(f'Player "{player}": maximize=True. Every player minimises its own loss; negate the loss instead.')
-        plain = isinstance(optimizer, SGD) and not (group["momentum"] or group["weight_decay"])
-        if rule.units == "step" and not plain:
-            raise UsageError(
-                f'Player "{player}": {name} gives steps that contain the learning rate already, so its inner optimizer must be '
-                f"torch.optim.SGD without momentum and weight decay, not {kind}. Use SGD, or a rule in units of gradients."
-            )
-        if rule.order == 2 and group.get("weight_decay"):
-            warnings.warn(
-                f'Player "{player}": weight decay of {kind} acts outside the curvature of {name} and changes its step. '
-                "Add the decay to the loss instead to keep the rule exact.",
-                CurvatureWarning,
-                stacklevel=3,
-            )
+        if rule.units == "step":
+            _check_plain_sgd(player, optimizer, group, name)
+
+
+def warn_of_decay(player: str, optimizer: Optimizer, rule: Rule) -> bool:
+    """Warn where weight decay acts beside a rule of order 2; return whether it does."""
+    if rule.order < 2 or not any(group.get("weight_decay") for group in optimizer.param_groups):
+        return False
+    warnings.warn(
+        f'Player "{player}": weight decay of {type(optimizer).__name__} acts outside the curvature of {type(rule).__name__} and '
+        "changes its step. Add the decay to the loss instead to keep the rule exact.",
+        CurvatureWarning,
+        stacklevel=3,
+    )
+    return True
+
+
+def _check_plain_sgd(player: str, optimizer: Optimizer, group: Mapping[str, Any], rule: str) -> None:
+    plain = isinstance(optimizer, SGD)
+    if plain and not (group["momentum"] or group["weight_decay"]):
+        return
+    found = type(optimizer).__name__
+    if plain:
+        settings = [f"{name}={group[name]}" for name in ("momentum", "weight_decay") if group[name]]
+        found = f"SGD with {' and '.join(settings)}"
+    hint = " A scheduler set the momentum: pass it cycle_momentum=False." if plain and group["momentum"] and "max_momentum" in group else ""
+    raise UsageError(
+        f'Player "{player}": {rule} gives steps that contain the learning rate already, so its inner optimizer must be '
+        f"torch.optim.SGD without momentum and weight decay, not {found}.{hint} Use plain SGD, or a rule in units of gradients."
+    )
 
 
 def _follows_the_gradient(rule: Rule) -> bool:

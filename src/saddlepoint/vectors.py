@@ -16,7 +16,8 @@ class Vector(Mapping[str, Tensors]):
     """An immutable vector of a game's parameter space: player → tensors, in the order of the parameters.
 
     Sums, differences and multiples run over all tensors at once with ``torch._foreach_*``. Two vectors combine only
-    when they have the same players.
+    when they have the same players. Complex tensors count as pairs of real numbers, as in torch's optimizers: the inner
+    product is the real one, Re Σ conj(a) b, and ``flatten`` writes real and imaginary parts side by side.
 
     >>> v = Vector({"x": [torch.tensor([1.0, 2.0])], "y": [torch.tensor(3.0)]})
     >>> (2 * v - v).flatten()
@@ -49,38 +50,38 @@ class Vector(Mapping[str, Tensors]):
         return [tensor for tensors in self._parts.values() for tensor in tensors]
 
     def __add__(self, other: Vector) -> Vector:
-        return self._rebuild(torch._foreach_add(self.tensors, self._matching(other)))
+        return self.rebuild(torch._foreach_add(self.tensors, self._matching(other)))
 
     def __sub__(self, other: Vector) -> Vector:
-        return self._rebuild(torch._foreach_sub(self.tensors, self._matching(other)))
+        return self.rebuild(torch._foreach_sub(self.tensors, self._matching(other)))
 
     def __mul__(self, factor: float | Vector) -> Vector:
         """Multiply by a number, or element by element by a vector of the same players."""
         scale = self._matching(factor) if isinstance(factor, Vector) else factor
-        return self._rebuild(torch._foreach_mul(self.tensors, scale))
+        return self.rebuild(torch._foreach_mul(self.tensors, scale))
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: float | Vector) -> Vector:
         scale = self._matching(divisor) if isinstance(divisor, Vector) else divisor
-        return self._rebuild(torch._foreach_div(self.tensors, scale))
+        return self.rebuild(torch._foreach_div(self.tensors, scale))
 
     def __neg__(self) -> Vector:
-        return self._rebuild(torch._foreach_neg(self.tensors))
+        return self.rebuild(torch._foreach_neg(self.tensors))
 
     def scale(self, factors: Mapping[str, Sequence[float]]) -> Vector:
         """Multiply each tensor by its own number: player → one factor per tensor."""
-        return self._rebuild(torch._foreach_mul(self.tensors, [f for player in self for f in factors[player]]))
+        return self.rebuild(torch._foreach_mul(self.tensors, [f for player in self for f in factors[player]]))
 
     def sqrt(self) -> Vector:
         """Return the element-wise square root."""
-        return self._rebuild(torch._foreach_sqrt(self.tensors))
+        return self.rebuild(torch._foreach_sqrt(self.tensors))
 
     def dot(self, other: Vector) -> Tensor:
-        """Return the inner product ⟨self, other⟩ as a tensor without dimensions, in the widest of the types."""
-        pairs = list(zip(self.tensors, self._matching(other), strict=True))
-        wide = widest(*(t.dtype for pair in pairs for t in pair))
-        return torch.stack([a.reshape(-1).to(wide).dot(b.reshape(-1).to(wide)) for a, b in pairs]).sum()
+        """Return the inner product ⟨self, other⟩ as a tensor without dimensions, in the widest of the dtypes."""
+        own, others = ([_real(t) for t in tensors] for tensors in (self.tensors, self._matching(other)))
+        wide = widest(*(t.dtype for t in (*own, *others)))
+        return torch.stack([a.to(wide).dot(b.to(wide)) for a, b in zip(own, others, strict=True)]).sum()
 
     def norm(self) -> Tensor:
         """Return the Euclidean norm over all players as a tensor without dimensions."""
@@ -91,35 +92,41 @@ class Vector(Mapping[str, Tensors]):
         return Vector({player: self._parts[player] for player in players})
 
     def flatten(self) -> Tensor:
-        """Return all entries as one tensor of shape (dimension,), in the widest of their types and single precision at least."""
-        wide = widest(*(t.dtype for t in self.tensors))
-        return torch.cat([t.reshape(-1).to(wide) for t in self.tensors])
+        """Return all entries as one real tensor of shape (dimension,), in the widest dtype of the tensors, single precision at least."""
+        entries = [_real(t) for t in self.tensors]
+        wide = widest(*(t.dtype for t in entries))
+        return torch.cat([t.to(wide) for t in entries])
 
     def unflatten(self, flat: Tensor) -> Vector:
-        """Return ``flat``, of shape (dimension,), cut into the shapes and types of this vector (views where the type is the same)."""
+        """Return ``flat``, of shape (dimension,), cut into the shapes and dtypes of this vector (views where these agree)."""
         tensors = self.tensors
-        pieces = torch.split(flat, [t.numel() for t in tensors])
-        return self._rebuild([piece.view(t.shape).to(t.dtype) for piece, t in zip(pieces, tensors, strict=True)])
+        pieces = torch.split(flat, [_real_size(t) for t in tensors])
+        return self.rebuild([_shaped(piece, t) for piece, t in zip(pieces, tensors, strict=True)])
+
+    @property
+    def dimension(self) -> int:
+        """The number of real entries: the length of ``flatten()``."""
+        return sum(_real_size(t) for t in self.tensors)
 
     def widened(self) -> Vector:
         """Return the same values in single precision at least."""
-        return self._rebuild(widen(self.tensors))
+        return self.rebuild(widen(self.tensors))
 
     def typed(self, like: Vector) -> Vector:
-        """Return the same values in the types of another vector."""
-        return self._rebuild([t.to(own.dtype) for t, own in zip(self.tensors, self._matching(like), strict=True)])
+        """Return the same values in the dtypes of another vector."""
+        return self.rebuild([t.to(own.dtype) for t, own in zip(self.tensors, self._matching(like), strict=True)])
 
     def detach(self) -> Vector:
         """Return the same values without history."""
-        return self._rebuild([t.detach() for t in self.tensors])
+        return self.rebuild([t.detach() for t in self.tensors])
 
     def clone(self) -> Vector:
         """Return a copy that shares no memory with this vector."""
-        return self._rebuild([t.detach().clone() for t in self.tensors])
+        return self.rebuild([t.detach().clone() for t in self.tensors])
 
     def zeros(self) -> Vector:
         """Return zeros of the same shapes."""
-        return self._rebuild([torch.zeros_like(t) for t in self.tensors])
+        return self.rebuild([torch.zeros_like(t) for t in self.tensors])
 
     def _matching(self, other: Vector) -> list[Tensor]:
         if list(other) == list(self):
@@ -128,6 +135,23 @@ class Vector(Mapping[str, Tensors]):
             raise ValueError(f"vectors of the players {list(self)} and {list(other)} cannot be combined")
         return [tensor for player in self for tensor in other[player]]
 
-    def _rebuild(self, tensors: Sequence[Tensor]) -> Vector:
+    def rebuild(self, tensors: Sequence[Tensor]) -> Vector:
+        """Return other tensors, in the order of ``self.tensors``, as a vector of the same players."""
         pieces = iter(tensors)
         return Vector({player: [next(pieces) for _ in own] for player, own in self._parts.items()})
+
+
+def _real_size(tensor: Tensor) -> int:
+    return tensor.numel() * (2 if tensor.is_complex() else 1)
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """Return the entries as one real dimension, real and imaginary parts of complex ones side by side."""
+    return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).reshape(-1)
+
+
+def _shaped(piece: Tensor, like: Tensor) -> Tensor:
+    if like.is_complex():
+        pairs = piece.view(*like.shape, 2).to(like.real.dtype)
+        return torch.view_as_complex(pairs.contiguous())
+    return piece.view(like.shape).to(like.dtype)

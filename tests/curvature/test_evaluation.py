@@ -50,7 +50,7 @@ def test_a_loss_that_depends_on_nothing(x):
 
 def test_order_zero_builds_no_graph_and_knows_no_gradient(x):
     point = sp.Evaluation({"x": (x,)}, lambda: {"x": (x**2).sum()}, order=0)
-    assert not point.terms["x"][""].requires_grad
+    assert not point._losses["x"].requires_grad
     with pytest.raises(sp.UsageError, match="order 0 and knows losses only"):
         _ = point.gradient
 

@@ -132,4 +132,32 @@ def test_a_metric_in_half_precision_sees_squares_that_half_precision_does_not_ho
         found = metric.vector(metric.pullback(xi))["x"][0]
         assert found.dtype == F16
         assert found.tolist() == pytest.approx([1.0, -1.0], rel=1e-2)
-        assert state.vectors["square.x"]["x"][0].dtype == F32
+        assert state.parameters["x"]["0"]["square.x"].dtype == F32
+
+
+def complex_end(rule, as_real):
+    """The end of a game of complex players that mixes real and imaginary parts, written in either form."""
+    start = [torch.complex(draw(3, seed=1), draw(3, seed=2)), torch.complex(draw(2, seed=3), draw(2, seed=4))]
+    x, y = (torch.view_as_real(t).clone().requires_grad_() if as_real else t.clone().requires_grad_() for t in start)
+    M = torch.complex(draw(3, 2, seed=5), draw(3, 2, seed=6))
+
+    def losses():
+        u, v = (torch.view_as_complex(t) if as_real else t for t in (x, y))
+        f = (u @ M @ v).real + (u @ M.sin() @ v.conj()).imag + 0.3 * u.abs().square().sum() - 0.2 * v.abs().square().sum()
+        return {"x": f + 0.1 * u.real.pow(3).sum(), "y": -f}
+
+    optimizer = sp.GameOptimizer({"x": torch.optim.SGD([x], lr=0.05), "y": torch.optim.SGD([y], lr=0.05)}, rule)
+    for _ in range(3):
+        optimizer.step(losses)
+    return [t.detach() if as_real else torch.view_as_real(t.detach()) for t in (x, y)]
+
+
+@pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning", "ignore::saddlepoint.errors.CurvatureWarning")
+@pytest.mark.parametrize("rule", [*SOLVING.values(), *OTHERS.values()], ids=[*SOLVING, *OTHERS])
+def test_complex_parameters_are_pairs_of_real_ones_or_refused(rule):
+    if getattr(rule, "scaling", None) is not None or isinstance(rule, sp.AdaptiveCompetitiveGradient):
+        with pytest.raises(sp.UsageError, match=r'parameter 0 of player "x", shape \(3,\), is complex .* torch\.view_as_real\(p\)'):
+            complex_end(rule, as_real=False)
+        return
+    for found, reference in zip(complex_end(rule, as_real=False), complex_end(rule, as_real=True), strict=True):
+        torch.testing.assert_close(found, reference, rtol=0, atol=1e-6)

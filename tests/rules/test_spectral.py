@@ -46,9 +46,9 @@ def map_with_past(rule, game, h):
     for start in torch.eye(4, dtype=torch.float64):
         made = zero_sum(*game, start[:2].tolist())
         optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=h) for p, t in made.players.items()}, rule)
-        optimizer.rule_state.vectors["past"] = Vector({"x": [start[2:3]], "y": [start[3:4]]})
+        optimizer.rule_state.remember("past", Vector({"x": [start[2:3]], "y": [start[3:4]]}))
         optimizer.step(made.losses)
-        columns.append(torch.cat([made.theta.detach(), optimizer.rule_state.vectors["past"].flatten()]))
+        columns.append(torch.cat([made.theta.detach(), optimizer.rule_state.recall("past", Vector(made.players)).flatten()]))
     return torch.stack(columns, dim=1)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from saddlepoint.errors import UsageError
-from saddlepoint.game import Closure, Players
+from saddlepoint.game import Closure, Players, read_terms, total
 from saddlepoint.vectors import Vector
 
 
@@ -22,7 +22,7 @@ class _Game(nn.Module):
         self._closure = (closure,)  # in a tuple: a closure that is a module itself must not become a part
 
     def forward(self) -> dict[str, Tensor]:
-        return {player: _total(loss) for player, loss in self._closure[0]().items()}
+        return {player: total(terms) for player, terms in read_terms(self._closure[0]()).items()}
 
 
 def losses_in_batch(closure: Closure, modules: Sequence[nn.Module], players: Players, displacements: Vector) -> dict[str, Tensor]:
@@ -67,10 +67,3 @@ def losses_in_batch(closure: Closure, modules: Sequence[nn.Module], players: Pla
             f"control flow that depends on values are the usual reasons). PyTorch says: {str(error).splitlines()[0]} Use batched=False."
         ) from error
     return {player: losses.double().cpu() for player, losses in found.items()}
-
-
-def _total(loss: Tensor | Mapping[str, Tensor]) -> Tensor:
-    first, *others = (term.reshape(()) for term in (loss.values() if isinstance(loss, Mapping) else (loss,)))
-    for other in others:
-        first = first + other
-    return first

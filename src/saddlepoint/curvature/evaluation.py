@@ -9,11 +9,24 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
+from saddlepoint.curvature.backward_check import check_backward
 from saddlepoint.curvature.operators import Jacobian
-from saddlepoint.curvature.traps import check_second_derivatives, node_names
+from saddlepoint.curvature.replay import Replay, displaced
+from saddlepoint.curvature.traps import check_second_derivatives, custom_functions, node_names, reached_leaves
 from saddlepoint.errors import DivergenceError, DoubleBackwardError, UsageError, did_you_mean
-from saddlepoint.game import Closure, Game, Players
+from saddlepoint.game import (
+    Closure,
+    Game,
+    MicroBatches,
+    Players,
+    Terms,
+    check_same_terms,
+    describe_loss,
+    read_terms,
+    total,
+)
 from saddlepoint.ranks import Ranks
 from saddlepoint.vectors import Tensors, Vector
 
@@ -85,22 +98,30 @@ class Evaluation:
         self.order = order
         self._ranks = Ranks() if ranks is None else ranks
         self.cost = Cost() if cost is None else cost
-        with torch.set_grad_enabled(order > 0):
-            self.terms = _named_terms(closure(), players)
-            self._losses = {player: _total(terms) for player, terms in self.terms.items()}
-        self.cost.losses += 1
-        self.losses = _values(self.terms, self._ranks, finite=finite)
         self.unused: dict[str, frozenset[int]] = {}
         self._gradient: Vector | None = None
         self._own: dict[str, Tensors] = {}  # with graphs, of this process's share
         self._graph_rows: dict[str, Vector] = {}
         self._means: dict[str, Vector] = {}  # over the processes
         self._rows: dict[str, Vector] = {}  # likewise
+        self._losses: dict[str, Tensor] = {}
+        self.terms = _values(self._evaluate(closure), self._ranks)
+        if finite:
+            _check_finite(self.terms)
+        self.losses = {player: sum(terms.values()) for player, terms in self.terms.items()}
+
+    def _evaluate(self, closure: Closure) -> Terms:
+        with torch.enable_grad():  # also at order 0: a closure may differentiate within itself
+            terms = _known_terms(closure(), self.players)
+            losses = {player: total(own) for player, own in terms.items()}
+        self._losses = losses if self.order > 0 else {player: loss.detach() for player, loss in losses.items()}
+        self.cost.losses += 1
+        return terms
 
     @property
     def movers(self) -> tuple[str, ...]:
-        """The players whose losses the closure returned, in its order."""
-        return tuple(self._losses)
+        """The players whose losses the closure returned and that have parameters to move, in the order of ``players``."""
+        return tuple(player for player in self._losses if self.players[player])
 
     @property
     def gradient(self) -> Vector:
@@ -141,6 +162,26 @@ class Evaluation:
     def check_second_derivatives(self) -> None:
         """Raise DoubleBackwardError where a loss contains an operation whose second derivative PyTorch refuses or gets wrong."""
         check_second_derivatives(self._losses.values())
+
+    def reached(self, player: str) -> tuple[str, ...]:
+        """The movers whose parameters take part in a player's loss, by the graph of the loss."""
+        leaves = reached_leaves(self._losses[player])
+        return tuple(other for other in self.movers if any(id(p) in leaves for p in self.players[other]))
+
+    def custom_functions(self) -> list[Node]:
+        """The nodes of ``torch.autograd.Function`` classes in the losses' graphs, whose backward may be anything."""
+        return custom_functions(self._losses.values())
+
+    def row_through(self, player: str, nodes: Sequence[Node]) -> Vector:
+        """The part of ∇f_i that comes through some nodes of the loss's graph, of this process's share (order 2)."""
+        inputs = {name: self.players[name] for name in self.movers}
+        handles = [node.register_prehook(_without_gradient) for node in nodes]
+        try:
+            around, _ = self._differentiate([self._losses[player]], None, inputs, keep=True)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return self.graph_row(player).detach() - around.detach()
 
     def uses_batch_statistics(self) -> bool:
         """Say whether a loss goes through BatchNorm in training mode, which moves buffers at every evaluation."""
@@ -205,14 +246,53 @@ class Evaluation:
         except RuntimeError as error:
             if any(phrase in str(error) for phrase in _REFUSALS):
                 raise _without_second_derivative(error) from error
+            if "backward through the graph a second time" in str(error):
+                raise UsageError(
+                    "The graph of a loss was freed before its gradient was taken. The closure called backward(), or returned a loss of an "
+                    "earlier call. Return the losses without calling backward(); to differentiate inside the closure use "
+                    "torch.autograd.grad(..., create_graph=True)."
+                ) from error
+            _check_trainable(inputs, error)
             raise
         pieces = iter(zip(flat, found, strict=True))
         parts, unused = {}, {}
         for player, tensors in inputs.items():
             own = [next(pieces) for _ in tensors]
+            _check_strided(player, own)
             parts[player] = [torch.zeros_like(tensor) if grad is None else grad for tensor, grad in own]
             unused[player] = frozenset(index for index, (_, grad) in enumerate(own) if grad is None)
         return Vector(parts), unused
+
+
+def _without_gradient(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(None if gradient is None else torch.zeros_like(gradient) for gradient in gradients)
+
+
+class Accumulated(Evaluation):
+    """Losses and gradient of a step in several micro-batches, one graph in memory at a time; orders 0 and 1."""
+
+    def _evaluate(self, closure: Closure) -> Terms:
+        assert isinstance(closure, MicroBatches)
+        share = 1 / len(closure.parts)
+        terms = [self._add(part, share) for part in closure.parts]
+        check_same_terms(terms)
+        means: Terms = {}
+        for player, own in terms[0].items():
+            values = {term: torch.tensor([part[player][term] for part in terms], dtype=torch.float64) for term in own}
+            means[player] = {term: numbers.mean() for term, numbers in values.items()}
+        return means
+
+    def _add(self, part: Closure, share: float) -> dict[str, dict[str, float]]:
+        """Add a micro-batch's share of the gradient, and return its losses."""
+        self._losses = {}  # lets go of the graph before
+        point = Evaluation(self.players, part, order=self.order, cost=self.cost, finite=False)
+        self._losses = point._losses
+        for player in point.movers if self.order > 0 else ():
+            gradient = torch._foreach_mul(point.gradient[player], share)
+            before, unused = self._own.get(player), point.unused[player]
+            self._own[player] = tuple(gradient if before is None else torch._foreach_add(before, gradient))
+            self.unused[player] = self.unused.get(player, unused) & unused
+        return point.terms
 
 
 def linearize(game: Game) -> Evaluation:
@@ -226,51 +306,62 @@ def linearize(game: Game) -> Evaluation:
     >>> point.gradient["x"][0].tolist(), point.jacobian.dense().tolist()
     ([2.0, 2.0], [[2.0, 0.0], [0.0, 2.0]])
     """
+    replay = Replay()
     point = Evaluation(game.players, game.losses)
     point.check_second_derivatives()
-    return point
+    if not point.custom_functions():
+        return point
+
+    def losses_at(d: Vector) -> Mapping[str, float]:
+        with displaced(game.players, d), replay.again():
+            return Evaluation(game.players, game.losses, order=0, finite=False).losses
+
+    check_backward(point, losses_at)
+    with replay.again():  # the parameters were moved and put back, which the first graph does not forgive
+        return Evaluation(game.players, game.losses)
 
 
-def _named_terms(returned: object, players: Players) -> dict[str, dict[str, Tensor]]:
-    if not isinstance(returned, Mapping) or not returned:
-        raise UsageError(f"The closure must return a mapping of player → loss, not {type(returned).__name__}.")
-    terms: dict[str, dict[str, Tensor]] = {}
-    for player, loss in returned.items():
+def _known_terms(returned: object, players: Players) -> Terms:
+    """Return the losses' terms in the order of ``players``, so that it does not matter in which order a closure lists them."""
+    terms = read_terms(returned)
+    for player in terms:
         if player not in players:
-            raise UsageError(f'The closure returned a loss for the unknown player "{player}".' + did_you_mean(player, players))
-        terms[player] = dict(loss) if isinstance(loss, Mapping) else {"": loss}
-        if not terms[player]:
-            raise UsageError(f'The closure returned no terms for the loss of player "{player}".')
-        for term, value in terms[player].items():
-            if not isinstance(value, Tensor) or value.numel() != 1:
-                kind = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-                raise UsageError(f"{_where(player, term)} must be a scalar tensor, not {kind}. Reduce it, for example with .mean().")
-    return terms
+            raise UsageError(f'The closure returned a loss for the unknown player "{player}".' + did_you_mean(str(player), players))
+    return {player: terms[player] for player in players if player in terms}
 
 
-def _total(terms: dict[str, Tensor]) -> Tensor:
-    first, *others = (term.reshape(()) for term in terms.values())
-    for other in others:
-        first = first + other
-    return first
-
-
-def _values(terms: dict[str, dict[str, Tensor]], ranks: Ranks, *, finite: bool) -> dict[str, float]:
-    """Return the losses as numbers, with one transfer from the device for all of them."""
+def _values(terms: Terms, ranks: Ranks) -> dict[str, dict[str, float]]:
+    """Return the terms as numbers, with one transfer from the device for all of them."""
     stacked = torch.stack([value.detach().reshape(()).double() for named in terms.values() for value in named.values()])
     numbers = iter(ranks.mean_numbers(stacked).tolist())
-    losses = {}
-    for player, named in terms.items():
-        values = {term: next(numbers) for term in named}
-        for term, value in values.items():
-            if finite and not math.isfinite(value):
-                raise DivergenceError(f"{_where(player, term)} is {value}. No parameter was changed.", player=player, term=term or None)
-        losses[player] = sum(values.values())
-    return losses
+    return {player: {term: next(numbers) for term in named} for player, named in terms.items()}
 
 
-def _where(player: str, term: str) -> str:
-    return f'Term "{term}" of the loss of player "{player}"' if term else f'The loss of player "{player}"'
+def _check_finite(losses: Mapping[str, Mapping[str, float]]) -> None:
+    for player, terms in losses.items():
+        for term, value in terms.items():
+            if not math.isfinite(value):
+                what = describe_loss(player, term)
+                raise DivergenceError(f"{what} is {value}. No parameter was changed.", player=player, term=term or None)
+
+
+def _check_trainable(inputs: Mapping[str, Sequence[Tensor]], error: Exception) -> None:
+    for player, tensors in inputs.items():
+        for index, parameter in enumerate(tensors):
+            if not parameter.requires_grad:
+                raise UsageError(
+                    f'Parameter {index} of player "{player}", shape {tuple(parameter.shape)}, requires no gradient any more: the closure '
+                    "called requires_grad_(False). Freeze and thaw parameters between steps, not inside the closure."
+                ) from error
+
+
+def _check_strided(player: str, gradients: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+    for index, (parameter, gradient) in enumerate(gradients):
+        if gradient is not None and gradient.layout != torch.strided:
+            raise UsageError(
+                f'Parameter {index} of player "{player}", shape {tuple(parameter.shape)}, has a sparse gradient, which rules cannot '
+                "combine with others. Use a dense one: torch.nn.Embedding(..., sparse=False)."
+            )
 
 
 _REFUSALS = ("double backward", "is not implemented", "once_differentiable")

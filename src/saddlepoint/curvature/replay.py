@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from saddlepoint.game import Players
+from saddlepoint.vectors import Vector
 
 Places = list[tuple[nn.Module, str, Tensor]]
 """module, name of its buffer, and the tensor there."""
@@ -15,8 +21,9 @@ Places = list[tuple[nn.Module, str, Tensor]]
 class Replay:
     """Remembers the random state before the first evaluation of a step, so that later ones draw the same numbers.
 
-    Without it dropout masks and noise differ between the evaluations of one step, differences of losses measure the noise,
-    and BatchNorm's running statistics and spectral norm's vectors move once per evaluation instead of once per step.
+    The states are those of torch, of NumPy's and Python's global generators, and of the generators that are named. Without it
+    dropout masks and noise differ between the evaluations of one step, differences of losses measure the noise, and BatchNorm's
+    running statistics and spectral norm's vectors move once per evaluation instead of once per step.
 
     Args:
         modules: modules whose buffers are to move once per step.
@@ -32,11 +39,6 @@ class Replay:
         self._cuda = cuda
         self._before = self._states()
         self._buffers_before = _copied(self._buffers())
-
-    @property
-    def knows_modules(self) -> bool:
-        """Whether any module was named."""
-        return bool(self._buffers_before)
 
     @contextmanager
     def again(self) -> Iterator[None]:
@@ -54,16 +56,42 @@ class Replay:
         named = [(owner, owner.named_buffers(recurse=False, remove_duplicate=False)) for owner in self._owners]
         return [(owner, name, buffer) for owner, own in named for name, buffer in own]
 
-    def _states(self) -> list[Tensor]:
-        states = [torch.get_rng_state(), *(generator.get_state() for generator in self._generators)]
-        return [*states, torch.cuda.get_rng_state()] if self._cuda else states
+    @property
+    def frozen(self) -> list[tuple[str, Tensor]]:
+        """The parameters of the modules that do not require gradients, each with its name in the module that owns it."""
+        own = [named for owner in self._owners for named in owner.named_parameters(recurse=False)]
+        return [(name, parameter) for name, parameter in own if not parameter.requires_grad]
 
-    def _restore(self, states: list[Tensor]) -> None:
-        torch.set_rng_state(states[0])
-        for generator, state in zip(self._generators, states[1:], strict=False):
+    @property
+    def knows_batch_norm(self) -> bool:
+        """Whether a batch normalisation layer is among the modules."""
+        return any(isinstance(owner, nn.modules.batchnorm._BatchNorm) for owner in self._owners)
+
+    def _states(self) -> _RandomStates:
+        return _RandomStates(
+            torch.get_rng_state(),
+            [generator.get_state() for generator in self._generators],
+            torch.cuda.get_rng_state() if self._cuda else None,
+            np.random.get_state(legacy=False),  # noqa: NPY002 - what users' closures draw from
+            random.getstate(),
+        )
+
+    def _restore(self, states: _RandomStates) -> None:
+        torch.set_rng_state(states.torch)
+        for generator, state in zip(self._generators, states.generators, strict=True):
             generator.set_state(state)
-        if self._cuda:
-            torch.cuda.set_rng_state(states[-1])
+        if states.cuda is not None:
+            torch.cuda.set_rng_state(states.cuda)
+        np.random.set_state(states.numpy)  # noqa: NPY002
+        random.setstate(states.python)
+
+
+class _RandomStates(NamedTuple):
+    torch: Tensor
+    generators: list[Tensor]
+    cuda: Tensor | None
+    numpy: Any
+    python: Any
 
 
 def _put(places: Places) -> None:
@@ -76,3 +104,25 @@ def _copied(places: Places) -> Places:
     """Return copies; a buffer that two modules share stays one."""
     copies: dict[int, Tensor] = {}
     return [(owner, name, copies.setdefault(id(buffer), buffer.clone())) for owner, name, buffer in places]
+
+
+@contextmanager
+def restored(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Put the values of the tensors back afterwards."""
+    kept = list(tensors)
+    saved = [tensor.detach().clone() for tensor in kept]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(kept, saved)
+
+
+@contextmanager
+def displaced(players: Players, d: Vector) -> Iterator[None]:
+    """Hold the parameters of the players of ``d`` at θ − d, and put them back afterwards."""
+    tensors = [p for player in d for p in players[player]]
+    with restored(tensors):
+        with torch.no_grad():
+            torch._foreach_sub_(tensors, d.tensors)
+        yield

@@ -62,6 +62,21 @@ def node_names(losses: Iterable[Tensor]) -> Iterator[str]:
     return map(_name, _nodes(losses))
 
 
+def reached_leaves(loss: Tensor) -> set[int]:
+    """Return the identities of the leaf tensors in the graph of a loss."""
+    leaves = {id(loss)} if loss.is_leaf and loss.requires_grad else set()
+    for node in _nodes([loss]):
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            leaves.add(id(variable))
+    return leaves
+
+
+def custom_functions(losses: Iterable[Tensor]) -> list[Node]:
+    """Return the nodes that belong to ``torch.autograd.Function`` classes, each once."""
+    return [node for node in _nodes(losses) if hasattr(node, "_forward_cls")]
+
+
 def _name(node: Node) -> str:
     return node.name().rstrip("0123456789").removesuffix("Backward")
 

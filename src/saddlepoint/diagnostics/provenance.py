@@ -99,7 +99,7 @@ def _evaluated(networks: Mapping[str, nn.Module], closure: Closure, seen: list[P
         return seen[0]
     for owner, terms in point.terms.items():
         for term, value in terms.items():
-            if not _finite(value):
+            if not math.isfinite(value):
                 return Provenance("loss", owner, f'the term "{term}" of the loss' if term else "the loss", 1.0, math.nan)
     for owner in point.movers:
         gradient = point.gradient[owner]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from typing import Protocol
@@ -13,12 +11,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from saddlepoint.curvature import SOLVERS, Cost, Evaluation, Solve
+from saddlepoint.curvature import SOLVERS, Accumulated, Cost, Evaluation, Solve, check_backward
 from saddlepoint.curvature.batched import losses_in_batch
-from saddlepoint.curvature.replay import Replay
-from saddlepoint.errors import CurvatureWarning, UsageError
-from saddlepoint.game import Closure, Players
+from saddlepoint.curvature.replay import Replay, displaced, restored
+from saddlepoint.errors import UsageError
+from saddlepoint.game import Closure, MicroBatches, Players
 from saddlepoint.ranks import Ranks
+from saddlepoint.rules.first_step import check_all_move, check_movers, check_no_gradients, check_repeated
 from saddlepoint.rules.state import RuleState
 from saddlepoint.vectors import Vector
 
@@ -43,6 +42,7 @@ class Step:
         players: player → parameters, of all players that the rule sees.
         state: what the rule keeps between steps.
         solves: the reports of the solves of this step, by name.
+        partial: whether the caller lets some players move alone, also under a rule that needs all of them.
     """
 
     def __init__(
@@ -53,17 +53,20 @@ class Step:
         rule: Rule,
         inner: Inner,
         state: RuleState,
-        replay: Replay,
+        replay: Replay | None,
         cost: Cost,
         modules: Sequence[nn.Module] = (),
-        verify: bool = False,
+        only: Collection[str] | None = None,
+        unverified: Collection[str] = (),
         ranks: Ranks | None = None,
     ) -> None:
         self.players = players
         self.state = state
         self.solves: dict[str, Solve] = {}
-        self._closure, self._inner, self._replay, self._cost = closure, inner, replay, cost
-        self._rule, self._verify, self._modules = rule, verify, tuple(modules)
+        self.partial = only is not None and not {player for player, own in players.items() if own} <= set(only)
+        self._closure = closure if only is None else _among(closure, only)
+        self._inner, self._replay, self._cost = inner, replay, cost
+        self._rule, self._unverified, self._modules = rule, frozenset(unverified), tuple(modules)
         self._ranks = Ranks() if ranks is None else ranks
         self._whole = True  # whether this view sees all players
         self._checked: list[str] = []  # shared by all views of a step, as the first evaluation is
@@ -84,6 +87,11 @@ class Step:
         return self._firsts[0] if self._firsts else self.point
 
     @property
+    def verifies(self) -> bool:
+        """Whether this is the first step of a player, in which more is looked at."""
+        return not self._unverified.isdisjoint(self.first.movers)
+
+    @property
     def movers(self) -> tuple[str, ...]:
         """The players that move in this step, of those that the rule sees."""
         return tuple(player for player in self.first.movers if player in self.players)
@@ -101,15 +109,18 @@ class Step:
         nothing more.
         """
         numbers = self.state.numbers
+        if len(self.point.movers) != 2:
+            return False
         if "zero-sum" not in numbers:
-            numbers["zero-sum"] = float(len(self.players) == 2 and self._couples_antisymmetrically())
+            numbers["zero-sum"] = float(self._couples_antisymmetrically())
         return bool(numbers["zero-sum"])
 
     def _couples_antisymmetrically(self) -> bool:
         x, y = sorted(self.point.movers)
         self.point.rows()
         J, generator = self.point.jacobian, torch.Generator().manual_seed(0)
-        v = Vector({y: [torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p) for p in self.players[y]]})
+        like = Vector({y: self.players[y]})
+        v = like.unflatten(torch.randn(like.dimension, generator=generator, dtype=torch.float64).to(like.tensors[0].device))
         across, back = J[x, y] @ v, J[y, x].T @ v
         return float((across + back).norm()) <= 1e-4 * float(across.norm())
 
@@ -123,6 +134,7 @@ class Step:
         view.state, view._rule = self.state.child(name), rule
         if players is not None:
             view.players = seen = {player: self.players[player] for player in players}
+            view.partial = self.partial and not set(seen) <= set(self.movers)
             view._closure, view._whole = _among(self._closure, seen), False
             view._points = {order: point for order, point in self._points.items() if set(point.movers) <= set(seen)}
         return view
@@ -138,18 +150,60 @@ class Step:
         After the first evaluation of a step, later ones see the same randomness and move no buffers; ``fresh=True`` draws
         anew instead, for rules that need independent samples. ``finite=False`` lets a trial point have losses that are NaN.
         """
-        again = self._replay.again() if self._firsts and not fresh else nullcontext()
-        with again:
-            found = Evaluation(self.players, self._closure, order=order, cost=self._cost, finite=finite, ranks=self._ranks)
-        if self._verify and order > 1:
-            found.check_second_derivatives()
-        if self._rule.joint:
+        with self._same_randomness() if self._firsts and not fresh else nullcontext():
+            found = self._evaluation(order, cost=self._cost, finite=finite)
+        if self._rule.joint and not self.partial:
             check_all_move(type(self._rule).__name__, found, self.players)
+            self._check_frozen()
         if not self._firsts:
-            self._firsts.append(found)
-        elif not self._whole:
+            return self._begin(found)
+        if self.verifies and order > 1:
+            found.check_second_derivatives()
+        if not self._whole:
             found.unused = self._firsts[0].unused  # a part's gradients tell the whole step which parameters are unused
         return found
+
+    def _evaluation(self, order: int, *, cost: Cost | None, finite: bool = True) -> Evaluation:
+        one_by_one = isinstance(self._closure, MicroBatches) and (order == 0 or self._rule.order < 2)
+        kind = Accumulated if one_by_one else Evaluation
+        return kind(self.players, self._closure, order=order, cost=cost, finite=finite, ranks=self._ranks)
+
+    def _begin(self, found: Evaluation) -> Evaluation:
+        """Take the first evaluation of the step; in a player's first step look for what would be silently wrong."""
+        self._firsts.append(found)
+        check_movers(found)
+        check_no_gradients(found)
+        if not self.verifies or found.order < 2:
+            return found
+        found.check_second_derivatives()
+        if found.custom_functions():
+            check_backward(found, self._trial_losses)
+            with self._same_randomness():  # the check moved the parameters and put them back; the first graph is spoiled
+                self._firsts[0] = self._evaluation(2, cost=self._cost)
+        return self._firsts[0]
+
+    def _check_frozen(self) -> None:
+        """Raise UsageError where a player that the rule names has nothing to move."""
+        moving = {player: own for player, own in self.players.items() if own}
+        if len(moving) == len(self.players):
+            return
+        try:
+            self._rule.check(moving)
+        except UsageError as error:
+            frozen = next(player for player in self.players if player not in moving)
+            raise UsageError(
+                f'Player "{frozen}" is frozen, and {type(self._rule).__name__} needs it to move. Call requires_grad_(True) on its '
+                "parameters, or let the others move alone: optimizer.step(closure, only=[...])."
+            ) from error
+
+    def _trial_losses(self, d: Vector) -> dict[str, float]:
+        with self.displaced(d), self._same_randomness():
+            return self._evaluation(0, cost=None, finite=False).losses
+
+    def _same_randomness(self) -> AbstractContextManager[None]:
+        if self._replay is None:
+            raise RuntimeError(f"{type(self._rule).__name__} says evaluates_again = False, and evaluates the closure again in one step.")
+        return self._replay.again()
 
     def losses_at(self, displacements: Vector, *, batched: bool = False) -> dict[str, Tensor]:
         """Return mover → the losses at θ − d for each displacement d of a stack, shape (n,), float64, with the step's randomness.
@@ -168,7 +222,7 @@ class Step:
                 with self.displaced(_at(displacements, k)):
                     trials.append(self.evaluate(0, finite=False).losses)
             return {player: torch.tensor([losses[player] for losses in trials], dtype=torch.float64) for player in movers}
-        with self._replay.again():
+        with self._same_randomness():
             found = losses_in_batch(self._closure, self._modules, self.players, displacements)
         means = self._ranks.mean_numbers(torch.stack(list(found.values())))
         found = dict(zip(found, means, strict=True))
@@ -177,13 +231,12 @@ class Step:
         return found
 
     def _check_batch(self, displacements: Vector, found: Mapping[str, Tensor]) -> None:
-        """In an optimizer's first step, compare the first loss of a batch with the same taken alone."""
-        if not self._verify:
+        """In a player's first step, compare the first loss of a batch with the same taken alone."""
+        if not self.verifies:
             return
         one = _at(displacements, 0)
-        with self._restored(one), self._replay.again():
-            self._subtract(one)
-            alone = Evaluation(self.players, self._closure, order=0, finite=False, ranks=self._ranks).losses
+        with self.displaced(one), self._same_randomness():
+            alone = self._evaluation(0, cost=None, finite=False).losses
         for player, loss in alone.items():
             off, moved = abs(loss - float(found[player][0])), abs(loss - self.first.losses[player])
             rounding = 1e3 * torch.finfo(one.tensors[0].dtype).eps * max(1.0, abs(loss))
@@ -197,13 +250,9 @@ class Step:
     @contextmanager
     def displaced(self, d: Vector) -> Iterator[None]:
         """Hold the parameters at θ − d. Products of earlier evaluations are not possible afterwards: PyTorch sees the changes."""
-        with self._restored(d):
-            self._subtract(d)
+        self._check_repeatable()
+        with displaced(self.players, d):
             yield
-
-    @torch.no_grad()
-    def _subtract(self, d: Vector) -> None:
-        torch._foreach_sub_([p for player in d for p in self.players[player]], d.tensors)
 
     @contextmanager
     def extrapolated(self, direction: Vector, *, keep_state: bool) -> Iterator[None]:
@@ -211,41 +260,30 @@ class Step:
 
         With ``keep_state`` the optimizers' state has seen this trial step afterwards, otherwise it is as before.
         """
-        with self._restored(direction):
+        self._check_repeatable()
+        with restored(p for player in direction for p in self.players[player]):
             with nullcontext() if keep_state else self._inner.keeping_state():
                 self._inner.advance(direction)
             yield
 
     def _check_repeatable(self) -> None:
-        """In an optimizer's first step, say where a second evaluation at the same point is not the same."""
-        if not self._verify or not self._firsts or self._replay.knows_modules or self._checked:
+        """In a player's first step, say where a second evaluation at the same point is not the same."""
+        if not self._firsts or not self.verifies or self._checked or self._replay is None:
             return
         self._checked.append("repeatable")
-        first = self._firsts[0]
+        first, frozen = self._firsts[0], self._replay.frozen
+        before = [parameter.detach().clone() for _, parameter in frozen]
         with self._replay.again():
-            # with a graph, in which BatchNorm can be seen
-            second = Evaluation(self.players, self._closure, order=1, finite=False, ranks=self._ranks)
-        again = second.losses
-        moved = [player for player, loss in again.items() if not math.isclose(loss, first.losses[player], rel_tol=1e-6)]
-        if moved or second.uses_batch_statistics():
-            told = ", ".join(f"{p}: {first.losses[p]:.6g}, then {again[p]:.6g}" for p in moved) or "BatchNorm moves its statistics"
-            warnings.warn(
-                f"{type(self._rule).__name__} evaluates the closure several times a step, and that changes something here ({told}). "
-                "Name the networks as GameOptimizer(..., modules=[G, D]), and random generators as generators=[...]. This is said once.",
-                CurvatureWarning,
-                stacklevel=2,
-            )
-
-    @contextmanager
-    def _restored(self, players: Iterable[str]) -> Iterator[None]:
-        self._check_repeatable()
-        tensors = [p for player in players for p in self.players[player]]
-        saved = [tensor.detach().clone() for tensor in tensors]
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                torch._foreach_copy_(tensors, saved)
+            second = self._evaluation(1, cost=None, finite=False)  # with a graph, in which BatchNorm can be seen
+        pairs = zip(frozen, before, strict=True)
+        changed = [name for (name, parameter), earlier in pairs if not torch.equal(parameter, earlier)]
+        check_repeated(
+            type(self._rule).__name__,
+            first.losses,
+            second.losses,
+            moves_statistics=second.uses_batch_statistics() and not self._replay.knows_batch_norm,
+            changed=changed,
+        )
 
     def solve(
         self,
@@ -276,18 +314,16 @@ def _at(stack: Vector, k: int) -> Vector:
     return Vector({player: [tensor[k] for tensor in tensors] for player, tensors in stack.items()})
 
 
-def _among(closure: Closure, players: Players) -> Closure:
+def find_direction(rule: Rule, step: Step) -> Vector:
+    """Return a rule's direction; under a rule that needs all players, that of an extra turn where only some of them move."""
+    return rule.partial_direction(step) if step.partial and rule.joint else rule.direction(step)
+
+
+def _among(closure: Closure, players: Collection[str]) -> Closure:
+    """Return the closure without the losses of other players."""
+    if isinstance(closure, MicroBatches):
+        return MicroBatches([_among(part, players) for part in closure.parts])
     return lambda: {player: loss for player, loss in closure().items() if player in players}
-
-
-def check_all_move(rule: str, point: Evaluation, players: Players) -> None:
-    """Raise UsageError unless every player's loss is known; for rules that need all players at once."""
-    missing = [player for player in players if player not in point.movers]
-    if missing:
-        raise UsageError(
-            f'{rule} needs the losses of all players at once; the closure left out "{missing[0]}". '
-            "Return every player's loss from one closure."
-        )
 
 
 class Rule(ABC):
@@ -296,11 +332,13 @@ class Rule(ABC):
     A rule is an immutable description (a frozen dataclass): everything it remembers lives in ``step.state``, so one rule can
     serve several optimizers.
 
-    Three facts describe it:
+    Four facts describe it:
         order: 0 uses losses only, 1 gradients, 2 Jacobian products.
         joint: whether it needs the losses of all players in every step.
         units: "gradient" when the direction is to be scaled by any inner optimizer; "step" when it is a step already, up to
             the learning rate, so that the inner optimizers must be plain SGD.
+        evaluates_again: whether it may evaluate the closure more than once in a step. True costs little; False is an error
+            in a rule that does.
     """
 
     @property
@@ -318,9 +356,21 @@ class Rule(ABC):
         """ "gradient" or "step"."""
         return "gradient"
 
+    @property
+    def evaluates_again(self) -> bool:
+        """Whether the rule may evaluate the closure more than once in a step; random states are kept for it then."""
+        return True
+
     @abstractmethod
     def direction(self, step: Step) -> Vector:
         """Return the direction of every mover, shaped like its parameters; θ moves towards θ − lr · direction."""
+
+    def partial_direction(self, step: Step) -> Vector:
+        """Return the direction of players that move alone in an extra turn, under a rule that couples all players.
+
+        By default their gradients; rules whose steps have another length have the one that belongs to it.
+        """
+        return step.point.gradient
 
     def after(self, step: Step) -> None:
         """Called when the inner optimizers have moved; for rules that look at where they went."""

@@ -26,6 +26,7 @@ class Gradient(Rule):
     """
 
     order = 1
+    evaluates_again = False
 
     def direction(self, step: Step) -> Vector:
         return step.point.gradient
@@ -35,7 +36,7 @@ class Gradient(Rule):
 class Optimistic(Rule):
     """Optimistic gradient descent on gradients: direction = 2 ξ_t − ξ_{t−1}, and ξ_0 in the first step.
 
-    The past gradient of a player is that of its last move. With Adam inside, the optimism is on the gradients; optimism on
+    The past gradient of a parameter is that of its last move. With Adam inside, the optimism is on the gradients; optimism on
     Adam's updates is another method (Daskalakis et al. 2018) and differs by a few per cent.
 
     Cost: one gradient per mover; memory: one more vector.
@@ -48,12 +49,13 @@ class Optimistic(Rule):
     """
 
     order = 1
+    evaluates_again = False
 
     def direction(self, step: Step) -> Vector:
-        xi, memory = step.point.gradient, step.state.vectors
-        past = memory.get("past", Vector({}))
-        memory["past"] = Vector({**past, **xi.clone()})
-        return 2 * xi - Vector({player: past.get(player, xi[player]) for player in xi})
+        xi = step.point.gradient
+        past = step.state.recall("past", otherwise=xi)
+        step.state.remember("past", xi)
+        return 2 * xi - past
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,14 @@ class PastExtragradient(Rule):
     joint = True
 
     def direction(self, step: Step) -> Vector:
-        past = step.state.vectors.get("past")
-        if past is None:
-            xi = step.point.gradient
-        else:
+        here = Vector(step.players)
+        if step.state.knows("past", here):
+            past = step.state.recall("past", otherwise=here.zeros())  # what joins the game is not extrapolated
             with step.extrapolated(past, keep_state=False):
                 xi = step.evaluate(1).gradient
-        step.state.vectors["past"] = xi.clone()
+        else:
+            xi = step.point.gradient
+        step.state.remember("past", xi)
         return xi
 
 

@@ -62,12 +62,16 @@ class CompetitiveGradient(Rule):
     order = 2
     joint = True
     units = "step"
+    evaluates_again = False
 
     def __post_init__(self) -> None:
         check_limits("CompetitiveGradient", self.tolerance, self.budget)
 
     def direction(self, step: Step) -> Vector:
         return _competitive(step, self.scaling, self.tolerance, self.budget, self.warm_start)
+
+    def partial_direction(self, step: Step) -> Vector:
+        return _alone(step, self.scaling)
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ class AdaptiveCompetitiveGradient(Rule):
     order = 2
     joint = True
     units = "step"
+    evaluates_again = False
 
     def __post_init__(self) -> None:
         check_limits("AdaptiveCompetitiveGradient", self.tolerance, self.budget)
@@ -111,6 +116,9 @@ class AdaptiveCompetitiveGradient(Rule):
 
     def direction(self, step: Step) -> Vector:
         return _competitive(step, RMS(self.beta, self.epsilon), self.tolerance, self.budget, self.warm_start)
+
+    def partial_direction(self, step: Step) -> Vector:
+        return _alone(step, RMS(self.beta, self.epsilon))
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,7 @@ class LinearizedCompetitiveGradient(Rule):
     order = 2
     joint = True
     units = "step"
+    evaluates_again = False
 
     def direction(self, step: Step) -> Vector:
         step.point.rows()
@@ -166,6 +175,7 @@ class ProximalPoint(Rule):
     order = 2
     joint = True
     units = "step"
+    evaluates_again = False
 
     def __post_init__(self) -> None:
         check_limits("ProximalPoint", self.tolerance, self.budget)
@@ -174,6 +184,9 @@ class ProximalPoint(Rule):
         step.point.rows()
         metric = _metric(step, self.scaling)
         return _implicit(step, step.point.jacobian, metric, self.tolerance, self.budget, self.warm_start)
+
+    def partial_direction(self, step: Step) -> Vector:
+        return _alone(step, self.scaling)
 
 
 def _competitive(step: Step, scaling: RMS | Kronecker | None, tolerance: float, budget: int, warm_start: bool) -> Vector:
@@ -188,12 +201,18 @@ def _metric(step: Step, scaling: RMS | Kronecker | None) -> Metric:
     return Metric() if scaling is None else scaling.update(step.state, "joint", step.point.gradient)
 
 
+def _alone(step: Step, scaling: RMS | Kronecker | None) -> Vector:
+    """Return P⁻¹ ξ, what the solve gives to players that meet no other."""
+    metric = _metric(step, scaling)
+    return metric.vector(metric.pullback(step.point.gradient))
+
+
 def _schur(step: Step, metric: Metric, tolerance: float, budget: int, warm_start: bool) -> Vector:
     """Solve the system of a zero-sum game in the coordinates L d = R e of the metric P L⁻¹: (I + K) e = Rᵀ ξ with K antisymmetric.
 
     Only each player's own gradient is needed: J_xy v = −J_yxᵀ v is a derivative of ξ_y.
     """
-    xi, J, memory, rates = step.point.gradient, step.point.jacobian, step.state.vectors, step.learning_rates
+    xi, J, rates = step.point.gradient, step.point.jacobian, step.learning_rates
     x, y = sorted(xi, key=lambda player: (sum(t.numel() for t in xi[player]), player))
     whole = metric.over(rates, xi)
     own = {player: whole.only([player]) for player in (x, y)}
@@ -202,7 +221,7 @@ def _schur(step: Step, metric: Metric, tolerance: float, budget: int, warm_start
     def up(player: str, e: Tensor) -> Vector:
         return own[player].vector(like[player].unflatten(e))
 
-    start = memory.get("solution")
+    start = step.state.recall("solution", otherwise=like[x].zeros()) if step.state.knows("solution", like[x]) else None
     ex, ey, step.solves["joint"] = schur_cg(
         lambda e: -own[x].pullback(J[y, x].T @ up(y, e)).flatten(),
         lambda e: own[y].pullback(J[x, y].T @ up(x, e)).flatten(),
@@ -215,19 +234,19 @@ def _schur(step: Step, metric: Metric, tolerance: float, budget: int, warm_start
     inverse = {player: [1 / max(rate, 1e-30) for rate in rates[player]] for player in (x, y)}
     d = {player: up(player, e).scale(inverse) for player, e in ((x, ex), (y, ey))}
     if warm_start:
-        memory["solution"] = d[x]
+        step.state.remember("solution", d[x])
     return Vector({player: d[player][player] for player in d}).typed(xi)
 
 
 def _implicit(step: Step, J: Operator, metric: Metric, tolerance: float, budget: int, warm_start: bool) -> Vector:
     """Solve (P + J L) d = ξ in the coordinates e = R⁻¹ d of the metric: (I + Rᵀ J L R) e = Rᵀ ξ."""
-    rates, memory = step.learning_rates, step.state.vectors
-    start = memory.get("solution")
+    rates, xi = step.learning_rates, step.point.gradient
+    start = step.state.recall("solution", otherwise=xi.zeros()) if step.state.knows("solution", xi) else None
     e, _ = step.solve(
         "joint",
         "gmres",
         lambda e: metric.pullback(J @ metric.vector(e).scale(rates)),
-        metric.pullback(step.point.gradient),
+        metric.pullback(xi),
         x0=None if start is None else metric.coordinates(start),
         shift=1.0,
         tolerance=tolerance,
@@ -235,5 +254,5 @@ def _implicit(step: Step, J: Operator, metric: Metric, tolerance: float, budget:
     )
     d = metric.vector(e)
     if warm_start:
-        memory["solution"] = d
+        step.state.remember("solution", d)
     return d

@@ -38,7 +38,7 @@ class Metric:
     def over(self, rates: Mapping[str, Sequence[float]], like: Vector) -> Metric:
         """Return the metric P L⁻¹ with the learning rates L: player → one of each tensor, at least 1e-30. ``like`` has the shapes."""
         roots = {player: [max(rate, 1e-30) ** 0.5 for rate in rates[player]] for player in like}
-        root = self._root or _rebuilt(like, [torch.ones_like(t) for t in like.widened().tensors])
+        root = self._root or like.rebuild([torch.ones_like(t) for t in like.widened().tensors])
         return Metric(root.scale({player: [1 / r for r in own] for player, own in roots.items()}), self._bases)
 
     def vector(self, e: Vector) -> Vector:
@@ -85,7 +85,7 @@ class RMS(Scaling):
         name: how a configuration calls it.
 
     Raises:
-        UsageError: beta outside [0, 1) or epsilon not positive.
+        UsageError: beta outside [0, 1) or epsilon not positive; in a step, a complex parameter.
 
     Reference: Tieleman and Hinton (2012), Lecture 6.5; the bias correction is that of Kingma and Ba (2015), arXiv:1412.6980.
 
@@ -103,6 +103,7 @@ class RMS(Scaling):
         _check("RMS", self.beta, self.epsilon)
 
     def update(self, state: RuleState, name: str, xi: Vector) -> Metric:
+        _check_real("RMS", xi)
         return Metric(_rooted(state, name, xi, self.beta, self.epsilon))
 
 
@@ -122,7 +123,7 @@ class Kronecker(Scaling):
         name: how a configuration calls it.
 
     Raises:
-        UsageError: an option outside of its range.
+        UsageError: an option outside of its range; in a step, a complex parameter.
 
     Reference: Vyas et al. (2024), SOAP: Improving and stabilizing Shampoo using Adam, arXiv:2409.11321, for the basis and v.
 
@@ -144,44 +145,44 @@ class Kronecker(Scaling):
             raise UsageError(f"Kronecker: needs frequency ≥ 1 and max_dimension ≥ 0, not {self.frequency} and {self.max_dimension}.")
 
     def update(self, state: RuleState, name: str, xi: Vector) -> Metric:
-        gradients = xi.widened().tensors
-        factors = [empty_factors(g, self.max_dimension) for g in gradients]
-        bases: list[Sides]
-        if f"bases.{name}" in state.vectors:
-            factors, bases = (_unpacked(state.vectors[f"{what}.{name}"].widened(), factors) for what in ("factors", "bases"))
-        else:
-            self._accumulate(factors, gradients)
-            bases = [eigenbases(own) for own in factors]
-        turned = _rebuilt(xi, [rotated(g, own) for g, own in zip(gradients, bases, strict=True)])
-        metric = Metric(_rooted(state, name, turned, self.beta, self.epsilon), _by_player(xi, bases))
-        t = state.numbers[f"time.{name}"]
-        if t > 1:
-            self._accumulate(factors, gradients)
-        if t % self.frequency == 0:
-            bases, orders = refresh(factors, bases)
-            square = state.vectors[f"square.{name}"].tensors
-            state.vectors[f"square.{name}"] = _rebuilt(xi, [reordered(s, order) for s, order in zip(square, orders, strict=True)])
-        state.vectors |= {f"factors.{name}": _packed(xi, factors), f"bases.{name}": _packed(xi, bases)}
+        _check_real("Kronecker", xi)
+        factors, bases = f"factors.{name}", f"bases.{name}"
+        gradients, entries = xi.widened().tensors, state.entries(xi)
+        for entry, g in zip(entries, gradients, strict=True):
+            if bases not in entry:
+                entry[factors] = empty_factors(g, self.max_dimension)
+                accumulate(entry[factors], g, self.beta)
+                entry[bases] = eigenbases(entry[factors])
+        sides = [entry[bases] for entry in entries]
+        turned = xi.rebuild([rotated(g, own) for g, own in zip(gradients, sides, strict=True)])
+        metric = Metric(_rooted(state, name, turned, self.beta, self.epsilon), _by_player(xi, sides))
+        for entry, g in zip(entries, gradients, strict=True):
+            if entry[f"time.{name}"] > 1:
+                accumulate(entry[factors], g, self.beta)
+        due = [entry for entry in entries if entry[f"time.{name}"] % self.frequency == 0]
+        if due:
+            fresh, orders = refresh([entry[factors] for entry in due], [entry[bases] for entry in due])
+            for entry, own, order in zip(due, fresh, orders, strict=True):
+                entry[bases], entry[f"square.{name}"] = own, reordered(entry[f"square.{name}"], order)
         return metric
-
-    def _accumulate(self, factors: Sequence[Sides], gradients: Sequence[Tensor]) -> None:
-        for own, g in zip(factors, gradients, strict=True):
-            accumulate(own, g, self.beta)
 
 
 def _rooted(state: RuleState, name: str, xi: Vector, beta: float, epsilon: float) -> Vector:
-    """Take ξ² into its running mean and return ((√v + ε) / √(1 − βᵗ))^½."""
-    t = state.numbers[f"time.{name}"] = state.numbers.get(f"time.{name}", 0) + 1
-    before = state.vectors.get(f"square.{name}")
+    """Take ξ² into its running mean and return ((√v + ε) / √(1 − βᵗ))^½, t the steps of each parameter."""
+    time, square = f"time.{name}", f"square.{name}"
+    entries = state.entries(xi)
+    for entry in entries:
+        entry[time] = entry.get(time, 0) + 1
     wide = xi.widened()
     squares = wide * wide
-    v = (1 - beta) * squares if before is None else _rebuilt(xi, torch._foreach_lerp(before.widened().tensors, squares.tensors, 1 - beta))
-    state.vectors[f"square.{name}"] = v
-    root = torch._foreach_sqrt(v.tensors)
+    v = torch._foreach_lerp(state.recall(square, otherwise=squares.zeros()).tensors, squares.tensors, 1 - beta)
+    for entry, own in zip(entries, v, strict=True):
+        entry[square] = own
+    root = torch._foreach_sqrt(v)
     torch._foreach_add_(root, epsilon)
-    torch._foreach_div_(root, float((1 - beta**t) ** 0.5))
+    torch._foreach_div_(root, [(1 - beta ** entry[time]) ** 0.5 for entry in entries])
     torch._foreach_sqrt_(root)
-    return _rebuilt(xi, root)
+    return xi.rebuild(root)
 
 
 def _check(scaling: str, beta: float, epsilon: float) -> None:
@@ -189,21 +190,17 @@ def _check(scaling: str, beta: float, epsilon: float) -> None:
         raise UsageError(f"{scaling}: needs 0 ≤ beta < 1 and epsilon > 0, not {beta} and {epsilon}.")
 
 
+def _check_real(scaling: str, xi: Vector) -> None:
+    for player, tensors in xi.items():
+        for index, tensor in enumerate(tensors):
+            if tensor.is_complex():
+                raise UsageError(
+                    f'{scaling}: parameter {index} of player "{player}", shape {tuple(tensor.shape)}, is complex ({tensor.dtype}), and the '
+                    "metric is made of squares of real numbers. Make the real and imaginary parts the parameter, torch.view_as_real(p), "
+                    "and use torch.view_as_complex of it in the network; or leave out the scaling."
+                )
+
+
 def _by_player(like: Vector, sides: Sequence[Sides]) -> dict[str, list[Sides]]:
     pieces = iter(sides)
     return {player: [next(pieces) for _ in tensors] for player, tensors in like.items()}
-
-
-def _rebuilt(like: Vector, tensors: Sequence[Tensor]) -> Vector:
-    pieces = iter(tensors)
-    return Vector({player: [next(pieces) for _ in own] for player, own in like.items()})
-
-
-def _packed(like: Vector, sides: Sequence[Sides]) -> Vector:
-    """Return the matrices that exist as a vector, which a state can hold."""
-    return Vector({player: [m for own in tensors for m in own if m is not None] for player, tensors in _by_player(like, sides).items()})
-
-
-def _unpacked(packed: Vector, like: Sequence[Sides]) -> list[Sides]:
-    matrices = iter(packed.tensors)
-    return [[None if place is None else next(matrices) for place in own] for own in like]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.game import Players
-from saddlepoint.rules.base import Rule, Step
+from saddlepoint.rules.base import Rule, Step, find_direction
 from saddlepoint.rules.first_order import Gradient
+from saddlepoint.rules.state import Entry, RuleState
 from saddlepoint.vectors import Vector
 
 
@@ -38,6 +40,10 @@ class Wrapper(Rule):
     def units(self) -> str:
         return self.rule.units
 
+    @property
+    def evaluates_again(self) -> bool:
+        return self.rule.evaluates_again
+
     def check(self, players: Players) -> None:
         self.rule.check(players)
 
@@ -45,11 +51,14 @@ class Wrapper(Rule):
     def direction(self, step: Step) -> Vector:
         """Return the direction of every mover."""
 
+    def partial_direction(self, step: Step) -> Vector:
+        return self.direction(step)
+
     def after(self, step: Step) -> None:
         self.rule.after(step.within("rule", self.rule))
 
     def _inside(self, step: Step) -> Vector:
-        return self.rule.direction(step.within("rule", self.rule))
+        return find_direction(self.rule, step.within("rule", self.rule))
 
 
 @dataclass(frozen=True)
@@ -81,14 +90,15 @@ class Lookahead(Wrapper):
             raise UsageError(f"Lookahead: needs k ≥ 1 and 0 < alpha ≤ 1, not {self.k} and {self.alpha}.")
 
     def direction(self, step: Step) -> Vector:
-        step.state.vectors.setdefault("slow", Vector(step.players).clone())
+        step.state.begin("slow", Vector(step.players))
         return self._inside(step)
 
     def after(self, step: Step) -> None:
         super().after(step)
         count = step.state.numbers["count"] = step.state.numbers.get("count", 0) + 1
         if count % self.k == 0:
-            slow, fast = step.state.vectors["slow"].tensors, Vector(step.players).tensors
+            fast = Vector(step.players).tensors
+            slow = step.state.recall("slow", otherwise=Vector(step.players)).tensors
             with torch.no_grad():
                 torch._foreach_lerp_(slow, fast, self.alpha)
                 torch._foreach_copy_(fast, slow)
@@ -99,6 +109,7 @@ class Averaged(Wrapper):
     """Keep the average of the iterates beside them: uniform, θ̄_t = (1/t) Σ θ_s, or exponential, θ̄ ← d θ̄ + (1 − d) θ.
 
     The rule's own path does not change. ``with optimizer.averaged():`` holds the parameters at the average, to evaluate there.
+    While a parameter is frozen, its value counts as its iterates.
 
     Args:
         rule: the rule that moves.
@@ -120,18 +131,42 @@ class Averaged(Wrapper):
             raise UsageError(f"Averaged: decay={self.decay} must be in [0, 1), or None for the uniform average.")
 
     def direction(self, step: Step) -> Vector:
+        here = Vector(step.players)
+        for entry, parameter in zip(step.state.entries(here), here.tensors, strict=True):
+            self.catch_up(entry, parameter, step.state)
         return self._inside(step)
 
     def after(self, step: Step) -> None:
         super().after(step)
-        numbers, vectors = step.state.numbers, step.state.vectors
-        count = numbers["count"] = numbers.get("count", 0) + 1
+        count = step.state.numbers["count"] = step.state.numbers.get("count", 0) + 1
         now = Vector(step.players).detach()
-        if count == 1:
-            vectors["average"] = now.clone()
-            return
-        weight = 1 / count if self.decay is None else 1 - self.decay
-        torch._foreach_lerp_(vectors["average"].tensors, now.tensors, weight)
+        weight = 1 / count if self.decay is None or count == 1 else 1 - self.decay
+        entries = step.state.entries(now)
+        torch._foreach_lerp_([entry["average"] for entry in entries], now.tensors, weight)
+        for entry in entries:
+            entry["averaged"] = count
+
+    def catch_up(self, entry: Entry, parameter: Tensor, state: RuleState) -> None:
+        """Count the steps in which a parameter was frozen, or not in the game yet, at the value that it has now."""
+        steps = int(state.numbers.get("count", 0))
+        missed = steps - entry.get("averaged", 0)
+        if "average" not in entry:
+            entry["average"] = parameter.detach().clone()
+        elif missed:
+            weight = missed / steps if self.decay is None else 1 - self.decay**missed
+            entry["average"] = entry["average"].lerp(parameter.detach(), weight)
+        entry["averaged"] = steps
+
+    def averages(self, state: RuleState, parameters: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+        """Return player → name → average as of now, of the parameters that have one; empty before the first step."""
+        found: dict[str, dict[str, Tensor]] = {}
+        for player, own in state.parameters.items():
+            for name, entry in own.items():
+                if "average" in entry:
+                    present = dict(entry)
+                    self.catch_up(present, parameters[player][name], state)
+                    found.setdefault(player, {})[name] = present["average"]
+        return found
 
 
 @dataclass(frozen=True)
@@ -183,6 +218,10 @@ class TwoRules(Wrapper):
     def units(self) -> str:
         return "step" if "step" in (self.rule.units, self.otherwise.units) else "gradient"
 
+    @property
+    def evaluates_again(self) -> bool:
+        return self.rule.evaluates_again or self.otherwise.evaluates_again
+
 
 @dataclass(frozen=True)
 class Every(TwoRules):
@@ -220,8 +259,11 @@ class Every(TwoRules):
         count = step.state.numbers["count"] = step.state.numbers.get("count", -1) + 1
         return self._inside(step) if count % self.k == 0 else self.otherwise.direction(step.within("otherwise", self.otherwise))
 
+    def partial_direction(self, step: Step) -> Vector:
+        return self._inside(step)  # an extra turn is no step of the period
+
     def after(self, step: Step) -> None:
-        if step.state.numbers["count"] % self.k == 0:
+        if (step.partial and self.joint) or step.state.numbers["count"] % self.k == 0:
             super().after(step)
         else:
             self.otherwise.after(step.within("otherwise", self.otherwise))
@@ -260,6 +302,10 @@ class PerPlayer(TwoRules):
         if not self.players or isinstance(self.players, str):
             raise UsageError(f'PerPlayer: players={self.players!r} must be a sequence of names, such as ("generator",).')
 
+    @property
+    def evaluates_again(self) -> bool:
+        return True  # each rule evaluates the game of its own players
+
     def check(self, players: Players) -> None:
         for player in self.players:
             if player not in players:
@@ -272,7 +318,7 @@ class PerPlayer(TwoRules):
         views = self._moving(step)
         if len(views) > 1 or views[0][0].order == 0:  # otherwise the record would take gradients that no rule asks for
             step.record_losses_only()
-        found = Vector({player: part for rule, view in views for player, part in rule.direction(view).items()})
+        found = Vector({player: part for rule, view in views for player, part in find_direction(rule, view).items()})
         return found.only(movers)
 
     def after(self, step: Step) -> None:

@@ -73,6 +73,7 @@ class _Line(_Part):
     seconds: Number = None
     gradient_equivalents: Number = None
     losses: Numbers = {}
+    terms: dict[str, Numbers] = {}
     gradient_norms: Numbers = {}
     direction_norms: Numbers = {}
     metrics: Numbers = {}

@@ -246,9 +246,9 @@ def summary(training: Training, status: Status, observer: Observer | None = None
 
 def _numbers(records: list[Record]) -> dict[str, Any]:
     """Merge the records of one step's turns; of a player that moved twice the last one stays."""
-    merged: dict[str, Any] = {"losses": {}, "gradient_norms": {}, "direction_norms": {}, "solves": {}}
+    merged: dict[str, Any] = {"losses": {}, "terms": {}, "gradient_norms": {}, "direction_norms": {}, "solves": {}}
     for record in records:
-        for name in ("losses", "gradient_norms", "direction_norms"):
+        for name in ("losses", "terms", "gradient_norms", "direction_norms"):
             merged[name] |= getattr(record, name)
         merged["solves"] |= {name: asdict(report) for name, report in record.solves.items()}
     return {name: value for name, value in merged.items() if value}

@@ -21,7 +21,6 @@ ENVELOPE = frozenset({"format", "saddlepoint"})
 _DEPTH = 40
 _VALUES = 1_000_000  # that a state holds
 _LARGEST = 10**15  # of a step, and of whatever is counted
-_PREFIXES_OF_FACTORS = ("factors.", "bases.")  # vectors of a rule that are matrices beside its parameters, not of their shapes
 _WRONG = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError)
 
 
@@ -87,12 +86,14 @@ def _optimizer(training: Training, found: Any, own: Mapping[str, Any]) -> None:
     for name, count in [*found["cost"].items(), ("unconverged", found["unconverged"])]:
         _count(count, f"optimizer.{name}")
     _keys(found["optimizers"], own["optimizers"], "optimizer.optimizers")
-    shapes = {}
+    for key in ("rule_options", "parameters", "classes"):
+        if found[key] != own[key]:
+            raise _UnfitError(f"optimizer.{key} are those of another run")
     for player, inner in training.optimizer.optimizers.items():
         parameters = [p for group in inner.param_groups for p in group["params"]]
-        shapes[player] = [p.shape for p in parameters if p.requires_grad]
         exact = type(inner).__module__.startswith(("torch.optim.", "saddlepoint.")) and type(inner).__name__ != "Adafactor"
         _inner(found["optimizers"][player], own["optimizers"][player], [p.shape for p in parameters], exact, f"optimizer.{player}")
+    shapes = {player: {name: shape for name, shape, _ in parameters} for player, parameters in own["parameters"].items()}
     _rule_state(found["rule_state"], shapes, "optimizer.rule_state", 0)
 
 
@@ -122,24 +123,48 @@ def _inner(found: Any, own: Mapping[str, Any], shapes: list[torch.Size], exact: 
                 raise _UnfitError(f"{place}.{name} has the shape {tuple(value.shape)} instead of {tuple(shapes[index])}")
 
 
-def _rule_state(found: Any, shapes: Mapping[str, list[torch.Size]], where: str, depth: int) -> None:
+def _rule_state(found: Any, shapes: Mapping[str, Mapping[str, list[int]]], where: str, depth: int) -> None:
     if depth > _DEPTH:
         raise _UnfitError(f"{where[:80]}… is nested too deeply")
-    _keys(found, {"vectors": 0, "numbers": 0, "children": 0}, where)
+    _keys(found, {"parameters": 0, "numbers": 0, "children": 0}, where)
     _numbers(found["numbers"], f"{where}.numbers")
-    for part in ("vectors", "children"):
+    for part in ("parameters", "children"):
         _kind(found[part], dict, f"{where}.{part}")
         for name in found[part]:
             _kind(name, str, f"{where}.{part}")
-    for name, parts in found["vectors"].items():
-        square = name.startswith(_PREFIXES_OF_FACTORS)
-        _tensors(parts, shapes, f"{where}.{name}", square=square)
+    for player, own in found["parameters"].items():
+        if player not in shapes:
+            raise _UnfitError(f"{where} is of unknown players")
+        _kind(own, dict, f"{where}.{player}")
+        for name, entry in own.items():
+            if name not in shapes[player]:
+                raise _UnfitError(f"{where}.{player} has {_said(name)}, which is none of its parameters")
+            _entry(entry, shapes[player][name], f"{where}.{player}.{name}")
     for name, child in found["children"].items():
         _rule_state(child, shapes, f"{where}.{name}", depth + 1)
 
 
-def _tensors(found: Any, shapes: Mapping[str, list[torch.Size]], where: str, *, square: bool = False) -> None:
-    """Check player → tensors of the parameters' shapes, or square matrices."""
+def _entry(found: Any, shape: list[int], where: str) -> None:
+    """Check what a rule remembers of one parameter: tensors of its shape, square matrices of its sides, counts."""
+    _kind(found, dict, where)
+    for what, value in found.items():
+        _kind(what, str, where)
+        if isinstance(value, Tensor):
+            if list(value.shape) != shape or not (value.is_floating_point() or value.is_complex()):
+                raise _UnfitError(f"{where}.{what} is a tensor of shape {tuple(value.shape)} instead of {tuple(shape)}")
+        elif isinstance(value, list):
+            if len(value) != len(shape):
+                raise _UnfitError(f"{where}.{what} has {len(value)} matrices instead of {len(shape)}")
+            for side, matrix in zip(shape, value, strict=True):
+                fits = isinstance(matrix, Tensor) and matrix.is_floating_point() and list(matrix.shape) == [side, side]
+                if matrix is not None and not fits:
+                    raise _UnfitError(f"{where}.{what} has no matrix of {side} rows and columns where one is due")
+        else:
+            _count(value, f"{where}.{what}")
+
+
+def _tensors(found: Any, shapes: Mapping[str, list[torch.Size]], where: str) -> None:
+    """Check player → tensors of the parameters' shapes."""
     _kind(found, dict, where)
     if not found.keys() <= shapes.keys():
         raise _UnfitError(f"{where} is of unknown players")
@@ -147,8 +172,7 @@ def _tensors(found: Any, shapes: Mapping[str, list[torch.Size]], where: str, *, 
         _kind(tensors, list, where)
         if not all(isinstance(t, Tensor) and t.is_floating_point() for t in tensors):
             raise _UnfitError(f"{where}.{player} is not a list of tensors")
-        own = [torch.Size((len(t), len(t))) if t.ndim else t.shape for t in tensors] if square else shapes[player]
-        if [t.shape for t in tensors] != own:
+        if [t.shape for t in tensors] != shapes[player]:
             raise _UnfitError(f"{where}.{player} has tensors of other shapes than the {player}")
 
 

@@ -91,9 +91,9 @@ class Training:
         self._set_learning_rates()
         records = []
         with blamed_on_state() if self._untried else nullcontext(), self._random.installed():
-            for turn in range(len(self._turns)):
-                self._turn = turn
-                self.optimizer.step(self._closure())
+            for number, players in enumerate(self._turns):
+                self._turn = number
+                self.optimizer.step(self._closure(), only=players)
                 assert self.optimizer.last is not None
                 records.append(self.optimizer.last)
         self.ema.update_parameters(self.networks[GENERATOR])

@@ -1,0 +1,117 @@
+"""Whether a saved state of a game optimizer belongs to this one: everything is compared before anything is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from saddlepoint.errors import UsageError
+from saddlepoint.rules import Rule
+
+_KEYS = ("rule", "rule_options", "rule_state", "parameters", "classes", "optimizers", "cost", "unconverged")
+
+
+def class_of(optimizer: Optimizer) -> str:
+    """Return the class of an optimizer with the package that it comes from, such as "torch.Adam"."""
+    kind = type(optimizer)
+    return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
+
+
+def options_of(rule: Rule) -> dict[str, Any]:
+    """Return option → value of a rule and, under dotted names, of the rules and preconditioners inside it; plain values.
+
+    >>> from saddlepoint.rules import Lookahead
+    >>> options_of(Lookahead(k=6))
+    {'rule': 'Gradient', 'k': 6, 'alpha': 0.5}
+    """
+    return _options(rule, "")
+
+
+def _options(described: Any, prefix: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for field in fields(described) if is_dataclass(described) else ():
+        name, value = prefix + field.name, getattr(described, field.name)
+        if is_dataclass(value):
+            options[name] = type(value).__name__
+            options |= _options(value, f"{name}.")
+        elif isinstance(value, list | tuple):
+            options[name] = list(value)
+        else:
+            options[name] = value if isinstance(value, str | int | float | None) else repr(value)
+    return options
+
+
+def check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Raise UsageError, naming the first difference, unless a state is one of the optimizer whose present state is ``own``."""
+    try:
+        _compare(state, own)
+    except UsageError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"The state is damaged: reading it ends in {type(error).__name__}: {error}. Nothing was loaded.") from error
+
+
+def _compare(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    for key in _KEYS:
+        if key not in state:
+            raise UsageError(f'The state lacks "{key}": it was not made by GameOptimizer.state_dict() of this version. Nothing was loaded.')
+    if state["rule"] != own["rule"]:
+        raise _different(f"The state belongs to the rule {state['rule']}, this optimizer has {own['rule']}.")
+    for name in own["rule_options"]:
+        theirs, ours = state["rule_options"].get(name), own["rule_options"][name]
+        if theirs != ours:
+            raise _different(f"The state belongs to {own['rule']} with {name}={theirs!r}, this optimizer has {name}={ours!r}.")
+    if set(state["parameters"]) != set(own["parameters"]):
+        raise _different(f"The state has the players {sorted(state['parameters'])}, this optimizer {sorted(own['parameters'])}.")
+    for player, parameters in own["parameters"].items():
+        theirs, ours = state["classes"].get(player), own["classes"][player]
+        if theirs != ours:
+            raise _different(f'Player "{player}": the state belongs to {theirs}, this optimizer has {ours}.')
+        _check_parameters(player, state["parameters"][player], parameters)
+        _check_groups(player, state["optimizers"][player], own["optimizers"][player])
+    _check_memory(state["rule_state"], own["parameters"])
+    if set(state["cost"]) != set(own["cost"]) or not isinstance(state["unconverged"], int):
+        raise _different("The state's counters are not those of this version.")
+
+
+def _different(difference: str) -> UsageError:
+    return UsageError(
+        f"{difference} Nothing was loaded. Build the optimizer as it was when the state was saved, or start without the state."
+    )
+
+
+def _check_parameters(player: str, theirs: list[list[Any]], ours: list[list[Any]]) -> None:
+    if len(theirs) != len(ours):
+        raise _different(f'Player "{player}": the state has {len(theirs)} parameters, this optimizer {len(ours)}.')
+    for (name, shape, dtype), (own_name, own_shape, own_dtype) in zip(theirs, ours, strict=True):
+        where = f'Player "{player}", parameter {own_name}'
+        if name != own_name:
+            raise _different(f"{where}: the state has {name} in its place.")
+        if list(shape) != own_shape:
+            raise _different(f"{where}: its shape is {tuple(shape)} in the state, {tuple(own_shape)} here.")
+        if dtype != own_dtype:
+            raise _different(f"{where}: its dtype is {dtype} in the state, {own_dtype} here.")
+
+
+def _check_groups(player: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    sizes = [len(group["params"]) for group in theirs["param_groups"]]
+    own_sizes = [len(group["params"]) for group in ours["param_groups"]]
+    if sizes != own_sizes:
+        raise _different(f'Player "{player}": the state has parameter groups of {sizes} parameters, this optimizer of {own_sizes}.')
+
+
+def _check_memory(rule_state: Mapping[str, Any], parameters: Mapping[str, list[list[Any]]]) -> None:
+    shapes = {player: {name: shape for name, shape, _ in own} for player, own in parameters.items()}
+    for player, own in rule_state["parameters"].items():
+        for name, entry in own.items():
+            if name not in shapes.get(player, {}):
+                raise _different(f'The rule remembers parameter {name} of player "{player}", which this optimizer lacks.')
+            for what, value in entry.items():
+                if isinstance(value, Tensor) and list(value.shape) != shapes[player][name]:
+                    raise _different(f'Player "{player}", parameter {name}: what the rule remembers as "{what}" has another shape.')
+    for child in rule_state["children"].values():
+        _check_memory(child, parameters)

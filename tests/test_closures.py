@@ -1,0 +1,456 @@
+"""What a closure may do, and what is said where it does something else."""
+
+import random
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import saddlepoint as sp
+from saddlepoint import rules
+
+F64 = torch.float64
+
+
+def vector(*values):
+    return torch.tensor(values, dtype=F64, requires_grad=True)
+
+
+def one_player(x, rule=None, **options):
+    return sp.GameOptimizer({"x": torch.optim.SGD([x], lr=0.1)}, rule, **options)
+
+
+@pytest.fixture
+def own_randomness():
+    """Global generators that a closure draws from, put back afterwards."""
+    states = np.random.get_state(), random.getstate()  # noqa: NPY002
+    with torch.random.fork_rng():
+        torch.manual_seed(0), np.random.seed(0), random.seed(0)  # noqa: NPY002
+        yield
+    np.random.set_state(states[0]), random.setstate(states[1])  # noqa: NPY002
+
+
+class TestDifferentiatingInside:
+    """Gradient penalties and physics-informed losses call autograd.grad in the closure."""
+
+    RULES = (
+        rules.Newton(), rules.SimultaneousPerturbation(), rules.RandomizedSmoothing(samples=2), rules.Extragradient(), rules.RungeKutta(),
+        rules.Consensus(0.1), rules.Lookahead(k=2),
+    )  # fmt: skip
+
+    @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+    def test_with_respect_to_inputs(self, rule):
+        x = torch.ones(3, requires_grad=True)
+
+        def losses():
+            t = torch.linspace(0, 1, 4, requires_grad=True)
+            (s,) = torch.autograd.grad((x.sum() * t**2).sum(), t, create_graph=True)
+            return {"x": s.square().sum()}
+
+        before = losses()["x"].item()
+        optimizer = one_player(x, rule)
+        optimizer.optimizers["x"].param_groups[0]["lr"] = 1e-3
+        assert optimizer.step(losses)["x"] == pytest.approx(before)
+        assert losses()["x"].item() < before
+
+    @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+    def test_with_respect_to_parameters(self, rule):
+        x = vector(1.0, 2.0)
+
+        def losses():
+            (g,) = torch.autograd.grad((x**3).sum(), x, create_graph=True)
+            return {"x": g.square().sum()}
+
+        one_player(x, rule).step(losses)
+        assert torch.isfinite(x).all()
+
+    def test_a_batched_pass_refuses_it(self):
+        net = torch.nn.ParameterList([torch.nn.Parameter(torch.ones(2))])
+
+        def losses():
+            (g,) = torch.autograd.grad((net[0] ** 2).sum(), net[0], create_graph=True)
+            return {"x": g.square().sum()}
+
+        optimizer = sp.GameOptimizer(
+            {"x": torch.optim.SGD(net.parameters(), lr=0.1)}, rules.SimultaneousPerturbation(batched=True), modules=[net]
+        )
+        with pytest.raises(sp.UsageError, match=r"Use batched=False"):
+            optimizer.step(losses)
+
+
+class TestRandomness:
+    SEVERAL = (rules.Extragradient(), rules.RungeKutta(), rules.Newton(), rules.SimultaneousPerturbation(), rules.PastExtragradient())
+
+    @pytest.mark.parametrize("rule", SEVERAL, ids=lambda rule: type(rule).__name__)
+    @pytest.mark.parametrize("named", [False, True])
+    @pytest.mark.usefixtures("own_randomness")
+    def test_numpys_and_pythons_are_replayed(self, rule, named):
+        """All evaluations of one step see the same draws, those of the next step others."""
+        net = torch.nn.Linear(2, 1)
+        drawn = []
+        optimizer = sp.GameOptimizer({"x": torch.optim.SGD(net.parameters(), lr=0.01)}, rule, modules=[net] if named else [])
+
+        def losses():
+            z = torch.tensor(np.random.randn(4, 2), dtype=torch.float32)  # noqa: NPY002
+            drawn.append((float(z.sum()), random.random(), torch.rand(1).item()))
+            return {"x": net(z * drawn[-1][1]).square().mean() + drawn[-1][2]}
+
+        of_steps = []
+        for _ in range(3):
+            drawn.clear()
+            optimizer.step(losses)
+            assert len(set(drawn)) == 1
+            of_steps.append(drawn[0])
+        assert len(set(of_steps)) == 3
+
+    @pytest.mark.parametrize("named", [False, True])
+    @pytest.mark.usefixtures("own_randomness")
+    def test_an_iterator_is_noticed(self, named):
+        net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+        batches = iter(torch.randn(100, 8, 2))
+        optimizer = sp.GameOptimizer(
+            {"x": torch.optim.SGD(net.parameters(), lr=0.1)}, rules.Extragradient(), modules=[net] if named else []
+        )
+        with pytest.warns(sp.CurvatureWarning, match="evaluates the closure several times a step, and that changes something here"):
+            optimizer.step(lambda: {"x": net(next(batches)).exp().mean()})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            optimizer.step(lambda: {"x": net(next(batches)).exp().mean()})
+
+    @pytest.mark.usefixtures("own_randomness")
+    def test_a_generator_that_is_not_named_is_noticed(self):
+        x, generator = torch.ones(2, requires_grad=True), np.random.default_rng(0)
+        with pytest.warns(sp.CurvatureWarning, match=r"x: [\d.]+, then [\d.]+"):
+            one_player(x, rules.Extragradient()).step(lambda: {"x": float(generator.random()) * (x**2).sum()})
+
+    def test_a_running_value_kept_as_a_parameter_is_noticed(self):
+        class Norm(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.mean = torch.nn.Parameter(torch.zeros(2), requires_grad=False)
+                self.weight = torch.nn.Parameter(torch.ones(2))
+
+            def forward(self, x):
+                with torch.no_grad():
+                    self.mean.mul_(0.9).add_(0.1 * x.mean(0))
+                return (x - x.mean(0)) * self.weight
+
+        net, data = Norm(), torch.arange(8.0).reshape(4, 2)
+        optimizer = sp.GameOptimizer({"x": torch.optim.SGD([net.weight], lr=0.1)}, rules.Extragradient(), modules=[net])
+        with pytest.warns(sp.CurvatureWarning, match=r"the frozen parameter mean changes.*register_buffer"):
+            optimizer.step(lambda: {"x": net(data).square().mean()})
+
+    def test_a_rule_that_says_that_it_evaluates_once_must(self):
+        class Twice(rules.Rule):
+            evaluates_again = False
+
+            def direction(self, step):
+                step.evaluate(1)
+                return step.evaluate(1).gradient
+
+        x = vector(1.0)
+        optimizer = one_player(x, Twice())
+        optimizer.step(lambda: {"x": x.sum()})
+        with pytest.raises(RuntimeError, match="Twice says evaluates_again = False"):
+            optimizer.step(lambda: {"x": x.sum()})
+
+
+class TestGradientsInGrad:
+    @pytest.mark.parametrize("rule", [rules.Gradient(), rules.Extragradient(), rules.Consensus(0.1), rules.SimultaneousPerturbation()])
+    def test_what_lies_in_grad_is_not_dropped(self, rule):
+        x = vector(1.0, 1.0)
+        (5 * x.sum()).backward()
+        with pytest.raises(sp.UsageError, match=r'Parameter 0 of player "x", shape \(2,\), has a gradient in \.grad already'):
+            one_player(x, rule).step(lambda: {"x": x.sum()})
+        assert x.tolist() == [1.0, 1.0]
+        assert x.grad.tolist() == [5.0, 5.0]
+
+    def test_zeros_and_other_players_gradients_are_no_matter(self):
+        x, y = vector(1.0), vector(1.0)
+        optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))})
+        (x * y).sum().backward()
+        optimizer.optimizers["x"].zero_grad(set_to_none=False)
+        optimizer.step(lambda: {"x": (x * y).sum()})
+        assert x.item() == pytest.approx(0.9)
+        assert y.grad.item() == 1.0
+
+    def test_zero_grad_and_param_groups_are_there_for_habits_and_loggers(self):
+        x, y = vector(1.0), vector(1.0)
+        optimizer = sp.GameOptimizer({"x": torch.optim.SGD([x], lr=0.1), "y": torch.optim.SGD([y], lr=0.2)})
+        (x * y).sum().backward()
+        optimizer.zero_grad()
+        optimizer.step(lambda: {"x": (x * y).sum()})
+        assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2]
+
+    def test_backward_inside_the_closure(self):
+        x = vector(1.0, 1.0)
+
+        def losses():
+            loss = (x**2).sum()
+            loss.backward()
+            return {"x": loss}
+
+        with pytest.raises(sp.UsageError, match=r"call no backward\(\) inside it"):
+            one_player(x).step(losses)
+
+    def test_backward_of_something_else_inside_the_closure(self):
+        """The graph that both share is freed, and no parameter of the player has a gradient in .grad."""
+        x, w = vector(1.0), vector(2.0)
+
+        def losses():
+            shared = (x.detach() * w).exp() * x
+            torch.autograd.backward(shared.sum(), inputs=[w])
+            return {"x": shared.sum()}
+
+        with pytest.raises(sp.UsageError, match=r"graph of a loss was freed .* Return the losses without calling backward\(\)"):
+            one_player(x).step(losses)
+
+    def test_a_loss_kept_from_an_earlier_step(self):
+        x = vector(1.0)
+        kept = (x**2).sum()
+        optimizer = one_player(x)
+        optimizer.step(lambda: {"x": kept})
+        with pytest.raises(sp.UsageError, match="returned a loss of an earlier call"):
+            optimizer.step(lambda: {"x": kept})
+
+
+class TestGradScaler:
+    def test_scaled_losses_are_refused(self):
+        x = torch.ones(2, requires_grad=True)
+        scaler = torch.amp.GradScaler("cpu")
+        with pytest.raises(sp.UsageError, match=r"large power of two, as torch\.amp\.GradScaler\.scale does.*torch\.bfloat16"):
+            one_player(x).step(lambda: {"x": scaler.scale((x**2).sum())})
+        assert x.tolist() == [1.0, 1.0]
+
+    def test_its_step_is_refused_by_name(self):
+        x = torch.ones(2, requires_grad=True)
+        scaler = torch.amp.GradScaler("cpu")
+        scaler.scale(x.sum())
+        with pytest.raises(sp.UsageError, match=r"torch\.amp\.GradScaler cannot step a GameOptimizer"):
+            scaler.step(one_player(x), lambda: {"x": x.sum()})
+
+    @pytest.mark.parametrize("factor", [65536.0, 3, torch.tensor(2.0), torch.tensor(1000.0), torch.tensor(65536.0, dtype=F64)])
+    def test_other_factors_are_no_matter(self, factor):
+        x = torch.ones(2, requires_grad=True)
+        one_player(x).step(lambda: {"x": factor * (1e-6 * x).sum()})
+
+    def test_a_disabled_scaler_steps(self):
+        x = torch.ones(2, requires_grad=True)
+        scaler = torch.amp.GradScaler("cpu", enabled=False)
+        scaler.step(one_player(x), lambda: {"x": scaler.scale(x.sum())})
+        scaler.update()
+        assert x.tolist() == pytest.approx([0.9, 0.9])
+
+
+class Gan:
+    def __init__(self):
+        g = torch.Generator().manual_seed(0)
+        self.G, self.D = sp.models.MLP((2, 3, 2), generator=g).double(), sp.models.MLP((2, 3, 1), generator=g).double()
+        self.z = torch.randn(5, 2, generator=g, dtype=F64)
+
+    def losses(self, detached=False):
+        fake = self.G(self.z)
+        v = torch.nn.functional.softplus(self.D(fake.detach() if detached else fake)).mean()
+        return {"discriminator": v, "generator": -torch.nn.functional.softplus(self.D(fake)).mean()}
+
+    def optimizer(self, rule):
+        own = {"discriminator": self.D, "generator": self.G}
+        return sp.GameOptimizer({n: torch.optim.SGD(net.parameters(), lr=0.01) for n, net in own.items()}, rule)
+
+
+COUPLED = (
+    rules.Consensus(0.1), rules.SymplecticAdjustment(), rules.CompetitiveGradient(), rules.AdaptiveCompetitiveGradient(),
+    rules.Newton(part="full"), rules.ProximalPoint(), rules.Hamiltonian(), rules.JacobianRegularized(1.0), rules.OpponentShaping(0.1),
+    rules.StableOpponentShaping(0.1), rules.LinearizedCompetitiveGradient(), rules.Lookahead(rules.CompetitiveGradient()),
+)  # fmt: skip
+
+
+class TestLeftoverDetach:
+    @pytest.mark.parametrize("rule", COUPLED, ids=lambda rule: type(rule).__name__)
+    def test_is_said_once(self, rule):
+        gan = Gan()
+        optimizer = gan.optimizer(rule)
+        with pytest.warns(
+            sp.CurvatureWarning, match=r'loss of player "discriminator" does not depend .* any other player.*detach\(\)'
+        ) as said:
+            optimizer.step(lambda: gan.losses(detached=True))
+        assert len(said) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", sp.CurvatureWarning)
+            warnings.simplefilter("ignore", sp.SolverWarning)
+            optimizer.step(lambda: gan.losses(detached=True))
+
+    @pytest.mark.parametrize("rule", COUPLED, ids=lambda rule: type(rule).__name__)
+    def test_nothing_is_said_without_it(self, rule):
+        gan = Gan()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", sp.CurvatureWarning)
+            warnings.simplefilter("ignore", sp.SolverWarning)
+            gan.optimizer(rule).step(gan.losses)
+
+    @pytest.mark.parametrize("rule", [rules.Gradient(), rules.Extragradient(), rules.Newton()], ids=lambda rule: type(rule).__name__)
+    def test_rules_that_do_not_couple_players_take_it(self, rule):
+        gan = Gan()
+        gan.optimizer(rule).step(lambda: gan.losses(detached=True))
+
+
+class TestWithoutGradient:
+    @pytest.mark.parametrize("rule", [rules.Gradient(), rules.Extragradient(), rules.Optimistic()])
+    def test_a_mover_that_its_loss_does_not_reach(self, rule):
+        x, y = vector(1.0), vector(1.0)
+        optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}, rule)
+        with pytest.warns(sp.CurvatureWarning, match=r'Player "y" does not move: no parameter of it takes part in its loss') as said:
+            optimizer.step(lambda: {"x": (x * y).sum(), "y": x.sum()})
+        assert len(said) == 1
+        assert y.item() == 1.0
+
+    def test_a_player_that_no_loss_reaches(self):
+        x, y = vector(1.0), vector(1.0)
+        optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}, rules.Consensus(0.1))
+        with pytest.warns(sp.CurvatureWarning) as said:
+            optimizer.step(lambda: {"x": (x**2).sum(), "y": x.sum()})
+        assert 'Player "y" does not move: no parameter of it takes part in any loss' in str(said[-1].message) + str(said[0].message)
+
+    def test_a_leader_that_only_the_follower_feels_is_right(self):
+        h, w = vector(3.0), vector(0.0)
+        rule = rules.TotalGradient(leader="h", follower="w")
+        optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.1) for n, p in (("h", h), ("w", w))}, rule)
+        optimizer.step(lambda: {"h": ((w - 1) ** 2).sum(), "w": ((w - h) ** 2).sum()})
+        assert h.item() != 3.0
+
+    def test_a_parameter_frozen_inside_the_closure(self):
+        x = vector(1.0)
+
+        def losses():
+            loss = (x**2).sum()
+            x.requires_grad_(False)
+            return {"x": loss}
+
+        with pytest.raises(sp.UsageError, match=r"requires no gradient any more"):
+            one_player(x).step(losses)
+
+
+class Reversal(torch.autograd.Function):
+    """A gradient reversal layer."""
+
+    @staticmethod
+    def forward(context, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(context, gradient):
+        return -0.5 * gradient
+
+
+class Straight(torch.autograd.Function):
+    """A straight-through estimator."""
+
+    @staticmethod
+    def forward(context, x):
+        return x.round()
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient
+
+
+class Tanh(torch.autograd.Function):
+    """A Function whose backward is the derivative."""
+
+    @staticmethod
+    def forward(context, x):
+        y = x.tanh()
+        context.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(context, gradient):
+        (y,) = context.saved_tensors
+        return gradient * (1 - y**2)
+
+
+class Scaled(torch.autograd.Function):
+    """One whose backward forgot a factor of 2."""
+
+    @staticmethod
+    def forward(context, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient
+
+
+class TestBackwardsThatAreNoDerivatives:
+    def network(self, function, dtype):
+        g = torch.Generator().manual_seed(0)
+        net = sp.models.MLP((3, 8, 4), generator=g).to(dtype)
+        head = sp.models.MLP((4, 1), generator=g).to(dtype)
+        x = torch.randn(6, 3, generator=g, dtype=dtype)
+
+        def losses():
+            features = net(x)
+            domain = torch.nn.functional.softplus(head(function.apply(features))).mean()
+            return {"features": domain + features.square().mean(), "head": domain}
+
+        return {"features": list(net.parameters()), "head": list(head.parameters())}, losses
+
+    @pytest.mark.parametrize("dtype", [torch.float32, F64])
+    @pytest.mark.parametrize("function", [Reversal, Straight, Scaled])
+    def test_linearize_says_so(self, function, dtype):
+        players, losses = self.network(function, dtype)
+        with pytest.raises(sp.DoubleBackwardError, match=f"contains {function.__name__}, a torch.autograd.Function whose backward is not"):
+            sp.linearize(sp.Game(players, losses))
+
+    @pytest.mark.parametrize("rule", [rules.Consensus(0.1), rules.CompetitiveGradient(), rules.Newton(), rules.SymplecticAdjustment()])
+    def test_curvature_rules_say_so_and_move_nothing(self, rule):
+        players, losses = self.network(Reversal, F64)
+        before = [p.detach().clone() for own in players.values() for p in own]
+        optimizer = sp.GameOptimizer({n: torch.optim.SGD(own, lr=0.1) for n, own in players.items()}, rule)
+        with pytest.raises(sp.DoubleBackwardError, match="Reversal"):
+            optimizer.step(losses)
+        assert all(torch.equal(p, q) for p, q in zip(before, (p for own in players.values() for p in own), strict=True))
+
+    @pytest.mark.parametrize("dtype", [torch.float32, F64])
+    def test_a_true_derivative_passes_and_changes_nothing(self, dtype):
+        players, losses = self.network(Tanh, dtype)
+        point = sp.linearize(sp.Game(players, losses))
+
+        class Plain:
+            apply = staticmethod(torch.tanh)
+
+        their_players, their_losses = self.network(Plain, dtype)
+        due = sp.linearize(sp.Game(their_players, their_losses))
+        assert torch.allclose(point.jacobian.dense(), due.jacobian.dense(), atol=1e-6)
+        ends = []
+        for mine, closure in ((players, losses), (their_players, their_losses)):
+            optimizer = sp.GameOptimizer({n: torch.optim.SGD(own, lr=0.1) for n, own in mine.items()}, rules.Consensus(0.1))
+            optimizer.step(closure)
+            ends.append(torch.cat([p.detach().reshape(-1) for own in mine.values() for p in own]))
+            assert optimizer.cost.products == 2
+        assert torch.allclose(*ends, atol=1e-6)
+
+    def test_first_order_rules_take_a_reversal(self):
+        players, losses = self.network(Reversal, F64)
+        sp.GameOptimizer({n: torch.optim.SGD(own, lr=0.1) for n, own in players.items()}, rules.Extragradient()).step(losses)
+
+
+class TestLosses:
+    def test_named_terms_are_in_the_record(self):
+        x, y = vector(2.0), vector(3.0)
+        optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}, rules.Consensus(0.1))
+        optimizer.step(lambda: {"y": -(x * y).sum(), "x": {"adversarial": (x * y).sum(), "penalty": (x**2).sum()}})
+        assert optimizer.last.terms == {"x": {"adversarial": 6.0, "penalty": 4.0}}
+        assert optimizer.last.losses == {"x": 10.0, "y": -6.0}
+
+    def test_a_complex_loss(self):
+        x = torch.ones(2, dtype=torch.complex64, requires_grad=True)
+        with pytest.raises(sp.UsageError, match=r'The loss of player "x" is complex\. A loss must be real'):
+            one_player(x).step(lambda: {"x": x.sum()})
+
+    def test_a_sparse_gradient_is_refused_by_name(self):
+        table = torch.nn.Embedding(5, 2, sparse=True, _weight=torch.ones(5, 2))
+        optimizer = sp.GameOptimizer({"x": torch.optim.SGD(table.parameters(), lr=0.1)})
+        with pytest.raises(sp.UsageError, match=r'Parameter 0 of player "x", shape \(5, 2\), has a sparse gradient.*sparse=False'):
+            optimizer.step(lambda: {"x": table(torch.tensor([1, 2])).sum()})
