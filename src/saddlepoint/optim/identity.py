@@ -19,6 +19,7 @@ def labels(optimizer: Optimizer) -> dict[Tensor, str]:
 
     Neither depends on which parameters have a gradient in a step.
 
+    >>> import torch
     >>> x, y = (torch.ones(1, requires_grad=True) for _ in range(2))
     >>> [labels(torch.optim.SGD(given))[y] for given in ([x, y], [("a", x), ("b", y)])]
     ['1', '"b"']
