@@ -12,6 +12,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+_HALF = (torch.float16, torch.bfloat16)
+
 
 def widest(*types: torch.dtype) -> torch.dtype:
     """Return the type that holds numbers of all these types, single precision at least.
@@ -28,4 +30,4 @@ def widen(tensors: Iterable[Tensor]) -> list[Tensor]:
     >>> [t.dtype for t in widen([torch.ones(1, dtype=torch.float16), torch.ones(1, dtype=torch.float64)])]
     [torch.float32, torch.float64]
     """
-    return [t.to(widest(t.dtype)) for t in tensors]
+    return [t.to(torch.float32) if t.dtype in _HALF else t for t in tensors]

@@ -250,9 +250,13 @@ def _copied(kept: Any, like: Tensor) -> Any:
     return kept
 
 
+def _real(gradients: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.view_as_real(g) if g.is_complex() else g for g in gradients]
+
+
 def norms(gradients: Sequence[Tensor]) -> list[float]:
     """Return the Euclidean norm of each tensor, in float64: squares of vanishing gradients underflow in less."""
-    found = torch._foreach_norm([torch.view_as_real(g) if g.is_complex() else g for g in gradients], 2, torch.float64)
+    found = torch._foreach_norm(_real(gradients), 2, torch.float64)
     return [float(value) for value in torch.stack([n.to(gradients[0].device) for n in found]).tolist()]
 
 
@@ -260,9 +264,9 @@ def check_finite(optimizer: Optimizer, parameters: list[Tensor], why: str) -> No
     """Raise DivergenceError where the gradient of one of the parameters is NaN or infinite."""
     if not parameters:
         return
-    gradients = [cast(Tensor, p.grad) for p in parameters]
+    gradients = _real([cast(Tensor, p.grad) for p in parameters])
     flat = [g.reshape(-1) if g.is_contiguous() else g.flatten() for g in gradients]
-    squares = torch.stack([g.dot(g).abs().to(flat[0].device, torch.float64) for g in flat])  # the cheapest pass over memory that sees all
+    squares = torch.stack([g.dot(g).to(flat[0].device, torch.float64) for g in flat])  # the cheapest pass over memory that sees every entry
     if bool(squares.isfinite().all()):
         return
     for parameter, gradient in zip(parameters, gradients, strict=True):  # squares also overflow
