@@ -76,6 +76,7 @@ def test_what_is_no_state_at_all():
         (Subgradient, {"slack": 1.0}, {"slack": 2.0}, "made with slack=1.0"),
         (NormalizedSubgradient, {"lr": 1.0}, {"lr": 1.0, "per": "tensor"}, "made with per='player', this optimizer with per='tensor'"),
         (Grafted, {}, {"per": "tensor"}, "made with per='player'"),
+        (Grafted, {"magnitude": Subgradient}, {"magnitude": Subgradient, "options": {"step": "inverse"}}, "made with step='inverse-root'"),
         (Grafted, {}, {"magnitude": torch.optim.RMSprop}, "made with magnitude='Adam', this optimizer with magnitude='RMSprop'"),
     ],
 )

@@ -158,7 +158,8 @@ class Grafted(Optimizer):
         self._share()
 
     def _made_with(self) -> dict[str, Any]:
-        return {"magnitude": type(self._inside).__name__, "per": self._per}
+        inside = self._inside._made_with() if isinstance(self._inside, GradientOptimizer) else {}
+        return {**inside, "magnitude": type(self._inside).__name__, "per": self._per}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
