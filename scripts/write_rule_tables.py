@@ -64,9 +64,11 @@ good method leaves it. `newton, part = full` and `complete-newton` take whole st
 TABLE_HEAD = """# All rules
 
 Written by `python scripts/write_rule_tables.py` from the table that `saddlepoint list rules` prints. Order 0 uses losses only, 1 gradients,
-2 Jacobian products; k is the number of solver iterations, a gradient or product is a pass over one player's loss. What is said of bilinear
-games and local minimax points is theory for small enough steps; [the spectral radii](spectral.md) are measured. [Which one should I
-use?](rules.md)
+2 Jacobian products; k is the number of solver iterations, a gradient or product is a pass over one player's loss. Games says where a rule
+holds: "any" is any number of players, zero-sum or not; "leader and follower" is two players in an order, zero-sum or not unless the table
+says so. A rule refuses other games: by their players when the optimizer is made, by their losses in the first step. What is said of
+bilinear games and local minimax points is theory for small enough steps; [the spectral radii](spectral.md) are measured. [Which one should
+I use?](rules.md)
 
 """
 
@@ -98,11 +100,15 @@ def radius(name: str, game: tuple[float, float, float]) -> str:
 def rule_table() -> str:
     """Return docs/rule-table.md as it should be."""
     rows = [
-        f"| `{name}` | `{e.path.rpartition(':')[2]}` | {e.summary} | {e.order} | {e.cost} | {e.bilinear} | {e.minimax} | {e.paper} |"
+        f"| `{name}` | `{e.path.rpartition(':')[2]}` | {e.summary} | {e.order} | {e.games} | {e.cost} | {e.bilinear} | "
+        f"{e.minimax} | {e.paper} |"
         for name, e in registry.RULES.items()
     ]
-    head = "| key | class | what it is | order | cost of a step, two players | bilinear game x·s·y, step h | local minimax points | paper |"
-    return TABLE_HEAD + "\n".join([head, "|---" * 8 + "|", *rows]) + "\n"
+    head = (
+        "| key | class | what it is | order | games | cost of a step, two players "
+        "| bilinear game x·s·y, step h | local minimax points | paper |"
+    )
+    return TABLE_HEAD + "\n".join([head, "|---" * 9 + "|", *rows]) + "\n"
 
 
 def spectral() -> str:

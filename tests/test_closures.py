@@ -65,6 +65,32 @@ class TestDifferentiatingInside:
         one_player(x, rule).step(losses)
         assert torch.isfinite(x).all()
 
+    @pytest.mark.usefixtures("own_randomness")
+    def test_an_attempt_without_a_graph_leaves_no_trace(self):
+        """Random numbers and BatchNorm's statistics are those of one evaluation of each point."""
+        drawn = {}
+
+        def train(differentiates):
+            torch.manual_seed(3)
+            net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)).double()
+            optimizer = sp.GameOptimizer({"x": torch.optim.SGD(net.parameters(), lr=0.1)}, rules.SimultaneousPerturbation(), modules=[net])
+
+            def losses():
+                x = torch.randn(8, 2, dtype=F64, requires_grad=True)
+                y = net(x).square().mean()
+                if differentiates:
+                    torch.autograd.grad(y, x, create_graph=True)
+                return {"x": y}
+
+            for _ in range(3):
+                optimizer.step(losses)
+            drawn[differentiates] = torch.rand(1).item()
+            return net.state_dict()
+
+        one, other = train(True), train(False)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+        assert drawn[True] == drawn[False]
+
     def test_a_batched_pass_refuses_it(self):
         net = torch.nn.ParameterList([torch.nn.Parameter(torch.ones(2))])
 
@@ -454,3 +480,64 @@ class TestLosses:
         optimizer = sp.GameOptimizer({"x": torch.optim.SGD(table.parameters(), lr=0.1)})
         with pytest.raises(sp.UsageError, match=r'Parameter 0 of player "x", shape \(5, 2\), has a sparse gradient.*sparse=False'):
             optimizer.step(lambda: {"x": table(torch.tensor([1, 2])).sum()})
+
+
+class TestAroundTheStep:
+    ALL = (rules.Gradient(), rules.Extragradient(), rules.Consensus(0.1), rules.CompetitiveGradient(), rules.Newton(),
+           rules.SimultaneousPerturbation(), rules.CompetitiveGradient(scaling=rules.Kronecker(max_dimension=2)))  # fmt: skip
+
+    @pytest.mark.parametrize("rule", ALL, ids=lambda rule: type(rule).__name__)
+    def test_no_grad_around_it_does_not_matter(self, rule):
+        one, other = Gan(), Gan()
+        one.optimizer(rule).step(one.losses)
+        with torch.no_grad():
+            other.optimizer(rule).step(other.losses)
+        pairs = zip((*one.G.parameters(), *one.D.parameters()), (*other.G.parameters(), *other.D.parameters()), strict=True)
+        assert all(torch.equal(p, q) for p, q in pairs)
+
+    def test_inference_mode_is_refused(self):
+        gan = Gan()
+        optimizer = gan.optimizer(rules.Gradient())
+        with torch.inference_mode(), pytest.raises(sp.UsageError, match=r"torch\.inference_mode\(\)"):
+            optimizer.step(gan.losses)
+
+    @pytest.mark.filterwarnings("ignore::saddlepoint.SolverWarning")
+    @pytest.mark.parametrize("rule", ALL, ids=lambda rule: type(rule).__name__)
+    @pytest.mark.parametrize("parts", [1, 2])
+    def test_autocast_around_it_is_autocast_of_the_losses(self, rule, parts):
+        """The rule's own products keep their precision: the step is that with autocast in the closure."""
+        ends = []
+        for around in (True, False):
+            g = torch.Generator().manual_seed(0)
+            G, D = sp.models.MLP((4, 16, 4), generator=g), sp.models.MLP((4, 16, 1), generator=g)
+            z = torch.randn(8, 4, generator=g)
+
+            def losses(G=G, D=D, z=z):
+                v = torch.nn.functional.softplus(D(G(z))).mean()
+                return {"d": v, "g": -v}
+
+            def inside(losses=losses):
+                with torch.autocast("cpu", torch.bfloat16):
+                    return losses()
+
+            optimizer = sp.GameOptimizer({n: torch.optim.SGD(net.parameters(), lr=0.1) for n, net in (("d", D), ("g", G))}, rule)
+            for _ in range(2):
+                if around:
+                    with torch.autocast("cpu", torch.bfloat16):
+                        optimizer.step([losses] * parts)
+                else:
+                    optimizer.step([inside] * parts)
+            ends.append(torch.cat([p.detach().reshape(-1) for net in (G, D) for p in net.parameters()]))
+        assert torch.equal(*ends)
+
+    def test_a_parameter_changed_inside_the_closure(self):
+        x = vector(2.0)
+
+        def losses():
+            loss = (x**2).sum()
+            with torch.no_grad():
+                x.clamp_(-1, 1)
+            return {"x": loss}
+
+        with pytest.raises(sp.UsageError, match=r"clip, average and update outside of the closure"):
+            one_player(x).step(losses)

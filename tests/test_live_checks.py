@@ -190,3 +190,33 @@ class TestFrozenPlayers:
         x.requires_grad_(False)
         with pytest.raises(sp.UsageError, match='Player "x" is frozen, and TotalGradient needs it to move'):
             optimizer.step(lambda: {"x": (x * y**2).sum(), "y": (x * y**2).sum()})
+
+
+class TestWhatElseIsAlive:
+    def test_another_rule_needs_another_optimizer(self):
+        x, y = number(), number()
+        optimizer = optimizer_for(x, y, rules.Optimistic())
+        optimizer.step(bilinear(x, y))
+        optimizer.rule = rules.Lookahead()
+        with pytest.raises(sp.UsageError, match="The rule was Optimistic and is Lookahead now"):
+            optimizer.step(bilinear(x, y))
+
+    def test_other_options_of_a_rule_are_a_schedule(self):
+        x, y = number(), number()
+        optimizer = optimizer_for(x, y, rules.Consensus(0.1))
+        optimizer.step(bilinear(x, y))
+        optimizer.rule = rules.Consensus(0.0)
+        before, slope = x.tolist(), y.tolist()
+        optimizer.step(bilinear(x, y))
+        assert x.tolist() == pytest.approx([b - 0.1 * s for b, s in zip(before, slope, strict=True)])
+
+    @pytest.mark.parametrize(
+        "rule", [rules.Optimistic(), rules.Lookahead(k=2), rules.Averaged(), rules.AdaptiveCompetitiveGradient(warm_start=True)]
+    )
+    def test_what_is_remembered_follows_a_network_to_another_precision(self, rule):
+        net = torch.nn.ParameterList([torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))])
+        optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.01) for n, p in zip("xy", net, strict=True)}, rule)
+        for _ in range(4):
+            optimizer.step(bilinear(*net))
+            net.double()
+        assert all(p.dtype == torch.float64 and torch.isfinite(p).all() for p in net)

@@ -53,6 +53,19 @@ class MicroBatches:
         return means
 
 
+def under_autocast(closure: Closure, device: str, dtype: torch.dtype) -> Closure:
+    """Return the closure with its losses evaluated under ``torch.autocast``."""
+    if isinstance(closure, MicroBatches):
+        return MicroBatches(under_autocast(part, device, dtype) for part in closure.parts)
+
+    def losses() -> Losses:
+        torch.clear_autocast_cache()  # it holds the parameters' casts of an earlier point while an autocast stands around the step
+        with torch.autocast(device, dtype):
+            return closure()
+
+    return losses
+
+
 def check_same_terms(parts: Sequence[Mapping[str, Mapping[str, object]]]) -> None:
     """Raise UsageError unless all micro-batches of a step have losses of the same players, with the same terms."""
     first = parts[0]

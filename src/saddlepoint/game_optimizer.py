@@ -18,13 +18,13 @@ from torch.optim import Optimizer
 from saddlepoint.curvature import Cost, Evaluation, Solve
 from saddlepoint.curvature.replay import Replay
 from saddlepoint.errors import DivergenceError, SolverWarning, UsageError, did_you_mean
-from saddlepoint.game import Closure, MicroBatches, Players, check_owners
+from saddlepoint.game import Closure, MicroBatches, Players, check_owners, under_autocast
 from saddlepoint.layout import Layout, signature
 from saddlepoint.optim import GradientOptimizer
 from saddlepoint.optim.base import held_at
 from saddlepoint.optimizer_state import check_state, class_of, options_of
 from saddlepoint.pairing import check_arguments, check_numbers, check_pair, warn_of_decay
-from saddlepoint.ranks import Ranks, check_plain
+from saddlepoint.ranks import Ranks, check_plain, check_same_everywhere
 from saddlepoint.rules import Averaged, Gradient, Rule, RuleState, Step
 from saddlepoint.rules.base import find_direction
 from saddlepoint.rules.first_step import check_dependence
@@ -101,6 +101,7 @@ class GameOptimizer:
         self.cost = Cost()
         self.unconverged = 0
         self.last: Record | None = None
+        self.closure_differentiates = False
         self._unverified = set(self.optimizers)  # a player's first step looks for what would be silently wrong
         self.ranks = Ranks() if ranks is None else ranks
         self._modules, self._generators = tuple(modules), tuple(generators)
@@ -108,7 +109,9 @@ class GameOptimizer:
         self._layout = Layout(self.optimizers)
         self._signature: list[Any] = []
         self.rule_state = RuleState(self._layout.names)
+        self._owner = self.rule  # of what the rule remembers
         self._players()
+        check_same_everywhere(self.ranks, self._layout.describe())
 
     def step(self, closure: Closure | Sequence[Closure], *, only: Iterable[str] | None = None) -> dict[str, float]:
         """Take one step for the players in the mapping that ``closure`` returns; return their losses before it.
@@ -127,12 +130,23 @@ class GameOptimizer:
                 that hold gradients already; or parameter groups were changed so that they no longer fit the rule.
             DivergenceError: a loss, a product in a solve or a direction is not finite; no parameter was changed.
         """
+        if torch.is_inference_mode_enabled():
+            raise UsageError("step() was called under torch.inference_mode(), in which nothing can be differentiated. Call it outside.")
+        whole = MicroBatches(closure) if isinstance(closure, Sequence) else closure
+        device = "cuda" if self._cuda else "cpu"
+        if not torch.is_autocast_enabled(device):
+            return self._step(whole, only)
+        # what stands around the step is meant for the losses; what rules do with their gradients keeps its precision
+        with torch.autocast(device, enabled=False):
+            return self._step(under_autocast(whole, device, torch.get_autocast_dtype(device)), only)
+
+    def _step(self, closure: Closure, only: Iterable[str] | None) -> dict[str, float]:
         players = self._players()
         before = self.cost.copy()
         again = self.rule.evaluates_again or bool(self._unverified)
         step = Step(
             players,
-            MicroBatches(closure) if isinstance(closure, Sequence) else closure,
+            closure,
             rule=self.rule,
             inner=self,
             state=self.rule_state,
@@ -214,7 +228,7 @@ class GameOptimizer:
 
     def _players(self) -> Players:
         """Return the parameters that move now; check again what the constructor checks where parameter groups have changed."""
-        found = signature(self.optimizers)
+        found = signature(self.optimizers, self.rule)
         if found != self._signature:
             self._check()
             self._signature = found
@@ -222,6 +236,11 @@ class GameOptimizer:
 
     def _check(self) -> None:
         check_arguments(self.optimizers, self.rule)
+        if type(self.rule) is not type(self._owner):
+            raise UsageError(
+                f"The rule was {type(self._owner).__name__} and is {type(self.rule).__name__} now; it cannot use what the other remembers. "
+                "Build a new GameOptimizer around the same inner optimizers."
+            )
         for player, optimizer in self.optimizers.items():
             check_pair(player, optimizer, self.rule)
             if player not in self._decay_warned and warn_of_decay(player, optimizer, self.rule):

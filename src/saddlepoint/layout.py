@@ -52,13 +52,13 @@ class Layout:
         return described
 
 
-def signature(optimizers: Mapping[str, Optimizer]) -> list[Any]:
+def signature(optimizers: Mapping[str, Optimizer], rule: object) -> list[Any]:
     """Return what decides the layout and whether an optimizer fits its rule; cheap, it is compared at every step.
 
     Raises:
         UsageError: a learning rate is negative, NaN or infinite.
     """
-    found = []
+    found: list[Any] = [id(rule)]
     for player, optimizer in optimizers.items():
         for group in optimizer.param_groups:
             get = group.get

@@ -184,6 +184,23 @@ class TorchRanks(Ranks):
             ) from error
 
 
+def check_same_everywhere(ranks: Ranks, layout: Mapping[str, Any]) -> None:
+    """Raise UsageError where the processes hold other players, or the parameters of a player in another order or of other shapes.
+
+    Derivatives are averaged as flat memory, player after player: what differs would be mixed without a word.
+    """
+    layouts = ranks.gathered([[player, parameters] for player, parameters in layout.items()])
+    for number, other in enumerate(layouts):
+        for (player, ours), (their_player, theirs) in zip(layouts[0], other, strict=False):
+            if player != their_player or ours != theirs:
+                raise UsageError(
+                    f'Processes 0 and {number} differ in their players: "{player}" with {len(ours)} parameters against "{their_player}" '
+                    f"with {len(theirs)}. Build the same optimizers in the same order in every process."
+                )
+        if len(other) != len(layouts[0]):
+            raise UsageError(f"Process 0 has {len(layouts[0])} players, process {number} has {len(other)}.")
+
+
 def check_plain(players: Mapping[str, Sequence[Tensor]], modules: Iterable[nn.Module]) -> None:
     """Raise UsageError where parameters are sharded or a network is wrapped: both reduce gradients behind the library's back, or cannot.
 

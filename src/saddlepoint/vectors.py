@@ -147,7 +147,7 @@ def _real_size(tensor: Tensor) -> int:
 
 def _real(tensor: Tensor) -> Tensor:
     """Return the entries as one real dimension, real and imaginary parts of complex ones side by side."""
-    return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).reshape(-1)
+    return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor).reshape(-1)
 
 
 def _shaped(piece: Tensor, like: Tensor) -> Tensor:

@@ -23,11 +23,11 @@ SHORT = 4
 class Pair:
     """A GAN whose losses are means over a batch that is a function of the step."""
 
-    def __init__(self, dtype: torch.dtype, width: int) -> None:
+    def __init__(self, dtype: torch.dtype, width: int, zero_sum: bool) -> None:
         source = torch.Generator().manual_seed(3)
         self.G = MLP((3, width, 4), activation="tanh", generator=source).to(dtype)
         self.D = MLP((4, width, 1), activation="tanh", generator=source).to(dtype)
-        self.dtype = dtype
+        self.dtype, self.zero_sum = dtype, zero_sum
 
     def closure(self, step: int, ranks: Ranks):
         source = torch.Generator().manual_seed(100 + step)
@@ -37,7 +37,8 @@ class Pair:
 
         def losses():
             softplus, fake = torch.nn.functional.softplus, self.D(self.G(z))
-            return {"discriminator": softplus(-self.D(real)).mean() + softplus(fake).mean(), "generator": softplus(-fake).mean()}
+            fooled = -softplus(fake).mean() if self.zero_sum else softplus(-fake).mean()
+            return {"discriminator": softplus(-self.D(real)).mean() + softplus(fake).mean(), "generator": fooled}
 
         return losses
 
@@ -45,9 +46,9 @@ class Pair:
         return torch.cat([p.detach().double().reshape(-1) for net in (self.D, self.G) for p in net.parameters()])
 
 
-def trajectory(rule, inner, dtype: torch.dtype, ranks: Ranks, width: int):
+def trajectory(rule, inner, dtype: torch.dtype, ranks: Ranks, width: int, zero_sum: bool):
     """Return the parameters after every step, and the optimizer."""
-    pair = Pair(dtype, width)
+    pair = Pair(dtype, width, zero_sum)
     players = {"discriminator": inner(list(pair.D.parameters())), "generator": inner(list(pair.G.parameters()))}
     optimizer = sp.GameOptimizer(players, rule, modules=[pair.G, pair.D], ranks=ranks)
     thetas = []
@@ -57,14 +58,14 @@ def trajectory(rule, inner, dtype: torch.dtype, ranks: Ranks, width: int):
     return thetas, optimizer
 
 
-def compared(rule, inner, ranks: Ranks, *, dtype: torch.dtype = torch.float64, width: int = 12) -> dict[str, float]:
+def compared(rule, inner, ranks: Ranks, *, dtype: torch.dtype = torch.float64, width: int = 12, zero_sum: bool = False) -> dict[str, float]:
     """Return what process 0 finds; the others only take part."""
     bytes_before, calls_before = ranks.traffic.bytes, ranks.traffic.calls
-    together, optimizer = trajectory(rule, inner, dtype, ranks, width)
+    together, optimizer = trajectory(rule, inner, dtype, ranks, width, zero_sum)
     everywhere = ranks.gathered(together[-1])
     if ranks.rank:
         return {}
-    alone, _ = trajectory(rule, inner, dtype, Ranks(), width)
+    alone, _ = trajectory(rule, inner, dtype, Ranks(), width, zero_sum)
     shares = [float((a - b).abs().gt(1e-10).double().mean()) for a, b in zip(together, alone, strict=True)]
     return {
         "gap": float((together[-1] - alone[-1]).abs().max()),
@@ -88,9 +89,11 @@ def everything(ranks: Ranks) -> dict[str, dict[str, float]]:
             options["scaling"] = {**options["scaling"], "max_dimension": SHORT}
         rule, slower = registry.build_rule(name, options), {"lr": 0.005} if name == "kronecker-cgd" else {}
         few = ranks.world > 2  # there are two cores to test on
+        zero_sum = entry.games.endswith("zero-sum")
         for optimizer in ("sgd", "adam") if rule.units == "gradient" and not few else ("sgd",):
             for dtype in (torch.float64,) if few else (torch.float64, torch.float32):
-                found[f"{name}, {optimizer}, {str(dtype)[-7:]}"] = compared(rule, inner(optimizer, **slower), ranks, dtype=dtype)
+                key = f"{name}, {optimizer}, {str(dtype)[-7:]}"
+                found[key] = compared(rule, inner(optimizer, **slower), ranks, dtype=dtype, zero_sum=zero_sum)
     for name in OTHERS:
         found[f"gradient, {name}, float64"] = compared(sp.Gradient(), inner(name), ranks, width=512)
     found["gradient, soap, float64"] = compared(sp.Gradient(), inner("soap", max_dimension=SHORT), ranks)

@@ -8,7 +8,7 @@ from saddlepoint import registry
 from tests.distributed.equality import OTHERS, SIGN_LIKE, STEPS
 from tests.distributed.group import ended, started
 
-ACROSS = {"lola", "sos", "total-gradient", "complete-newton", "unrolled"}
+ACROSS = {"lola", "sos", "total-gradient", "complete-newton", "unrolled", "follow-the-ridge", "gradient-newton"}
 """Rules that also use what a player's loss does along the others' parameters."""
 
 

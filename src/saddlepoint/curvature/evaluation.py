@@ -78,6 +78,7 @@ class Evaluation:
         cost: a counter to add to.
         finite: whether a loss that is NaN or infinite is an error.
         ranks: the processes that train together.
+        graph: whether the closure may differentiate within itself also at order 0, which costs as much as a graph does.
 
     Raises:
         UsageError: the closure returns an unknown player, no loss, or a loss that is not a scalar tensor.
@@ -93,9 +94,10 @@ class Evaluation:
         cost: Cost | None = None,
         finite: bool = True,
         ranks: Ranks | None = None,
+        graph: bool = True,
     ) -> None:
         self.players = players
-        self.order = order
+        self.order, self._graph = order, graph or order > 0
         self._ranks = Ranks() if ranks is None else ranks
         self.cost = Cost() if cost is None else cost
         self.unused: dict[str, frozenset[int]] = {}
@@ -111,7 +113,7 @@ class Evaluation:
         self.losses = {player: sum(terms.values()) for player, terms in self.terms.items()}
 
     def _evaluate(self, closure: Closure) -> Terms:
-        with torch.enable_grad():  # also at order 0: a closure may differentiate within itself
+        with torch.set_grad_enabled(self._graph):
             terms = _known_terms(closure(), self.players)
             losses = {player: total(own) for player, own in terms.items()}
         self._losses = losses if self.order > 0 else {player: loss.detach() for player, loss in losses.items()}
@@ -252,6 +254,11 @@ class Evaluation:
                     "earlier call. Return the losses without calling backward(); to differentiate inside the closure use "
                     "torch.autograd.grad(..., create_graph=True)."
                 ) from error
+            if "modified by an inplace operation" in str(error):
+                raise UsageError(
+                    "The closure changes a tensor after the losses were computed from it, or a parameter in between: clip, average "
+                    f"and update outside of the closure. PyTorch says: {str(error).splitlines()[0]}"
+                ) from error
             _check_trainable(inputs, error)
             raise
         pieces = iter(zip(flat, found, strict=True))
@@ -285,7 +292,7 @@ class Accumulated(Evaluation):
     def _add(self, part: Closure, share: float) -> dict[str, dict[str, float]]:
         """Add a micro-batch's share of the gradient, and return its losses."""
         self._losses = {}  # lets go of the graph before
-        point = Evaluation(self.players, part, order=self.order, cost=self.cost, finite=False)
+        point = Evaluation(self.players, part, order=self.order, cost=self.cost, finite=False, graph=self._graph)
         self._losses = point._losses
         for player in point.movers if self.order > 0 else ():
             gradient = torch._foreach_mul(point.gradient[player], share)

@@ -52,6 +52,12 @@ class Replay:
             self._restore(states)
             _put(buffers)
 
+    def rewind(self) -> None:
+        """Make it as if the evaluation that just failed had not begun."""
+        self._restore(self._before)
+        for owner, name, buffer in self._buffers_before:
+            getattr(owner, name).copy_(buffer)
+
     def _buffers(self) -> Places:
         named = [(owner, owner.named_buffers(recurse=False, remove_duplicate=False)) for owner in self._owners]
         return [(owner, name, buffer) for owner, own in named for name, buffer in own]

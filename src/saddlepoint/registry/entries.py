@@ -36,6 +36,7 @@ class RuleEntry(Entry):
 
     Attributes:
         order: 0 for losses only, 1 for gradients, 2 for Jacobian products, with the rule's default options.
+        games: for which games the rule is defined; it refuses others.
         cost: derivatives of one step of a two-player game; k is the number of solver iterations.
         bilinear: what it does on the bilinear game x·s·y with step h.
         minimax: what it does at local minimax points.
@@ -48,6 +49,7 @@ class RuleEntry(Entry):
     """
 
     order: int
+    games: str
     cost: str
     bilinear: str
     minimax: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from saddlepoint.curvature import Jacobian
 from saddlepoint.errors import UsageError
 from saddlepoint.rules.base import Rule, Step
+from saddlepoint.rules.zero_sum import interacts_as_zero_sum
 from saddlepoint.vectors import Vector
 
 
@@ -17,19 +19,21 @@ class Consensus(Rule):
     """Consensus optimisation: direction = ξ + γ Jᵀξ = ξ + γ ∂ ½‖ξ‖².
 
     Args:
-        gamma: γ ≥ 0; 10 in the paper's GANs, 0.1 in its examples in the plane.
+        gamma: γ ≥ 0; 0.1 as in the paper's examples in the plane. Its GANs have 10, under RMSProp with a rate of 1e-4: a plain step of
+            length h with γ diverges where h (σ + γσ²) > 2 for an eigenvalue σ of a symmetric J.
 
+    Holds for: any number of players, zero-sum or not.
     Cost for n players: n gradients, n products.
     Guarantee: on a bilinear game x·s·y it converges for γ > h/2 roughly and small h; large γ is drawn to any critical point
     where J is regular, equilibrium or not.
 
     Reference: Mescheder, Nowozin and Geiger (2017), The numerics of GANs, arXiv:1705.10461. Its code has the factor ½ as here.
 
-    >>> Consensus(gamma=0.1)
+    >>> Consensus()
     Consensus(gamma=0.1)
     """
 
-    gamma: float = 10.0
+    gamma: float = 0.1
 
     order = 2
     joint = True
@@ -50,14 +54,15 @@ class SymplecticAdjustment(Rule):
     points and away from unstable ones.
 
     Between two players with J_xy = −J_yxᵀ, as in every zero-sum game, Aᵀξ is the interaction's part of Jᵀξ, which costs half as much;
-    without alignment the players' own blocks are not needed either. Whether that holds is found out in the first step, on a random
-    vector, and remembered.
+    without alignment the players' own blocks are not needed either. Whether that holds is found out on a random vector in
+    every tenth step, from the first on.
 
     Args:
         strength: |λ|; 1 in the paper.
         align: whether to align the sign; without it λ = strength.
 
-    Cost: two players, zero-sum, 2 gradients and 2 products (2 more in the first step); else n gradients (with respect to all players) and
+    Holds for: any number of players, zero-sum or not.
+    Cost: two players, zero-sum, 2 gradients and 2 products (2 more in those steps); else n gradients (with respect to all players) and
     2n products.
     Guarantee: converges on bilinear games and near stable fixed points for small h.
 
@@ -77,10 +82,11 @@ class SymplecticAdjustment(Rule):
         _check("SymplecticAdjustment", strength=self.strength)
 
     def direction(self, step: Step) -> Vector:
-        if step.zero_sum and not self.align:
+        zero_sum = interacts_as_zero_sum(step)
+        if zero_sum and not self.align:
             xi = step.point.gradient
             return xi + self.strength * (step.point.jacobian.interaction.T @ xi)
-        transposed, adjustment = self._zero_sum(step) if step.zero_sum else self._general(step)
+        transposed, adjustment = self._zero_sum(step) if zero_sum else self._general(step)
         xi = step.point.gradient
         sign = self._sign(xi, transposed, adjustment) if self.align else 1.0
         return xi + sign * self.strength * adjustment
@@ -106,8 +112,10 @@ class SymplecticAdjustment(Rule):
 class Hamiltonian(Rule):
     """Hamiltonian gradient descent: direction = Jᵀξ, the gradient of ½‖ξ‖².
 
+    Holds for: any number of players, zero-sum or not.
     Cost for n players: n gradients, n products.
-    Guarantee: converges globally on bilinear and "sufficiently bilinear" games; finds any critical point, equilibrium or not.
+    Guarantee: converges globally on bilinear and "sufficiently bilinear" games for h σ² < 2 with σ the largest singular value of J; finds
+    any critical point, equilibrium or not.
 
     Reference: Abernethy, Lai and Wibisono (2019), Last-iterate convergence rates for min-max optimization, arXiv:1906.02027.
     """
@@ -126,6 +134,7 @@ class StochasticHamiltonian(Rule):
     Unbiased for the gradient of ½‖E ξ‖², which Hamiltonian on one mini-batch is not. The closure must draw its samples itself,
     so that a second call draws new ones.
 
+    Holds for: any number of players, zero-sum or not.
     Cost for n players: 2n gradients, 2n products.
     Guarantee: as Hamiltonian, in expectation, with steps that shrink like 1/t after a constant phase.
 
@@ -145,18 +154,21 @@ class JacobianRegularized(Rule):
     """JARE: direction_i = ξ_i + γ ∂_i ½ Σ_{j≠i} ‖ξ_j‖², that is ξ + γ J_oᵀ ξ with the blocks between players only.
 
     Args:
-        gamma: γ ≥ 0; the published code uses 100 on images and 1000 on mixtures with RMSProp and Adam.
+        gamma: γ ≥ 0; 0.1 here, which suits plain steps of 0.01 to 0.1. The published code uses 100 on images and 1000 on mixtures, under
+            RMSProp and Adam with rates of 1e-4. Where players' interests are alike, J_o is symmetric with negative eigenvalues and a large
+            γ drives away from the equilibrium at any rate: in Cournot's game with demand of slope 1 from γ = 1 on.
 
+    Holds for: any number of players, zero-sum or not; the paper's form is for two.
     Cost for n players: n gradients, n products.
     Guarantee: local convergence where consensus is limited by the conditioning of the players' own curvature.
 
     Reference: Nie and Patel (2020), Towards a better understanding and regularization of GAN training dynamics, arXiv:1806.09235.
 
-    >>> JacobianRegularized(gamma=1.0)
-    JacobianRegularized(gamma=1.0)
+    >>> JacobianRegularized()
+    JacobianRegularized(gamma=0.1)
     """
 
-    gamma: float = 100.0
+    gamma: float = 0.1
 
     order = 2
     joint = True
@@ -171,25 +183,32 @@ class JacobianRegularized(Rule):
 
 @dataclass(frozen=True)
 class OpponentShaping(Rule):
-    """LOLA: direction = ξ − α J_o ξ − p α χ, with χ_i = Σ_{j≠i} J_jiᵀ ∂_j f_i; look-ahead without the last term.
+    """LOLA: direction = ξ − J_o A ξ − p χ, with χ_i = Σ_{j≠i} J_jiᵀ A_j ∂_j f_i; look-ahead without the last term.
 
-    Each player counts on the others' next gradient step (the second term) and on its influence on that step (the third).
+    Each player counts on the others' next gradient step, of length A_j for player j (the second term), and on its influence on that step
+    (the third). A loss is taken as it is written: the term of the real samples, which a GAN's generator usually leaves out, counts
+    through ∂_j f_i.
 
     Args:
-        alpha: the length α of the step that is counted on; 1 in the iterated prisoner's dilemma, 0.1 in the tandem game.
+        alpha: the length of the step that is counted on. None takes each player's learning rate, A = L, which is the step that it takes
+            where its inner optimizer is plain SGD; under Adam, whose rate is no length of a gradient step, give a number. A number α is
+            A = α for all; 1 in the iterated prisoner's dilemma and 0.1 in the tandem game of the papers, whose losses are scaled for
+            it. With too large an α the direction itself points away from a stable fixed point and diverges at every rate: look-ahead
+            where α J_o has eigenvalues above 1, LOLA sooner.
         shaping: p in [0, 1]; 1 is LOLA, 0 look-ahead.
 
+    Holds for: any number of players, zero-sum or not.
     Cost for n players: n gradients (with respect to all players), n products, and n(n − 1) more with shaping.
     Guarantee: look-ahead converges to stable fixed points for small α; LOLA may miss them.
 
     References: Foerster et al. (2018), Learning with opponent-learning awareness, arXiv:1709.04326; Letcher et al. (2019),
     Stable opponent shaping in differentiable games, arXiv:1811.08469.
 
-    >>> OpponentShaping(shaping=0.0).alpha
-    1.0
+    >>> OpponentShaping(alpha=0.1, shaping=0.0)
+    OpponentShaping(alpha=0.1, shaping=0.0)
     """
 
-    alpha: float = 1.0
+    alpha: float | None = None
     shaping: float = 1.0
 
     order = 2
@@ -199,21 +218,24 @@ class OpponentShaping(Rule):
         _check("OpponentShaping", alpha=self.alpha, shaping=self.shaping)
 
     def direction(self, step: Step) -> Vector:
-        ahead = look_ahead(step, self.alpha)
-        return ahead if self.shaping == 0 else ahead - self.shaping * self.alpha * influence(step)
+        lengths = step_lengths(step, self.alpha)
+        ahead = look_ahead(step, lengths)
+        return ahead if self.shaping == 0 else ahead - self.shaping * influence(step, lengths)
 
 
 @dataclass(frozen=True)
 class StableOpponentShaping(Rule):
-    """SOS: LOLA with as much shaping p in [0, 1] as keeps look-ahead's guarantees, direction = ξ₀ − p α χ with ξ₀ = ξ − α J_o ξ.
+    """SOS: LOLA with as much shaping p in [0, 1] as keeps look-ahead's guarantees, direction = ξ₀ − p χ with ξ₀ = ξ − J_o A ξ.
 
-    p = min(p₁, p₂); p₁ = 1 where ⟨−αχ, ξ₀⟩ ≥ 0, else min(1, −a ‖ξ₀‖² / ⟨−αχ, ξ₀⟩); p₂ = ‖ξ‖² where ‖ξ‖ < b, else 1.
+    χ_i = Σ_{j≠i} J_jiᵀ A_j ∂_j f_i as in OpponentShaping, with A the lengths of the steps that are counted on.
+    p = min(p₁, p₂); p₁ = 1 where ⟨−χ, ξ₀⟩ ≥ 0, else min(1, −a ‖ξ₀‖² / ⟨−χ, ξ₀⟩); p₂ = ‖ξ‖² where ‖ξ‖ < b, else 1.
 
     Args:
-        alpha: the length of the step that is counted on.
+        alpha: the length of the step that is counted on; None takes each player's learning rate, a number is the same for all.
         a: 0.5 in the paper.
         b: 0.1 in the paper.
 
+    Holds for: any number of players, zero-sum or not.
     Cost for n players: n gradients (with respect to all players), n² products.
     Guarantee: converges to stable fixed points and avoids strict saddles, for small α.
 
@@ -223,7 +245,7 @@ class StableOpponentShaping(Rule):
     0.5
     """
 
-    alpha: float = 1.0
+    alpha: float | None = None
     a: float = 0.5
     b: float = 0.1
 
@@ -234,8 +256,8 @@ class StableOpponentShaping(Rule):
         _check("StableOpponentShaping", alpha=self.alpha, a=self.a, b=self.b)
 
     def direction(self, step: Step) -> Vector:
-        ahead = look_ahead(step, self.alpha)
-        shaping = -self.alpha * influence(step)
+        lengths = step_lengths(step, self.alpha)
+        ahead, shaping = look_ahead(step, lengths), -influence(step, lengths)
         return ahead + self._share(step.point.gradient, ahead, shaping) * shaping
 
     def _share(self, xi: Vector, ahead: Vector, shaping: Vector) -> float:
@@ -244,28 +266,38 @@ class StableOpponentShaping(Rule):
         return min(first, length**2 if length < self.b else 1.0)
 
 
-def look_ahead(step: Step, alpha: float) -> Vector:
-    """Return ξ − α J_o ξ: the gradient with the others' next gradient step counted in, to first order."""
+Lengths = Mapping[str, Sequence[float]]
+"""Player → the length of the step that the others count on, for each parameter."""
+
+
+def step_lengths(step: Step, alpha: float | None) -> Lengths:
+    """Return A: each player's learning rates, or ``alpha`` for all."""
+    rates = step.learning_rates
+    return rates if alpha is None else {player: [alpha] * len(of_player) for player, of_player in rates.items()}
+
+
+def look_ahead(step: Step, lengths: Lengths) -> Vector:
+    """Return ξ − J_o A ξ: the gradient with the others' next gradient step counted in, to first order."""
     step.point.rows()
     xi = step.point.gradient
-    return xi - alpha * (step.point.jacobian.interaction @ xi)
+    return xi - step.point.jacobian.interaction @ xi.scale(lengths)
 
 
-def influence(step: Step) -> Vector:
-    """Return χ_i = Σ_{j≠i} J_jiᵀ ∂_j f_i: how player i's parameters change what the others' steps do to its loss."""
+def influence(step: Step, lengths: Lengths) -> Vector:
+    """Return χ_i = Σ_{j≠i} J_jiᵀ A_j ∂_j f_i: how player i's parameters change what the others' steps do to its loss."""
     point = step.point
     parts = {}
     for i in point.movers:
         others = [j for j in point.movers if j != i]
         if others:
             reach = Jacobian(point, {(j, i) for j in others}, rows=others, columns=[i])
-            parts[i] = (reach.T @ point.row(i))[i]
+            parts[i] = (reach.T @ point.row(i).scale(lengths))[i]
         else:
             parts[i] = tuple(torch.zeros_like(t) for t in point.gradient[i])
     return Vector(parts)
 
 
-def _check(rule: str, **values: float) -> None:
+def _check(rule: str, **values: float | None) -> None:
     for name, value in values.items():
-        if not value >= 0:
+        if value is not None and not value >= 0:
             raise UsageError(f"{rule}: {name}={value} must be at least 0.")

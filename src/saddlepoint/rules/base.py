@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -24,6 +25,9 @@ from saddlepoint.vectors import Vector
 
 class Inner(Protocol):
     """What a step may ask of the inner optimizers."""
+
+    closure_differentiates: bool
+    """Whether the closure was seen to call autograd itself, so that it needs a graph where only losses are asked for."""
 
     def rates(self) -> Mapping[str, Sequence[float]]:
         """Return player → the learning rate of each parameter."""
@@ -101,29 +105,6 @@ class Step:
         """Player → the inner optimizer's learning rate of each parameter; for rules whose units are steps."""
         return self._inner.rates()
 
-    @property
-    def zero_sum(self) -> bool:
-        """Whether two players interact as in a zero-sum game, J_xy = −J_yxᵀ.
-
-        Found out in the rule's first step on a random vector, for two products, and remembered. Ask before the gradient, which then costs
-        nothing more.
-        """
-        numbers = self.state.numbers
-        if len(self.point.movers) != 2:
-            return False
-        if "zero-sum" not in numbers:
-            numbers["zero-sum"] = float(self._couples_antisymmetrically())
-        return bool(numbers["zero-sum"])
-
-    def _couples_antisymmetrically(self) -> bool:
-        x, y = sorted(self.point.movers)
-        self.point.rows()
-        J, generator = self.point.jacobian, torch.Generator().manual_seed(0)
-        like = Vector({y: self.players[y]})
-        v = like.unflatten(torch.randn(like.dimension, generator=generator, dtype=torch.float64).to(like.tensors[0].device))
-        across, back = J[x, y] @ v, J[y, x].T @ v
-        return float((across + back).norm()) <= 1e-4 * float(across.norm())
-
     def within(self, name: str, rule: Rule, players: Iterable[str] | None = None) -> Step:
         """Return this step as a rule inside the current one sees it: its own memory, its own order, the same evaluations.
 
@@ -166,7 +147,17 @@ class Step:
     def _evaluation(self, order: int, *, cost: Cost | None, finite: bool = True) -> Evaluation:
         one_by_one = isinstance(self._closure, MicroBatches) and (order == 0 or self._rule.order < 2)
         kind = Accumulated if one_by_one else Evaluation
-        return kind(self.players, self._closure, order=order, cost=cost, finite=finite, ranks=self._ranks)
+        build = partial(kind, self.players, self._closure, order=order, cost=cost, finite=finite, ranks=self._ranks)
+        if order > 0 or self._inner.closure_differentiates or self._replay is None:
+            return build()
+        try:
+            return build(graph=False)
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+        self._inner.closure_differentiates = True
+        self._replay.rewind()
+        return build()
 
     def _begin(self, found: Evaluation) -> Evaluation:
         """Take the first evaluation of the step; in a player's first step look for what would be silently wrong."""

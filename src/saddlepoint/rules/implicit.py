@@ -12,6 +12,7 @@ from torch import Tensor
 from saddlepoint.curvature import Operator, schur_cg
 from saddlepoint.rules.base import Rule, Step, check_limits
 from saddlepoint.rules.scalings import RMS, Kronecker, Metric
+from saddlepoint.rules.zero_sum import interacts_as_zero_sum
 from saddlepoint.vectors import Vector
 
 
@@ -27,8 +28,8 @@ class CompetitiveGradient(Rule):
     and the players still answer each other.
 
     Two players with J_yx = −J_xyᵀ, as in every zero-sum game, are solved with conjugate gradients on the Schur complement of the smaller
-    one. Whether that holds is found out in the first step, on a random vector, and remembered. Any other game, of any number of players
-    (then it is the polymatrix form), is solved with GMRES.
+    one. Whether that holds is found out on a random vector in every tenth step, from the first on. Any other game, of any number of
+    players (then it is the polymatrix form), is solved with GMRES.
 
     The inner optimizer must be plain SGD: the learning rate is part of the solve.
 
@@ -38,7 +39,7 @@ class CompetitiveGradient(Rule):
         warm_start: start from the last step's solution, at the price of one iteration.
         scaling: the metric P; None is the identity.
 
-    Cost for k iterations: two players, zero-sum, 2 gradients and 2k + 1 products (2 more in the first step); else n gradients (with
+    Cost for k iterations: two players, zero-sum, 2 gradients and 2k + 1 products (2 more in every tenth step); else n gradients (with
     respect to all players) and n·k products.
     Guarantee: on the bilinear game x·s·y it contracts for every step size, |λ|² = 1 / (1 + h²s²).
 
@@ -191,7 +192,7 @@ class ProximalPoint(Rule):
 
 def _competitive(step: Step, scaling: RMS | Kronecker | None, tolerance: float, budget: int, warm_start: bool) -> Vector:
     """Solve (P + J_o L) d = ξ by the form that the game allows."""
-    if step.zero_sum:
+    if interacts_as_zero_sum(step):
         return _schur(step, _metric(step, scaling), tolerance, budget, warm_start)
     step.point.rows()  # before the gradient, which then costs nothing more
     return _implicit(step, step.point.jacobian.interaction, _metric(step, scaling), tolerance, budget, warm_start)

@@ -47,11 +47,13 @@ class Newton(Rule):
         tolerance: relative residual at which a solve ends.
         budget: the most Jacobian products of a solve.
 
+    Holds for: any number of players, zero-sum or not.
     Cost for n movers, k products a solve: own n gradients and Σk products, and n loss evaluations with ``adapt``; full n gradients
     and nk products, and n gradients with ``adapt``.
 
     Guarantee: one undamped step lands on the minimum of a quadratic loss. On a bilinear game the own blocks are zero, so
-    ``part="own"`` is damped gradient descent and diverges when simultaneous; ``part="full"`` contracts it for any λ > 0.
+    ``part="own"`` is damped gradient descent and diverges when simultaneous, with ``adapt`` ever faster: every loss does what its linear
+    model promises, so that λ falls and the steps grow. ``part="full"`` contracts it for any λ > 0.
 
     References: Martens (2010); Dauphin et al. (2014), arXiv:1406.2572, for |H|.
 

@@ -1,14 +1,24 @@
-"""Rules for games with an order: a leader, and a follower that answers. They take two players, named explicitly."""
+"""Rules for games with an order: a leader, and a follower that answers. They take two players, named explicitly.
+
+The leader minimises f_L(θ_L, θ_F*(θ_L)), where the answer θ_F*(θ_L) minimises the follower's loss f_F(θ_L, ·). With H = J_FF the follower's
+own Hessian, the answer moves by −H⁻¹ J_FL per move of the leader, and the leader's total derivative is
+
+    D f_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L.
+
+In a zero-sum game ∂_F f_L = −ξ_F, so that the second term vanishes on the ridge, where ξ_F = 0: FollowTheRidge and GradientNewton then
+leave it out, as published, and need it in every other game.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from saddlepoint.curvature import Evaluation
 from saddlepoint.errors import UsageError
 from saddlepoint.game import Players
 from saddlepoint.rules.base import Rule, Step
+from saddlepoint.rules.zero_sum import interacts_as_zero_sum
 from saddlepoint.vectors import Vector
 
 
@@ -17,7 +27,7 @@ class Stackelberg(Rule):
     """What the rules of this page share: who leads, who follows, and the follower's solves.
 
     With H = J_FF the follower's own Hessian, linear systems (H + damping·I) v = b are solved with MINRES, which also takes a
-    Hessian that is not positive definite.
+    Hessian that is not positive definite. In a game that is not zero-sum, damping moves the point to which a rule converges.
 
     Args:
         leader: the player whose loss is minimised knowing the answer; a GAN's generator.
@@ -49,34 +59,69 @@ class Stackelberg(Rule):
         return True
 
     def check(self, players: Players) -> None:
-        if set(players) != {self.leader, self.follower}:
-            raise UsageError(
-                f'{type(self).__name__} has the leader "{self.leader}" and the follower "{self.follower}", but the players are '
-                f"{sorted(players)}. It is defined for two players; name them."
-            )
+        _check_two(type(self).__name__, self.leader, self.follower, players)
 
     @abstractmethod
     def direction(self, step: Step) -> Vector:
         """Return the directions of leader and follower."""
 
-    def _answer(self, step: Step, point: Evaluation, b: Vector) -> Vector:
-        """Solve (H + damping·I) v = b on the follower's parameters."""
+    def _answer(self, step: Step, point: Evaluation, b: Vector, name: str | None = None) -> Vector:
+        """Solve (H + damping·I) v = b on the follower's parameters; the report is that of the follower unless it is called otherwise."""
         H = point.jacobian[self.follower, self.follower]
-        v, _ = step.solve(self.follower, "minres", lambda v: H @ v, b, shift=self.damping, tolerance=self.tolerance, budget=self.budget)
+        v, _ = step.solve(
+            name or self.follower,
+            "minres",
+            lambda v: H @ v,
+            b,
+            shift=self.damping,
+            tolerance=self.tolerance,
+            budget=self.budget,
+        )
         return v
+
+    def _total(self, step: Step, name: str) -> Vector:
+        """Return the leader's total derivative, D f_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L, from a solve that is reported as ``name``."""
+        step.point.rows()  # before the gradient, which then costs nothing more
+        answer = self._answer(step, step.point, step.point.row(self.leader).only([self.follower]), name)
+        through = step.point.jacobian[self.follower, self.leader].T @ answer
+        return step.point.gradient.only([self.leader]) - through
 
 
 @dataclass(frozen=True, kw_only=True)
-class FollowTheRidge(Stackelberg):
-    """Follow the ridge: the leader descends, the follower adds what keeps it on the ridge, d_F = ξ_F − (1/h_F) H⁻¹ J_FL h_L ξ_L.
+class ByCase(Stackelberg):
+    """The rules whose form depends on whether the game is zero-sum.
 
-    As the leader moves by h_L ξ_L, the follower's best answer moves by −H⁻¹ J_FL of that; the correction follows it.
+    Args:
+        zero_sum: whether it is. None finds out whether J_LF = −J_FLᵀ, for two products in every tenth step, from the first on. Terms that
+            belong to one player alone and that the other's loss leaves out do not matter for that, such as the follower's weight decay
+            or the term of a GAN's real samples: ∂_F f_L counts as −ξ_F. False takes the leader's loss as it is written instead. True
+            takes the user's word, for no products.
+    """
+
+    zero_sum: bool | None = field(default=None, metadata={"later": True})
+
+    def _is_zero_sum(self, step: Step) -> bool:
+        return interacts_as_zero_sum(step) if self.zero_sum is None else self.zero_sum
+
+    def _leading(self, step: Step) -> Vector:
+        """Return the leader's direction: its gradient in a zero-sum game, else its total derivative."""
+        return step.point.gradient.only([self.leader]) if self._is_zero_sum(step) else self._total(step, self.leader)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowTheRidge(ByCase):
+    """Follow the ridge: the leader descends, the follower adds what keeps it on the ridge, d_F = ξ_F − (1/h_F) H⁻¹ J_FL h_L d_L.
+
+    As the leader moves by h_L d_L, the follower's best answer moves by −H⁻¹ J_FL of that; the correction follows it. In a zero-sum game
+    d_L = ξ_L, in any other d_L = D f_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L; see ``zero_sum``.
     The inner optimizer must be plain SGD: the ratio of the learning rates is part of the rule.
 
-    Cost: 2 gradients (with respect to both players), 1 + k products.
-    Guarantee: converges to and only to local minimax points, for small steps.
+    Holds for: a leader and a follower, zero-sum or not.
+    Cost: zero-sum, 2 gradients (with respect to both players), 1 + k products; else 2 + k + k'. 2 products more in every tenth step.
+    Guarantee: converges to and only to local minimax points, in other games to and only to local Stackelberg points, for small steps.
 
-    Reference: Wang, Zhang and Ba (2020), On solving minimax optimization locally: a follow-the-ridge approach, arXiv:1910.07512.
+    Reference: Wang, Zhang and Ba (2020), On solving minimax optimization locally: a follow-the-ridge approach, arXiv:1910.07512, which has
+    both forms.
 
     >>> FollowTheRidge(leader="generator", follower="discriminator").units
     'step'
@@ -87,20 +132,23 @@ class FollowTheRidge(Stackelberg):
     def direction(self, step: Step) -> Vector:
         step.point.rows()
         xi, J, rates = step.point.gradient, step.point.jacobian, step.learning_rates
-        moved = J[self.follower, self.leader] @ xi.only([self.leader]).scale(rates)
-        correction = self._answer(step, step.point, moved)
+        leading = self._leading(step)
+        correction = self._answer(step, step.point, J[self.follower, self.leader] @ leading.scale(rates))
         inverse = {self.follower: [1 / rate if rate else 0.0 for rate in rates[self.follower]]}
-        return Vector({**xi, **(xi.only([self.follower]) - correction.scale(inverse))})
+        return Vector({**xi, **leading, **(xi.only([self.follower]) - correction.scale(inverse))})
 
 
 @dataclass(frozen=True, kw_only=True)
 class TotalGradient(Stackelberg):
     """Total gradient descent: the leader descends its total derivative, d_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L, the follower its gradient.
 
-    The second term is the change of the leader's loss through the follower's answer.
+    The second term is the change of the leader's loss through the follower's answer. The leader's loss is taken as it is written: the term
+    of the real samples, which a GAN's generator usually leaves out, counts through ∂_F f_L.
 
+    Holds for: a leader and a follower, zero-sum or not.
     Cost: 2 gradients (with respect to both players), 1 + k products.
-    Guarantee: converges to local minimax points and only those when the follower is faster (2 to 10 times the leader's rate).
+    Guarantee: converges to local minimax points, in other games to local Stackelberg points, and only those when the follower is faster
+    (2 to 10 times the leader's rate).
 
     References: Fiez, Chasnov and Ratliff (2020), Implicit learning dynamics in Stackelberg games, arXiv:1906.01217; Zhang et al.
     (2020), Newton-type methods for minimax optimization, arXiv:2006.14592.
@@ -110,25 +158,24 @@ class TotalGradient(Stackelberg):
     """
 
     def direction(self, step: Step) -> Vector:
-        step.point.rows()
-        xi, J = step.point.gradient, step.point.jacobian
-        influence = step.point.row(self.leader).only([self.follower])
-        answer = self._answer(step, step.point, influence)
-        through = J[self.follower, self.leader].T @ answer
-        return Vector({**xi, **(xi.only([self.leader]) - through)})
+        leading = self._total(step, self.follower)
+        return Vector({**step.point.gradient, **leading})
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientNewton(Stackelberg):
-    """Gradient descent for the leader, then Newton for the follower where the leader has gone: d_F = H⁻¹ ξ_F at (θ_L − h_L ξ_L, θ_F).
+class GradientNewton(ByCase):
+    """Gradient descent for the leader, then Newton for the follower where the leader has gone: d_F = H⁻¹ ξ_F at (θ_L − h_L d_L, θ_F).
 
-    The inner optimizer must be plain SGD; the follower's rate is the share of Newton's step that is taken, 1 as published.
+    In a zero-sum game d_L = ξ_L, as published; in any other d_L = D f_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L, the step of TotalGradient; see
+    ``zero_sum``. The inner optimizer must be plain SGD; the follower's rate is the share of Newton's step that is taken, 1 as published.
 
-    Cost: 3 gradients, k products, 2 loss evaluations.
-    Guarantee: converges to local minimax points and only those, linearly, at a rate that does not depend on the conditioning of
-    the follower's problem.
+    Holds for: a leader and a follower, zero-sum or not.
+    Cost: zero-sum, 3 gradients, k products, 2 loss evaluations; else 3 gradients (2 of them with respect to both players), 1 + k + k'
+    products. 2 products more in every tenth step.
+    Guarantee: converges to local minimax points, in other games to local Stackelberg points, and only those, linearly, at a rate that does
+    not depend on the conditioning of the follower's problem.
 
-    Reference: Zhang et al. (2020), Newton-type methods for minimax optimization, arXiv:2006.14592.
+    Reference: Zhang et al. (2020), Newton-type methods for minimax optimization, arXiv:2006.14592, for zero-sum games.
 
     >>> GradientNewton(leader="generator", follower="discriminator").units
     'step'
@@ -137,7 +184,7 @@ class GradientNewton(Stackelberg):
     units = "step"
 
     def direction(self, step: Step) -> Vector:
-        leading = step.point.gradient.only([self.leader])
+        leading = self._leading(step)
         return Vector({**leading, **self._newton_at(step, leading)})
 
     def _newton_at(self, step: Step, leading: Vector) -> Vector:
@@ -147,13 +194,22 @@ class GradientNewton(Stackelberg):
             return self._answer(step, point, point.gradient_of(self.follower))
 
 
+_ELSEWHERE = (
+    "In other games the leader's Newton step needs third derivatives. Use TotalGradient, FollowTheRidge or GradientNewton, or losses "
+    "that are zero-sum."
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CompleteNewton(GradientNewton):
     """Newton for both: the leader with the game's Schur complement, d_L = (J_LL − J_LF H⁻¹ J_FL)⁻¹ ξ_L, then the follower where it went.
 
-    d_L is the leader's part of J⁻¹ (ξ_L, 0), one solve with GMRES. The inner optimizer must be plain SGD.
+    d_L is the leader's part of J⁻¹ (ξ_L, 0), one solve with GMRES. The inner optimizer must be plain SGD. The Schur complement is the
+    Hessian of f_L(θ_L, θ_F*(θ_L)) in a zero-sum game only; elsewhere that Hessian needs third derivatives, so the first step refuses.
 
-    Cost: 3 gradients (2 of them with respect to both players), 2k + k' products, 2 loss evaluations.
+    Holds for: a leader and a follower in a zero-sum game, J_LF = −J_FLᵀ; see ``zero_sum``.
+    Cost: 3 gradients (2 of them with respect to both players), 2k + k' products, 2 loss evaluations. 2 products more in every
+    tenth step.
     Guarantee: quadratic convergence, over two steps, near local minimax points, and to **any** other nondegenerate critical point too.
 
     Reference: Zhang et al. (2020), Newton-type methods for minimax optimization, arXiv:2006.14592.
@@ -162,7 +218,18 @@ class CompleteNewton(GradientNewton):
     20
     """
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.zero_sum is False:
+            raise UsageError(f"CompleteNewton: zero_sum=False is not possible. {_ELSEWHERE}")
+
     def direction(self, step: Step) -> Vector:
+        if not self._is_zero_sum(step):
+            raise UsageError(
+                f'CompleteNewton: the game of the leader "{self.leader}" and the follower "{self.follower}" is not zero-sum: their losses '
+                f"do not add up to terms of one player alone, and J_LF is not −J_FLᵀ. {_ELSEWHERE} Where they are, and only the "
+                "rounding of low precision hides it, set zero_sum=True."
+            )
         step.point.rows()
         xi, J = step.point.gradient, step.point.jacobian
         b = Vector({**xi.zeros(), **xi.only([self.leader])})
@@ -183,10 +250,12 @@ class Unrolled(Rule):
         leader: the player that looks ahead; a GAN's generator.
         follower: the player whose steps are unrolled; a GAN's discriminator.
         unroll: the number K of steps; 5 in the paper, which tries 0 to 10.
-        rate: the length η of an unrolled step; None takes the follower's learning rate.
+        rate: the length η of an unrolled step; None takes the follower's learning rate, which is the length of a gradient step where
+            its optimizer is SGD. Under Adam give a number: what is unrolled are steps of gradient descent, not of Adam.
 
     Cost: 2K + 1 loss evaluations, 2K + 2 gradients (2 of one loss at the base point, K + 1 of the leader's or follower's on the
     way there, K on the way back), 2K products. K points are evaluated twice so that no graph is kept.
+    Holds for: a leader and a follower, zero-sum or not; the leader's loss is taken as it is written, as by TotalGradient.
     Guarantee: none; it tends to TotalGradient's direction as K grows where the follower's steps converge.
 
     Reference: Metz et al. (2017), Unrolled generative adversarial networks, arXiv:1611.02163.
@@ -208,7 +277,7 @@ class Unrolled(Rule):
             raise UsageError("Unrolled: needs different leader and follower, unroll ≥ 0 and a positive rate or None.")
 
     def check(self, players: Players) -> None:
-        FollowTheRidge(leader=self.leader, follower=self.follower).check(players)
+        _check_two("Unrolled", self.leader, self.follower, players)
 
     def direction(self, step: Step) -> Vector:
         xi = step.point.gradient
@@ -240,3 +309,15 @@ class Unrolled(Rule):
                 pulled = point.pull(point.graph_gradient_of(self.follower), shorter[self.follower], point.movers, rows=1)
             g, mu = g - pulled.only([self.leader]), mu - pulled.only([self.follower])
         return g
+
+
+def _check_two(rule: str, leader: str, follower: str, players: Players) -> None:
+    """Raise UsageError unless leader and follower are the players."""
+    if set(players) == {leader, follower}:
+        return
+    names = ", ".join(f'"{player}"' for player in players)
+    others = " PerPlayer gives further players another rule." if len(players) > 2 else ""
+    raise UsageError(
+        f'{rule} has the leader "{leader}" and the follower "{follower}", but the players are {names}. It is defined for two players; '
+        f"name them.{others}"
+    )

@@ -50,10 +50,15 @@ class RuleState:
     def recall(self, what: str, otherwise: Vector) -> Vector:
         """Return what is remembered as ``what``, with the players and in the order of ``otherwise``.
 
-        Parameters of which nothing is remembered have the tensor of ``otherwise``.
+        Parameters of which nothing is remembered have the tensor of ``otherwise``. What is remembered follows a network that was
+        moved to another device or dtype.
         """
-        pairs = zip(self.entries(otherwise), otherwise.tensors, strict=True)
-        return otherwise.rebuild([entry.get(what, tensor) for entry, tensor in pairs])
+        tensors = []
+        for entry, tensor in zip(self.entries(otherwise), otherwise.tensors, strict=True):
+            if what in entry:
+                entry[what] = tensor = entry[what].to(tensor)
+            tensors.append(tensor)
+        return otherwise.rebuild(tensors)
 
     def remember(self, what: str, vector: Vector) -> None:
         """Keep a copy of ``vector`` as ``what``; other parameters' memory stays."""

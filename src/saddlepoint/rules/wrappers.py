@@ -141,9 +141,8 @@ class Averaged(Wrapper):
         count = step.state.numbers["count"] = step.state.numbers.get("count", 0) + 1
         now = Vector(step.players).detach()
         weight = 1 / count if self.decay is None or count == 1 else 1 - self.decay
-        entries = step.state.entries(now)
-        torch._foreach_lerp_([entry["average"] for entry in entries], now.tensors, weight)
-        for entry in entries:
+        torch._foreach_lerp_(step.state.recall("average", otherwise=now).tensors, now.tensors, weight)
+        for entry in step.state.entries(now):
             entry["averaged"] = count
 
     def catch_up(self, entry: Entry, parameter: Tensor, state: RuleState) -> None:

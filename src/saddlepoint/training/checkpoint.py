@@ -12,7 +12,7 @@ import torch
 import saddlepoint
 from saddlepoint.training.checkpoint_file import ForeignContentError, read_checkpoint
 
-FORMAT = 3
+FORMAT = 4  # since 4 what a rule remembers is kept by the names of parameters
 _SEAL = b"\nsaddlepoint checkpoint, SHA-256 %s\n"
 _SEAL_LENGTH = len(_SEAL % (b"0" * 64))
 
@@ -45,14 +45,20 @@ def decode(content: bytes) -> dict[str, Any]:
         raise DamagedCheckpointError(
             "its checksum is that of other content"
             if whole
-            else f"it does not end with its checksum, as those of versions before format {FORMAT} do not"
+            else "it does not end with its checksum, as those of versions before format 3 do not"
         )
     try:
         state = read_checkpoint(io.BytesIO(payload))
     except Exception as error:  # torch raises many kinds, some without a text
         said = str(error) if isinstance(error, ForeignContentError) else f"it holds something that is not loaded ({type(error).__name__})"
         raise OtherFormatError(said) from error
-    if type(state) is not dict or state.get("format") != FORMAT:
+    if not isinstance(state, dict):
+        raise OtherFormatError("it is not a checkpoint")
+    found = state.get("format")
+    if found != FORMAT:
+        version = state.get("saddlepoint") if type(found) is int else None
+        if type(version) is str:
+            raise OtherFormatError(f"it is of format {found}, written by saddlepoint {version[:40]}; this version reads format {FORMAT}")
         raise OtherFormatError(f"it is not of format {FORMAT}")
     return state
 
