@@ -9,7 +9,7 @@ from saddlepoint import registry
 
 SRC = Path(__file__).parents[1] / "src" / "saddlepoint"
 LAYERS = [
-    {"errors"},
+    {"errors", "precision"},
     {"files", "reading", "vectors", "kronecker"},
     {"game", "ranks"},
     {"curvature", "games", "models", "data", "metrics"},

@@ -2,7 +2,7 @@
 
 A gradient G of shape (d_1, …, d_n) has one factor F_i per side, the running mean of G_(i) G_(i)ᵀ with G_(i) the unfolding of shape
 (d_i, rest), and an orthogonal basis Q_i of shape (d_i, d_i) with the eigenvectors of F_i as columns. A side that has no factor (a
-vector's, one of length 1, one longer than a limit) has None in both places and is not rotated.
+vector's, one of a tensor without entries, one of length 1, one longer than a limit) has None in both places and is not rotated.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _REGULAR = 1e-30  # keeps the eigenvectors of an exactly zero factor those of th
 
 
 def empty_factors(like: Tensor, longest: int) -> Sides:
-    """Return zero factors for a tensor's sides; vectors, sides of length 1 and sides longer than ``longest`` have none.
+    """Return zero factors for a tensor's sides; vectors, tensors without entries, sides of length 1 or above ``longest`` have none.
 
     >>> [None if f is None else tuple(f.shape) for f in empty_factors(torch.zeros(3, 1, 20), longest=10)]
     [(3, 3), None, None]
     """
-    if like.dim() < 2:
+    if like.dim() < 2 or like.numel() == 0:
         return [None] * like.dim()
     return [None if side == 1 or side > longest else like.new_zeros(side, side) for side in like.shape]
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from saddlepoint.precision import widen, widest
+
 Tensors = tuple[Tensor, ...]
 
 
@@ -76,9 +78,10 @@ class Vector(Mapping[str, Tensors]):
         return self.rebuild(torch._foreach_sqrt(self.tensors))
 
     def dot(self, other: Vector) -> Tensor:
-        """Return the inner product ⟨self, other⟩ as a tensor without dimensions."""
-        pairs = zip(self.tensors, self._matching(other), strict=True)
-        return torch.stack([_real(a).dot(_real(b)) for a, b in pairs]).sum()
+        """Return the inner product ⟨self, other⟩ as a tensor without dimensions, in the widest of the dtypes."""
+        own, others = ([_real(t) for t in tensors] for tensors in (self.tensors, self._matching(other)))
+        wide = widest(*(t.dtype for t in (*own, *others)))
+        return torch.stack([a.to(wide).dot(b.to(wide)) for a, b in zip(own, others, strict=True)]).sum()
 
     def norm(self) -> Tensor:
         """Return the Euclidean norm over all players as a tensor without dimensions."""
@@ -89,8 +92,10 @@ class Vector(Mapping[str, Tensors]):
         return Vector({player: self._parts[player] for player in players})
 
     def flatten(self) -> Tensor:
-        """Return all entries as one real tensor of shape (dimension,), in the widest dtype of the tensors."""
-        return torch.cat([_real(t) for t in self.tensors])
+        """Return all entries as one real tensor of shape (dimension,), in the widest dtype of the tensors, single precision at least."""
+        entries = [_real(t) for t in self.tensors]
+        wide = widest(*(t.dtype for t in entries))
+        return torch.cat([t.to(wide) for t in entries])
 
     def unflatten(self, flat: Tensor) -> Vector:
         """Return ``flat``, of shape (dimension,), cut into the shapes and dtypes of this vector (views where these agree)."""
@@ -102,6 +107,14 @@ class Vector(Mapping[str, Tensors]):
     def dimension(self) -> int:
         """The number of real entries: the length of ``flatten()``."""
         return sum(_real_size(t) for t in self.tensors)
+
+    def widened(self) -> Vector:
+        """Return the same values in single precision at least."""
+        return self.rebuild(widen(self.tensors))
+
+    def typed(self, like: Vector) -> Vector:
+        """Return the same values in the dtypes of another vector."""
+        return self.rebuild([t.to(own.dtype) for t, own in zip(self.tensors, self._matching(like), strict=True)])
 
     def detach(self) -> Vector:
         """Return the same values without history."""

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saddlepoint.curvature import SOLVERS, cg, gmres, minres, saddle_free, schur_cg
+from saddlepoint.errors import UsageError
 
 GENERAL = {"tolerance": 1e-10, "budget": 200}
 
@@ -237,3 +238,12 @@ def test_schur_cg_reports_how_it_ended():
     x, y, report = schur_cg(broken, lambda v: B.T @ v, ones, ones, tolerance=1e-12, budget=9)
     assert report.status == "non-finite"
     assert bool(x.isfinite().all() and y.isfinite().all())
+
+
+@pytest.mark.parametrize("method", SOLVERS)
+def test_complex_systems_are_refused(method):
+    b = torch.ones(2, dtype=torch.complex128)
+    with pytest.raises(UsageError, match=r"The right-hand side is complex \(torch\.complex128\)"):
+        SOLVERS[method](lambda v: v, b, **GENERAL)
+    with pytest.raises(UsageError, match="The right-hand side is complex"):
+        schur_cg(lambda v: v, lambda v: v, b, b, **GENERAL)

@@ -1,4 +1,5 @@
 import re
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import saddlepoint as sp
-from saddlepoint.optim import L1, MAPS, Ball, Box, Simplex, SpectralNorm, Subgradient
+from saddlepoint.optim import L1, MAPS, Ball, Box, Map, Simplex, SpectralNorm, Subgradient
 from saddlepoint.optim.maps import build, plain, project_simplex
 
 SETS = {"box": Box(-0.5, 0.3), "ball": Ball(0.7), "simplex": Simplex(), "spectral-norm": SpectralNorm(0.8)}
@@ -75,12 +76,49 @@ def test_the_plain_form_builds_the_same_map(proximal):
         (lambda: plain({"name": "bxo"}), 'Unknown map "bxo". Did you mean "box"?'),
         (lambda: plain({"name": "ball", "size": 1}), "Map ball refuses its options"),
         (lambda: plain("box"), "Map box refuses its options {}"),
+        (lambda: Box("a", 1.0), "Box: low='a' must be a number"),
+        (lambda: Box(0.0, torch.ones(2)), "Box: high=tensor([1., 1.]) must be a number"),
+        (lambda: Box(float("nan"), None), "Box: low=nan must not be above high=None"),
+        (lambda: Ball(None), "Ball: radius=None must be a number"),
+        (lambda: L1("0.1"), "L1: strength='0.1' must be a number"),
+        (lambda: SpectralNorm([1.0]), "SpectralNorm: bound=[1.0] must be a number"),
+        (lambda: plain({"name": "l1", "strength": None}), "L1: strength=None must be a number"),
+        (lambda: Subgradient([torch.tensor(1.0, requires_grad=True)], proximal="simplex"), "Simplex: the parameter has no dimension"),
         (lambda: plain(3), 'or a name with options such as {"name": "simplex"}, not 3'),
     ],
 )
 def test_mistakes(make, text):
     with pytest.raises(sp.UsageError, match=re.escape(text)):
         make()
+
+
+@pytest.mark.parametrize(("box", "expected"), [(Box(0.0, None), [0, 0, 2]), (Box(None, 1.0), [-3, 0, 1]), (Box(None, None), [-3, 0, 2])])
+def test_a_box_may_be_open(box, expected):
+    assert box.apply(torch.tensor([-3.0, 0.0, 2.0]), step=0.1).tolist() == expected
+    assert build(plain(box)) == box
+
+
+def test_empty_tensors_are_their_own_projections():
+    for shape in ((0,), (3, 0), (0, 3), (2, 0, 3)):
+        for proximal in (*SETS.values(), L1(0.5)):
+            assert proximal.apply(torch.zeros(shape), step=0.1).shape == shape
+
+
+def test_a_map_of_one_s_own_needs_a_name(monkeypatch):
+    @dataclass(frozen=True)
+    class Halved(Map):
+        factor: float = 0.5
+
+        def apply(self, tensor, step):
+            return self.factor * tensor
+
+    with pytest.raises(sp.UsageError, match=r'register it before: saddlepoint\.optim\.MAPS\["my-halved"\] = Halved'):
+        plain(Halved())
+    monkeypatch.setitem(MAPS, "my-halved", Halved)
+    x = torch.ones(1, requires_grad=True)
+    x.grad = torch.zeros(1)
+    Subgradient([x], proximal=Halved(0.25)).step()
+    assert x.item() == 0.25
 
 
 def test_groups_have_maps_of_their_own():

@@ -154,6 +154,7 @@ def test_under_a_rule_it_sees_that_rule_s_directions(tiny_gan, rule):
             for p, g in zip(shadow.players[player], gradients, strict=True):
                 p.grad = g
             inner[player].step()
+            inner[player].zero_grad()
     assert torch.equal(gan.theta(), shadow.theta())
 
 

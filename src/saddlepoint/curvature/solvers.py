@@ -2,7 +2,8 @@
 
 All share one contract: the tolerance is relative, ‖b − (A + shift·I) x‖ ≤ tolerance · ‖b‖; the budget bounds the products;
 a warm start x0 costs one product, because its residual is b − (A + shift·I) x0; a product that is not finite ends the solve;
-the best iterate so far is returned, with a report of how the solve ended. Nothing is raised for a solve that stops early.
+the best iterate so far is returned, with a report of how the solve ended. Nothing is raised for a solve that stops early; a complex
+right-hand side is a UsageError.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from saddlepoint.curvature.krylov import Krylov
+from saddlepoint.errors import UsageError
 
 Product = Callable[[Tensor], Tensor]
 Status = Literal["converged", "budget", "breakdown", "negative-curvature", "non-finite"]
@@ -241,6 +243,7 @@ def schur_cg(
     >>> round(x.item(), 4), round(y.item(), 4), report.status, report.products
     (-0.2, 0.6, 'converged', 3)
     """
+    _check_real(bx)
     target = tolerance * math.sqrt(float(bx.dot(bx)) + float(by.dot(by)))
     x, t, r, products = torch.zeros_like(bx), torch.zeros_like(by), bx - B(by), 1
     if x0 is not None:
@@ -279,10 +282,19 @@ SOLVERS: dict[str, Solver] = {"cg": cg, "minres": minres, "gmres": gmres, "saddl
 _RESTART = 50
 
 
+def _check_real(b: Tensor) -> None:
+    if b.is_complex():
+        raise UsageError(
+            f"The right-hand side is complex ({b.dtype}), and these solvers are for real systems. Write the system in real and imaginary "
+            "parts, as Vector.flatten does."
+        )
+
+
 class _Start:
     """The start of a solve, and what the methods share: counting, the target, the report."""
 
     def __init__(self, product: Product, b: Tensor, x0: Tensor | None, shift: float, tolerance: float, budget: int) -> None:
+        _check_real(b)
         self._product, self._shift, self._budget = product, shift, budget
         self.b, self.products = b, 0
         self._norm = float(torch.linalg.vector_norm(b))

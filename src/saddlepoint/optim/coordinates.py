@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import count
-
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from saddlepoint.errors import UsageError
-from saddlepoint.optim.base import GradientOptimizer, Group, Work, check_options, step_along
+from saddlepoint.optim.base import GradientOptimizer, Group, check_options, step_along
 from saddlepoint.optim.draws import uniforms
+from saddlepoint.optim.identity import labels
 
 
 class RandomCoordinate(GradientOptimizer):
@@ -23,10 +22,11 @@ class RandomCoordinate(GradientOptimizer):
         params: parameters or groups.
         lr: the step.
         share: probability of each coordinate to move, in (0, 1].
-        seed: the coordinates of a step are a function of (seed, step).
+        seed: the coordinates of a step are a function of (seed, parameter, step), with the parameter known by its name, or else by its
+            place among all of the optimizer's: whether others have a gradient changes nothing.
 
     Raises:
-        UsageError: lr or seed is negative, or share outside of (0, 1].
+        UsageError: lr or seed is negative, or share outside of (0, 1]; a complex parameter or a sparse gradient.
 
     Reference: Nesterov (2012), Efficiency of coordinate descent methods on huge-scale optimization problems, SIAM J. Optim. 22.
 
@@ -39,17 +39,15 @@ class RandomCoordinate(GradientOptimizer):
     """
 
     def __init__(self, params: ParamsT, lr: float = 0.1, *, share: float = 0.5, seed: int = 0) -> None:
-        check_options("RandomCoordinate", lr=(lr, 0), seed=(seed, 0))
-        if not 0 < share <= 1:
-            raise UsageError(f"RandomCoordinate: share={share} must be in (0, 1].")
         super().__init__(params, {"lr": lr, "share": share, "seed": seed})
 
-    def _prepare(self, work: Work, loss: float | None) -> None:
-        self._draws = count()
+    def _check_options(self, group: Group) -> None:
+        check_options("RandomCoordinate", lr=(group["lr"], 0), seed=(group["seed"], 0), share=(group["share"], 0))
+        if not 0 < group["share"] <= 1:
+            raise UsageError(f"RandomCoordinate: share={group['share']} must be in (0, 1].")
 
     def _move(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        chosen = [torch.where(self._coordinates(g, group), g, 0.0) for g in gradients]
+        names = labels(self)
+        drawn = [uniforms(g, group["seed"], names[p], group["t"]) for p, g in zip(parameters, gradients, strict=True)]
+        chosen = [torch.where(u < group["share"], g, 0.0) for u, g in zip(drawn, gradients, strict=True)]
         step_along(parameters, chosen, float(group["lr"]) / group["share"])
-
-    def _coordinates(self, gradient: Tensor, group: Group) -> Tensor:
-        return torch.lt(uniforms(gradient, group["seed"], next(self._draws), group["t"]), group["share"])

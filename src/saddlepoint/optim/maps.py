@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from saddlepoint.errors import UsageError, did_you_mean
+from saddlepoint.precision import widen
 
 
 class Map(ABC):
@@ -20,10 +23,17 @@ class Map(ABC):
     def apply(self, tensor: Tensor, step: float) -> Tensor:
         """Return the mapped tensor, of the same shape."""
 
+    def check(self, tensor: Tensor) -> None:
+        """Raise UsageError where the map is not defined for a tensor of this shape."""
+        return
+
 
 @dataclass(frozen=True)
 class Box(Map):
-    """Project onto low ≤ θ ≤ high, the weight clipping of Wasserstein GANs.
+    """Project onto low ≤ θ ≤ high, the weight clipping of Wasserstein GANs; None leaves a side open, and Box(0.0, None) is θ ≥ 0.
+
+    Raises:
+        UsageError: a bound is no number, or low is above high.
 
     Reference: Arjovsky, Chintala and Bottou (2017), Wasserstein GAN, arXiv:1701.07875, with ±0.01.
 
@@ -31,15 +41,22 @@ class Box(Map):
     [-1.0, 0.5]
     """
 
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     def __post_init__(self) -> None:
-        if not self.low <= self.high:
+        for option, value in (("low", self.low), ("high", self.high)):
+            if value is not None:
+                _check_number("Box", option, value)
+        low, high = self._bounds()
+        if not low <= high:
             raise UsageError(f"Box: low={self.low} must not be above high={self.high}.")
 
     def apply(self, tensor: Tensor, step: float) -> Tensor:
-        return tensor.clamp(self.low, self.high)
+        return tensor.clamp(*self._bounds())
+
+    def _bounds(self) -> tuple[float, float]:
+        return -math.inf if self.low is None else float(self.low), math.inf if self.high is None else float(self.high)
 
 
 @dataclass(frozen=True)
@@ -53,11 +70,14 @@ class Ball(Map):
     radius: float
 
     def __post_init__(self) -> None:
+        _check_number("Ball", "radius", self.radius)
         if not self.radius > 0:
             raise UsageError(f"Ball: radius={self.radius} must be positive.")
 
     def apply(self, tensor: Tensor, step: float) -> Tensor:
-        return tensor * torch.as_tensor(self.radius / tensor.norm().clamp(min=self.radius))
+        norm = torch.linalg.vector_norm(tensor, dtype=torch.float64)  # squares overflow and vanish in less
+        factor: Tensor = self.radius / norm.clamp(min=self.radius)
+        return tensor * factor.to(tensor.dtype)
 
 
 @dataclass(frozen=True)
@@ -73,6 +93,7 @@ class L1(Map):
     strength: float
 
     def __post_init__(self) -> None:
+        _check_number("L1", "strength", self.strength)
         if not self.strength >= 0:
             raise UsageError(f"L1: strength={self.strength} must be at least 0.")
 
@@ -91,6 +112,11 @@ class Simplex(Map):
     def apply(self, tensor: Tensor, step: float) -> Tensor:
         return project_simplex(tensor)
 
+    def check(self, tensor: Tensor) -> None:
+        """Raise UsageError for a tensor without dimensions."""
+        if tensor.dim() == 0:
+            raise UsageError("Simplex: the parameter has no dimension along which its entries could sum to 1. Give it the shape (n,).")
+
 
 @dataclass(frozen=True)
 class SpectralNorm(Map):
@@ -108,15 +134,17 @@ class SpectralNorm(Map):
     bound: float = 1.0
 
     def __post_init__(self) -> None:
+        _check_number("SpectralNorm", "bound", self.bound)
         if not self.bound > 0:
             raise UsageError(f"SpectralNorm: bound={self.bound} must be positive.")
 
     def apply(self, tensor: Tensor, step: float) -> Tensor:
         if tensor.dim() < 2:
             return tensor
-        U, S, V = torch.linalg.svd(tensor.flatten(1), full_matrices=False)
+        (wide,) = widen([tensor])
+        U, S, V = torch.linalg.svd(wide.flatten(1), full_matrices=False)
         clipped: Tensor = (U * S.clamp(max=self.bound)) @ V
-        return clipped.view_as(tensor)
+        return clipped.view_as(tensor).to(tensor.dtype)
 
 
 MAPS: dict[str, type[Map]] = {"box": Box, "ball": Ball, "l1": L1, "simplex": Simplex, "spectral-norm": SpectralNorm}
@@ -131,11 +159,19 @@ def project_simplex(x: Tensor) -> Tensor:
     >>> project_simplex(torch.tensor([[0.2, 0.2], [5.0, 0.0]])).tolist()
     [[0.5, 0.5], [1.0, 0.0]]
     """
-    falling = x.sort(dim=-1, descending=True).values
-    count = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device)
+    if x.numel() == 0:
+        return x
+    (wide,) = widen([x])
+    falling = wide.sort(dim=-1, descending=True).values
+    count = torch.arange(1, x.shape[-1] + 1, dtype=wide.dtype, device=x.device)
     shifts = (falling.cumsum(dim=-1) - 1) / count
     support = (falling > shifts).sum(dim=-1, keepdim=True)
-    return (x - shifts.gather(-1, support - 1)).clamp(min=0)
+    return (wide - shifts.gather(-1, support - 1)).clamp(min=0).to(x.dtype)
+
+
+def _check_number(kind: str, option: str, value: object) -> None:
+    if not isinstance(value, Real) and not (isinstance(value, Tensor) and value.numel() == 1):
+        raise UsageError(f"{kind}: {option}={value!r} must be a number.")
 
 
 def plain(proximal: Map | Mapping[str, Any] | str | None) -> dict[str, Any] | None:
@@ -147,10 +183,15 @@ def plain(proximal: Map | Mapping[str, Any] | str | None) -> dict[str, Any] | No
     if not isinstance(proximal, Map | Mapping):
         raise UsageError(f'A map is one of saddlepoint.optim.maps, or a name with options such as {{"name": "simplex"}}, not {proximal!r}.')
     if isinstance(proximal, Map):
-        name = next(name for name, kind in MAPS.items() if kind is type(proximal))
-        return {"name": name, **asdict(proximal)}  # type: ignore[call-overload]
-    build(proximal)
-    return dict(proximal)
+        names = [name for name, kind in MAPS.items() if kind is type(proximal)]
+        if not names:
+            own = type(proximal).__name__
+            raise UsageError(
+                f"The map {own} has no name by which a state_dict could hold it. Make it a dataclass, and register it before: "
+                f'saddlepoint.optim.MAPS["my-{own.lower()}"] = {own}.'
+            )
+        return {"name": names[0], **asdict(proximal)}  # type: ignore[call-overload]
+    return plain(build(proximal))
 
 
 def build(options: Mapping[str, Any]) -> Map:

@@ -8,6 +8,7 @@ from torch.optim.optimizer import ParamsT
 
 from saddlepoint.errors import UsageError
 from saddlepoint.optim.base import GradientOptimizer, Group, check_options
+from saddlepoint.precision import widen
 
 
 class MomentumSGD(GradientOptimizer):
@@ -22,7 +23,10 @@ class MomentumSGD(GradientOptimizer):
         momentum: β in (−1, 1); −0.5 in the paper's theory, −0.1 to −0.5 in its experiments.
 
     Raises:
-        UsageError: lr is negative, or momentum outside of (−1, 1).
+        UsageError: lr is negative, or momentum outside of (−1, 1); a sparse gradient.
+
+    A parameter without a gradient is left out of a step, and its last move waits for its next one, as the momentum of torch's SGD does.
+    Complex parameters move as their real and imaginary parts.
 
     Reference: Gidel et al. (2019), Negative momentum for improved game dynamics, arXiv:1807.04740.
 
@@ -36,14 +40,22 @@ class MomentumSGD(GradientOptimizer):
     0.25
     """
 
+    shaped = ("move",)
+
     def __init__(self, params: ParamsT, lr: float, momentum: float = -0.5) -> None:
-        check_options("MomentumSGD", lr=(lr, 0))
-        if not -1 < momentum < 1:
-            raise UsageError(f"MomentumSGD: momentum={momentum} must be between -1 and 1.")
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
+    def takes_complex_in(self, group: Group) -> bool:
+        """Whether complex parameters move as their real and imaginary parts; the step is linear."""
+        return True
+
+    def _check_options(self, group: Group) -> None:
+        check_options("MomentumSGD", lr=(group["lr"], 0), momentum=(group["momentum"], -1))
+        if not -1 < group["momentum"] < 1:
+            raise UsageError(f"MomentumSGD: momentum={group['momentum']} must be between -1 and 1.")
+
     def _move(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        moves = [self.state[p].setdefault("move", torch.zeros_like(p)) for p in parameters]
+        moves = self._remembered("move", parameters)
         torch._foreach_mul_(moves, group["momentum"])
-        torch._foreach_add_(moves, gradients, alpha=-float(group["lr"]))
+        torch._foreach_add_(moves, widen(gradients), alpha=-float(group["lr"]))
         torch._foreach_add_(parameters, moves)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import count
-
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
@@ -11,6 +9,8 @@ from torch.optim.optimizer import ParamsT
 from saddlepoint.errors import UsageError
 from saddlepoint.optim.base import GradientOptimizer, Group, Work, blocks, check_finite, check_options, step_along
 from saddlepoint.optim.draws import uniforms
+from saddlepoint.optim.identity import labels
+from saddlepoint.precision import widen
 
 
 class SignSubgradient(GradientOptimizer):
@@ -33,13 +33,13 @@ class SignSubgradient(GradientOptimizer):
         momentum: β in [0, 1); 0.9 for Signum in the paper.
         dead_zone: τ; 0 for none. Not with ``randomized``.
         randomized: draw the signs; the draws of a step are a function of (seed, step).
-        seed: of the randomised signs.
+        seed: of the randomised signs; draws are a function of (seed, parameter, step), the parameter known by its name or else its place.
         weight_decay: λ of the decoupled decay θ ← (1 − lr · λ) θ, before the step.
         capturable: never read a value back from the device, so that a step can be captured in a CUDA graph and lr be a tensor. A gradient
             that is not finite then turns its parameters NaN instead of raising.
 
     Raises:
-        UsageError: an option is negative, momentum is not below 1, or options exclude each other.
+        UsageError: an option is negative, momentum is not below 1, or options exclude each other; a complex parameter or a sparse gradient.
         DivergenceError: a gradient is NaN or infinite. Its sign would be 0 or ±1 and hide it. No parameter of any group moves.
 
     References: Bernstein et al. (2018), signSGD, arXiv:1802.04434, with Signum; Safaryan and Richtárik (2021), Stochastic sign descent
@@ -52,6 +52,8 @@ class SignSubgradient(GradientOptimizer):
     >>> x.tolist()
     [0.5, -1.5, 0.0]
     """
+
+    shaped = ("momentum_buffer",)
 
     def __init__(
         self,
@@ -66,28 +68,21 @@ class SignSubgradient(GradientOptimizer):
         weight_decay: float = 0.0,
         capturable: bool = False,
     ) -> None:
-        check_options(
-            "SignSubgradient",
-            lr=(lr, 0),
-            epsilon=(epsilon, 0),
-            momentum=(momentum, 0),
-            dead_zone=(dead_zone, 0),
-            weight_decay=(weight_decay, 0),
-            seed=(seed, 0),
-        )
-        if not momentum < 1:
-            raise UsageError(f"SignSubgradient: momentum={momentum} must be below 1.")
-        if randomized and (dead_zone or capturable):
-            raise UsageError("SignSubgradient: randomized excludes dead_zone and capturable. Leave one of them out.")
-        if isinstance(lr, Tensor) and not capturable:
-            raise UsageError("SignSubgradient: lr is a tensor, which would be read back in every step. Use a number, or capturable=True.")
         options = {"epsilon": epsilon, "momentum": momentum, "dead_zone": dead_zone, "weight_decay": weight_decay, "capturable": capturable}
         super().__init__(params, {"lr": lr, **options, "randomized": randomized, "seed": seed})
 
+    def _check_options(self, group: Group) -> None:
+        positive = ("lr", "epsilon", "momentum", "dead_zone", "weight_decay", "seed")
+        check_options("SignSubgradient", **{option: (group[option], 0) for option in positive})
+        if not group["momentum"] < 1:
+            raise UsageError(f"SignSubgradient: momentum={group['momentum']} must be below 1.")
+        if group["randomized"] and (group["dead_zone"] or group["capturable"]):
+            raise UsageError("SignSubgradient: randomized excludes dead_zone and capturable. Leave one of them out.")
+        if isinstance(group["lr"], Tensor) and not group["capturable"]:
+            raise UsageError("SignSubgradient: lr is a tensor, which would be read back in every step. Use a number, or capturable=True.")
+
     def _prepare(self, work: Work, loss: float | None) -> None:
-        checked = [gradient for group, _, gradients in work if not group["capturable"] for gradient in gradients]
-        check_finite("SignSubgradient", checked, "Its sign would hide that.")
-        self._draws = count()
+        check_finite(self, [p for group, own, _ in work if not group["capturable"] for p in own], "Its sign would hide that.")
 
     def _move(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         rate = group["lr"] * group["epsilon"]
@@ -95,7 +90,8 @@ class SignSubgradient(GradientOptimizer):
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         arguments = self._momentum(parameters, gradients, group["momentum"]) if group["momentum"] else gradients
         if group["randomized"]:
-            step_along(parameters, [self._drawn(g, group) for g in arguments], rate)
+            names = labels(self)
+            step_along(parameters, [_drawn(g, group, names[p]) for p, g in zip(parameters, arguments, strict=True)], rate)
             return
         for own, argument in blocks(parameters, arguments):
             signs = torch._foreach_sign(argument)
@@ -106,13 +102,17 @@ class SignSubgradient(GradientOptimizer):
             step_along(own, signs, rate)
 
     def _momentum(self, parameters: list[Tensor], gradients: list[Tensor], beta: float) -> list[Tensor]:
-        buffers = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in parameters]
-        torch._foreach_lerp_(buffers, gradients, 1 - beta)
+        buffers = self._remembered("momentum_buffer", parameters)
+        torch._foreach_lerp_(buffers, widen(gradients), 1 - beta)
         return buffers
 
-    def _drawn(self, argument: Tensor, group: Group) -> Tensor:
-        """Return signs that are the argument divided by its largest entry, in the mean."""
-        largest = argument.abs().max()
-        share = torch.where(largest > 0, argument / largest, 0.0)
-        drawn = uniforms(argument, group["seed"], next(self._draws), group["t"])
-        return torch.where(drawn < (1 + share) / 2, 1.0, -1.0).to(argument.dtype) * (largest > 0)
+
+def _drawn(argument: Tensor, group: Group, label: str) -> Tensor:
+    """Return signs that are the argument divided by its largest entry, in the mean."""
+    if argument.numel() == 0:
+        return argument
+    (argument,) = widen([argument])
+    largest = argument.abs().max()
+    share = torch.where(largest > 0, argument / largest, 0.0)
+    drawn = uniforms(argument, group["seed"], label, group["t"])
+    return torch.where(drawn < (1 + share) / 2, 1.0, -1.0).to(argument.dtype) * (largest > 0)

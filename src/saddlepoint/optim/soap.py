@@ -9,6 +9,7 @@ from torch.optim.optimizer import ParamsT
 from saddlepoint.errors import UsageError
 from saddlepoint.kronecker import accumulate, eigenbases, empty_factors, refresh, reordered, rotated, rotated_back
 from saddlepoint.optim.base import GradientOptimizer, Group, Work, check_finite, check_options
+from saddlepoint.precision import widen
 
 
 class SOAP(GradientOptimizer):
@@ -37,7 +38,7 @@ class SOAP(GradientOptimizer):
         max_dimension: sides longer than this are not rotated; 10,000 as published. Less makes networks with a long side much faster.
 
     Raises:
-        UsageError: an option outside of its range.
+        UsageError: an option outside of its range; a complex parameter or a sparse gradient.
         DivergenceError: a gradient is NaN or infinite. No parameter of any group moves.
 
     Reference: Vyas et al. (2024), SOAP: Improving and stabilizing Shampoo using Adam, arXiv:2409.11321.
@@ -53,6 +54,8 @@ class SOAP(GradientOptimizer):
     [[0.9, 0.0], [0.0, 0.9]]
     """
 
+    shaped = ("exp_avg", "exp_avg_sq")
+
     def __init__(
         self,
         params: ParamsT,
@@ -65,19 +68,24 @@ class SOAP(GradientOptimizer):
         frequency: int = 10,
         max_dimension: int = 10_000,
     ) -> None:
-        decays = {"betas[0]": betas[0], "betas[1]": betas[1], "factor_beta": betas[1] if factor_beta is None else factor_beta}
-        check_options("SOAP", lr=(lr, 0), eps=(eps, 0), weight_decay=(weight_decay, 0), frequency=(frequency, 1))
-        check_options("SOAP", max_dimension=(max_dimension, 0), **{name: (value, 0.0) for name, value in decays.items()})
+        decay = betas[1] if factor_beta is None else factor_beta
+        options = {"eps": eps, "weight_decay": weight_decay, "frequency": frequency, "max_dimension": max_dimension}
+        super().__init__(params, {"lr": lr, "betas": tuple(betas), "factor_beta": decay, **options})
+
+    def _check_options(self, group: Group) -> None:
+        decays = {"betas[0]": group["betas"][0], "betas[1]": group["betas"][1], "factor_beta": group["factor_beta"]}
+        positive = ("lr", "eps", "weight_decay", "max_dimension")
+        check_options("SOAP", frequency=(group["frequency"], 1), **{option: (group[option], 0) for option in positive})
+        check_options("SOAP", **{name: (value, 0) for name, value in decays.items()})
         for name, value in decays.items():
             if not value < 1:
                 raise UsageError(f"SOAP: {name}={value} must be below 1.")
-        options = {"eps": eps, "weight_decay": weight_decay, "frequency": frequency, "max_dimension": max_dimension}
-        super().__init__(params, {"lr": lr, "betas": tuple(betas), "factor_beta": decays["factor_beta"], **options})
 
     def _prepare(self, work: Work, loss: float | None) -> None:
-        check_finite("SOAP", [gradient for _, _, gradients in work for gradient in gradients], "Its factors would never forget that.")
+        check_finite(self, [p for _, own, _ in work for p in own], "Its factors would never forget that.")
 
     def _move(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        gradients = widen(gradients)
         moving = [(p, g) for p, g in zip(parameters, gradients, strict=True) if "exp_avg" in self.state[p]]
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if "exp_avg" not in self.state[parameter]:
@@ -88,15 +96,15 @@ class SOAP(GradientOptimizer):
     def _begin(self, group: Group, parameter: Tensor, gradient: Tensor) -> None:
         factors = empty_factors(gradient, group["max_dimension"])
         accumulate(factors, gradient, group["factor_beta"])
-        means = {name: torch.zeros_like(parameter, memory_format=torch.contiguous_format) for name in ("exp_avg", "exp_avg_sq")}
+        means = {name: torch.zeros_like(gradient, memory_format=torch.contiguous_format) for name in ("exp_avg", "exp_avg_sq")}
         self.state[parameter].update(t=0, **means, factors=factors, bases=eigenbases(factors))
 
     def _follow(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         states = [self.state[p] for p in parameters]
-        (beta1, beta2), sizes = group["betas"], []
+        (beta1, beta2), rate, sizes = group["betas"], float(group["lr"]), []
         for state in states:
             state["t"] += 1
-            sizes.append(-group["lr"] * (1 - beta2 ** state["t"]) ** 0.5 / (1 - beta1 ** state["t"]))
+            sizes.append(-rate * (1 - beta2 ** state["t"]) ** 0.5 / (1 - beta1 ** state["t"]))
         turned = [rotated(g, state["bases"]) for g, state in zip(gradients, states, strict=True)]
         first, second = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
         torch._foreach_lerp_(first, turned, 1 - beta1)
@@ -108,7 +116,7 @@ class SOAP(GradientOptimizer):
         torch._foreach_mul_(steps, sizes)
         torch._foreach_add_(parameters, [rotated_back(s, state["bases"]) for s, state in zip(steps, states, strict=True)])
         if group["weight_decay"]:
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
         for gradient, state in zip(gradients, states, strict=True):
             accumulate(state["factors"], gradient, group["factor_beta"])
         self._turn([state for state in states if state["t"] % group["frequency"] == 0])

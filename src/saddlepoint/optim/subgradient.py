@@ -13,6 +13,7 @@ from torch.optim.optimizer import ParamsT
 from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.optim.base import GradientOptimizer, Group, Work, check_finite, check_options, norms, step_along
 from saddlepoint.optim.maps import Map, build, plain
+from saddlepoint.precision import widen
 
 StepSize = Literal["constant", "inverse-root", "inverse", "polyak"]
 Average = Literal["ergodic", "suffix", "best"]
@@ -42,8 +43,10 @@ class Subgradient(GradientOptimizer):
         average: one of the three averages, or None.
 
     Raises:
-        UsageError: an unknown name or a negative option; or a step under "polyak" or "best" without the loss: call ``step(closure)``, or
-            use ``GameOptimizer`` with a rule that follows the gradient itself, which hands the player's loss on.
+        UsageError: an unknown name or a negative option; a state made with another step, target, slack or average; a sparse gradient; a
+            complex parameter with a map (without one, it moves as its real and imaginary parts); or a step under "polyak" or "best" without
+            the loss: call ``step(closure)``, or use ``GameOptimizer`` with a rule that follows the gradient itself, which hands the
+            player's loss on.
         DivergenceError: a gradient is NaN or infinite; no parameter moves.
 
     References: Shor (1985); Polyak (1969), USSR Comput. Math. Math. Phys. 9; Nedić and Ozdaglar (2009), Subgradient methods for
@@ -62,6 +65,8 @@ class Subgradient(GradientOptimizer):
     """
 
     kept = ("_step", "_average", "_slack", "_target", "_polyak")
+    made_with = ("_step", "_average", "_slack", "_target")
+    shaped = ("average", "recent")
 
     def __init__(
         self,
@@ -74,7 +79,7 @@ class Subgradient(GradientOptimizer):
         proximal: Map | Mapping[str, Any] | str | None = None,
         average: Average | None = None,
     ) -> None:
-        check_options("Subgradient", lr=(lr, 0), slack=(slack, 0))
+        check_options("Subgradient", slack=(slack, 0))
         for option, value, known in (("step", step, _STEPS), ("average", average, (*_AVERAGES, None))):
             if value not in known:
                 raise UsageError(f'Subgradient: {option}="{value}" is unknown.' + did_you_mean(str(value), [k for k in known if k]))
@@ -83,6 +88,16 @@ class Subgradient(GradientOptimizer):
         self._slack, self._target = slack, target
         self._polyak = 0.0
         super().__init__(params, {"lr": lr, "proximal": plain(proximal), "least_loss": math.inf, "weight": 0.0})
+
+    def __setstate__(self, state: Group) -> None:
+        super().__setstate__(state)
+        if self._average not in ("ergodic", "suffix"):
+            return
+        for group in self.param_groups:
+            until = group["weight" if self._average == "ergodic" else "t"]
+            for parameter in group["params"]:
+                if "average" in self.state.get(parameter, {}):  # states of earlier versions do not say until when
+                    self.state[parameter].setdefault("until", until)
 
     @property
     def needs_loss(self) -> bool:  # type: ignore[override]
@@ -94,17 +109,25 @@ class Subgradient(GradientOptimizer):
         """Whether there is an average of the iterates to go to with ``averaged``."""
         return self._average is not None
 
-    def add_param_group(self, param_group: Group) -> None:
-        """Add a group; its ``proximal`` may be a map or a name with options."""
-        if "proximal" in param_group:
-            param_group["proximal"] = plain(param_group["proximal"])
-        super().add_param_group(param_group)
+    def takes_complex_in(self, group: Group) -> bool:
+        """Whether complex parameters move as their real and imaginary parts; maps are of real numbers."""
+        return group["proximal"] is None
+
+    def _check_options(self, group: Group) -> None:
+        check_options("Subgradient", lr=(group["lr"], 0))
+        group["proximal"] = plain(group["proximal"])  # may be given, also later, as a map or as a name with options
+        if group["proximal"] is None:
+            return
+        proximal = build(group["proximal"])
+        for parameter in group["params"]:
+            if isinstance(parameter, Tensor):  # in a state to be loaded it is a number
+                proximal.check(parameter)
 
     def _prepare(self, work: Work, loss: float | None) -> None:
         gradients = [gradient for _, _, own in work for gradient in own]
         if not gradients:
             return
-        check_finite("Subgradient", gradients, "")
+        check_finite(self, [p for _, own, _ in work for p in own], "")
         if not self.needs_loss:
             return
         if loss is None or not math.isfinite(loss):
@@ -112,27 +135,26 @@ class Subgradient(GradientOptimizer):
             raise UsageError(
                 f"Subgradient: {what} needs the loss of every step, a finite number, not {loss}. Call step(closure) with a closure."
             )
-        t = work[0][0]["t"] + 1
-        better = loss < work[0][0]["least_loss"]
+        t = max(group["t"] for group in self.param_groups) + 1  # one group may be frozen, and another added later
+        least = min(group["least_loss"] for group in self.param_groups)
         for group in self.param_groups:
-            group["least_loss"] = min(loss, group["least_loss"])
-        if better and self._average == "best":
-            self._keep([p for _, own, _ in work for p in own])
-        target = work[0][0]["least_loss"] - self._slack / math.sqrt(t) if self._target is None else self._target
+            group["least_loss"] = min(loss, least)
+        if loss < least and self._average == "best":
+            self._keep([p for group in self.param_groups for p in group["params"]])
+        target = min(loss, least) - self._slack / math.sqrt(t) if self._target is None else self._target
         square = sum(norm**2 for norm in norms(gradients)) if self._step == "polyak" else 0.0
         self._polyak = max(loss - target, 0.0) / square if square > 0 else 0.0
 
     def _keep(self, parameters: list[Tensor]) -> None:
-        averages = [self.state[p].setdefault("average", torch.empty_like(p)) for p in parameters]
-        torch._foreach_copy_(averages, parameters)
+        """Keep an iterate, those parameters included that do not move in this step."""
+        torch._foreach_copy_(self._remembered("average", parameters), parameters)
 
     def _move(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        h = float(group["lr"]) * self._length(group["t"])
+        h = max(float(group["lr"]), 0.0) * self._length(group["t"])  # a schedule's zero may be negative by rounding
         if self._average == "ergodic":
             group["weight"] += h
-            self._weigh("average", parameters, h / group["weight"] if group["weight"] > 0 else 1.0)
-        elif self._average == "suffix":
-            self._weigh_suffix(group["t"], parameters)
+        for parameter in parameters if self._average in ("ergodic", "suffix") else ():
+            self.state[parameter].update(self._means(group, parameter))
         step_along(parameters, gradients, h)
         if group["proximal"] is not None:
             proximal = build(group["proximal"])
@@ -142,16 +164,33 @@ class Subgradient(GradientOptimizer):
         lengths = {"constant": 1.0, "inverse-root": 1 / math.sqrt(t), "inverse": 1 / t, "polyak": self._polyak}
         return lengths[self._step]
 
-    def _weigh(self, name: str, parameters: list[Tensor], weight: float) -> None:
-        """Move the average called ``name`` towards the parameters; it begins at them."""
-        averages = [self.state[p].setdefault(name, p.detach().clone()) for p in parameters]
-        torch._foreach_lerp_(averages, parameters, weight)
+    def _average_of(self, group: Group, parameter: Tensor) -> Tensor:
+        kept: Tensor = self.state[parameter]["average"] if self._average == "best" else self._means(group, parameter)["average"]
+        return kept
 
-    def _weigh_suffix(self, t: int, parameters: list[Tensor]) -> None:
-        """Keep the mean since the last power of two, and the mean since the one before, which becomes the average."""
-        power = 1 << (t.bit_length() - 1)
-        if t == power and t > 1:
-            for p in parameters:
-                self.state[p]["average"] = self.state[p].pop("recent", p.detach().clone())
-        self._weigh("average", parameters, 1 / (t - power // 2 + 1))
-        self._weigh("recent", parameters, 1 / (t - power + 1))
+    def _means(self, group: Group, parameter: Tensor) -> dict[str, Any]:
+        """Return what the state keeps of a parameter's iterates, with those up to now.
+
+        A parameter that had no gradient for some steps stayed where it is, and these steps count with that point.
+        """
+        state = self.state[parameter]
+        (point,) = widen([parameter.detach()])
+        if self._average == "suffix":
+            return _suffix(state, point, group["t"])
+        if "average" not in state or group["weight"] <= 0:
+            return {"average": point.clone(), "until": group["weight"]}
+        share = 1 - state["until"] / group["weight"]
+        return {"average": torch.lerp(state["average"], point, share), "until": group["weight"]}
+
+
+def _suffix(state: Mapping[str, Any], point: Tensor, t: int) -> dict[str, Any]:
+    """Return the mean of the iterates since the power of two before t's, the mean since t's, which takes its place, and t."""
+    if "average" not in state:
+        return {"average": point.clone(), "recent": point.clone(), "until": t}
+    last, average, recent = state["until"], state["average"], state["recent"]
+    start = 1 << (t.bit_length() - 1)
+    if start > last:  # the point has not moved since ``last``
+        average = recent if start // 2 <= last else point
+        recent = point
+    share, share_of_recent = (t - last) / (t - start // 2 + 1), (t - last) / (t - start + 1)
+    return {"average": torch.lerp(average, point, share), "recent": torch.lerp(recent, point, share_of_recent), "until": t}

@@ -217,7 +217,7 @@ def _schur(step: Step, metric: Metric, tolerance: float, budget: int, warm_start
     x, y = sorted(xi, key=lambda player: (sum(t.numel() for t in xi[player]), player))
     whole = metric.over(rates, xi)
     own = {player: whole.only([player]) for player in (x, y)}
-    like = {player: xi.only([player]) for player in (x, y)}
+    like = {player: xi.only([player]).widened() for player in (x, y)}  # learning rates are not rounded to half precision
 
     def up(player: str, e: Tensor) -> Vector:
         return own[player].vector(like[player].unflatten(e))
@@ -236,7 +236,7 @@ def _schur(step: Step, metric: Metric, tolerance: float, budget: int, warm_start
     d = {player: up(player, e).scale(inverse) for player, e in ((x, ex), (y, ey))}
     if warm_start:
         step.state.remember("solution", d[x])
-    return Vector({player: d[player][player] for player in d})
+    return Vector({player: d[player][player] for player in d}).typed(xi)
 
 
 def _implicit(step: Step, J: Operator, metric: Metric, tolerance: float, budget: int, warm_start: bool) -> Vector:

@@ -19,6 +19,8 @@ from saddlepoint.vectors import Vector
 class Metric:
     """A metric P = Q diag(r²) Qᵀ at one point, as the coordinates e in which it is the identity: d = R e with R = Q diag(1/r), R Rᵀ = P⁻¹.
 
+    r and Q are in single precision at least; vectors come back in the types that they have.
+
     Args:
         root: r, or None for ones.
         bases: player → for each of its tensors the basis of each side, or None where Q is the identity.
@@ -36,31 +38,32 @@ class Metric:
     def over(self, rates: Mapping[str, Sequence[float]], like: Vector) -> Metric:
         """Return the metric P L⁻¹ with the learning rates L: player → one of each tensor, at least 1e-30. ``like`` has the shapes."""
         roots = {player: [max(rate, 1e-30) ** 0.5 for rate in rates[player]] for player in like}
-        root = self._root or Vector({player: [torch.ones_like(t) for t in tensors] for player, tensors in like.items()})
+        root = self._root or like.rebuild([torch.ones_like(t) for t in like.widened().tensors])
         return Metric(root.scale({player: [1 / r for r in own] for player, own in roots.items()}), self._bases)
 
     def vector(self, e: Vector) -> Vector:
         """Return R e, what the coordinates e stand for."""
-        return self._turned(rotated_back, e if self._root is None else e / self._root)
+        return self._turned(rotated_back, e if self._root is None else e.widened() / self._root).typed(e)
 
     def coordinates(self, d: Vector) -> Vector:
         """Return R⁻¹ d, the inverse of ``vector``."""
-        e = self._turned(rotated, d)
-        return e if self._root is None else e * self._root
+        e = self._turned(rotated, d).widened()
+        return (e if self._root is None else e * self._root).typed(d)
 
     def pullback(self, v: Vector) -> Vector:
         """Return Rᵀ v: a gradient with respect to parameters as one with respect to coordinates."""
-        turned = self._turned(rotated, v)
-        return turned if self._root is None else turned / self._root
+        turned = self._turned(rotated, v).widened()
+        return (turned if self._root is None else turned / self._root).typed(v)
 
     def pushforward(self, u: Vector) -> Vector:
         """Return R⁻ᵀ u, the inverse of ``pullback``."""
-        return self._turned(rotated_back, u if self._root is None else u * self._root)
+        return self._turned(rotated_back, u if self._root is None else u.widened() * self._root).typed(u)
 
     def _turned(self, turn: Callable[[Tensor, Sides], Tensor], v: Vector) -> Vector:
         if self._bases is None:
             return v
-        return Vector({p: [turn(t, sides) for t, sides in zip(tensors, self._bases[p], strict=True)] for p, tensors in v.items()})
+        wide = v.widened()
+        return Vector({p: [turn(t, sides) for t, sides in zip(tensors, self._bases[p], strict=True)] for p, tensors in wide.items()})
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class RMS(Scaling):
         name: how a configuration calls it.
 
     Raises:
-        UsageError: beta outside [0, 1) or epsilon not positive.
+        UsageError: beta outside [0, 1) or epsilon not positive; in a step, a complex parameter.
 
     Reference: Tieleman and Hinton (2012), Lecture 6.5; the bias correction is that of Kingma and Ba (2015), arXiv:1412.6980.
 
@@ -100,6 +103,7 @@ class RMS(Scaling):
         _check("RMS", self.beta, self.epsilon)
 
     def update(self, state: RuleState, name: str, xi: Vector) -> Metric:
+        _check_real("RMS", xi)
         return Metric(_rooted(state, name, xi, self.beta, self.epsilon))
 
 
@@ -119,7 +123,7 @@ class Kronecker(Scaling):
         name: how a configuration calls it.
 
     Raises:
-        UsageError: an option outside of its range.
+        UsageError: an option outside of its range; in a step, a complex parameter.
 
     Reference: Vyas et al. (2024), SOAP: Improving and stabilizing Shampoo using Adam, arXiv:2409.11321, for the basis and v.
 
@@ -141,8 +145,9 @@ class Kronecker(Scaling):
             raise UsageError(f"Kronecker: needs frequency ≥ 1 and max_dimension ≥ 0, not {self.frequency} and {self.max_dimension}.")
 
     def update(self, state: RuleState, name: str, xi: Vector) -> Metric:
+        _check_real("Kronecker", xi)
         factors, bases = f"factors.{name}", f"bases.{name}"
-        gradients, entries = xi.tensors, state.entries(xi)
+        gradients, entries = xi.widened().tensors, state.entries(xi)
         for entry, g in zip(entries, gradients, strict=True):
             if bases not in entry:
                 entry[factors] = empty_factors(g, self.max_dimension)
@@ -168,7 +173,8 @@ def _rooted(state: RuleState, name: str, xi: Vector, beta: float, epsilon: float
     entries = state.entries(xi)
     for entry in entries:
         entry[time] = entry.get(time, 0) + 1
-    squares = xi * xi
+    wide = xi.widened()
+    squares = wide * wide
     v = torch._foreach_lerp(state.recall(square, otherwise=squares.zeros()).tensors, squares.tensors, 1 - beta)
     for entry, own in zip(entries, v, strict=True):
         entry[square] = own
@@ -182,6 +188,17 @@ def _rooted(state: RuleState, name: str, xi: Vector, beta: float, epsilon: float
 def _check(scaling: str, beta: float, epsilon: float) -> None:
     if not (0 <= beta < 1 and epsilon > 0):
         raise UsageError(f"{scaling}: needs 0 ≤ beta < 1 and epsilon > 0, not {beta} and {epsilon}.")
+
+
+def _check_real(scaling: str, xi: Vector) -> None:
+    for player, tensors in xi.items():
+        for index, tensor in enumerate(tensors):
+            if tensor.is_complex():
+                raise UsageError(
+                    f'{scaling}: parameter {index} of player "{player}", shape {tuple(tensor.shape)}, is complex ({tensor.dtype}), and the '
+                    "metric is made of squares of real numbers. Make the real and imaginary parts the parameter, torch.view_as_real(p), "
+                    "and use torch.view_as_complex of it in the network; or leave out the scaling."
+                )
 
 
 def _by_player(like: Vector, sides: Sequence[Sides]) -> dict[str, list[Sides]]:
