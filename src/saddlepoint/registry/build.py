@@ -5,13 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from saddlepoint.errors import UsageError, did_you_mean
-from saddlepoint.registry.imports import check_trusted
+from saddlepoint.registry.imports import check_trusted, imported
 from saddlepoint.registry.names import OPTIMIZERS, PROBLEMS
 from saddlepoint.registry.rules import RULES
 
@@ -80,8 +79,8 @@ def load(path: str) -> Any:
     """Return the object at ``package.module:name``."""
     module, _, name = path.partition(":")
     try:
-        return getattr(import_module(module), name)
-    except Exception as error:  # what a module raises when it is imported may be of any kind
+        return getattr(imported(module), name)
+    except (Exception, SystemExit) as error:  # what a module raises when it is imported may be of any kind
         raise UsageError(f'Cannot load "{path}": {error}. Expected package.module:name of an installed package.') from error
 
 
