@@ -101,10 +101,12 @@ def _begin(ranks: Ranks, tree: Tree, out: Path | None) -> None:
     """Make a run and train it."""
     from saddlepoint.training import RunDirectory, Training, resolve
     from saddlepoint.training.agreement import check_agreement
+    from saddlepoint.training.inner_optimizers import check_resumable
 
     config = together(ranks, lambda: resolve(tree))
     training = together(ranks, lambda: Training(config, ranks=ranks))
     together(ranks, training.problem.load)  # before the directory is made: a mistake leaves nothing behind
+    together(ranks, partial(check_resumable, training))
     together(ranks, partial(check_agreement, training))
     with _written_by_first(ranks, lambda: RunDirectory.create(config, out)) as run:
         _train(training, run)
