@@ -74,10 +74,14 @@ def build_optimizer(name: str, parameters: Iterable[tuple[str, Tensor]], options
             raise UsageError(f"Optimizer {name}: {option}={value!r} is not valid: {TRUTH}.")
     named = list(parameters) if kind.__module__.startswith(("torch.", "saddlepoint.")) else [tensor for _, tensor in parameters]
     try:
-        return kind(named, **options)
+        optimizer = kind(named, **options)
     except Exception as error:  # an optimizer's own errors may be of any kind
         what = f"refuses its options {dict(options)}" if options else "cannot be made of a list of parameters"
         raise UsageError(f"Optimizer {name} {what}: {error}") from error
+    for option in options:
+        if option not in known and option not in optimizer.defaults and not hasattr(optimizer, option):
+            raise UsageError(f'Optimizer {name} ignores the option "{option}".' + did_you_mean(option, known))
+    return optimizer
 
 
 def _holds_flag(value: Any) -> bool:

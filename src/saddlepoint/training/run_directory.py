@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import re
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -44,6 +45,7 @@ class RunDirectory:
         self._samples = path / "samples"
         self._checkpoints = path / "checkpoints"
         self._claimed = False
+        self._made = False
 
     @classmethod
     def create(cls, config: RunConfig, path: Path | None) -> RunDirectory:
@@ -52,6 +54,7 @@ class RunDirectory:
         Raises:
             UsageError: the path holds a run or other files already, or cannot be made.
         """
+        made = path is None or not path.exists()
         try:
             path = free_directory(config) if path is None else empty_directory(path)
             (path / "checkpoints").mkdir(exist_ok=True)
@@ -62,7 +65,9 @@ class RunDirectory:
             write_atomic(path / "config.yaml", config.to_yaml().encode())  # the last: where it is, the directory is whole
         except OSError as error:
             raise UsageError(f"Cannot make the run directory {path}: {error.strerror or error}. Choose another --out.") from error
-        return cls(path)
+        run = cls(path)
+        run._made = made
+        return run
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
@@ -122,6 +127,13 @@ class RunDirectory:
             if state["best"] is not None:
                 self._restore_best(state["best"]["step"])
             self._prune(self.read_config().keep_checkpoints, state["checkpointed"])
+
+    def discard(self) -> None:
+        """Remove everything in the directory, of a run that could not begin, and the directory itself where it was made for it."""
+        with self._writing(self.path):
+            shutil.rmtree(self.path)
+            if not self._made:
+                self.path.mkdir()
 
     def read_config(self) -> RunConfig:
         """Return the run's complete configuration."""
