@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 Budget = Annotated[str, typer.Option(metavar="KIND=AMOUNT", help="seconds=60, steps=5000 or gradient_equivalents=20000, for every run.")]
 Storage = Annotated[str | None, typer.Option(metavar="URL", help="Database of the tuning, sqlite:///FILE or postgresql+psycopg://…")]
-Jobs = Annotated[int | None, typer.Option(parser=counted(1), metavar="N", help="Runs at a time, one thread each; half of the cores by default.")]
+Jobs = Annotated[
+    int | None, typer.Option(parser=counted(1), metavar="N", help="Runs at a time, one thread each; half of the cores by default.")
+]
 Metric = Annotated[str | None, typer.Option(help="The metric that decides, with its prefix; the problem's own by default.")]
 
 
@@ -81,7 +83,8 @@ def tune(
     budget: Budget = "seconds=60",
     metric: Metric = None,
     seeds: Annotated[
-        list[int] | None, typer.Option("--seed", parser=counted(0), metavar="N", help="Of every trial; several for the mean over them. 100 by default.")
+        list[int] | None,
+        typer.Option("--seed", parser=counted(0), metavar="N", help="Of every trial; several for the mean over them. 100 by default."),
     ] = None,
     jobs: Jobs = None,
     storage: Storage = None,

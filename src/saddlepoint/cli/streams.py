@@ -87,7 +87,7 @@ def _fill_closed_descriptors() -> None:
 
 def _surviving(stream: Any) -> Any:
     if stream is None or stream.closed:
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 -- it lives as long as the process
+        return open(os.devnull, "w", encoding="utf-8")
     try:
         stream.flush()
         descriptor = stream.fileno()

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from saddlepoint.training import RunConfig, RunDirectory, Training
     from saddlepoint.training.config import Tree
 
-Processes = Annotated[int | None, typer.Option("--nproc", parser=counted(), metavar="N", help="Train in so many processes of this machine; torchrun does more.", show_default="1")]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        "--nproc", parser=counted(), metavar="N", help="Train in so many processes of this machine; torchrun does more.", show_default="1"
+    ),
+]
 Timeout = Annotated[float, typer.Option(help="Of several processes: seconds to wait for one that does not answer.")]
 
 
@@ -39,13 +44,28 @@ Timeout = Annotated[float, typer.Option(help="Of several processes: seconds to w
 )
 def train(
     problem: Annotated[str | None, typer.Argument(help="What to train; see `saddlepoint list problems`.", show_default="digits")] = None,
-    rule: Annotated[str | None, typer.Option(help="How losses become updates; see `saddlepoint list rules`.", show_default="what fits the problem")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="Inner optimizer: a listed name, or package.module:Class.", show_default="the rule's")] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="How losses become updates; see `saddlepoint list rules`.", show_default="what fits the problem")
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="Inner optimizer: a listed name, or package.module:Class.", show_default="the rule's")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate of both players.", show_default="the optimizer's under the rule")] = None,
-    steps: Annotated[int | None, typer.Option(parser=counted(), metavar="N", help="Number of steps.", show_default="the rule's, about a minute")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Training time, evaluation excluded. With --steps too, the first that is reached ends the run.", show_default="no bound")] = None,
-    batch_size: Annotated[int | None, typer.Option(parser=counted(), metavar="N", help="Samples per step.", show_default="64, or what fits the problem")] = None,
-    seed: Annotated[int | None, typer.Option(parser=counted(), metavar="N", help="Decides weights, data order and noise.", show_default="0")] = None,
+    steps: Annotated[
+        int | None, typer.Option(parser=counted(), metavar="N", help="Number of steps.", show_default="the rule's, about a minute")
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="Training time, evaluation excluded. With --steps too, the first that is reached ends the run.", show_default="no bound"
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(parser=counted(), metavar="N", help="Samples per step.", show_default="64, or what fits the problem")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(parser=counted(), metavar="N", help="Decides weights, data order and noise.", show_default="0")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file; options given here override it.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Any other setting.")] = None,
@@ -86,7 +106,9 @@ def train(
 def resume(
     run: Run,
     steps: Annotated[str | None, typer.Option(help="New total number of steps, or +N for N more than now.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Train for this many seconds more. With --steps too, the first bound that is reached ends the run.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Train for this many seconds more. With --steps too, the first bound that is reached ends the run.")
+    ] = None,
     nproc: Processes = None,
     timeout: Timeout = 600.0,
 ) -> None:
@@ -250,7 +272,8 @@ def _say_observing(console: Console, run: RunDirectory) -> None:
 
 def _budget(config: RunConfig) -> str:
     amounts = {"steps": config.steps, "seconds": config.seconds, "gradient-equivalents": config.gradient_equivalents}
-    return " or ".join(f"{amount:.15g} {what}" for what, amount in amounts.items() if amount)
+    given = {what: amount for what, amount in amounts.items() if amount}
+    return " or ".join(f"{amount if isinstance(amount, int) else f'{amount:g}'} {what}" for what, amount in given.items())
 
 
 def _total_steps(text: str, done: int) -> int:

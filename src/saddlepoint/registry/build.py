@@ -153,8 +153,10 @@ def completed(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, A
         before = found.get(key)
         if isinstance(before, str) and isinstance(value, Mapping):
             before = {"name": before}
-        same = isinstance(before, Mapping) and isinstance(value, Mapping) and value.get("name", before.get("name")) == before.get("name")
-        found[key] = completed(before, value) if same else value
+        found[key] = value
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            name = before.get("name")
+            found[key] = completed(before, value) if value.get("name", name) == name else value
     return found
 
 

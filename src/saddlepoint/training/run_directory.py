@@ -262,7 +262,8 @@ class RunDirectory:
             return state
         others = [str(step) for step in self.checkpoint_steps() if self._of_step(step) != first]
         remedy = {
-            "last": f"No earlier one is whole. Restore it from a copy, or start again with `saddlepoint train --config {quoted(self._config)}`.",
+            "last": "No earlier one is whole. Restore it from a copy, or start again with "
+            f"`saddlepoint train --config {quoted(self._config)}`.",
             "best": "Use the last one in its place; training goes on without it.",
         }.get(str(at), f"Use another one: {', '.join([*others, 'best'])}.")
         raise UsageError(f"Checkpoint {first} is truncated or damaged: {damage[first.name]}. {remedy}")
@@ -298,7 +299,8 @@ class RunDirectory:
         if at == "last" and self._best.exists():
             raise UsageError(f"{self._checkpoints} holds nothing but {self._best.name}. Restore the other checkpoints from a copy.")
         raise UsageError(
-            f"{self.path} has no {at} checkpoint; the run was stopped before it wrote one. `saddlepoint resume {quoted(self.path)}` starts it."
+            f"{self.path} has no {at} checkpoint; the run was stopped before it wrote one. "
+            f"`saddlepoint resume {quoted(self.path)}` starts it."
         )
 
     def _read(self, path: Path, config: RunConfig) -> dict[str, Any]:
@@ -382,6 +384,19 @@ def _parsed(raw: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
+
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF"}
+"""Suffix of a picture's file → its format."""
+
+
+def picture_bytes(picture: Image.Image, suffix: str) -> bytes:
+    """Return a picture in the format that a file's suffix names, one of ``FORMATS``; PNG where there is none."""
+    if suffix.lower() in ("", ".png"):
+        return png(picture)
+    buffer = io.BytesIO()
+    picture.save(buffer, format=FORMATS[suffix.lower()], quality=95)
+    return buffer.getvalue()
 
 
 def png(picture: Image.Image) -> bytes:

@@ -150,9 +150,9 @@ class Training:
             try:
                 self.measures()
             except UsageError as error:
-                said = f"evaluation_samples={self.config.evaluation_samples}"
-                real_said = "" if real is None else f", {len(real)} or more held-out samples"
-                raise UsageError(f"The problem {self.problem.name} cannot be evaluated ({said}{real_said}): {error}") from error
+                held_out = "" if real is None or len(real) >= usual else f" and {len(real)} held-out samples"
+                numbers = f"evaluation_samples={self.config.evaluation_samples}{held_out}"
+                raise UsageError(f"The problem {self.problem.name} cannot be evaluated with {numbers}: {error}") from error
 
     def measures(
         self,
