@@ -52,7 +52,8 @@ def surviving_output() -> Iterator[None]:
     """
     _fill_closed_descriptors()
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _surviving(sys.stdout), _surviving(sys.stderr)
+    null = open(os.devnull, "w", encoding="utf-8")
+    sys.stdout, sys.stderr = _surviving(sys.stdout, null), _surviving(sys.stderr, null)
     try:
         yield
     finally:
@@ -62,6 +63,7 @@ def surviving_output() -> Iterator[None]:
             print(f"note: Standard output could not be written: {reason}.", file=sys.stderr)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
+        null.close()
         sys.stdout, sys.stderr = before
 
 
@@ -85,9 +87,9 @@ def _fill_closed_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
-def _surviving(stream: Any) -> Any:
+def _surviving(stream: Any, null: Any) -> Any:
     if stream is None or stream.closed:
-        return open(os.devnull, "w", encoding="utf-8")
+        return null
     try:
         stream.flush()
         descriptor = stream.fileno()
