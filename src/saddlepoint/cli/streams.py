@@ -57,12 +57,12 @@ def surviving_output() -> Iterator[None]:
     try:
         yield
     finally:
+        sys.stdout.flush()
         failed = failure(sys.stdout)
         if failed is not None and failed.errno != errno.EPIPE:  # a reader that has seen enough is no error
             reason = failed.strerror or failed
             print(f"note: Standard output could not be written: {reason}.", file=sys.stderr)
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        sys.stderr.flush()
         null.close()
         sys.stdout, sys.stderr = before
 
