@@ -5,6 +5,7 @@ import pytest
 import saddlepoint as sp
 from saddlepoint import registry
 from saddlepoint.compare.reading import study_from
+from saddlepoint.training import Training
 from saddlepoint.training.config import resolve, validate, with_settings
 
 
@@ -16,7 +17,11 @@ class TestOptionsInPart:
     def test_a_scaling_stays_the_named_rule_s(self):
         scaling = settled("rule.scaling.beta=0.9", rule="kronecker-cgd").rule.options["scaling"]
         assert (scaling["name"], scaling["beta"], scaling["max_dimension"]) == ("kronecker", 0.9, 512)
-        assert settled("rule.scaling.epsilon=1e-3", rule="newton").rule.options["scaling"] == {"name": "rms", "beta": 0.999, "epsilon": 1e-3}
+        assert settled("rule.scaling.epsilon=1e-3", rule="newton").rule.options["scaling"] == {
+            "name": "rms",
+            "beta": 0.999,
+            "epsilon": 1e-3,
+        }
 
     def test_another_name_brings_its_own_options(self):
         scaling = settled("rule.scaling.name=rms", rule="kronecker-cgd").rule.options["scaling"]
@@ -25,14 +30,16 @@ class TestOptionsInPart:
 
     @pytest.mark.parametrize("rule", ["cgd", "proximal-point"])
     def test_where_there_is_none_its_name_is_needed(self, rule):
-        with pytest.raises(sp.UsageError, match=r"scaling=\{'beta': 0.9\} does not say which one it is. Give its name too: rms or kronecker"):
+        with pytest.raises(
+            sp.UsageError, match=r"scaling=\{'beta': 0.9\} does not say which one it is. Give its name too: rms or kronecker"
+        ):
             settled("rule.scaling.beta=0.9", rule=rule)
         assert settled("rule.scaling.beta=0.9", "rule.scaling.name=rms", rule=rule).rule.options["scaling"]["name"] == "rms"
 
     def test_a_misspelt_option_or_name_inside_is_refused(self):
-        with pytest.raises(sp.UsageError, match='scaling kronecker has no option "betta". Did you mean "beta"'):
+        with pytest.raises(sp.UsageError, match=r'scaling kronecker has no option "betta". Did you mean "beta"'):
             settled("rule.scaling.betta=0.9", rule="kronecker-cgd")
-        with pytest.raises(sp.UsageError, match='scaling "kroneker" is unknown. Did you mean "kronecker"'):
+        with pytest.raises(sp.UsageError, match=r'scaling "kroneker" is unknown. Did you mean "kronecker"'):
             settled("rule.scaling.name=kroneker", rule="kronecker-cgd")
 
     def test_a_rule_inside_stays_the_same(self):
@@ -48,7 +55,7 @@ class TestOptionsInPart:
         assert config.optimizer.options_for("generator")["options"] == {"betas": [0.0, 0.999], "eps": 1e-5}
 
     def test_a_value_with_no_keys_in_it(self):
-        with pytest.raises(sp.UsageError, match='The key "rule.beta" leads into rule, which is 5 and has no keys'):
+        with pytest.raises(sp.UsageError, match=r'The key "rule.beta" leads into rule, which is 5 and has no keys'):
             settled("rule=5", "rule.beta=1")
 
     def test_every_rule_keeps_its_components_when_one_of_their_options_is_given(self):
@@ -99,15 +106,15 @@ class TestStudies:
 class TestTruthValues:
     @pytest.mark.parametrize(
         "setting",
-        ["batch_size=on", "steps=yes", "seconds=yes", "ema=no", "seed=on", "optimizer.lr=yes", "optimizer.players.generator.lr=yes"]
-        + ["optimizer.betas=[yes, 0.9]", "optimizer.eps=on", "rule.k=on", "rule.alpha=yes", "problem.hidden=on", "problem.r1=yes"],
+        [
+            *("batch_size=on", "steps=yes", "seconds=yes", "ema=no", "seed=on", "optimizer.lr=yes"),
+            *("optimizer.players.generator.lr=yes", "optimizer.betas=[yes, 0.9]", "optimizer.eps=on"),
+            *("rule.k=on", "rule.alpha=yes", "problem.hidden=on", "problem.r1=yes"),
+        ],
     )
     def test_are_no_numbers(self, setting):
         with pytest.raises(sp.UsageError, match="truth values, and a number is needed"):
-            config = settled(setting, rule="lookahead", problem="mixture8")
-            from saddlepoint.training import Training
-
-            Training(config)
+            Training(settled(setting, rule="lookahead", problem="mixture8"))
 
     def test_are_what_they_are_where_one_is_meant(self):
         config = settled("optimizer.nesterov=no", "rule.adapt=no", "model.checkpoint=on", rule="newton")
@@ -126,5 +133,5 @@ class TestHints:
             settled(f"{key}=0.1", rule="newton", problem="mixture8")
 
     def test_another_is_the_nearest(self):
-        with pytest.raises(sp.UsageError, match='unknown key "stepz". Did you mean "steps"'):
+        with pytest.raises(sp.UsageError, match=r'unknown key "stepz". Did you mean "steps"'):
             settled("stepz=3")

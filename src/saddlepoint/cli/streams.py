@@ -52,19 +52,18 @@ def surviving_output() -> Iterator[None]:
     """
     _fill_closed_descriptors()
     before = sys.stdout, sys.stderr
-    null = open(os.devnull, "w", encoding="utf-8")
-    sys.stdout, sys.stderr = _surviving(sys.stdout, null), _surviving(sys.stderr, null)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        failed = failure(sys.stdout)
-        if failed is not None and failed.errno != errno.EPIPE:  # a reader that has seen enough is no error
-            reason = failed.strerror or failed
-            print(f"note: Standard output could not be written: {reason}.", file=sys.stderr)
-        sys.stderr.flush()
-        null.close()
-        sys.stdout, sys.stderr = before
+    with open(os.devnull, "w", encoding="utf-8") as null:
+        sys.stdout, sys.stderr = _surviving(sys.stdout, null), _surviving(sys.stderr, null)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            failed = failure(sys.stdout)
+            if failed is not None and failed.errno != errno.EPIPE:  # a reader that has seen enough is no error
+                reason = failed.strerror or failed
+                print(f"note: Standard output could not be written: {reason}.", file=sys.stderr)
+            sys.stderr.flush()
+            sys.stdout, sys.stderr = before
 
 
 def reader_is_gone() -> bool:
