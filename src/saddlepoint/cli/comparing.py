@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saddlepoint.cli.app import app, make_console, say
-from saddlepoint.errors import UsageError
+from saddlepoint.cli.app import app, counted, make_console, say
+from saddlepoint.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 Budget = Annotated[str, typer.Option(metavar="KIND=AMOUNT", help="seconds=60, steps=5000 or gradient_equivalents=20000, for every run.")]
 Storage = Annotated[str | None, typer.Option(metavar="URL", help="Database of the tuning, sqlite:///FILE or postgresql+psycopg://…")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at a time, one thread each; half of the cores by default.")]
+Jobs = Annotated[
+    int | None, typer.Option(parser=counted(1), metavar="N", help="Runs at a time, one thread each; half of the cores by default.")
+]
 Metric = Annotated[str | None, typer.Option(help="The metric that decides, with its prefix; the problem's own by default.")]
 
 
@@ -37,9 +39,9 @@ Metric = Annotated[str | None, typer.Option(help="The metric that decides, with 
 def compare(
     what: Annotated[str, typer.Argument(help="A problem, or a YAML file that describes a study.")],
     methods: Annotated[str | None, typer.Option(help="Comma-separated: RULE, OPTIMIZER or RULE+OPTIMIZER.")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="So many runs of every method; 5 by default.")] = None,
+    seeds: Annotated[int | None, typer.Option(parser=counted(1), metavar="N", help="So many runs of every method; 5 by default.")] = None,
     budget: Budget = "",
-    trials: Annotated[int | None, typer.Option(min=1, help="Tune every method with so many trials first.")] = None,
+    trials: Annotated[int | None, typer.Option(parser=counted(1), metavar="N", help="Tune every method with so many trials first.")] = None,
     metric: Metric = None,
     target: Annotated[float | None, typer.Option(help="Value of the metric that counts as success.")] = None,
     baseline: Annotated[str | None, typer.Option(help="The method that others are compared with; the first by default.")] = None,
@@ -67,7 +69,7 @@ def compare(
     with _stoppable(console):
         found = run(study, path, jobs=_jobs(jobs), storage=storage, watcher=_Lines(console))
     print_comparison(console, found)
-    say(console, f"{path / 'comparison.json'}, {path / 'results.csv'}; report: saddlepoint report {path}")
+    say(console, f"{path / 'comparison.json'}, {path / 'results.csv'}; report: saddlepoint report {quoted(path)}")
 
 
 @app.command(
@@ -77,11 +79,12 @@ def compare(
 def tune(
     problem: Annotated[str, typer.Argument(help="See `saddlepoint list problems`.")],
     method: Annotated[str, typer.Option(help="RULE, OPTIMIZER or RULE+OPTIMIZER.")],
-    trials: Annotated[int, typer.Option(min=1, help="How many in all, of every process that works on it.")] = 20,
+    trials: Annotated[int, typer.Option(parser=counted(1), metavar="N", help="How many in all, of every process that works on it.")] = 20,
     budget: Budget = "seconds=60",
     metric: Metric = None,
     seeds: Annotated[
-        list[int] | None, typer.Option("--seed", help="Of every trial; several for the mean over them. 100 by default.")
+        list[int] | None,
+        typer.Option("--seed", parser=counted(0), metavar="N", help="Of every trial; several for the mean over them. 100 by default."),
     ] = None,
     jobs: Jobs = None,
     storage: Storage = None,
@@ -101,7 +104,7 @@ def tune(
     with _stoppable(console):
         found, config = tune_method(study, path, jobs=_jobs(jobs), storage=storage, watcher=_Lines(console))
     print_trials(console, found)
-    settings = " ".join(f"--set '{key}={json.dumps(value)}'" for key, value in settings_of(found.best).items())
+    settings = " ".join(f"--set {quoted(f'{key}={json.dumps(value)}')}" for key, value in settings_of(found.best).items())
     names = f"{problem} --rule {config.rule.name} --optimizer {config.optimizer.name}"
     say(console, f"train with the best: saddlepoint train {names} {settings}")
 

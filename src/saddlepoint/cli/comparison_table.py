@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from saddlepoint.cli.tables import show
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -29,7 +31,7 @@ def print_trials(console: Console, tuned: Tuned) -> None:
         final = "" if trial["final"] is None else f"{trial['final']:.4g}"
         parameters = (escape(str(trial["parameters"].get(key, "–"))) for key in tuned.space)
         table.add_row(str(trial["number"]), value, final, *parameters, "best" if trial["parameters"] == tuned.best else "")
-    console.print(table)
+    show(console, table)
 
 
 def _print_problem(console: Console, problem: Mapping[str, Any]) -> None:
@@ -56,7 +58,7 @@ def _print_problem(console: Console, problem: Mapping[str, Any]) -> None:
     for method in sorted(problem["methods"], key=lambda method: _rank(method, sign)):
         if method["summary"] is not None:
             table.add_row(*(escape(cell) for cell in _cells(method, pairs.get(method["name"]))))
-    console.print(table)
+    show(console, table)
 
 
 def _rank(method: Mapping[str, Any], sign: int) -> float:

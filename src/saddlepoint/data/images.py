@@ -56,6 +56,8 @@ def _load_split(directory: Path, prefix: str) -> LabelledImages:
     labels = read_idx(_find(directory, f"{prefix}-labels-idx1-ubyte"))
     if pixels.ndim != 3 or pixels.shape[1:] != (28, 28) or labels.ndim != 1:
         raise UsageError(f"{directory}: expected images of 28 x 28 and one label each, found shapes {pixels.shape} and {labels.shape}.")
+    if not len(pixels):
+        raise UsageError(f"{directory}: the file {prefix}-images-idx3-ubyte holds no images. Fetch the four files again.")
     images = torch.from_numpy(pixels.astype(np.float32)).div_(127.5).sub_(1).unsqueeze_(1)
     return LabelledImages(images, torch.from_numpy(labels.astype(np.int64)))
 

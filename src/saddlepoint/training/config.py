@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from saddlepoint import registry
 from saddlepoint.errors import UsageError, did_you_mean
-from saddlepoint.reading import YAML_BYTES, dump_yaml, parse_yaml, read_bytes
+from saddlepoint.reading import TRUTH, YAML_BYTES, dump_yaml, flag_taken_for_number, parse_yaml, read_bytes
 
 if TYPE_CHECKING:
     from saddlepoint.problems import GanProblem
@@ -56,7 +57,7 @@ class OptimizerConfig(Component):
     def options_for(self, player: str) -> Tree:
         """Return the constructor's options for one player."""
         shared = self.options if self.lr is None else {"lr": self.lr, **self.options}
-        return {**shared, **self.players.get(player, {})}
+        return registry.completed(shared, self.players.get(player, {}))
 
 
 class ModelConfig(BaseModel):
@@ -143,6 +144,7 @@ def resolve(tree: Tree) -> RunConfig:
         UsageError: an unknown key, name or option (with a suggestion), or a value out of range.
     """
     _check_keys(tree)
+    _check_paths(tree)
     tree = {key: value for key, value in tree.items() if value is not None}
     problem_name, problem_options = _component(tree.get("problem", {}), "digits")
     known_problem: registry.ProblemEntry = registry.find("problem", registry.PROBLEMS, problem_name)
@@ -155,7 +157,7 @@ def resolve(tree: Tree) -> RunConfig:
             raise UsageError(f'Problem {problem_name} has its data with it and takes no --data-dir. Did you mean "mnist"?')
         problem_options["data_dir"] = str(tree.pop("data_dir"))
     problem = registry.build_problem(problem_name, {"loss": natural, **problem_options})
-    rule = registry.build_rule(rule_name, {**entry.options, **rule_options})
+    rule = registry.build_rule(rule_name, registry.completed(entry.options, rule_options))
     if not BUDGETS & tree.keys():
         tree["steps"] = entry.steps
     optimizer = _optimizer(tree.get("optimizer", {}), entry)
@@ -166,10 +168,10 @@ def resolve(tree: Tree) -> RunConfig:
         "scheme": "simultaneous" if rule.joint else entry.scheme,
         "schedule": known.schedule if known else "constant",
         "evaluation_samples": problem.evaluation_samples,
-        "evaluate_every": every,
+        "evaluate_every": max(every, problem.evaluation_pause),
         "sample_every": every,
         "checkpoint_every": every,
-        "probe_every": max(1, every // 2),
+        "probe_every": max(1, every // 2, problem.evaluation_pause // 4),
         "trace_every": max(1, steps // 500) if steps else 10,
         **tree,
         "problem": {"name": problem_name, **registry.options_of(problem)},
@@ -212,11 +214,15 @@ def _check_best_by(name: str, problem: GanProblem) -> None:
 def validate(tree: Tree) -> RunConfig:
     """Return a complete configuration as a RunConfig; a UsageError names the first field that is wrong."""
     try:
-        return RunConfig.model_validate(tree)
+        config = RunConfig.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"Configuration: {where}={first['input']!r} is not valid: {first['msg']}.") from error
+    flag = flag_taken_for_number(tree, config)
+    if flag is not None:
+        raise UsageError(f"Configuration: {flag} is not valid: {TRUTH}.")
+    return config
 
 
 def read_yaml(path: Path) -> Tree:
@@ -270,11 +276,21 @@ def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
             raise UsageError(f'The key "{path[:40]}…" has more than {_DEEPEST} points in it; no setting lies so deep.')
         place = tree
         for key in parents:
-            inner = place.get(key)
-            place[key] = dict(inner) if isinstance(inner, Mapping) else {"name": inner} if isinstance(inner, str) else {}
+            place[key] = _opened(path, key, place.get(key))
             place = place[key]
         place[last] = value
     return tree
+
+
+def _opened(path: str, key: str, value: Any) -> Tree:
+    """Return what stands at a key as a mapping that further keys go into."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, Mapping):
+        raise UsageError(f'The key "{path}" leads into {key}, which is {value!r} and has no keys in it. Give one of the two.')
+    return dict(value)
 
 
 def renamed(component: Any, name: str) -> Any:
@@ -302,8 +318,8 @@ def _over(method: Mapping[str, Any], tree: Tree) -> Tree:
     optimizer, own = dict(method["optimizer"]), dict(tree.get("optimizer", {}))
     if "lr" in own:  # the user's rate is for both players
         optimizer.pop("players", None)
-    own["players"] = _joined(optimizer.get("players", {}), own.get("players", {}))
-    return {**ours, **tree, "optimizer": {**optimizer, **own}, "rule": {**method.get("rule", {}), **tree.get("rule", {})}}
+    rule = registry.completed(method.get("rule", {}), tree.get("rule", {}))
+    return {**ours, **tree, "optimizer": registry.completed(optimizer, own), "rule": rule}
 
 
 def _optimizer(value: Any, entry: registry.RuleEntry) -> Tree:
@@ -320,15 +336,7 @@ def _optimizer(value: Any, entry: registry.RuleEntry) -> Tree:
         defaults |= natural
     if "lr" in chosen:  # the user's rate is for both players, whatever ours would be
         defaults.pop("players", None)
-    elif "players" in chosen:  # one player's own options leave ours for the other as they are
-        chosen["players"] = _joined(defaults.get("players", {}), chosen["players"])
-    return {**defaults, **chosen}
-
-
-def _joined(ours: Mapping[str, Tree], theirs: Any) -> Any:
-    if not isinstance(theirs, Mapping) or not all(isinstance(own, Mapping) for own in theirs.values()):
-        return theirs  # the schema says what is wrong with it
-    return {player: {**ours.get(player, {}), **theirs.get(player, {})} for player in {**ours, **theirs}}
+    return registry.completed(defaults, chosen)
 
 
 def _device(name: str) -> str:
@@ -347,4 +355,35 @@ def _check_keys(tree: Tree) -> None:
     known = [*RunConfig.model_fields, "data_dir"]
     for key in tree:
         if key not in known:
-            raise UsageError(f'Configuration: unknown key "{key}".' + did_you_mean(str(key), known))
+            meant = _paths_of(str(key), tree)
+            hint = f" Did you mean {' or '.join(meant)}?" if meant else did_you_mean(str(key), known)
+            raise UsageError(f'Configuration: unknown key "{key}".{hint}')
+
+
+def _paths_of(option: str, tree: Tree) -> list[str]:
+    """Return the key paths under which there is an option of this name."""
+    problem = registry.PROBLEMS.get(_name_in(tree, "problem", "digits"))
+    rule = registry.RULES.get(_name_in(tree, "rule", "gradient"))
+    options = {
+        "problem": [] if problem is None else [field.name for field in fields(registry.load(problem.path))],
+        "rule": [] if rule is None else [field.name for field in fields(registry.load(rule.path))],
+        "optimizer": ["lr", "players", "betas", "momentum", "weight_decay", "eps"],
+        "model": list(ModelConfig.model_fields),
+    }
+    return [f'"{part}.{option}"' for part, known in options.items() if option in known]
+
+
+def _name_in(tree: Tree, part: str, default: str) -> str:
+    value = tree.get(part)
+    return str(value.get("name", default)) if isinstance(value, Mapping) else str(value or default)
+
+
+def _check_paths(tree: Tree) -> None:
+    """Refuse a path that no text in a file can hold: what is written into the configuration is read again."""
+    try:
+        str(tree.get("data_dir", "")).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"The data directory {str(tree['data_dir'])!a} has bytes in its name that are no UTF-8 text, which a configuration "
+            "cannot hold. Rename it, or give a symbolic link to it."
+        ) from error

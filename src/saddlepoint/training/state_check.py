@@ -66,6 +66,8 @@ def _check(training: Training, state: Mapping[str, Any]) -> None:
             raise _UnfitError(f"{key} is {_said(state[key])}")
     for key in ("networks", "ema"):
         _alike(state[key], own[key], key)
+    if "iterates" in own:
+        _alike(state["iterates"], own["iterates"], "iterates")
     _random(state["random"], own["random"])
     _numbers(state["metrics"], "metrics")
     if state["best"] is not None:
@@ -98,8 +100,14 @@ def _optimizer(training: Training, found: Any, own: Mapping[str, Any]) -> None:
 
 
 def _inner(found: Any, own: Mapping[str, Any], shapes: list[torch.Size], exact: bool, where: str) -> None:
-    """Check a torch optimizer's state; ``exact`` says that a tensor in it has its parameter's shape, or one entry."""
+    """Check a torch optimizer's state.
+
+    ``exact`` says that it is of one that is known: a tensor in it has its parameter's shape or one entry, options keep their kinds, and
+    nothing is kept for all parameters together.
+    """
     _keys(found, own, where)
+    if not exact and not {"param_groups", "state"} <= own.keys():  # a wrapper's, of a form of its own
+        return
     _kind(found["param_groups"], list, f"{where}.param_groups")
     if len(found["param_groups"]) != len(own["param_groups"]):
         raise _UnfitError(f"{where} has {len(found['param_groups'])} groups of parameters instead of {len(own['param_groups'])}")
@@ -107,13 +115,15 @@ def _inner(found: Any, own: Mapping[str, Any], shapes: list[torch.Size], exact: 
         _kind(group, dict, f"{where}.param_groups")
         for option, value in group.items():
             _kind(option, str, f"{where}.param_groups")
-            if option in ours:
+            if exact and option in ours:
                 _alike(value, ours[option], f"{where}.{option}")
         if group.get("params") != ours["params"]:
             raise _UnfitError(f"{where} has other parameters")
     _kind(found["state"], dict, f"{where}.state")
     for index, kept in found["state"].items():
         place = f"{where}.state.{_said(index)}"
+        if not exact and isinstance(index, str):  # of all parameters; loading and the first step say whether it fits
+            continue
         if type(index) is not int or not 0 <= index < len(shapes):
             raise _UnfitError(f"{place} is of no parameter")
         _kind(kept, dict, place)
