@@ -33,10 +33,11 @@ def list_names(what: Annotated[Listing, typer.Argument(help="problems, rules, op
         for name, entry in registry.PROBLEMS.items():
             table.add_row(name, entry.summary)
     elif what is Listing.rules:
-        table = Table("name", "order", "what it is", "cost, two players", "bilinear game", "local minimax points", "paper", box=None)
+        columns = ("name", "order", "games", "what it is", "cost, two players", "bilinear game", "local minimax points", "paper")
+        table = Table(*columns, box=None)
         table.columns[0].no_wrap = True
         for name, rule in registry.RULES.items():
-            table.add_row(name, str(rule.order), rule.summary, rule.cost, rule.bilinear, rule.minimax, rule.paper)
+            table.add_row(name, str(rule.order), rule.games, rule.summary, rule.cost, rule.bilinear, rule.minimax, rule.paper)
     elif what is Listing.optimizers:
         for name, optimizer in registry.OPTIMIZERS.items():
             table.add_row(name, f"{optimizer.summary} (lr {optimizer.options['lr']:g})")

@@ -18,6 +18,7 @@ class Gradient(Rule):
     With all players in the closure's mapping this is simultaneous gradient descent, with one player after the other it is the
     usual alternating training. With any inner optimizer it equals the hand-written loop exactly.
 
+    Holds for: any number of players, zero-sum or not.
     Cost: one gradient per mover.
     Guarantee: on a bilinear game x·s·y simultaneous descent diverges, |λ|² = 1 + h²s², and alternating descent stays bounded,
     |λ| = 1 for h·s < 2; it converges where the Jacobian's eigenvalues have positive real parts and h is small.
@@ -39,6 +40,7 @@ class Optimistic(Rule):
     The past gradient of a parameter is that of its last move. With Adam inside, the optimism is on the gradients; optimism on
     Adam's updates is another method (Daskalakis et al. 2018) and differs by a few per cent.
 
+    Holds for: any number of players, zero-sum or not.
     Cost: one gradient per mover; memory: one more vector.
     Guarantee: on a bilinear game x·s·y linear convergence for h·s < 1/√3.
 
@@ -69,6 +71,7 @@ class Extragradient(Rule):
             moments are updated twice a step; without state (SGD) it makes no difference.
         fresh_samples: evaluate the second gradient on newly drawn samples instead of the same ones; the closure must draw them.
 
+    Holds for: any number of players, zero-sum or not.
     Cost: two gradients per mover.
     Guarantee: on a bilinear game x·s·y linear convergence for h·s < 1; monotone games converge for small h.
 
@@ -95,6 +98,7 @@ class PastExtragradient(Rule):
     θ' = θ − h ξ(θ'_{t−1}), direction = ξ(θ'). The step's losses are those at θ'. The inner optimizers' state does not see the
     extrapolation.
 
+    Holds for: any number of players, zero-sum or not.
     Cost: one gradient per player; memory: one more vector.
     Guarantee: as Optimistic, whose iterates are these extrapolated points when the inner optimizer is SGD.
 
@@ -136,6 +140,7 @@ class RungeKutta(Rule):
         regularization: λ; ODE-GAN uses 0.01 to 0.07.
         regularized: the player r that the regulariser moves, ODE-GAN's discriminator; needed where λ > 0.
 
+    Holds for: any number of players, zero-sum or not.
     Cost for n players: ``stages``·n gradients, and n − 1 products with the regulariser.
     Guarantee: on a bilinear game x·s·y four stages are stable for h·s < 2√2 = 2.83.
 

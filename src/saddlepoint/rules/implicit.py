@@ -39,6 +39,7 @@ class CompetitiveGradient(Rule):
         warm_start: start from the last step's solution, at the price of one iteration.
         scaling: the metric P; None is the identity.
 
+    Holds for: any number of players, zero-sum or not.
     Cost for k iterations: two players, zero-sum, 2 gradients and 2k + 1 products (2 more in every tenth step); else n gradients (with
     respect to all players) and n·k products.
     Guarantee: on the bilinear game x·s·y it contracts for every step size, |λ|² = 1 / (1 + h²s²).
@@ -91,6 +92,7 @@ class AdaptiveCompetitiveGradient(Rule):
         budget: the most iterations of the solve.
         warm_start: start from the last step's solution, at the price of one iteration.
 
+    Holds for: any number of players, zero-sum or not.
     Cost: as CompetitiveGradient.
     Guarantee: none proved; without the metric it is CompetitiveGradient.
 
@@ -129,6 +131,7 @@ class LinearizedCompetitiveGradient(Rule):
     Each player counts on one plain gradient step of the others. The inner optimizer must be plain SGD: the learning rate is part
     of the rule.
 
+    Holds for: any number of players, zero-sum or not.
     Cost for n players: n gradients (with respect to all players), n products.
     Guarantee: on a bilinear game x·s·y it is extragradient and converges for h·s < 1.
 
@@ -158,6 +161,7 @@ class ProximalPoint(Rule):
         warm_start: start from the last step's solution, at the price of one product.
         scaling: the metric P; None is the identity.
 
+    Holds for: any number of players, zero-sum or not.
     Cost for n players, k iterations: n gradients (with respect to all players), n·k products.
     Guarantee: on a bilinear game x·s·y it contracts for every step size, |λ|² = 1 / (1 + h²s²); as h grows it becomes Newton's
     method on ξ and is drawn to any critical point.

@@ -73,6 +73,7 @@ class Lookahead(Wrapper):
         k: fast steps between two slow ones; 5 with alternating gradients and 5000 with extragradient in the paper.
         alpha: α in (0, 1]; 0.5 in the paper.
 
+    Holds for: the games of the rule inside.
     Cost: that of the rule; memory: one more vector.
     Guarantee: simultaneous gradient descent with k = 5, α = 0.5 converges on a bilinear game x·s·y for h·s up to about 0.74.
 
@@ -115,6 +116,7 @@ class Averaged(Wrapper):
         rule: the rule that moves.
         decay: d in [0, 1) for the exponential average; None for the uniform one, which theory's ergodic bounds are about.
 
+    Holds for: the games of the rule inside.
     Cost: that of the rule; memory: one more vector.
     Guarantee: the uniform average of simultaneous subgradient steps of size c/√t has a gap of O(1/√T) on convex–concave games.
 
@@ -176,6 +178,7 @@ class Clipped(Wrapper):
         rule: the rule whose directions are clipped.
         norm: the longest direction.
 
+    Holds for: the games of the rule inside.
     Cost: that of the rule.
     Guarantee: near a solution, where directions are shorter than ``norm``, that of the rule.
 
@@ -233,6 +236,7 @@ class Every(TwoRules):
         k: the period.
         otherwise: the rule of the other steps.
 
+    Holds for: the games of both rules.
     Cost: (cost of ``rule`` + (k − 1) · cost of ``otherwise``) / k.
     Guarantee: none of its own; on a quadratic game a period multiplies the maps of its k steps.
 
@@ -281,6 +285,7 @@ class PerPlayer(TwoRules):
         players: their names.
         otherwise: the rule of all other players.
 
+    Holds for: any game; each rule for the game of its own players.
     Cost: in alternating training that of the rule whose player moves; where players of both move at once that of both, and one evaluation
         of the closure more for each rule of order 1 or 2.
     Guarantee: none of its own; with the same rule twice, and one that does not couple the players, that rule's path.

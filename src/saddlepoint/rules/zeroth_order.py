@@ -96,6 +96,7 @@ class RandomizedSmoothing(LossDifferences):
         batched: evaluate all displacements in one pass over the optimizer's modules.
         seed: decides the displacements.
 
+    Holds for: any number of players, zero-sum or not.
     Cost: one evaluation of the closure, and 2·samples more for each mover (samples with ``antithetic=False``), or for all movers together
         with ``shared``; no gradient.
     Guarantee: the expected direction is the gradient of the smoothed loss, so that it converges where gradient descent on that does, with
@@ -148,6 +149,7 @@ class SimultaneousPerturbation(LossDifferences):
         batched: evaluate all displacements in one pass over the optimizer's modules.
         seed: decides the signs.
 
+    Holds for: any number of players, zero-sum or not.
     Cost: one evaluation of the closure, and 2·samples more for each mover, or for all movers together with ``shared``; no gradient.
     Guarantee: converges almost surely to a minimum of smooth losses with step sizes a_t → 0, Σ a_t = ∞ and Σ (a_t / c_t)² < ∞; with
         constant ones it stays near. The bias is of order c_t².
