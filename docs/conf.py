@@ -46,7 +46,7 @@ nitpick_ignore_regex = [
 
 LOGGER = logging.getLogger(__name__)
 LABELLED = re.compile(r"(Holds for|Cost[^:.,]*|Guarantee|References?): ")
-LITERAL_OR_EMPHASIS = re.compile(r"(``.+?``|(?<!\w)\*\w[^*]*\w\*(?!\w))")
+LITERAL_OR_EMPHASIS = re.compile(r"(``.+?``|(?<!\w)\*\*?\w[^*]*\w\*\*?(?!\w))")
 PAPER, LINK = re.compile(r"arXiv:(\d{4}\.\d{4,5})"), r"`arXiv:\1 <https://arxiv.org/abs/\1>`__"
 
 
@@ -89,6 +89,8 @@ def as_restructured_text(app, what, name, thing, options, lines):
             written.append(f"    {escaped(line.strip())}")
         else:
             written.append(escaped(line))
+    if written and what in ("attribute", "property"):
+        written[0] = written[0].replace(": ", " – ")  # napoleon reads "type: description"
     lines[:] = written
 
 
