@@ -6,12 +6,17 @@ is a warning, and warnings are errors.
 
 import pkgutil
 import re
+import sys
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 from sphinx.util import logging
 
 import saddlepoint
+
+sys.path.insert(0, str(Path(__file__).parent))
+from commands_page import commands
 
 project = "saddlepoint"
 author = "the authors of saddlepoint"
@@ -101,7 +106,14 @@ def escaped(line):
     return "".join(parts)
 
 
+def add_commands(app, page, source):
+    """Add the commands to their page."""
+    if page == "reference/commands":
+        source[0] += "\n" + commands()
+
+
 def setup(app):
-    """Connect the two to Sphinx."""
+    """Connect these to Sphinx."""
+    app.connect("source-read", add_commands)
     app.connect("autodoc-process-docstring", as_restructured_text, priority=400)  # napoleon's: 500
     app.connect("env-check-consistency", report_missing_names)
