@@ -1,10 +1,11 @@
-"""Write docs/evidence.md, the table in README.md and their picture from the results of the study.
+"""Write docs/evidence*.md, the table in README.md and their picture from the results of the study.
 
 python -m studies.write_evidence
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import jinja2
@@ -40,8 +41,8 @@ def finished():
     return {**study, "problems": done}
 
 
-def page() -> str:
-    """The page, from the results as they are now."""
+def page(name: str) -> str:
+    """The page of that name, from the results as they are now."""
     study = finished()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -67,7 +68,7 @@ def page() -> str:
     done = {problem["name"]: problem for problem in study["problems"]}
     planned = study["study"]["problems"]
     few = [f"{plan['trials']} on {plan['name']}" for plan in planned if plan.get("trials") and plan["name"] in done]
-    return environment.get_template("evidence.md.jinja").render(
+    return environment.get_template(f"{name}.jinja").render(
         study=study,
         problems=done,
         missing=missing(study),
@@ -92,7 +93,8 @@ def readme() -> str:
     return f"{before}<!-- evidence -->\n{best_of_families(study)}\n{left}<!-- end -->{rest.partition('<!-- end -->')[2]}"
 
 
-PAGES = {"evidence.md": page, "../README.md": readme}
+EVIDENCE = ("evidence.md", "evidence-problems.md", "evidence-method.md")
+PAGES = {name: partial(page, name) for name in EVIDENCE} | {"../README.md": readme}
 
 if __name__ == "__main__":
     for name, text in PAGES.items():
