@@ -28,6 +28,8 @@ myst_heading_anchors = 4  # links such as rules.md#leader-and-follower, as a for
 pygments_style = "friendly"
 html_theme = "furo"
 html_title = f"saddlepoint {release}"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_copy_source = False
 html_show_sourcelink = False
 
