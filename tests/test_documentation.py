@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 import runpy
@@ -65,6 +66,22 @@ def test_the_package_exports_what_it_lists():
     assert set(saddlepoint.__all__) <= set(dir(saddlepoint))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = saddlepoint.nothing
+
+
+def test_every_rule_optimizer_loss_and_penalty_is_at_the_top():
+    kinds = {
+        "rules": (saddlepoint.rules, saddlepoint.Rule),
+        "optim": (saddlepoint.optim, torch.optim.Optimizer),
+    }
+    for module, kind in kinds.values():
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if isinstance(thing, type) and issubclass(thing, kind) and not inspect.isabstract(thing):
+                assert getattr(saddlepoint, name) is thing
+    for losses in saddlepoint.games.GAN_LOSSES.values():
+        for loss in losses:
+            assert getattr(saddlepoint, loss.__name__) is loss
+    assert saddlepoint.gradient_penalty is saddlepoint.games.gradient_penalty
 
 
 @pytest.mark.parametrize(
