@@ -133,7 +133,6 @@ _HOMES = {
         "FollowTheRidge",
         "Gradient",
         "GradientNewton",
-        "GradientOptimizer",
         "Hamiltonian",
         "JacobianRegularized",
         "Kronecker",
