@@ -10,7 +10,7 @@ from saddlepoint import registry
 SRC = Path(__file__).parents[1] / "src" / "saddlepoint"
 LAYERS = [
     {"errors"},
-    {"files", "reading", "vectors", "kronecker"},
+    {"files", "importing", "reading", "vectors", "kronecker"},
     {"game", "ranks"},
     {"curvature", "games", "models", "data", "metrics"},
     {"rules", "optim"},

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class SaddlepointError(Exception):
@@ -67,3 +70,24 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         return " There are none."
     near = get_close_matches(word, names, n=1, cutoff=0.6)
     return f' Did you mean "{near[0]}"?' if near else f" Known: {', '.join(names)}."
+
+
+def quoted(path: Path | str) -> str:
+    """Return a path as a shell takes it, in a command that the user may copy.
+
+    >>> print(quoted("my runs/a"), quoted("-a"), quoted(os.fsdecode(b"b\\xff")))
+    'my runs/a' ./-a $'b\\xff'
+    """
+    text = str(path)
+    text = f"./{text}" if text.startswith("-") else text
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = "".join(_in_shell(byte) for byte in os.fsencode(text))
+    return f"$'{escaped}'"
+
+
+def _in_shell(byte: int) -> str:
+    """Return a byte as it stands between $' and '."""
+    character = chr(byte)
+    plain = 32 <= byte < 127 and character not in "'\\"
+    return character if plain else f"\\x{byte:02x}"

@@ -139,19 +139,21 @@ def write_json(path: Path, value: Any) -> None:
 
 def json_text(value: Any) -> bytes:
     """Return a value as indented JSON; NaN and infinity, which JSON lacks, become null."""
-    return (json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (json.dumps(_storable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def json_line(value: Any) -> bytes:
     """Return a value as one line of JSON."""
-    return (json.dumps(_finite(value), ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (json.dumps(_storable(value), ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _finite(value: Any) -> Any:
+def _storable(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: _storable(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [_storable(inner) for inner in value]
     if isinstance(value, float) and not abs(value) < float("inf"):
         return None
+    if isinstance(value, str):  # a path may hold bytes that are no text
+        return value.encode(errors="backslashreplace").decode()
     return value

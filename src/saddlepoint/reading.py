@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,37 @@ def parse_json(text: str) -> Any:
     if re.search(r"\\u[dD][89a-fA-F]", text):  # one half of a surrogate pair
         json.dumps(found, ensure_ascii=False).encode()
     return found
+
+
+def flag_taken_for_number(given: Any, found: Any, above: str = "") -> str | None:
+    """Return the key of a truth value that has become a number, None where there is none: YAML reads yes, on and true as one.
+
+    Args:
+        given: plain containers.
+        found: what was made of them: containers, or objects with the keys as attributes.
+        above: the key of ``given``.
+
+    >>> flag_taken_for_number({"lr": True, "fused": True}, {"lr": 1.0, "fused": True})
+    'lr'
+    """
+    if isinstance(given, bool):
+        return above if isinstance(found, int | float) and not isinstance(found, bool) else None
+    pairs: list[tuple[str, Any, Any]] = []
+    if isinstance(given, Mapping):
+        for key, inner in given.items():
+            made = found.get(key) if isinstance(found, Mapping) else getattr(found, str(key), None)
+            pairs.append((f"{above}.{key}" if above else str(key), inner, made))
+    elif isinstance(given, list | tuple) and isinstance(found, list | tuple):
+        pairs = [(above, inner, made) for inner, made in zip(given, found, strict=False)]
+    for key, inner, made in pairs:
+        flag = flag_taken_for_number(inner, made, key)
+        if flag is not None:
+            return flag
+    return None
+
+
+TRUTH = "YAML reads yes, no, on, off, true and false as truth values, and a number is needed"
+"""What is said of such a key."""
 
 
 def refuse_links(directory: Path) -> None:

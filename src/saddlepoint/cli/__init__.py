@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import typer
 from saddlepoint.cli import checking, comparing, listing, looking, reporting, training  # noqa: F401 -- each registers its commands
 from saddlepoint.cli.app import DIVERGED, USAGE, app, printable
 from saddlepoint.cli.ranks import leave_outcome
+from saddlepoint.cli.streams import surviving_output
 from saddlepoint.errors import DivergenceError, RankError, UsageError
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -23,7 +23,12 @@ _LONGEST = 2000
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends with a sentence and exit code 2, a diverged run with 3."""
-    warnings.showwarning = lambda message, *_: typer.echo(f"note: {message}", err=True)
+    with surviving_output():
+        _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    warnings.showwarning = lambda message, *_: typer.echo(f"note: {printable(str(message))}", err=True)
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="saddlepoint")
     except SystemExit as end:  # how typer says that a command is done
@@ -39,9 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             leave_outcome(USAGE)
         _say(str(error))
         sys.exit(USAGE)  # no outcome: started again, these processes may succeed
-    except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except OSError as error:  # no permission, a name that is too long, a disk that is full: nothing that a traceback explains better
         if error.filename is None and error.errno not in _DISK:
             raise  # no file that the user could look at

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from saddlepoint.cli.app import app, make_console, say
-from saddlepoint.errors import UsageError
+from saddlepoint.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,7 +67,7 @@ def compare(
     with _stoppable(console):
         found = run(study, path, jobs=_jobs(jobs), storage=storage, watcher=_Lines(console))
     print_comparison(console, found)
-    say(console, f"{path / 'comparison.json'}, {path / 'results.csv'}; report: saddlepoint report {path}")
+    say(console, f"{path / 'comparison.json'}, {path / 'results.csv'}; report: saddlepoint report {quoted(path)}")
 
 
 @app.command(
@@ -101,7 +101,7 @@ def tune(
     with _stoppable(console):
         found, config = tune_method(study, path, jobs=_jobs(jobs), storage=storage, watcher=_Lines(console))
     print_trials(console, found)
-    settings = " ".join(f"--set '{key}={json.dumps(value)}'" for key, value in settings_of(found.best).items())
+    settings = " ".join(f"--set {quoted(f'{key}={json.dumps(value)}')}" for key, value in settings_of(found.best).items())
     names = f"{problem} --rule {config.rule.name} --optimizer {config.optimizer.name}"
     say(console, f"train with the best: saddlepoint train {names} {settings}")
 

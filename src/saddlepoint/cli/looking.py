@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saddlepoint.cli.app import FINDINGS, Run, app, load, make_console, say
+from saddlepoint.cli.app import FINDINGS, Run, app, load, make_console, printable, say
 from saddlepoint.cli.tables import print_cards, print_differences
 from saddlepoint.errors import UsageError
 
@@ -36,7 +36,7 @@ def sample(
         write_atomic(target, png(training.picture(n, seed, ema=not raw)))
     except OSError as error:
         raise UsageError(f"Cannot write {target}: {error.strerror or error}.") from error
-    typer.echo(f"{n} samples of step {training.step}: {target}")
+    typer.echo(printable(f"{n} samples of step {training.step}: {target}"))
 
 
 @app.command(
@@ -81,7 +81,7 @@ def evaluate(
             "cards": [card.to_dict() for own in cards.values() for card in own.values()],
         }
     )
-    typer.echo(f"{first.generated} samples, seed {first.seed}: {written}")
+    typer.echo(printable(f"{first.generated} samples, seed {first.seed}: {written}"))
 
 
 @app.command(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,9 +38,32 @@ RESTARTS = 3
 """How often processes that ``--nproc`` started are started again after one of them died."""
 
 
+_LAUNCHER = "SADDLEPOINT_LAUNCHER"
+"""Environment variable: the process that ``--nproc`` runs in, without which those that it started end too."""
+
+_WATCH = 1.0
+"""Seconds between two looks at whether the launcher lives."""
+
+
 def restarted() -> bool:
     """Say whether the launcher started these processes again, after one had died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _of_launcher("TORCHELASTIC_RESTART_COUNT", "0") > 0
+
+
+def _of_launcher(name: str, default: str | None = None) -> int:
+    """Return a number that torchrun puts into the environment.
+
+    Raises:
+        UsageError: it is missing or no number.
+    """
+    text = os.environ.get(name, default)
+    if text is None or not text.strip().isdecimal():
+        found = "is not set" if text is None else f"is {text!r}, not a number"
+        raise UsageError(
+            f"The environment variable {name} {found}. Several processes, which WORLD_SIZE asks for, are started with --nproc or "
+            "torchrun; these set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. To train in one process, unset WORLD_SIZE."
+        )
+    return int(text)
 
 
 @contextmanager
@@ -49,9 +75,11 @@ def joined(timeout: float) -> Iterator[Ranks]:
     """
     from saddlepoint.ranks import Ranks, TorchRanks
 
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if _of_launcher("WORLD_SIZE", "1") < 2:
         yield Ranks()
         return
+    _check_environment()
+    _end_with_launcher()
     from datetime import timedelta
 
     import torch
@@ -62,12 +90,17 @@ def joined(timeout: float) -> Iterator[Ranks]:
     if not timeout > 0:
         raise UsageError(f"--timeout {timeout:g} must be positive.")
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(_of_launcher("LOCAL_RANK"))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    store, rank, world = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-    # the launcher keeps its store when it starts processes again, with the addresses of those that died in it
-    fresh = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    dist.init_process_group(backend, store=fresh, rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
+    try:
+        store, rank, world = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+        # the launcher keeps its store when it starts processes again, with the addresses of those that died in it
+        fresh = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group(backend, store=fresh, rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
+    except (RuntimeError, dist.DistError, ValueError, OSError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        said = " ".join(str(error).split())[:200]
+        raise RankError(f"Process {os.environ['RANK']} could not join the others at {where} in {timeout:g} seconds: {said}") from error
     leaving = range(world)
     try:
         yield TorchRanks()
@@ -78,6 +111,30 @@ def joined(timeout: float) -> Iterator[Ranks]:
     finally:
         _part(fresh, rank, leaving)
         dist.destroy_process_group()
+
+
+def _check_environment() -> None:
+    """Check what PyTorch reads to find the other processes; it would say what is wrong in a traceback."""
+    rank, world = _of_launcher("RANK"), _of_launcher("WORLD_SIZE")
+    if rank >= world:
+        raise UsageError(f"RANK={rank} must be below WORLD_SIZE={world}: ranks count from 0.")
+    _of_launcher("MASTER_PORT")
+    if not os.environ.get("MASTER_ADDR"):
+        raise UsageError("The environment variable MASTER_ADDR is not set. It is the host of process 0; torchrun sets it.")
+
+
+def _end_with_launcher() -> None:
+    """Stop, as SIGTERM does, when the process is killed that ``--nproc`` ran in: nobody would stop this one any more."""
+    launcher = os.environ.get(_LAUNCHER)
+    if launcher is None:
+        return
+
+    def watch() -> None:
+        while str(os.getppid()) == launcher:
+            time.sleep(_WATCH)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _part(store: Store, rank: int, leaving: Iterable[int]) -> None:
@@ -142,7 +199,8 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     with tempfile.TemporaryDirectory() as directory:
         outcome = Path(directory) / "exit code"
-        os.environ[OUTCOME] = str(outcome)
+        os.environ |= {OUTCOME: str(outcome), _LAUNCHER: str(os.getpid())}
+        os.environ["PYTHONSAFEPATH"] = "1"  # no file of the current directory takes the place of a module
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -156,7 +214,8 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
         try:
             elastic_launch(config, sys.executable)("-m", "saddlepoint", *arguments)
         except SignalException as error:
-            sys.exit(128 + error.sigval)
+            stopped = signal.SIGINT if error.sigval == signal.SIGINT else signal.SIGTERM  # SIGHUP counts as SIGTERM
+            sys.exit(128 + stopped)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
             raise RankError(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from saddlepoint.cli.app import app
+from saddlepoint.cli.app import app, printable
 from saddlepoint.errors import UsageError
 
 
@@ -25,10 +25,10 @@ def report(
     from saddlepoint.files import write_atomic
     from saddlepoint.report import make_report
 
-    page = make_report(what).encode()
+    page = make_report(what).encode(errors="backslashreplace")  # a path may hold bytes that are no text
     target = (what if what.is_dir() else what.parent) / "report.html" if output is None else output
     try:
         write_atomic(target, page)
     except OSError as error:
         raise UsageError(f"Cannot write {target}: {error.strerror or error}. Name another file with -o.") from error
-    typer.echo(f"{len(page) / 1e6:.1f} MB, open it in a browser: {target}")
+    typer.echo(printable(f"{len(page) / 1e6:.1f} MB, open it in a browser: {target}"))

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saddlepoint.cli.app import DIVERGED, Run, app, make_console, say
+from saddlepoint.cli.app import DIVERGED, Run, app, make_console, printable, say
 from saddlepoint.cli.ranks import joined, launch, restarted, together
+from saddlepoint.cli.streams import reader_is_gone
 from saddlepoint.cli.tables import print_metrics
-from saddlepoint.errors import DivergenceError, UsageError
+from saddlepoint.errors import DivergenceError, UsageError, quoted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,10 +101,12 @@ def _begin(ranks: Ranks, tree: Tree, out: Path | None) -> None:
     """Make a run and train it."""
     from saddlepoint.training import RunDirectory, Training, resolve
     from saddlepoint.training.agreement import check_agreement
+    from saddlepoint.training.inner_optimizers import check_resumable
 
     config = together(ranks, lambda: resolve(tree))
     training = together(ranks, lambda: Training(config, ranks=ranks))
     together(ranks, training.problem.load)  # before the directory is made: a mistake leaves nothing behind
+    together(ranks, partial(check_resumable, training))
     together(ranks, partial(check_agreement, training))
     with _written_by_first(ranks, lambda: RunDirectory.create(config, out)) as run:
         _train(training, run)
@@ -193,16 +196,25 @@ def _train(training: Training, run: RunDirectory) -> None:
     say(console, f"run directory: {run.path}")
     warnings.showwarning = lambda message, *_: say(console, f"note: {message}")
     with deferred_interrupts() as interrupt:
+
+        def stopped() -> int | None:
+            if reader_is_gone():
+                interrupt.stop_from_outside()
+            return interrupt.agreed(ranks)
+
         try:
             with watcher(console) as shown:
-                status = run_loop(training, run, shown, lambda: interrupt.agreed(ranks))
+                status = run_loop(training, run, shown, stopped)
         except DivergenceError as error:
             if ranks.rank > 0:
                 raise typer.Exit(DIVERGED) from error
             message = f"Diverged in step {training.step + 1}: {error} The last finite state is in {run.path}/checkpoints."
             raise DivergenceError(message, player=error.player, term=error.term) from error
     if status == "interrupted":
-        say(console, f"Stopped after step {training.step}; saved. Go on with: saddlepoint resume {run.path}")
+        stopping = f"Stopped after step {training.step}; saved. Go on with: saddlepoint resume {quoted(run.path)}"
+        if ranks.rank == 0 and reader_is_gone():
+            typer.echo(printable(stopping), err=True)
+        say(console, stopping)
         raise typer.Exit(interrupt.exit_code)
     if ranks.rank > 0:
         return
@@ -212,7 +224,7 @@ def _train(training: Training, run: RunDirectory) -> None:
     say(console, f"{training.step} steps in {training.seconds:.1f} s, {1000 * training.seconds / training.step:.2f} ms a step")
     _say_observing(console, run)
     say(console, f"samples: {run.samples_picture}")
-    say(console, f"report: saddlepoint report {run.path}")
+    say(console, f"report: saddlepoint report {quoted(run.path)}")
 
 
 def _say_observing(console: Console, run: RunDirectory) -> None:
@@ -224,7 +236,7 @@ def _say_observing(console: Console, run: RunDirectory) -> None:
     say(console, f"observing took {summary['observing_seconds']:.1f} s: {parts} of all the time")
     serious = [finding for finding in summary["findings"] if finding["level"] != "note"]
     if serious:
-        say(console, f"{len(serious)} finding{'s' if len(serious) > 1 else ''}; see: saddlepoint diagnose {run.path}")
+        say(console, f"{len(serious)} finding{'s' if len(serious) > 1 else ''}; see: saddlepoint diagnose {quoted(run.path)}")
 
 
 def _budget(config: RunConfig) -> str:

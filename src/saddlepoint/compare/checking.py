@@ -12,6 +12,7 @@ from saddlepoint.errors import UsageError
 from saddlepoint.game_optimizer import GameOptimizer
 from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR
 from saddlepoint.training.config import RunConfig
+from saddlepoint.training.inner_optimizers import try_optimizer
 from saddlepoint.training.training import weights_of
 
 
@@ -48,6 +49,8 @@ def _check_method(plan: ProblemPlan, method: MethodPlan) -> None:
 def _build(config: RunConfig) -> None:
     """Build the optimizer of a configuration over stand-in parameters; a UsageError says what does not go together."""
     stand_ins = {player: [("weight", torch.zeros(2, 2, requires_grad=True))] for player in (DISCRIMINATOR, GENERATOR)}
+    for player in stand_ins:
+        try_optimizer(player, config.optimizer.name, config.optimizer.options_for(player), [("weight", (2, 2)), ("bias", (2,))])
     GameOptimizer(
         {p: registry.build_optimizer(config.optimizer.name, own, config.optimizer.options_for(p)) for p, own in stand_ins.items()},
         registry.build_rule(config.rule.name, config.rule.options),

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from saddlepoint.compare.methods import completed_methods
 from saddlepoint.compare.study import Study
 from saddlepoint.errors import UsageError
+from saddlepoint.reading import TRUTH, flag_taken_for_number
 from saddlepoint.training.config import Tree, read_yaml
 
 
@@ -31,9 +32,13 @@ def study_from(tree: Tree, where: str) -> Study:
         tree = {**tree, "methods": completed_methods(tree["methods"], where)}
         tree.setdefault("baseline", next(iter(tree["methods"]), ""))
     try:
-        return Study.model_validate(tree)
+        study = Study.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         place = "".join(f"{part}." for part in first["loc"])[:-1]
         said = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"{where}: {place}{': ' if place else ''}{said}{'' if said[-1] in '.?' else '.'}") from error
+    flag = flag_taken_for_number(tree, study)
+    if flag is not None:
+        raise UsageError(f"{where}: {flag}: {TRUTH}.")
+    return study

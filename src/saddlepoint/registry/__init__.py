@@ -3,7 +3,7 @@
 Adding one is one row in ``names`` or ``rules``. Paths are text, so that listing names loads no torch.
 """
 
-from saddlepoint.registry.build import build_optimizer, build_problem, build_rule, find, load, optimizer_class, options_of
+from saddlepoint.registry.build import build_optimizer, build_problem, build_rule, completed, find, load, optimizer_class, options_of
 from saddlepoint.registry.entries import Entry, OptimizerEntry, ProblemEntry, RuleEntry
 from saddlepoint.registry.imports import trust_named
 from saddlepoint.registry.names import OPTIMIZERS, PROBLEMS
@@ -20,6 +20,7 @@ __all__ = [
     "build_optimizer",
     "build_problem",
     "build_rule",
+    "completed",
     "find",
     "load",
     "optimizer_class",

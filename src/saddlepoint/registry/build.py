@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, fields, is_dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, get_type_hints
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from saddlepoint.errors import UsageError, did_you_mean
-from saddlepoint.registry.imports import check_trusted
+from saddlepoint.reading import TRUTH, flag_taken_for_number
+from saddlepoint.registry.imports import check_trusted, imported
 from saddlepoint.registry.names import OPTIMIZERS, PROBLEMS
 from saddlepoint.registry.rules import RULES
 
@@ -69,19 +69,38 @@ def build_optimizer(name: str, parameters: Iterable[tuple[str, Tensor]], options
     for option in options:
         if option not in known and not open_ended:
             raise UsageError(f'Optimizer {name} has no option "{option}".' + did_you_mean(option, known))
+    for option, value in options.items():
+        if option in signature and _holds_flag(value) and not _takes_flag(signature[option]):
+            raise UsageError(f"Optimizer {name}: {option}={value!r} is not valid: {TRUTH}.")
     named = list(parameters) if kind.__module__.startswith(("torch.", "saddlepoint.")) else [tensor for _, tensor in parameters]
     try:
         return kind(named, **options)
     except Exception as error:  # an optimizer's own errors may be of any kind
-        raise UsageError(f"Optimizer {name} refuses its options {dict(options)}: {error}") from error
+        what = f"refuses its options {dict(options)}" if options else "cannot be made of a list of parameters"
+        raise UsageError(f"Optimizer {name} {what}: {error}") from error
+
+
+def _holds_flag(value: Any) -> bool:
+    """Say whether a value, or one in it where it is a list or a component, is a truth value."""
+    if isinstance(value, Mapping):
+        return "name" in value and any(_holds_flag(inner) for inner in value.values())
+    if isinstance(value, list | tuple):
+        return any(_holds_flag(inner) for inner in value)
+    return isinstance(value, bool)
+
+
+def _takes_flag(option: inspect.Parameter) -> bool:
+    """Say whether an option of an optimizer may be a truth value, by its default or else its annotation."""
+    unknown = option.annotation is inspect.Parameter.empty and option.default in (None, inspect.Parameter.empty)
+    return unknown or isinstance(option.default, bool) or "bool" in str(option.annotation)
 
 
 def load(path: str) -> Any:
     """Return the object at ``package.module:name``."""
     module, _, name = path.partition(":")
     try:
-        return getattr(import_module(module), name)
-    except Exception as error:  # what a module raises when it is imported may be of any kind
+        return getattr(imported(module), name)
+    except (Exception, SystemExit) as error:  # what a module raises when it is imported may be of any kind
         raise UsageError(f'Cannot load "{path}": {error}. Expected package.module:name of an installed package.') from error
 
 
@@ -115,22 +134,61 @@ def _named(rule: Any) -> dict[str, Any]:
     return {"name": name, **options_of(rule)}
 
 
+def completed(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options over those that hold without them.
+
+    An option that is a component itself, a name with options, stays that component unless it is given another name.
+
+    >>> completed({"scaling": {"name": "kronecker", "beta": 0.9}}, {"scaling": {"beta": 0.5}})
+    {'scaling': {'name': 'kronecker', 'beta': 0.5}}
+    >>> completed({"scaling": {"name": "kronecker", "beta": 0.9}}, {"scaling": {"name": "rms"}})
+    {'scaling': {'name': 'rms'}}
+    """
+    found = dict(ours)
+    for key, value in theirs.items():
+        before = found.get(key)
+        if isinstance(before, str) and isinstance(value, Mapping):
+            before = {"name": before}
+        same = isinstance(before, Mapping) and isinstance(value, Mapping) and value.get("name", before.get("name")) == before.get("name")
+        found[key] = completed(before, value) if same else value
+    return found
+
+
 def _build_dataclass(kind: str, name: str, path: str, options: Mapping[str, Any]) -> Any:
-    cls = load(path)
-    known = [f.name for f in fields(cls) if f.init]
+    return _constructed(f"{kind.capitalize()} {name}", load(path), options)
+
+
+def _constructed(what: str, cls: Any, options: Mapping[str, Any]) -> Any:
+    known = {f.name: f for f in fields(cls) if f.init}
     hints = get_type_hints(cls)
     values = {}
     for option, value in options.items():
         if option not in known:
-            raise UsageError(f'{kind.capitalize()} {name} has no option "{option}".' + did_you_mean(option, known))
-        values[option] = (
-            _inner_rule(value) if _is_rule(hints[option]) else _converted(f"{kind.capitalize()} {name}", option, value, hints[option])
-        )
-    try:
-        return cls(**values)
-    except TypeError as error:  # an option without default was left out
-        missing = [f.name for f in fields(cls) if f.init and f.name not in values and f.default is MISSING and f.default_factory is MISSING]
-        raise UsageError(f"{kind.capitalize()} {name} needs a value for {', '.join(missing)}.") from error
+            raise UsageError(f'{what} has no option "{option}".' + did_you_mean(str(option), known))
+        values[option] = _option(what, known[option], hints[option], value)
+    missing = [name for name, f in known.items() if name not in values and f.default is MISSING and f.default_factory is MISSING]
+    if missing:
+        raise UsageError(f"{what} needs a value for {', '.join(missing)}.")
+    return cls(**values)
+
+
+def _option(what: str, option: Field[Any], hint: Any, value: Any) -> Any:
+    """Return the value of an option, checked; of one that is a component, what is left out of it is as in the option's default."""
+    default = _plain(option.default_factory() if option.default_factory is not MISSING else option.default)
+    kinds = {kind.name: kind for kind in get_args(hint) if is_dataclass(kind) and hasattr(kind, "name")}
+    if (_is_rule(hint) or kinds) and isinstance(value, Mapping):
+        ours = {option.name: default} if isinstance(default, Mapping) else {}
+        value = completed(ours, {option.name: value})[option.name]
+    if _is_rule(hint):
+        return _inner_rule(value)
+    if kinds and isinstance(value, str | Mapping):
+        own = {"name": value} if isinstance(value, str) else value
+        if "name" not in own:
+            raise UsageError(f"{what}: {option.name}={value!r} does not say which one it is. Give its name too: {' or '.join(kinds)}.")
+        if own["name"] not in kinds:
+            raise UsageError(f'{what}: {option.name} "{own["name"]}" is unknown.' + did_you_mean(str(own["name"]), kinds))
+        return _constructed(f"{what}, {option.name} {own['name']}", kinds[own["name"]], own)
+    return _converted(what, option.name, value, hint)
 
 
 def _is_rule(hint: Any) -> bool:
@@ -151,6 +209,8 @@ def _converted(what: str, option: str, value: Any, hint: Any) -> Any:
         found = TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         raise UsageError(f"{what}: {option}={value!r} is not valid: {error.errors()[0]['msg']}.") from error
+    if flag_taken_for_number(value, found) is not None:
+        raise UsageError(f"{what}: {option}={value!r} is not valid: {TRUTH}.")
     if isinstance(found, int) and abs(found) > _LARGEST:
         raise UsageError(f"{what}: {option}={value!r} is not valid: no size or count is above {_LARGEST:,}.")
     return found

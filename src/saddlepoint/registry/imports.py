@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import re
 import sys
+from contextlib import nullcontext
 from functools import cache
+from importlib import import_module
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
+from types import ModuleType
 
 from saddlepoint.errors import UsageError
+from saddlepoint.importing import importable_here
 
 TRUSTED = "SADDLEPOINT_TRUST"
 """The environment variable with the modules, separated by commas, that files may name too; processes that are started inherit it."""
@@ -50,6 +54,13 @@ def check_trusted(path: str) -> None:
     )
 
 
+def imported(module: str) -> ModuleType:
+    """Import a module; one that the user named may lie in the current directory, where nothing else is looked for."""
+    package = module.partition(".")[0]
+    with importable_here() if {module, package} & _trusted() else nullcontext():
+        return import_module(module)
+
+
 def _trusted() -> set[str]:
     return {name.strip() for name in os.environ.get(TRUSTED, "").split(",") if name.strip()}
 
@@ -63,6 +74,7 @@ def _installed() -> frozenset[str]:
 def _exists(package: str) -> bool:
     """Say whether there is such a top-level module, without running anything of it; of one that is not there an error is said later."""
     try:
-        return find_spec(package) is not None
+        with importable_here():
+            return find_spec(package) is not None
     except (ImportError, ValueError):
         return False

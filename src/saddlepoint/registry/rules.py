@@ -204,7 +204,7 @@ RULES: dict[str, RuleEntry] = {
         paper="arXiv:1406.2572",
         optimizer={"name": "sgd", **two_rates(4.0, 2.0)},
         scheme="alternating",
-        options={"scaling": {"beta": 0.999}, "damping": 1000.0, "adapt": False, "budget": 3},
+        options={"scaling": {"name": "rms", "beta": 0.999}, "damping": 1000.0, "adapt": False, "budget": 3},
     ),
     "proximal-point": RuleEntry(
         "saddlepoint.rules:ProximalPoint",

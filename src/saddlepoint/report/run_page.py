@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from saddlepoint.errors import quoted
 from saddlepoint.report.charts import Table
 from saddlepoint.report.environment import command_text, environment_table
 from saddlepoint.report.formatting import MISSING, duration, interval, number, share, whole, with_unit
@@ -33,7 +33,7 @@ def run_page(run: RunFiles) -> dict[str, Any]:
     return {
         "title": _title(run.config),
         "path": str(run.path),
-        "argument": shlex.quote(str(run.path)),
+        "argument": quoted(run.path),
         "outcome": outcome(run),
         "error": None if run.summary is None else run.summary.error,
         "ended": run.summary is not None,
@@ -160,6 +160,6 @@ def _times(summary: Summary) -> list[tuple[str, float, str]]:
 
 def _commands(run: RunFiles) -> list[tuple[str, str]]:
     given = run.environment.get("command")
-    again = shlex.join(["saddlepoint", "train", "--config", str(run.path / "config.yaml")])
+    again = f"saddlepoint train --config {quoted(run.path / 'config.yaml')}"
     said = [("The complete configuration again", again)]
     return [("As it was started", command_text(given)), *said] if given else said

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from saddlepoint import registry
 from saddlepoint.errors import UsageError, did_you_mean
-from saddlepoint.reading import YAML_BYTES, dump_yaml, parse_yaml, read_bytes
+from saddlepoint.reading import TRUTH, YAML_BYTES, dump_yaml, flag_taken_for_number, parse_yaml, read_bytes
 
 if TYPE_CHECKING:
     from saddlepoint.problems import GanProblem
@@ -56,7 +56,7 @@ class OptimizerConfig(Component):
     def options_for(self, player: str) -> Tree:
         """Return the constructor's options for one player."""
         shared = self.options if self.lr is None else {"lr": self.lr, **self.options}
-        return {**shared, **self.players.get(player, {})}
+        return registry.completed(shared, self.players.get(player, {}))
 
 
 class ModelConfig(BaseModel):
@@ -155,7 +155,7 @@ def resolve(tree: Tree) -> RunConfig:
             raise UsageError(f'Problem {problem_name} has its data with it and takes no --data-dir. Did you mean "mnist"?')
         problem_options["data_dir"] = str(tree.pop("data_dir"))
     problem = registry.build_problem(problem_name, {"loss": natural, **problem_options})
-    rule = registry.build_rule(rule_name, {**entry.options, **rule_options})
+    rule = registry.build_rule(rule_name, registry.completed(entry.options, rule_options))
     if not BUDGETS & tree.keys():
         tree["steps"] = entry.steps
     optimizer = _optimizer(tree.get("optimizer", {}), entry)
@@ -212,11 +212,15 @@ def _check_best_by(name: str, problem: GanProblem) -> None:
 def validate(tree: Tree) -> RunConfig:
     """Return a complete configuration as a RunConfig; a UsageError names the first field that is wrong."""
     try:
-        return RunConfig.model_validate(tree)
+        config = RunConfig.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"Configuration: {where}={first['input']!r} is not valid: {first['msg']}.") from error
+    flag = flag_taken_for_number(tree, config)
+    if flag is not None:
+        raise UsageError(f"Configuration: {flag} is not valid: {TRUTH}.")
+    return config
 
 
 def read_yaml(path: Path) -> Tree:
@@ -302,8 +306,8 @@ def _over(method: Mapping[str, Any], tree: Tree) -> Tree:
     optimizer, own = dict(method["optimizer"]), dict(tree.get("optimizer", {}))
     if "lr" in own:  # the user's rate is for both players
         optimizer.pop("players", None)
-    own["players"] = _joined(optimizer.get("players", {}), own.get("players", {}))
-    return {**ours, **tree, "optimizer": {**optimizer, **own}, "rule": {**method.get("rule", {}), **tree.get("rule", {})}}
+    rule = registry.completed(method.get("rule", {}), tree.get("rule", {}))
+    return {**ours, **tree, "optimizer": registry.completed(optimizer, own), "rule": rule}
 
 
 def _optimizer(value: Any, entry: registry.RuleEntry) -> Tree:
@@ -320,15 +324,7 @@ def _optimizer(value: Any, entry: registry.RuleEntry) -> Tree:
         defaults |= natural
     if "lr" in chosen:  # the user's rate is for both players, whatever ours would be
         defaults.pop("players", None)
-    elif "players" in chosen:  # one player's own options leave ours for the other as they are
-        chosen["players"] = _joined(defaults.get("players", {}), chosen["players"])
-    return {**defaults, **chosen}
-
-
-def _joined(ours: Mapping[str, Tree], theirs: Any) -> Any:
-    if not isinstance(theirs, Mapping) or not all(isinstance(own, Mapping) for own in theirs.values()):
-        return theirs  # the schema says what is wrong with it
-    return {player: {**ours.get(player, {}), **theirs.get(player, {})} for player in {**ours, **theirs}}
+    return registry.completed(defaults, chosen)
 
 
 def _device(name: str) -> str:

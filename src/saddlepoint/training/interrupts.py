@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop after the current step."""
+"""Ctrl-C, SIGTERM and SIGHUP as a wish to stop after the current step."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from saddlepoint.ranks import Ranks
 
 
 class Interrupt:
-    """The signal that arrived, or None. Calling it returns that."""
+    """The signal that arrived, or None: SIGINT for Ctrl-C, SIGTERM for every stop from outside. Calling it returns that."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
     def __call__(self) -> int | None:
         return self.signal
+
+    def stop_from_outside(self) -> None:
+        """Count something else as SIGTERM, unless a signal has arrived: nobody reads what is printed any more."""
+        self.signal = self.signal or signal.SIGTERM
 
     def agreed(self, ranks: Ranks) -> int | None:
         """Return the signal that arrived in any of several processes before they were asked: they stop after the same step.
@@ -31,21 +35,27 @@ class Interrupt:
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal, as shells report it: 130 for Ctrl-C, 143 for SIGTERM."""
+        """128 + the signal, as shells report it: 130 for Ctrl-C, 143 for SIGTERM and whatever counts as it."""
         return 128 + (self.signal or 0)
 
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Interrupt]:
-    """Note SIGINT and SIGTERM instead of dying of them; a second Ctrl-C stops at once."""
+    """Note SIGINT, SIGTERM and SIGHUP instead of dying of them; a second Ctrl-C stops at once.
+
+    SIGHUP, which a terminal sends when it is closed, counts as SIGTERM. Where it is ignored, as under ``nohup``, it stays so.
+    """
     interrupt = Interrupt()
 
     def note(number: int, _frame: FrameType | None) -> None:
         if interrupt.signal == signal.SIGINT == number:
             raise KeyboardInterrupt
-        interrupt.signal = number
+        interrupt.signal = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    noted = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        noted.append(signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in noted}
     try:
         yield interrupt
     finally:

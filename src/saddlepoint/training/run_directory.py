@@ -14,7 +14,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from saddlepoint.diagnostics import History
-from saddlepoint.errors import DamageWarning, UsageError
+from saddlepoint.errors import DamageWarning, UsageError, quoted
 from saddlepoint.files import append_whole, drop_leftovers, flush, json_line, json_text, locked, write_atomic, write_json
 from saddlepoint.problems import GanProblem
 from saddlepoint.reading import JSON_BYTES, LOG_BYTES, parse_json, read_bytes, refuse_links
@@ -250,7 +250,7 @@ class RunDirectory:
             return state
         others = [str(step) for step in self.checkpoint_steps() if self._of_step(step) != first]
         remedy = {
-            "last": f"No earlier one is whole. Restore it from a copy, or start again with `saddlepoint train --config {self._config}`.",
+            "last": f"No earlier one is whole. Restore it from a copy, or start again with `saddlepoint train --config {quoted(self._config)}`.",
             "best": "Use the last one in its place; training goes on without it.",
         }.get(str(at), f"Use another one: {', '.join([*others, 'best'])}.")
         raise UsageError(f"Checkpoint {first} is truncated or damaged: {damage[first.name]}. {remedy}")
@@ -286,7 +286,7 @@ class RunDirectory:
         if at == "last" and self._best.exists():
             raise UsageError(f"{self._checkpoints} holds nothing but {self._best.name}. Restore the other checkpoints from a copy.")
         raise UsageError(
-            f"{self.path} has no {at} checkpoint; the run was stopped before it wrote one. `saddlepoint resume {self.path}` starts it."
+            f"{self.path} has no {at} checkpoint; the run was stopped before it wrote one. `saddlepoint resume {quoted(self.path)}` starts it."
         )
 
     def _read(self, path: Path, config: RunConfig) -> dict[str, Any]:
@@ -340,7 +340,7 @@ class RunDirectory:
         except OSError as error:
             steps = self.checkpoint_steps()
             kept = f"The checkpoint of step {steps[-1]} is safe" if steps else "Nothing is trained yet"
-            remedy = f" {kept}; when the cause is gone, go on with: saddlepoint resume {self.path}" if training else ""
+            remedy = f" {kept}; when the cause is gone, go on with: saddlepoint resume {quoted(self.path)}" if training else ""
             raise UsageError(f"Cannot write {path}: {error.strerror or error}.{remedy}") from error
 
     @property

@@ -67,6 +67,8 @@ def _check(training: Training, state: Mapping[str, Any]) -> None:
             raise _UnfitError(f"{key} is {_said(state[key])}")
     for key in ("networks", "ema"):
         _alike(state[key], own[key], key)
+    if "iterates" in own:
+        _alike(state["iterates"], own["iterates"], "iterates")
     _random(state["random"], own["random"])
     _numbers(state["metrics"], "metrics")
     if state["best"] is not None:
@@ -97,7 +99,11 @@ def _optimizer(training: Training, found: Any, own: Mapping[str, Any]) -> None:
 
 
 def _inner(found: Any, own: Mapping[str, Any], shapes: list[torch.Size], exact: bool, where: str) -> None:
-    """Check a torch optimizer's state; ``exact`` says that a tensor in it has its parameter's shape, or one entry."""
+    """Check a torch optimizer's state.
+
+    ``exact`` says that it is of one that is known: a tensor in it has its parameter's shape or one entry, options keep their kinds, and
+    nothing is kept for all parameters together.
+    """
     _keys(found, own, where)
     _kind(found["param_groups"], list, f"{where}.param_groups")
     if len(found["param_groups"]) != len(own["param_groups"]):
@@ -106,13 +112,15 @@ def _inner(found: Any, own: Mapping[str, Any], shapes: list[torch.Size], exact: 
         _kind(group, dict, f"{where}.param_groups")
         for option, value in group.items():
             _kind(option, str, f"{where}.param_groups")
-            if option in ours:
+            if exact and option in ours:
                 _alike(value, ours[option], f"{where}.{option}")
         if group.get("params") != ours["params"]:
             raise _UnfitError(f"{where} has other parameters")
     _kind(found["state"], dict, f"{where}.state")
     for index, kept in found["state"].items():
         place = f"{where}.state.{_said(index)}"
+        if not exact and isinstance(index, str):  # of all parameters; loading and the first step say whether it fits
+            continue
         if type(index) is not int or not 0 <= index < len(shapes):
             raise _UnfitError(f"{place} is of no parameter")
         _kind(kept, dict, place)

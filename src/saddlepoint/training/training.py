@@ -22,6 +22,7 @@ from saddlepoint.models import moving_average, recompute_activations
 from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR, Batch
 from saddlepoint.ranks import Ranks
 from saddlepoint.training.config import RunConfig
+from saddlepoint.training.inner_optimizers import TwoModes, try_optimizer
 from saddlepoint.training.probes import LastUpdates, take_probe
 from saddlepoint.training.randomness import OwnRandomness
 from saddlepoint.training.state_check import blamed_on_state, check_state
@@ -49,15 +50,13 @@ class Training:
         self.device = torch.device(config.device)
         self.problem = registry.build_problem(config.problem.name, config.problem.options)
         self.networks = {player: network.to(self.device) for player, network in self.problem.networks(config.seed).items()}
-        self.optimizer = GameOptimizer(
-            {
-                player: registry.build_optimizer(config.optimizer.name, network.named_parameters(), config.optimizer.options_for(player))
-                for player, network in self.networks.items()
-            },
-            registry.build_rule(config.rule.name, config.rule.options),
-            modules=self.networks.values(),
-            ranks=self.ranks,
-        )
+        rule, optimizers = registry.build_rule(config.rule.name, config.rule.options), {}
+        for player, network in self.networks.items():
+            name, options = config.optimizer.name, config.optimizer.options_for(player)
+            try_optimizer(player, name, options, [(label, p.shape) for label, p in network.named_parameters()])
+            optimizers[player] = registry.build_optimizer(name, network.named_parameters(), options)
+        self.optimizer = GameOptimizer(optimizers, rule, modules=self.networks.values(), ranks=self.ranks)
+        self._two_modes = TwoModes(optimizers, rule)
         if self.ranks.world > 1:
             _refuse_batch_norm(self.networks, "shared by several processes", "the statistics would be those of each one's share")
         if (config.best_by or "").startswith("average/") and not self.optimizer.keeps_average:
@@ -96,7 +95,8 @@ class Training:
                 self.optimizer.step(self._closure())
                 assert self.optimizer.last is not None
                 records.append(self.optimizer.last)
-        self.ema.update_parameters(self.networks[GENERATOR])
+        with self._two_modes.measured():
+            self.ema.update_parameters(self.networks[GENERATOR])
         self._untried = False
         self.step += 1
         self.seconds += self._agreed(self._clock() - started)
@@ -147,7 +147,7 @@ class Training:
         seed = self.config.evaluation_seed if seed is None else seed
         drawn = {}
         for position, (prefix, context) in enumerate(self._weights().items()):
-            with context:
+            with context, self._two_modes.measured():
                 found = self._drawn(prefix, n, seed)
             if position % of == number:
                 drawn[prefix] = found
@@ -169,7 +169,7 @@ class Training:
         missing, found = set(names), dict[str, float]()
         for prefix, context in self._weights().items():
             wanted = {name for name in missing if weights_of(name) == prefix}
-            with context:
+            with context, self._two_modes.measured():
                 samples = self._drawn(prefix, self.config.evaluation_samples, self.config.evaluation_seed) if wanted else None
             for name, measure in self.problem.measures(samples) if samples is not None else ():
                 found[prefix + name] = measure.value
@@ -201,7 +201,9 @@ class Training:
         """Return a picture of n samples, by default the problem's number, from noise that is the same at every step."""
         network = self.ema.module if ema else self.networks[GENERATOR]
         n = self.problem.picture_samples if n is None else n
-        return self.problem.picture(self.problem.generate(network, n, self.config.seed if seed is None else seed, "samples"))
+        with self._two_modes.measured():
+            samples = self.problem.generate(network, n, self.config.seed if seed is None else seed, "samples")
+        return self.problem.picture(samples)
 
     def probe(self) -> Probe:
         """Measure gradients, saturation, rotation and diversity at the present point; nothing changes by it."""
@@ -228,7 +230,17 @@ class Training:
         return all(bool(p.isfinite().all()) for network in self.networks.values() for p in network.parameters())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the next step depends on, in plain containers that load with ``weights_only=True``."""
+        """Return everything that the next step depends on, in plain containers that load with ``weights_only=True``.
+
+        Where an optimizer trains at one point and is measured at another, ``networks`` has the latter, ``iterates`` the former.
+        """
+        if self._two_modes:
+            with self._two_modes.measured():
+                networks = {player: _copied(network.state_dict()) for player, network in self.networks.items()}
+            return {**self._state(), "networks": networks, "iterates": self._two_modes.iterates()}
+        return self._state()
+
+    def _state(self) -> dict[str, Any]:
         return {
             "config": self.config.digest(),
             "step": self.step,
@@ -257,6 +269,8 @@ class Training:
         self.step, self.seconds = state["step"], state["seconds"]
         for player, network in self.networks.items():
             network.load_state_dict(state["networks"][player])
+        if self._two_modes:
+            self._two_modes.load_iterates(state["iterates"])
         self.ema.load_state_dict(state["ema"])
         with blamed_on_state():
             self.optimizer.load_state_dict(state["optimizer"])
@@ -299,6 +313,10 @@ class Training:
 
 def _values(measured: Mapping[str, Mapping[str, Measure]]) -> dict[str, dict[str, float]]:
     return {prefix: {name: measure.value for name, measure in measures.items()} for prefix, measures in measured.items()}
+
+
+def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in state.items()}
 
 
 def _in_bfloat16(closure: Closure, device: str) -> Losses:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
 from saddlepoint.diagnostics.doctor.remarks import first_line
 from saddlepoint.errors import UsageError, did_you_mean
+from saddlepoint.importing import importable_here
 
 Example = tuple[nn.Module, nn.Module, Tensor, Tensor]
 
@@ -22,7 +21,7 @@ _RETURNS = "(generator, discriminator, example_noise, example_real)"
 def load_factory(path: str) -> Example:
     """Call the function named by ``path`` and return its generator, discriminator, example noise and example of real data.
 
-    Modules in the current directory are found.
+    Modules in the current directory are found, after those of Python and of installed packages.
 
     Args:
         path: "package.module:factory"; the factory takes no arguments.
@@ -39,7 +38,7 @@ def load_factory(path: str) -> Example:
     module, colon, name = path.partition(":")
     if not (module and colon and name):
         raise UsageError(f'"{path}" names no function: write {_FORM}, with a colon.')
-    with _importable_here():
+    with importable_here():
         factory = _attribute(module, name)
         try:
             returned = factory()
@@ -48,17 +47,6 @@ def load_factory(path: str) -> Example:
                 f'"{path}" raised {type(error).__name__}: {first_line(error)} It is called without arguments and returns {_RETURNS}.'
             ) from error
     return _checked(path, returned)
-
-
-@contextmanager
-def _importable_here() -> Iterator[None]:
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        if here in sys.path:  # the factory may have changed the list itself
-            sys.path.remove(here)
 
 
 def _attribute(module: str, name: str) -> Callable[[], object]:
