@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Literal
+from typing import Literal, get_args
 
 from saddlepoint.compare.provenance import MadeWith, difference
 from saddlepoint.training.config import Tree
 
 Rerun = Literal["killed", "failed", "outdated"]
 """Runs whose process ended without an outcome; those and all others that failed; those that were made with other versions."""
+
+KINDS: tuple[Rerun, ...] = get_args(Rerun)
 
 _ENDED = "The process of the run"
 _STOPPED = re.compile(r"ended with exit code -(1|2|15)\b")  # SIGHUP, SIGINT, SIGTERM, which version 0.1.0 let reach the runs

@@ -72,5 +72,5 @@ def _said(value: Any) -> str:
         return "not given"
     if isinstance(value, Mapping):
         return " ".join(f"{key}={_said(inner)}" for key, inner in value.items()) or "empty"
-    text = str(value)
+    text = f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 80 else f"{text[:80]}…"

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from saddlepoint.compare.execution import Job, Outcome, execute, unfinished
-from saddlepoint.safe_path import safe_children
+from saddlepoint.importing import safe_children
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _BEAT = 1.0

@@ -73,7 +73,7 @@ class Progress:
                     done += trials if (plan.name, method) in self._searched else own
                 finished, total = finished + done, total + runs
                 rest += (runs - done) * _cost(plan)
-            return Count(finished, total, self._left(rest))
+            return Count(finished, total, self._left(rest) if finished < total else None)
 
     def _left(self, rest: float) -> float | None:
         if self._spent:

@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from saddlepoint.errors import UsageError
+from saddlepoint.importing import importable_here
 from saddlepoint.registry import build_problem
 from saddlepoint.registry.imports import is_installed
-from saddlepoint.safe_path import importable_here
 from saddlepoint.training.config import RunConfig, Tree
 from saddlepoint.training.environment import code_digest, processor, versions
 
@@ -92,7 +92,7 @@ def _package_version(package: str) -> str:
 
 def _sources(module: str) -> set[Path]:
     """Return the files of a module, those of its package, and those beside it that they import."""
-    with importable_here(module):
+    with importable_here():
         spec = find_spec(module.partition(".")[0])
     if spec is None:
         return set()

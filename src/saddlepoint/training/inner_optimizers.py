@@ -144,9 +144,7 @@ class TwoModes:
     """
 
     def __init__(self, optimizers: Mapping[str, Optimizer], rule: Rule) -> None:
-        self._optimizers: dict[str, Any] = {
-            player: optimizer for player, optimizer in optimizers.items() if _has_two_modes(optimizer)
-        }
+        self._optimizers: dict[str, Any] = {player: optimizer for player, optimizer in optimizers.items() if _has_two_modes(optimizer)}
         for player, optimizer in self._optimizers.items():
             if isinstance(rule, Lookahead | Averaged):
                 raise UsageError(
