@@ -62,7 +62,6 @@ def compare(
     from saddlepoint.cli.comparison_table import print_comparison
     from saddlepoint.compare import compare as run
     from saddlepoint.compare import read_study
-    from saddlepoint.compare.directory import default_directory
 
     console = make_console()
     if what.endswith((".yaml", ".yml")):
@@ -74,7 +73,7 @@ def compare(
         study = read_study(Path(what))
     else:
         study = _study(what, methods, seeds, budget, trials, metric, target, baseline)
-    path = out or default_directory(study)
+    path = out or _default_place(console, study)
     say(console, f"{_size(study)}; results in {path}")
     with _stoppable(console), Progress(console) as shown:
         found = run(study, path, jobs=_jobs(jobs), storage=storage, watcher=shown, rerun=_rerun(rerun))
@@ -109,12 +108,12 @@ def tune(
     from saddlepoint.cli.comparison_table import print_trials
     from saddlepoint.compare import tune_method
     from saddlepoint.compare.configuration import settings_of
-    from saddlepoint.compare.directory import default_directory
     from saddlepoint.compare.storage import without_password
     from saddlepoint.compare.study import slug
 
     study = _study(problem, method, 1, budget, trials, metric, None, None, tuning_seeds=seeds, name=f"tune-{problem}-{slug(method)}")
-    path, console, plan = out or default_directory(study), make_console(), study.problems[0]
+    console, plan = make_console(), study.problems[0]
+    path = out or _default_place(console, study)
     kept = path if storage is None else without_password(storage)
     say(console, f"{problem}, {method}: {trials} trials of {_budget_of(plan)} by {plan.metric}; kept in {kept}")
     with _stoppable(console), Progress(console) as shown:
@@ -173,6 +172,16 @@ def _rerun(text: str | None) -> list[Any]:
         if name not in KINDS:
             raise UsageError(f'--rerun: unknown kind "{name}".' + did_you_mean(name, KINDS))
     return names
+
+
+def _default_place(console: Console, study: Study) -> Path:
+    """Return where a study goes without --out, and say so where another one has its place."""
+    from saddlepoint.compare.directory import default_directory
+
+    path = default_directory(study)
+    if path.name != study.name:
+        say(console, f"note: comparisons/{study.name} holds another study, so this one has a directory of its own.")
+    return path
 
 
 def _budget(text: str) -> dict[str, float]:

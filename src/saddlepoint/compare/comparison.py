@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
@@ -21,7 +22,7 @@ from saddlepoint.compare.gathering import gather, parameters_of
 from saddlepoint.compare.jobs import Place, jobs_of, key_of
 from saddlepoint.compare.processes import execute_apart, prepare
 from saddlepoint.compare.progress import Count, Progress, Waiting
-from saddlepoint.compare.provenance import made_with
+from saddlepoint.compare.provenance import difference, made_with
 from saddlepoint.compare.storage import opened_storage
 from saddlepoint.compare.study import ProblemPlan, Study
 from saddlepoint.compare.tuning import Execute, Tuned, recalled, tune
@@ -29,6 +30,7 @@ from saddlepoint.errors import UsageError
 from saddlepoint.training.config import RunConfig, Tree, validate
 
 _POLL = 1.0
+_MOST_NOTES = 3
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -177,8 +179,13 @@ class Comparison:
         self._stopping = stopping
         self._progress, self._waiting = Progress(study, jobs), Waiting(watcher.note)
         self._made: set[Place] = set()
+        otherwise: Counter[str] = Counter()
         for plan in study.problems:
-            self._count_what_is_there(plan)
+            otherwise.update(self._count_what_is_there(plan))
+        for how, count in otherwise.most_common(_MOST_NOTES):
+            watcher.note(f"{count} finished runs and trials were made otherwise ({how}). They are kept, and say so.")
+        if otherwise:
+            watcher.note("To make again what was made with other versions: --rerun outdated.")
 
     def complete(self, plan: ProblemPlan) -> None:
         """Tune the methods of a problem and make its runs, as far as they are missing."""
@@ -217,16 +224,23 @@ class Comparison:
             return True
         return bool(self._rerun) and place not in self._made and is_wanted_again(outcome, self._rerun, made_with(validate(job.config)))
 
-    def _count_what_is_there(self, plan: ProblemPlan) -> None:
-        """Count the searches and runs of a problem that are finished before anything starts."""
+    def _count_what_is_there(self, plan: ProblemPlan) -> Iterator[str]:
+        """Count the searches and runs of a problem that are finished before anything starts; yield in what they were made otherwise."""
         for name in self.study.methods_of(plan):
             if (plan.name, name) not in self.searches:
                 continue
+            tuned, kept = self.searches[plan.name, name], []
             if self._is_tuned(plan, name):
                 self._progress.searched(plan, name)
+                kept += tuned.trials if tuned else []
             for place, job in self._jobs_of(plan, name):
                 if not self._is_missing(place, job):
                     self._progress.run(plan, place, here=False)
+                    kept.append(self.directory.outcome(place, key_of(job)) or {})
+            now = made_with(configuration(plan, self.study.methods[name], {}))
+            for outcome in kept:
+                if otherwise := difference(outcome["made_with"], now):
+                    yield otherwise
 
     def _is_tuned(self, plan: ProblemPlan, name: str) -> bool:
         """Say whether the search of a method is known, and none of its trials is to be made again."""

@@ -25,8 +25,9 @@ _MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticErro
 """What Optuna, and the checks here, raise for rows that Optuna has not written."""
 
 
-LONGEST_CALL, LAST_CALL = 60.0, 2.0
-"""Seconds that SQLite may compute for one statement; the same once the search is being stopped. Waiting for a lock is not computing."""
+LONGEST_CALL, LAST_CALL = 30.0, 2.0
+"""Seconds that SQLite may compute for one statement; the same after one was ended or the search is being stopped. Waiting for a lock is
+not computing."""
 
 _INSTRUCTIONS = 100_000
 """Instructions of SQLite's machine between two looks at the clock, some milliseconds; hardly any statement of a search has so many."""
@@ -36,7 +37,7 @@ _INSTRUCTIONS = 100_000
 def opened_storage(url: str, stopping: threading.Event | None = None) -> Iterator[RDBStorage]:
     """Open Optuna's storage at a database URL, such as ``sqlite:///study.db`` or ``postgresql+psycopg://user@host/base``.
 
-    A statement on which SQLite computes for longer than a minute is ended: a file of somebody else's may have triggers without an end.
+    A statement on which SQLite computes for longer than half a minute is ended: a file of somebody else's may have triggers without an end.
 
     Args:
         url: where the database is.
@@ -46,7 +47,7 @@ def opened_storage(url: str, stopping: threading.Event | None = None) -> Iterato
         UsageError: the URL is malformed, its driver is not installed, the database cannot be reached, or it fails while it is used.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    limited = partial(_LimitedConnection, stopping=stopping or threading.Event())
+    limited = partial(_LimitedConnection, hurry=_Hurry(stopping or threading.Event()))
     options: dict[str, Any] = {"pool_pre_ping": True}
     if url.startswith("sqlite"):
         options = {"connect_args": {"timeout": 120, "factory": limited}}
@@ -69,12 +70,25 @@ def opened_storage(url: str, stopping: threading.Event | None = None) -> Iterato
         storage.engine.dispose()
 
 
+class _Hurry:
+    """Whether statements must end soon: the search is being stopped, or one was ended before, which Optuna tries several times again."""
+
+    def __init__(self, stopping: threading.Event) -> None:
+        self._stopping = stopping
+        self.ended_one = False
+
+    @property
+    def seconds(self) -> float:
+        """How long a statement may compute."""
+        return LAST_CALL if self.ended_one or self._stopping.is_set() else LONGEST_CALL
+
+
 class _LimitedConnection(sqlite3.Connection):
     """A connection whose statements do not compute for ever."""
 
-    def __init__(self, *arguments: Any, stopping: threading.Event, **options: Any) -> None:
+    def __init__(self, *arguments: Any, hurry: _Hurry, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._stopping, self._since = stopping, math.inf
+        self._hurry, self._since = hurry, math.inf
         self.set_progress_handler(self._is_too_long, _INSTRUCTIONS)
 
     def cursor(self, *arguments: Any, **options: Any) -> Any:
@@ -86,7 +100,10 @@ class _LimitedConnection(sqlite3.Connection):
         """Say whether SQLite must give the statement up; called while it computes."""
         now = time.monotonic()
         self._since = min(self._since, now)
-        return now - self._since > (LAST_CALL if self._stopping.is_set() else LONGEST_CALL)
+        if now - self._since <= self._hurry.seconds:
+            return False
+        self._hurry.ended_one = True
+        return True
 
 
 def _made_storage(url: str, options: dict[str, Any]) -> RDBStorage:
