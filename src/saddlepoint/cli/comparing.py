@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from saddlepoint.compare import ProblemPlan, Study
 
-Budget = Annotated[str, typer.Option(metavar="KIND=AMOUNT", help="seconds=60, steps=5000 or gradient_equivalents=20000, for every run.")]
+Budget = Annotated[str | None, typer.Option(metavar="KIND=AMOUNT", help="seconds=60, steps=5000 or gradient_equivalents=20000, for every run.")]
 Storage = Annotated[str | None, typer.Option(metavar="URL", help="Database of the tuning, sqlite:///FILE or postgresql+psycopg://…")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at a time, one thread each; half of the cores by default.")]
 Metric = Annotated[str | None, typer.Option(help="The metric that decides, with its prefix; the problem's own by default.")]
@@ -46,7 +46,7 @@ def compare(
     what: Annotated[str, typer.Argument(help="A problem, or a YAML file that describes a study.")],
     methods: Annotated[str | None, typer.Option(help="Comma-separated: RULE, OPTIMIZER or RULE+OPTIMIZER.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="So many runs of every method; 5 by default.")] = None,
-    budget: Budget = "",
+    budget: Budget = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Tune every method with so many trials first.")] = None,
     metric: Metric = None,
     target: Annotated[float | None, typer.Option(help="Value of the metric that counts as success.")] = None,
@@ -65,7 +65,7 @@ def compare(
 
     console = make_console()
     if what.endswith((".yaml", ".yml")):
-        given: dict[str, object] = {"--methods": methods, "--seeds": seeds, "--budget": budget or None, "--trials": trials}
+        given: dict[str, object] = {"--methods": methods, "--seeds": seeds, "--budget": budget, "--trials": trials}
         given |= {"--metric": metric, "--target": target, "--baseline": baseline}
         clash = [name for name, value in given.items() if value is not None]
         if clash:
@@ -128,7 +128,7 @@ def _study(
     problem: str,
     methods: str | None,
     seeds: int | None,
-    budget: str,
+    budget: str | None,
     trials: int | None,
     metric: str | None,
     target: float | None,
@@ -142,7 +142,7 @@ def _study(
     from saddlepoint.registry import trust_named
 
     trust_named(methods)
-    plan = {"problem": problem, "budget": _budget(budget or "seconds=60"), "metric": metric, "target": target}
+    plan = {"problem": problem, "budget": _budget("seconds=60" if budget is None else budget), "metric": metric, "target": target}
     tuning = {"trials": trials, "seeds": tuning_seeds or [100]} if trials else None
     tree = {
         "name": name or problem,

@@ -138,7 +138,8 @@ def _begun(
         directory = stack.enter_context(ComparisonDirectory.opened(out, study))
         opened = None
         if study.tuning is not None:
-            opened = stack.enter_context(opened_storage(storage or directory.storage_url, stopping))
+            url = directory.storage_url if storage is None else storage
+            opened = stack.enter_context(opened_storage(url, stopping))
         yield Comparison(
             study,
             directory,
