@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from saddlepoint.compare import ProblemPlan, Study
 
-Budget = Annotated[str | None, typer.Option(metavar="KIND=AMOUNT", help="seconds=60, steps=5000 or gradient_equivalents=20000, for every run.")]
+Budget = Annotated[
+    str | None, typer.Option(metavar="KIND=AMOUNT", help="seconds=60 (default), steps=5000 or gradient_equivalents=20000, of a run.")
+]
 Storage = Annotated[str | None, typer.Option(metavar="URL", help="Database of the tuning, sqlite:///FILE or postgresql+psycopg://…")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at a time, one thread each; half of the cores by default.")]
 Metric = Annotated[str | None, typer.Option(help="The metric that decides, with its prefix; the problem's own by default.")]
