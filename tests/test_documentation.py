@@ -32,17 +32,18 @@ def test_there_are_examples():
     assert sum(bool(test.examples) for name in MODULES for test in finder.find(importlib.import_module(name))) >= 25
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_of_a_page_run(page):
-    """The blocks of a page run one after the other in one namespace, as a reader would type them."""
-    namespace = {}
+BLOCKS = [
+    pytest.param(page, block, id=f"{page.name} {number}")
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL), 1)
+]
+
+
+@pytest.mark.parametrize(("page", "block"), BLOCKS)
+def test_a_python_block_runs_on_its_own(page, block):
+    """Each in a namespace of its own, as a reader would copy it."""
     with torch.random.fork_rng():
-        run_blocks(page, namespace)
-
-
-def run_blocks(page, namespace):
-    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
-        exec(compile(block, str(page), "exec"), namespace)
+        exec(compile(block, str(page), "exec"), {})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

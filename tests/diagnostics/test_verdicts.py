@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import saddlepoint as sp
 from saddlepoint.diagnostics import BANDS, VERDICTS, GradientHealth, History, Probe, judge
 from saddlepoint.diagnostics.verdicts.collapse import mode_loss, shrunk_diversity
 from saddlepoint.diagnostics.verdicts.divergence import divergence
@@ -515,3 +516,37 @@ class TestJudge:
             for k in gaps:
                 lines[-2]["trace"][kind]["generator"][k] = None
         assert "divergence generator" in {finding.key for finding in judge(history(lines))}
+
+
+PARTS = [
+    {"gradients": {"norms": {"discriminator": 1.0, "generator": 1e-9}}},
+    {"saturated": {"generator": 1.0}},
+    {"accuracy": 0.5},
+    {"gradients": {}, "saturated": None},
+    {"gradients": {"norms": {"generator": 1e-9}}},
+]
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("first", PARTS)
+def test_a_probe_may_be_partial(first, part):
+    """Every key of a line but its step may be missing; verdicts need no more than they use."""
+    lines = [{"step": 0, "probe": first}, {"step": 5, "gradient_norms": None}, {"step": 10, "probe": part, "trace": {"losses": None}}]
+    lines += [{"step": 11, "gradient_norms": {"generator": 1.0}}]
+    judge(History(loss="minimax", lines=lines))
+
+
+@pytest.mark.parametrize("last", [{"divergence": {"step": 3}}, {"divergence": {"player": "generator"}}, {"rollback": {"number": 1}}])
+def test_a_divergence_may_be_partial(last):
+    assert judge(History(loss="minimax", lines=[{"step": 2, **last}]))[0].sentence.startswith("Training diverged")
+
+
+def test_a_line_needs_a_step():
+    with pytest.raises(sp.UsageError, match='has no "step"'):
+        History(loss="minimax", lines=[{"losses": {}}])
+
+
+def test_a_vanished_gradient_is_found_without_the_other_numbers_of_a_probe():
+    probes = [{"gradients": {"norms": {"discriminator": 1.0, "generator": norm}}} for norm in (1.0, 1e-9)]
+    lines = [{"step": 10 * k, "probe": probe, "gradient_norms": {"generator": 1.0}} for k, probe in enumerate(probes)]
+    assert [finding.key for finding in judge(History(loss="minimax", lines=lines))] == ["vanishing-gradient generator"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +28,59 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        import saddlepoint
+
+        typer.echo(f"saddlepoint {saddlepoint.__version__}")
+        raise typer.Exit
+
+
+def whole(text: str) -> int:
+    """Return a whole number as people write it on a command line.
+
+    >>> whole("1e3"), whole("20_000")
+    (1000, 20000)
+    """
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not number.is_integer():
+        raise ValueError(f"{text[:40]!r} is not a whole number.")
+    return int(number)
+
+
+def counted(least: int | None = None, most: int | None = None) -> Callable[[str], int]:
+    """Return what reads a whole number of an option, from ``least`` to ``most``."""
+
+    def read(text: str) -> int:
+        try:
+            number = whole(str(text))
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        if least is not None and number < least:
+            raise typer.BadParameter(f"{number} is less than {least}, the least that is allowed.")
+        if most is not None and number > most:
+            raise typer.BadParameter(f"{number} is more than {most}, the most that is allowed.")
+        return number
+
+    return read
+
+
 Run = Annotated[Path, typer.Argument(help="The directory that `saddlepoint train` printed.", show_default=False)]
+
+
+@app.callback()
+def of_all_commands(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")] = False,
+) -> None:
+    """Train GANs and other differentiable games with gradients, curvature and subgradients."""
 
 
 def load(path: Path, at: At = "last") -> tuple[Training, RunDirectory]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from saddlepoint.cli.app import FINDINGS, app, make_console, say
+from saddlepoint.cli.tables import show
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,7 +69,7 @@ def _print_cost(console: Console, cost: CostEstimate) -> None:
         if milliseconds is not None:
             table.add_row(title, f"{milliseconds:.1f}", f"{cost.ratios.get(name, 1.0):.1f}")
     if table.row_count:
-        console.print(table)
+        show(console, table)
     sizes = {"parameters": cost.parameter_bytes, "graph": cost.graph_bytes, "graph for curvature": cost.second_graph_bytes}
     sizes |= {"vectors of a solve": cost.solver_bytes}
     known = [f"{title} {size / 2**20:.2f} MiB" for title, size in sizes.items() if size is not None]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saddlepoint.cli.app import app, make_console, say
+from saddlepoint.cli.app import app, counted, make_console, say
 from saddlepoint.cli.comparison_progress import Progress, Terminated
 from saddlepoint.errors import UsageError, did_you_mean, quoted
 
@@ -26,7 +26,9 @@ Budget = Annotated[
     str | None, typer.Option(metavar="KIND=AMOUNT", help="seconds=60 (default), steps=5000 or gradient_equivalents=20000, of a run.")
 ]
 Storage = Annotated[str | None, typer.Option(metavar="URL", help="Database of the tuning, sqlite:///FILE or postgresql+psycopg://…")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at a time, one thread each; half of the cores by default.")]
+Jobs = Annotated[
+    int | None, typer.Option(parser=counted(1), metavar="N", help="Runs at a time, one thread each; half of the cores by default.")
+]
 Metric = Annotated[str | None, typer.Option(help="The metric that decides, with its prefix; the problem's own by default.")]
 
 Rerun = Annotated[
@@ -47,9 +49,9 @@ Rerun = Annotated[
 def compare(
     what: Annotated[str, typer.Argument(help="A problem, or a YAML file that describes a study.")],
     methods: Annotated[str | None, typer.Option(help="Comma-separated: RULE, OPTIMIZER or RULE+OPTIMIZER.")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="So many runs of every method; 5 by default.")] = None,
+    seeds: Annotated[int | None, typer.Option(parser=counted(1), metavar="N", help="So many runs of every method; 5 by default.")] = None,
     budget: Budget = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Tune every method with so many trials first.")] = None,
+    trials: Annotated[int | None, typer.Option(parser=counted(1), metavar="N", help="Tune every method with so many trials first.")] = None,
     metric: Metric = None,
     target: Annotated[float | None, typer.Option(help="Value of the metric that counts as success.")] = None,
     baseline: Annotated[str | None, typer.Option(help="The method that others are compared with; the first by default.")] = None,
@@ -90,11 +92,12 @@ def compare(
 def tune(
     problem: Annotated[str, typer.Argument(help="See `saddlepoint list problems`.")],
     method: Annotated[str, typer.Option(help="RULE, OPTIMIZER or RULE+OPTIMIZER.")],
-    trials: Annotated[int, typer.Option(min=1, help="How many in all, of every process that works on it.")] = 20,
+    trials: Annotated[int, typer.Option(parser=counted(1), metavar="N", help="How many in all, of every process that works on it.")] = 20,
     budget: Budget = "seconds=60",
     metric: Metric = None,
     seeds: Annotated[
-        list[int] | None, typer.Option("--seed", help="Of every trial; several for the mean over them. 100 by default.")
+        list[int] | None,
+        typer.Option("--seed", parser=counted(0), metavar="N", help="Of every trial; several for the mean over them. 100 by default."),
     ] = None,
     jobs: Jobs = None,
     storage: Storage = None,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from saddlepoint.cli.app import say
+from saddlepoint.cli.tables import show
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +39,7 @@ def print_trials(console: Console, tuned: Tuned) -> None:
         final = "" if trial["final"] is None else f"{trial['final']:.4g}"
         parameters = (escape(str(trial["parameters"].get(key, "–"))) for key in tuned.space)
         table.add_row(str(trial["number"]), value, final, *parameters, "best" if trial["parameters"] == tuned.best else "")
-    console.print(table)
+    show(console, table)
 
 
 def _print_problem(console: Console, problem: Mapping[str, Any]) -> None:
@@ -65,7 +66,7 @@ def _print_problem(console: Console, problem: Mapping[str, Any]) -> None:
     for method in sorted(problem["methods"], key=lambda method: _rank(method, sign)):
         if method["summary"] is not None:
             table.add_row(*(escape(cell) for cell in _cells(method, pairs.get(method["name"]))))
-    console.print(table)
+    show(console, table)
 
 
 def _rank(method: Mapping[str, Any], sign: int) -> float:

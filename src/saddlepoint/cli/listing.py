@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from saddlepoint.cli.app import app, make_console
+from saddlepoint.cli.tables import show
 
 
 class Listing(StrEnum):
@@ -45,4 +46,4 @@ def list_names(what: Annotated[Listing, typer.Argument(help="problems, rules, op
         for problem, entry in registry.PROBLEMS.items():
             for name, metric in registry.load(entry.path).metric_names.items():
                 table.add_row(escape(name), metric.meaning, metric.better or "–", problem)
-    make_console().print(table)
+    show(make_console(), table)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saddlepoint.cli.app import FINDINGS, Run, app, load, make_console, printable, say
-from saddlepoint.cli.tables import print_cards, print_differences
+from saddlepoint.cli.app import FINDINGS, Run, app, counted, load, make_console, printable, say
+from saddlepoint.cli.tables import print_cards, print_differences, show
 from saddlepoint.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,21 +19,28 @@ if TYPE_CHECKING:
 @app.command(epilog="Example:\n\n`saddlepoint sample runs/digits-gradient-adam-001 -n 100 -o grid.png`")
 def sample(
     run: Run,
-    n: Annotated[int | None, typer.Option("-n", min=1, max=10_000, help="Number of samples; the problem's by default.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="PNG file; RUN/samples-N.png by default.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Decides the noise.")] = 0,
+    n: Annotated[
+        int | None, typer.Option("-n", parser=counted(1, 10_000), metavar="N", help="Number of samples; the problem's by default.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Picture, of the format that the suffix names; RUN/samples-N.png by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(parser=counted(0), metavar="N", help="Decides the noise.")] = 0,
     best: Annotated[bool, typer.Option("--best", help="From the best checkpoint instead of the last.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="From the generator instead of its moving average.")] = False,
 ) -> None:
     """Draw samples of a trained generator into a picture."""
     from saddlepoint.files import write_atomic
-    from saddlepoint.training.run_directory import png
+    from saddlepoint.training.run_directory import FORMATS, picture_bytes
 
+    suffix = "" if output is None else output.suffix
+    if suffix and suffix.lower() not in FORMATS:  # before anything is loaded
+        raise UsageError(f'Pictures are not written as "{suffix}". Known suffixes: {", ".join(FORMATS)}.')
     training, directory = load(run, "best" if best else "last")
     n = training.problem.picture_samples if n is None else n
     target = directory.path / f"samples-{n}.png" if output is None else output
     try:
-        write_atomic(target, png(training.picture(n, seed, ema=not raw)))
+        write_atomic(target, picture_bytes(training.picture(n, seed, ema=not raw), target.suffix))
     except OSError as error:
         raise UsageError(f"Cannot write {target}: {error.strerror or error}.") from error
     typer.echo(printable(f"{n} samples of step {training.step}: {target}"))
@@ -45,10 +52,14 @@ def sample(
 )
 def evaluate(
     run: Run,
-    samples: Annotated[int | None, typer.Option(min=1, help="Generated samples; as in training by default.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Decides the noise; as in training by default.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(parser=counted(1), metavar="N", help="Generated samples; as in training by default.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(parser=counted(0), metavar="N", help="Decides the noise; as in training by default.")] = None,
     best: Annotated[bool, typer.Option("--best", help="The best checkpoint instead of the last.")] = False,
-    replicates: Annotated[int, typer.Option(min=0, help="Bootstrap replicates of each interval; 0 for no intervals.")] = 200,
+    replicates: Annotated[
+        int, typer.Option(parser=counted(0), metavar="N", help="Bootstrap replicates of each interval; 0 for no intervals.")
+    ] = 200,
     against: Annotated[Path | None, typer.Option(help="Another run's evaluation.json to compare with.")] = None,
 ) -> None:
     """Measure a trained generator, and its moving average, on the held-out data: values with 95 % intervals and their cards."""
@@ -128,7 +139,7 @@ def best(
     table = Table("step", found.metric.replace("[", "\\["), "", box=None, header_style="bold")
     for step, value in found.evaluations:
         table.add_row(str(step), f"{value:.4g}", "best" if step == found.step else "")
-    console.print(table)
+    show(console, table)
     where = "no checkpoint of it is kept; keep more with keep_checkpoints" if found.checkpoint is None else str(found.checkpoint)
     say(console, f"best by {found.metric}: step {found.step}, {where}")
 

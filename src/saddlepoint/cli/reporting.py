@@ -25,6 +25,8 @@ def report(
     from saddlepoint.files import write_atomic
     from saddlepoint.report import make_report
 
+    if output is not None and output.suffix.lower() not in ("", ".html", ".htm"):
+        raise UsageError(f'-o {output}: a report is an HTML page, not a file "{output.suffix}". Let the name end in .html.')
     page = make_report(what).encode(errors="backslashreplace")  # a path may hold bytes that are no text
     target = (what if what.is_dir() else what.parent) / "report.html" if output is None else output
     try:

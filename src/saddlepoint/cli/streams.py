@@ -52,17 +52,18 @@ def surviving_output() -> Iterator[None]:
     """
     _fill_closed_descriptors()
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _surviving(sys.stdout), _surviving(sys.stderr)
-    try:
-        yield
-    finally:
-        failed = failure(sys.stdout)
-        if failed is not None and failed.errno != errno.EPIPE:  # a reader that has seen enough is no error
-            reason = failed.strerror or failed
-            print(f"note: Standard output could not be written: {reason}.", file=sys.stderr)
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        sys.stdout, sys.stderr = before
+    with open(os.devnull, "w", encoding="utf-8") as null:
+        sys.stdout, sys.stderr = _surviving(sys.stdout, null), _surviving(sys.stderr, null)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            failed = failure(sys.stdout)
+            if failed is not None and failed.errno != errno.EPIPE:  # a reader that has seen enough is no error
+                reason = failed.strerror or failed
+                print(f"note: Standard output could not be written: {reason}.", file=sys.stderr)
+            sys.stderr.flush()
+            sys.stdout, sys.stderr = before
 
 
 def reader_is_gone() -> bool:
@@ -85,9 +86,9 @@ def _fill_closed_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
-def _surviving(stream: Any) -> Any:
+def _surviving(stream: Any, null: Any) -> Any:
     if stream is None or stream.closed:
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 -- it lives as long as the process
+        return null
     try:
         stream.flush()
         descriptor = stream.fileno()

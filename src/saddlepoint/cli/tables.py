@@ -7,12 +7,38 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from saddlepoint.metrics import Card
     from saddlepoint.training import Training
 
 TITLES = {"": "generator", "ema/": "moving average", "average/": "optimizer's average"}
 """Whose metrics a prefix marks."""
+
+_WIDEST = 10_000
+"""Columns that no table needs."""
+
+_INDENTED = 20
+"""Columns above which the lines of a row are indented below the first."""
+
+
+def show(console: Console, table: Table) -> None:
+    """Print a table; where the terminal is too narrow for its columns, each row as lines of its own, a title before every value."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    narrowest = console.measure(table, options=console.options.update(max_width=_WIDEST)).minimum
+    if narrowest <= console.width:
+        console.print(table)
+        return
+    if table.title:
+        console.print(table.title)
+    columns = [(Text.from_markup(str(column.header)), list(column.cells)) for column in table.columns]
+    for row in range(table.row_count):
+        for number, (title, cells) in enumerate(columns):
+            value = Text.from_markup(str(cells[row]))
+            line = Text.assemble(title, ": ", value) if number and title.plain else value
+            console.print(Padding(line, (0, 0, 0, 2 if number and console.width > _INDENTED else 0)))
 
 
 def print_metrics(console: Console, training: Training, metrics: Mapping[str, float]) -> None:
@@ -25,7 +51,7 @@ def print_metrics(console: Console, training: Training, metrics: Mapping[str, fl
     table = Table("metric", *(TITLES[prefix] for prefix in shown), "better", "what it is", box=None, header_style="bold")
     for name, metric in training.problem.metric_names.items():
         table.add_row(escape(name), *(f"{metrics[prefix + name]:.4g}" for prefix in shown), metric.better or "–", metric.meaning)
-    console.print(table)
+    show(console, table)
 
 
 def print_cards(console: Console, cards: Mapping[str, Mapping[str, Card]]) -> None:
@@ -37,7 +63,7 @@ def print_cards(console: Console, cards: Mapping[str, Mapping[str, Card]]) -> No
     for name, card in next(iter(cards.values())).items():
         against = f"{card.real} real, {card.split}" if card.real else card.split
         table.add_row(escape(name), *(_with_interval(own[name]) for own in cards.values()), against)
-    console.print(table)
+    show(console, table)
 
 
 def print_differences(console: Console, rows: Sequence[tuple[str, float, bool | None]]) -> None:
@@ -49,7 +75,7 @@ def print_differences(console: Console, rows: Sequence[tuple[str, float, bool | 
     table = Table("metric", "this − other", "95 % intervals", box=None, header_style="bold")
     for name, difference, overlap in rows:
         table.add_row(escape(name), f"{difference:+.4g}", said[overlap])
-    console.print(table)
+    show(console, table)
 
 
 def _with_interval(card: Card) -> str:

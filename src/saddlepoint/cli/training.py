@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saddlepoint.cli.app import DIVERGED, Run, app, make_console, printable, say
+from saddlepoint.cli.app import DIVERGED, Run, app, counted, make_console, printable, say, whole
 from saddlepoint.cli.ranks import joined, launch, restarted, together
 from saddlepoint.cli.streams import reader_is_gone
 from saddlepoint.cli.tables import print_metrics
-from saddlepoint.errors import DivergenceError, UsageError, quoted
+from saddlepoint.errors import DivergenceError, RankError, UsageError, quoted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from saddlepoint.training import RunConfig, RunDirectory, Training
     from saddlepoint.training.config import Tree
 
-Processes = Annotated[int | None, typer.Option("--nproc", help="Train in so many processes of this machine; torchrun does more.")]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        "--nproc", parser=counted(), metavar="N", help="Train in so many processes of this machine; torchrun does more.", show_default="1"
+    ),
+]
 Timeout = Annotated[float, typer.Option(help="Of several processes: seconds to wait for one that does not answer.")]
 
 
@@ -38,18 +43,33 @@ Timeout = Annotated[float, typer.Option(help="Of several processes: seconds to w
     "`saddlepoint train mixture8 --rule newton --set rule.damping=0.1 --set problem.activation=silu`"
 )
 def train(
-    problem: Annotated[str | None, typer.Argument(help="What to train; `digits` by default. See `saddlepoint list problems`.")] = None,
-    rule: Annotated[str | None, typer.Option(help="How losses become updates; see `saddlepoint list rules`.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="Inner optimizer: a listed name, or package.module:Class.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate of both players.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Number of steps.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Training time instead, evaluation excluded.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples per step.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides weights, data order and noise.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    problem: Annotated[str | None, typer.Argument(help="What to train; see `saddlepoint list problems`.", show_default="digits")] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="How losses become updates; see `saddlepoint list rules`.", show_default="what fits the problem")
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="Inner optimizer: a listed name, or package.module:Class.", show_default="the rule's")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of both players.", show_default="the optimizer's under the rule")] = None,
+    steps: Annotated[
+        int | None, typer.Option(parser=counted(), metavar="N", help="Number of steps.", show_default="the rule's, about a minute")
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="Training time, evaluation excluded. With --steps too, the first that is reached ends the run.", show_default="no bound"
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(parser=counted(), metavar="N", help="Samples per step.", show_default="64, or what fits the problem")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(parser=counted(), metavar="N", help="Decides weights, data order and noise.", show_default="0")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file; options given here override it.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Any other setting.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory to make; runs/PROBLEM-… by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory to make.", show_default="runs/PROBLEM-RULE-OPTIMIZER-NNN")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Directory with the files of `mnist`.")] = None,
     nproc: Processes = None,
     timeout: Timeout = 600.0,
@@ -86,7 +106,9 @@ def train(
 def resume(
     run: Run,
     steps: Annotated[str | None, typer.Option(help="New total number of steps, or +N for N more than now.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Train for this many seconds more.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Train for this many seconds more. With --steps too, the first bound that is reached ends the run.")
+    ] = None,
     nproc: Processes = None,
     timeout: Timeout = 600.0,
 ) -> None:
@@ -108,8 +130,16 @@ def _begin(ranks: Ranks, tree: Tree, out: Path | None) -> None:
     together(ranks, training.problem.load)  # before the directory is made: a mistake leaves nothing behind
     together(ranks, partial(check_resumable, training))
     together(ranks, partial(check_agreement, training))
+    together(ranks, training.check_evaluation)
     with _written_by_first(ranks, lambda: RunDirectory.create(config, out)) as run:
-        _train(training, run)
+        try:
+            _train(training, run)
+        except (typer.Exit, DivergenceError, RankError, OSError):
+            raise  # what the directory holds is of use
+        except Exception as error:
+            if training.step == 0 and not isinstance(error.__cause__, OSError):
+                run.discard()
+            raise
 
 
 def _go_on(ranks: Ranks, path: Path, more: dict[str, Any]) -> None:
@@ -141,13 +171,12 @@ def _go_on(ranks: Ranks, path: Path, more: dict[str, Any]) -> None:
 def _budget_of(training: Training, more: dict[str, Any]) -> dict[str, Any]:
     """Return the budget that the options of ``resume`` ask for; nothing where they are left out."""
     steps, seconds = more["steps"], more["seconds"]
-    if steps is not None:
-        return {"steps": _total_steps(steps, training.step), "seconds": None, "gradient_equivalents": None}
-    if seconds is None:
+    if steps is None and seconds is None:
         return {}
-    if not 0 < seconds < math.inf:
+    if seconds is not None and not 0 < seconds < math.inf:
         raise UsageError(f"--seconds {seconds} must be positive{'' if seconds <= 0 else ' and finite'}.")
-    return {"steps": None, "seconds": training.seconds + seconds, "gradient_equivalents": None}
+    total = None if steps is None else _total_steps(steps, training.step)
+    return {"steps": total, "seconds": None if seconds is None else training.seconds + seconds, "gradient_equivalents": None}
 
 
 @contextmanager
@@ -221,7 +250,9 @@ def _train(training: Training, run: RunDirectory) -> None:
     print_metrics(console, training, training.metrics)
     if status == "stopped early":
         say(console, f"stopped early: no better evaluation since step {training.best['step'] if training.best else 0}")
-    say(console, f"{training.step} steps in {training.seconds:.1f} s, {1000 * training.seconds / training.step:.2f} ms a step")
+    bounds = training.bounds()
+    first = f"; the bound of {max(bounds, key=lambda name: bounds[name])} was reached first" if len(bounds) > 1 else ""
+    say(console, f"{training.step} steps in {training.seconds:.1f} s, {1000 * training.seconds / training.step:.2f} ms a step{first}")
     _say_observing(console, run)
     say(console, f"samples: {run.samples_picture}")
     say(console, f"report: saddlepoint report {quoted(run.path)}")
@@ -240,16 +271,16 @@ def _say_observing(console: Console, run: RunDirectory) -> None:
 
 
 def _budget(config: RunConfig) -> str:
-    if config.steps:
-        return f"{config.steps} steps"
-    return f"{config.seconds:g} seconds" if config.seconds else f"{config.gradient_equivalents:g} gradient-equivalents"
+    amounts = {"steps": config.steps, "seconds": config.seconds, "gradient-equivalents": config.gradient_equivalents}
+    given = {what: amount for what, amount in amounts.items() if amount}
+    return " or ".join(f"{amount if isinstance(amount, int) else f'{amount:g}'} {what}" for what, amount in given.items())
 
 
 def _total_steps(text: str, done: int) -> int:
     from saddlepoint.training.config import MOST_STEPS
 
     try:
-        number = int(text[:20])  # of more digits than anybody can train
+        number = whole(text[:20])  # of more digits than anybody can train
     except ValueError:
         raise UsageError(f'--steps "{text}" is not a number of steps; write 20000 for a total or +2000 for more.') from None
     total = done + number if text.startswith("+") else number

@@ -132,10 +132,27 @@ def _completed(name: str, own: Any, where: str) -> Tree:
         raise UsageError(f'{where}: method "{name}" must be a mapping of rule, optimizer, settings and space, not {own!r}.')
     if not {"rule", "optimizer"} & own.keys():
         return {**method_called(name).model_dump(exclude_none=True), **own}
-    rule, optimizer = _name(own.get("rule", "gradient")), _name(own["optimizer"]) if "optimizer" in own else None
-    natural = method_called(rule if optimizer is None else f"{rule}+{optimizer}")
-    return {"family": natural.family, "space": natural.space, **own}
+    stands_for = _named_method(name)
+    rule = _component(own.get("rule"), stands_for.rule.name if stands_for else "gradient")
+    brought = stands_for.optimizer.name if stands_for and stands_for.optimizer else None
+    if brought is None and "optimizer" in own:  # what is left out of it is as the rule brings it
+        brought = registry.find("rule", registry.RULES, str(rule["name"])).optimizer["name"]
+    optimizer = None if brought is None else _component(own.get("optimizer"), brought)
+    natural = method_called(str(rule["name"]) if optimizer is None else f"{rule['name']}+{optimizer['name']}")
+    parts = {"rule": rule} if optimizer is None else {"rule": rule, "optimizer": optimizer}
+    return {"family": natural.family, "space": natural.space, **own, **parts}
 
 
-def _name(component: Any) -> str:
-    return str(component.get("name")) if isinstance(component, Mapping) else str(component)
+def _named_method(name: str) -> MethodPlan | None:
+    """Return the method that a name stands for, None where it is a name of the user's own."""
+    try:
+        return method_called(name)
+    except UsageError:
+        return None
+
+
+def _component(given: Any, name: str) -> Tree:
+    """Return a rule or an optimizer as a mapping; options without a name are those of the component called ``name``."""
+    if given is None:
+        return {"name": name}
+    return {"name": name, **given} if isinstance(given, Mapping) else {"name": str(given)}

@@ -69,6 +69,8 @@ def _load_split(directory: Path, prefix: str) -> LabelledImages:
     pixels, labels = read_idx(images), read_idx(names)
     if pixels.ndim != 3 or pixels.shape[1:] != (28, 28) or labels.ndim != 1:
         raise UsageError(f"{directory}: expected images of 28 x 28 and one label each, found shapes {pixels.shape} and {labels.shape}.")
+    if not len(pixels):
+        raise UsageError(f"{directory}: the file {prefix}-images-idx3-ubyte holds no images. Fetch the four files again.")
     scaled = torch.from_numpy(pixels.astype(np.float32)).div_(127.5).sub_(1).unsqueeze_(1)
     return LabelledImages(scaled, torch.from_numpy(labels.astype(np.int64)))
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from saddlepoint.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Series:
@@ -72,21 +74,27 @@ class History:
             self.add(line)
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Append a line."""
+        """Append a line: nested plain values with a "step". Every other key may be missing; docs/diagnostics.md lists them.
+
+        Raises:
+            UsageError: the line has no step.
+        """
+        if "step" not in line:
+            raise UsageError(f'A line of a log has no "step": {str(dict(line))[:100]}. Every line is of a step; give its number.')
         step, trace = line["step"], line.get("trace") or {}
         for path, value in _numbers({key: part for key, part in line.items() if key != "trace"}):
             self._columns.setdefault(path, _Column()).add(step, value)
         for kind in ("losses", "projections"):
-            for player, values in trace.get(kind, {}).items():
+            for player, values in (trace.get(kind) or {}).items():
                 column = self._traces.setdefault((kind, player), _Column())
-                for at, value in zip(trace["steps"], values, strict=True):
+                for at, value in zip(trace.get("steps", ()), values, strict=True):
                     if value is not None:
                         column.add(at, value)
         if line.get("probe"):
             self._probes.append((step, line["probe"]))
         if line.get("rollback"):
             self.rollbacks.append(line["rollback"])
-        self._moved |= set(line.get("gradient_norms", {}))
+        self._moved |= set(line.get("gradient_norms") or {})
         self.last = line
 
     @property

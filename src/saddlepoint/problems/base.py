@@ -76,6 +76,8 @@ class GanProblem(ABC):
 
     name: ClassVar[str]
     evaluation_samples: ClassVar[int]
+    evaluation_pause: ClassVar[int] = 1
+    """The fewest steps between two evaluations of a run that does not say how many: as many as take as long as one evaluation."""
     picture_samples: ClassVar[int] = 64
     metric_names: ClassVar[Mapping[str, Metric]]
 

@@ -58,6 +58,7 @@ class Digits(MlpProblem):
 
     name: ClassVar[str] = "digits"
     evaluation_samples: ClassVar[int] = 2000
+    evaluation_pause: ClassVar[int] = 100
     coverage: ClassVar[tuple[str, float]] = ("effective-classes", 10)
     metric_names: ClassVar[Mapping[str, Metric]] = {
         "frechet[digit-cnn]": Metric("Fréchet distance to the held-out digits in the classifier's features", "smaller"),

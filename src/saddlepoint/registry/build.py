@@ -74,10 +74,14 @@ def build_optimizer(name: str, parameters: Iterable[tuple[str, Tensor]], options
             raise UsageError(f"Optimizer {name}: {option}={value!r} is not valid: {TRUTH}.")
     named = list(parameters) if kind.__module__.startswith(("torch.", "saddlepoint.")) else [tensor for _, tensor in parameters]
     try:
-        return kind(named, **options)
+        optimizer = kind(named, **options)
     except Exception as error:  # an optimizer's own errors may be of any kind
         what = f"refuses its options {dict(options)}" if options else "cannot be made of a list of parameters"
         raise UsageError(f"Optimizer {name} {what}: {error}") from error
+    for option in options:
+        if option not in known and option not in optimizer.defaults and not hasattr(optimizer, option):
+            raise UsageError(f'Optimizer {name} ignores the option "{option}".' + did_you_mean(option, known))
+    return optimizer
 
 
 def _holds_flag(value: Any) -> bool:
@@ -149,8 +153,10 @@ def completed(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, A
         before = found.get(key)
         if isinstance(before, str) and isinstance(value, Mapping):
             before = {"name": before}
-        same = isinstance(before, Mapping) and isinstance(value, Mapping) and value.get("name", before.get("name")) == before.get("name")
-        found[key] = completed(before, value) if same else value
+        found[key] = value
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            name = before.get("name")
+            found[key] = completed(before, value) if value.get("name", name) == name else value
     return found
 
 

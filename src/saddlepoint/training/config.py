@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -143,6 +144,7 @@ def resolve(tree: Tree) -> RunConfig:
         UsageError: an unknown key, name or option (with a suggestion), or a value out of range.
     """
     _check_keys(tree)
+    _check_paths(tree)
     tree = {key: value for key, value in tree.items() if value is not None}
     problem_name, problem_options = _component(tree.get("problem", {}), "digits")
     known_problem: registry.ProblemEntry = registry.find("problem", registry.PROBLEMS, problem_name)
@@ -166,10 +168,10 @@ def resolve(tree: Tree) -> RunConfig:
         "scheme": "simultaneous" if rule.joint else entry.scheme,
         "schedule": known.schedule if known else "constant",
         "evaluation_samples": problem.evaluation_samples,
-        "evaluate_every": every,
+        "evaluate_every": max(every, problem.evaluation_pause),
         "sample_every": every,
         "checkpoint_every": every,
-        "probe_every": max(1, every // 2),
+        "probe_every": max(1, every // 2, problem.evaluation_pause // 4),
         "trace_every": max(1, steps // 500) if steps else 10,
         **tree,
         "problem": {"name": problem_name, **registry.options_of(problem)},
@@ -274,11 +276,21 @@ def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
             raise UsageError(f'The key "{path[:40]}…" has more than {_DEEPEST} points in it; no setting lies so deep.')
         place = tree
         for key in parents:
-            inner = place.get(key)
-            place[key] = dict(inner) if isinstance(inner, Mapping) else {"name": inner} if isinstance(inner, str) else {}
+            place[key] = _opened(path, key, place.get(key))
             place = place[key]
         place[last] = value
     return tree
+
+
+def _opened(path: str, key: str, value: Any) -> Tree:
+    """Return what stands at a key as a mapping that further keys go into."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, Mapping):
+        raise UsageError(f'The key "{path}" leads into {key}, which is {value!r} and has no keys in it. Give one of the two.')
+    return dict(value)
 
 
 def renamed(component: Any, name: str) -> Any:
@@ -343,4 +355,35 @@ def _check_keys(tree: Tree) -> None:
     known = [*RunConfig.model_fields, "data_dir"]
     for key in tree:
         if key not in known:
-            raise UsageError(f'Configuration: unknown key "{key}".' + did_you_mean(str(key), known))
+            meant = _paths_of(str(key), tree)
+            hint = f" Did you mean {' or '.join(meant)}?" if meant else did_you_mean(str(key), known)
+            raise UsageError(f'Configuration: unknown key "{key}".{hint}')
+
+
+def _paths_of(option: str, tree: Tree) -> list[str]:
+    """Return the key paths under which there is an option of this name."""
+    problem = registry.PROBLEMS.get(_name_in(tree, "problem", "digits"))
+    rule = registry.RULES.get(_name_in(tree, "rule", "gradient"))
+    options = {
+        "problem": [] if problem is None else [field.name for field in fields(registry.load(problem.path))],
+        "rule": [] if rule is None else [field.name for field in fields(registry.load(rule.path))],
+        "optimizer": ["lr", "players", "betas", "momentum", "weight_decay", "eps"],
+        "model": list(ModelConfig.model_fields),
+    }
+    return [f'"{part}.{option}"' for part, known in options.items() if option in known]
+
+
+def _name_in(tree: Tree, part: str, default: str) -> str:
+    value = tree.get(part)
+    return str(value.get("name", default)) if isinstance(value, Mapping) else str(value or default)
+
+
+def _check_paths(tree: Tree) -> None:
+    """Refuse a path that no text in a file can hold: what is written into the configuration is read again."""
+    try:
+        str(tree.get("data_dir", "")).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"The data directory {str(tree['data_dir'])!a} has bytes in its name that are no UTF-8 text, which a configuration "
+            "cannot hold. Rename it, or give a symbolic link to it."
+        ) from error

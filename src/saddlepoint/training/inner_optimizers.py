@@ -60,7 +60,7 @@ def check_resumable(training: Training) -> None:
 def _resumes(player: str, name: str, options: Mapping[str, Any], shapes: Shapes) -> bool:
     """Say whether an optimizer that loads another one's state takes the same next step."""
     straight, parameters = _stepped(player, name, options, shapes)
-    resumed, copies = _stepped(player, name, options, shapes)
+    resumed, copies = _stepped(player, name, options, shapes, steps=0)
     try:
         state = decode(encode({"optimizer": straight.state_dict()}))["optimizer"]
         resumed.load_state_dict(state)
@@ -84,8 +84,8 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def _stepped(player: str, name: str, options: Mapping[str, Any], shapes: Shapes) -> tuple[Optimizer, list[Tensor]]:
-    """Return an optimizer of small stand-ins after its first step, and the stand-ins."""
+def _stepped(player: str, name: str, options: Mapping[str, Any], shapes: Shapes, *, steps: int = 1) -> tuple[Optimizer, list[Tensor]]:
+    """Return an optimizer of small stand-ins after its first steps, and the stand-ins."""
     draws = torch.Generator().manual_seed(0)
     stand_ins = []
     for label, shape in shapes:
@@ -98,7 +98,8 @@ def _stepped(player: str, name: str, options: Mapping[str, Any], shapes: Shapes)
     try:
         if _has_two_modes(optimizer):
             optimizer.train()  # type: ignore[attr-defined]
-        _step(optimizer, parameters, draws)
+        for _ in range(steps):
+            _step(optimizer, parameters, draws)
     except Exception as error:  # an optimizer's own errors may be of any kind
         raise UsageError(
             f"{where}: a step on small tensors raised {type(error).__name__}: {_first_line(error)}. Here an optimizer finds a dense "

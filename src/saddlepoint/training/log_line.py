@@ -37,14 +37,14 @@ class _Gradients(_Part):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     norms: OfBoth
-    layers: dict[str, Numbers]
-    zeros: OfBoth
-    signal_to_noise: Numbers
+    layers: dict[str, Numbers] = {}
+    zeros: OfBoth = {}
+    signal_to_noise: Numbers = {}
 
 
 class _Probe(_Part):
-    gradients: _Gradients
-    saturated: Numbers
+    gradients: _Gradients | None = None
+    saturated: Numbers = {}
 
 
 class _Trace(_Part):

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from time import perf_counter
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from saddlepoint.game_optimizer import Record
 from saddlepoint.training.training import Training
 
 _BAR_SECONDS, _LINE_SHARE = 0.2, 0.1
 
+_WITH_STEP, _WITH_BAR, _WITH_NUMBERS, _WITH_ELAPSED = 26, 40, 70, 120
+"""Columns of a terminal from which on the step, the bar, the numbers and the time so far are shown beside the time left."""
+
+_BEFORE_NUMBERS = 46
+"""Columns that are kept for what stands before the numbers."""
+
 
 class BarWatcher:
     """A bar with the time left, losses, gradient norms and the last metrics."""
 
     def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("step {task.fields[step]}"),
-            BarColumn(bar_width=None),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}", markup=False),
-            console=console,
-        )
+        self._progress = _Progress(console)
         self._task = self._progress.add_task("", total=1.0, step=0, numbers="")
         self._shown = 0.0
 
@@ -52,6 +52,39 @@ class BarWatcher:
     def evaluating(self, done: int, total: int) -> None:
         """Show how far the evaluation is in place of the numbers."""
         self._progress.update(self._task, numbers=f"evaluating, {done} of {total} metrics", refresh=True)
+
+
+class _Numbers(ProgressColumn):
+    """Losses, gradient norms and the last metric, as far as there is room."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self._room = room
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["numbers"][: self._room])
+
+
+class _Progress(Progress):
+    """What fits into the terminal as it is at this moment: the time left first, then the step, the bar, and the numbers."""
+
+    def __init__(self, console: Console) -> None:
+        self._terminal = console  # rich asks for the renderables before it has set its own
+        super().__init__(console=console)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        width = self._terminal.width
+        columns: list[ProgressColumn] = [TimeRemainingColumn()]
+        if width >= _WITH_STEP:
+            columns = [TextColumn("step {task.fields[step]}"), TextColumn("left"), *columns]
+        if width >= _WITH_BAR:
+            columns = [columns[0], BarColumn(bar_width=None), *columns[1:]]
+        if width >= _WITH_NUMBERS:
+            columns.append(_Numbers(width - _BEFORE_NUMBERS))
+        if width >= _WITH_ELAPSED:
+            columns.insert(2, TimeElapsedColumn())
+        self.columns = tuple(columns)
+        yield self.make_tasks_table(self.tasks)
 
 
 class LineWatcher:

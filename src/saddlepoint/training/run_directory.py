@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import re
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -44,6 +45,7 @@ class RunDirectory:
         self._samples = path / "samples"
         self._checkpoints = path / "checkpoints"
         self._claimed = False
+        self._made = False
 
     @classmethod
     def create(cls, config: RunConfig, path: Path | None) -> RunDirectory:
@@ -52,6 +54,7 @@ class RunDirectory:
         Raises:
             UsageError: the path holds a run or other files already, or cannot be made.
         """
+        made = path is None or not path.exists()
         try:
             path = free_directory(config) if path is None else empty_directory(path)
             (path / "checkpoints").mkdir(exist_ok=True)
@@ -62,7 +65,9 @@ class RunDirectory:
             write_atomic(path / "config.yaml", config.to_yaml().encode())  # the last: where it is, the directory is whole
         except OSError as error:
             raise UsageError(f"Cannot make the run directory {path}: {error.strerror or error}. Choose another --out.") from error
-        return cls(path)
+        run = cls(path)
+        run._made = made
+        return run
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
@@ -122,6 +127,13 @@ class RunDirectory:
             if state["best"] is not None:
                 self._restore_best(state["best"]["step"])
             self._prune(self.read_config().keep_checkpoints, state["checkpointed"])
+
+    def discard(self) -> None:
+        """Remove everything in the directory, of a run that could not begin, and the directory itself where it was made for it."""
+        with self._writing(self.path):
+            shutil.rmtree(self.path)
+            if not self._made:
+                self.path.mkdir()
 
     def read_config(self) -> RunConfig:
         """Return the run's complete configuration."""
@@ -250,7 +262,8 @@ class RunDirectory:
             return state
         others = [str(step) for step in self.checkpoint_steps() if self._of_step(step) != first]
         remedy = {
-            "last": f"No earlier one is whole. Restore it from a copy, or start again with `saddlepoint train --config {quoted(self._config)}`.",
+            "last": "No earlier one is whole. Restore it from a copy, or start again with "
+            f"`saddlepoint train --config {quoted(self._config)}`.",
             "best": "Use the last one in its place; training goes on without it.",
         }.get(str(at), f"Use another one: {', '.join([*others, 'best'])}.")
         raise UsageError(f"Checkpoint {first} is truncated or damaged: {damage[first.name]}. {remedy}")
@@ -286,7 +299,8 @@ class RunDirectory:
         if at == "last" and self._best.exists():
             raise UsageError(f"{self._checkpoints} holds nothing but {self._best.name}. Restore the other checkpoints from a copy.")
         raise UsageError(
-            f"{self.path} has no {at} checkpoint; the run was stopped before it wrote one. `saddlepoint resume {quoted(self.path)}` starts it."
+            f"{self.path} has no {at} checkpoint; the run was stopped before it wrote one. "
+            f"`saddlepoint resume {quoted(self.path)}` starts it."
         )
 
     def _read(self, path: Path, config: RunConfig) -> dict[str, Any]:
@@ -370,6 +384,19 @@ def _parsed(raw: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
+
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF"}
+"""Suffix of a picture's file → its format."""
+
+
+def picture_bytes(picture: Image.Image, suffix: str) -> bytes:
+    """Return a picture in the format that a file's suffix names, one of ``FORMATS``; PNG where there is none."""
+    if suffix.lower() in ("", ".png"):
+        return png(picture)
+    buffer = io.BytesIO()
+    picture.save(buffer, format=FORMATS[suffix.lower()], quality=95)
+    return buffer.getvalue()
 
 
 def png(picture: Image.Image) -> bytes:

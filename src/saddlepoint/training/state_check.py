@@ -105,6 +105,8 @@ def _inner(found: Any, own: Mapping[str, Any], shapes: list[torch.Size], exact: 
     nothing is kept for all parameters together.
     """
     _keys(found, own, where)
+    if not exact and not {"param_groups", "state"} <= own.keys():  # a wrapper's, of a form of its own
+        return
     _kind(found["param_groups"], list, f"{where}.param_groups")
     if len(found["param_groups"]) != len(own["param_groups"]):
         raise _UnfitError(f"{where} has {len(found['param_groups'])} groups of parameters instead of {len(own['param_groups'])}")

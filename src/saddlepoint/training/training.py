@@ -109,9 +109,17 @@ class Training:
     @property
     def progress(self) -> float:
         """The share of the budget that is used, from 0 to 1; of its bounds the one that is further along."""
+        return min(max(self.bounds().values()), 1.0)
+
+    def bounds(self) -> dict[str, float]:
+        """Return the bounds of the budget, "steps", "seconds" and "gradient_equivalents", with the share of each that is used."""
         config = self.config
-        bounds = ((self.step, config.steps), (self.seconds, config.seconds), (self.gradient_equivalents, config.gradient_equivalents))
-        return min(max(used / bound for used, bound in bounds if bound), 1.0)
+        bounds = {
+            "steps": (self.step, config.steps),
+            "seconds": (self.seconds, config.seconds),
+            "gradient_equivalents": (self.gradient_equivalents, config.gradient_equivalents),
+        }
+        return {name: used / bound for name, (used, bound) in bounds.items() if bound}
 
     @property
     def gradient_equivalents(self) -> float:
@@ -129,6 +137,22 @@ class Training:
         own = self.measures(samples, seed, progress=progress, number=self.ranks.rank, of=self.ranks.world)
         measured = {prefix: measures for part in self.ranks.gathered(_values(own)) for prefix, measures in part.items()}
         return {prefix + name: value for prefix in self._weights() for name, value in measured[prefix].items()}
+
+    def check_evaluation(self) -> None:
+        """Measure once where that might fail, before a run is made: with fewer samples than the problem's own number on either side.
+
+        Raises:
+            UsageError: a metric needs more samples.
+        """
+        usual = self.problem.evaluation_samples
+        real = self.problem.held_out(usual, self.config.seed)
+        if self.config.evaluation_samples < usual or (real is not None and len(real) < usual):
+            try:
+                self.measures()
+            except UsageError as error:
+                held_out = "" if real is None or len(real) >= usual else f" and {len(real)} held-out samples"
+                numbers = f"evaluation_samples={self.config.evaluation_samples}{held_out}"
+                raise UsageError(f"The problem {self.problem.name} cannot be evaluated with {numbers}: {error}") from error
 
     def measures(
         self,

@@ -23,11 +23,12 @@ def divergence(history: History) -> list[Finding]:
 
 
 def _finding(history: History, what: Mapping[str, Any]) -> Finding:
-    step, player = int(what["step"]), str(what["player"])
+    step, player = int(what.get("step", history.last_step + 1)), str(what.get("player", "game"))
     losses = history.trace("losses", player)
     grown = f" Up to then the {player}'s loss went from {losses.values[0]:.3g} to {losses.last:.3g}." if len(losses) > 1 else ""
-    sentence = f"Training diverged in step {step}. {what['sentence']}{grown} {_remedy(str(what['place']))}"
-    numbers = {"step": float(step), "share": _number(what["share"]), "largest": _number(what["largest"])}
+    parts = [f"Training diverged in step {step}.", f"{what.get('sentence', '')}{grown}".strip(), _remedy(str(what.get("place")))]
+    sentence = " ".join(part for part in parts if part)
+    numbers = {"step": float(step), "share": _number(what.get("share")), "largest": _number(what.get("largest"))}
     return Finding("divergence", player, sentence, numbers, level="alarm", since=step)
 
 
@@ -41,12 +42,13 @@ def _remedy(place: str) -> str:
 
 def _rolled_back(returned: list[Mapping[str, Any]]) -> Finding:
     last, times = returned[-1], len(returned)
+    step, factor = int(last.get("failed_step", 0)), _number(last.get("rate_factor"))
+    said = (last.get("divergence") or {}).get("sentence", "")
     sentence = (
-        f"Training diverged {times} time{'s' if times > 1 else ''}, last in step {last['failed_step']}, and went on with learning rates × "
-        f"{last['rate_factor']:g}. {last['divergence']['sentence']} Try these rates from the start."
+        f"Training diverged {times} time{'s' if times > 1 else ''}, last in step {step}, and went on with learning rates × "
+        f"{factor:g}. {said}{' ' if said else ''}Try these rates from the start."
     )
-    numbers = {"rollbacks": float(times), "rate_factor": float(last["rate_factor"])}
-    return Finding("rolled-back", "game", sentence, numbers, since=int(last["failed_step"]))
+    return Finding("rolled-back", "game", sentence, {"rollbacks": float(times), "rate_factor": factor}, since=step)
 
 
 def _number(value: float | None) -> float:

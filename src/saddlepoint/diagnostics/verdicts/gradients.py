@@ -28,7 +28,7 @@ def vanished(history: History) -> list[Finding]:
     Players that the rule moves without their gradients have none to miss. Where all gradients are gone and the discriminator's loss is
     that of chance, the game has come to rest at an equilibrium, and that is one note instead.
     """
-    probes = history.probes()
+    probes = [(step, probe) for step, probe in history.probes() if probe.get("gradients", {}).get("norms")]
     if not probes:
         return []
     movers = history.moved_by_gradient()
@@ -56,10 +56,11 @@ def vanishing_gradients(initial: GradientHealth, now: GradientHealth, saturated:
     """
     found = []
     for player, norm in now.norms.items():
-        if now.zeros[player] == 1 and initial.norms[player] == 0:
+        first = initial.norms.get(player, math.nan)
+        if now.zeros.get(player) == 1 and first == 0:
             found.append(_zero(player))
-        elif norm < VANISHED * initial.norms[player]:
-            found.append(_small(player, norm, initial.norms[player], (saturated or {}).get(player)))
+        elif norm < VANISHED * first:
+            found.append(_small(player, norm, first, (saturated or {}).get(player)))
     return found
 
 
@@ -79,20 +80,21 @@ def _at_chance(history: History) -> bool:
 
 
 def _at_rest(now: GradientHealth, initial: GradientHealth) -> Finding:
-    left = {player: norm / initial.norms[player] for player, norm in now.norms.items() if initial.norms[player]}
+    left = {player: norm / initial.norms[player] for player, norm in now.norms.items() if initial.norms.get(player)}
     sizes = " and ".join(f"{share:.0e} of the {player}'s" for player, share in left.items())
     sentence = f"The game has come to rest: the gradients are {sizes} initial size, and the discriminator's loss is that of chance."
     return Finding("equilibrium", "game", sentence, {"norm": max(now.norms.values()), **left}, level="note")
 
 
 def _of(initial: GradientHealth, probe: Mapping[str, Any]) -> list[Finding]:
-    return vanishing_gradients(initial, _health(probe), probe["saturated"])
+    return vanishing_gradients(initial, _health(probe), probe.get("saturated"))
 
 
 def _health(probe: Mapping[str, Any]) -> GradientHealth:
     gradients = probe["gradients"]
     norms = {player: math.nan if norm is None else norm for player, norm in gradients["norms"].items()}
-    return GradientHealth(**{**gradients, "norms": norms})
+    kept = {name: gradients.get(name) or {} for name in ("layers", "zeros", "signal_to_noise")}
+    return GradientHealth(norms=norms, **kept)
 
 
 def _zero(player: str) -> Finding:
