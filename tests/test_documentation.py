@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import re
 import runpy
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import torch
 
 import saddlepoint
 from saddlepoint import registry
+from saddlepoint.compare import method_called
+from saddlepoint.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -100,3 +103,14 @@ def test_a_rule_s_docstring_says_what_it_costs_promises_and_cites(name):
     assert "Cost" in text
     assert "Guarantee" in text
     assert "Reference" in text
+
+
+def test_a_row_of_the_evidence_is_named_by_what_gets_its_method():
+    """A name that the command line knows stands for the same rule and optimizer in the tables."""
+    finished = runpy.run_path(str(ROOT / "studies/write_evidence.py"))["finished"]
+    for method in [method for problem in finished()["problems"] for method in problem["methods"]]:
+        with suppress(UsageError):  # "newton on all" is no name that could be typed
+            typed = method_called(method["name"])
+            config = method["config"]
+            assert typed.rule.name == config["rule"]["name"]
+            assert typed.optimizer is None or typed.optimizer.name == config["optimizer"]["name"]
