@@ -13,16 +13,19 @@ from typing import Any
 import torch
 
 import saddlepoint
+from saddlepoint.extras import needs
 
 
 def environment(device: str) -> dict[str, Any]:
     """Return versions, machine and source revision, for the record."""
+    with needs("train", "The record of a run"):
+        torchmetrics = version("torchmetrics")  # read, not imported: that takes seconds, which not every problem needs
     return {
         "saddlepoint": saddlepoint.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": version("numpy"),
-        "torchmetrics": version("torchmetrics"),  # read, not imported: that takes seconds, which not every problem needs
+        "torchmetrics": torchmetrics,
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "cpus": os.cpu_count(),
