@@ -6,13 +6,14 @@ import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 import saddlepoint as sp
 from saddlepoint.compare.storage import opened_storage
-from saddlepoint.extras import needs
+from saddlepoint.extras import Extra, needs
 from saddlepoint.metrics import frechet_distance, kernel_distance
 from saddlepoint.report.page import plotly_script
 from saddlepoint.training import environment
@@ -35,6 +36,9 @@ def found():
 class TestTorchAndNumpyAlone:
     def test_are_all_that_is_required(self):
         assert [requirement.partition(">=")[0] for requirement in PROJECT["dependencies"]] == ["torch", "numpy"]
+
+    def test_are_joined_by_extras_that_exist(self):
+        assert {*get_args(Extra), "all", "test"} <= set(PROJECT["optional-dependencies"])
 
     def test_suffice_for_the_examples_of_the_readme(self, found):
         assert found["blocks"] == 2
@@ -89,16 +93,14 @@ class TestNeeds:
         assert str(raised.value) == f"This needs no_such_package, which is not installed. Run: {TRAIN}"
 
     def test_the_outer_part_is_named(self):
-        with pytest.raises(sp.MissingExtraError, match=r"^Outer needs no_such_package, .*\[tune\]'$"), needs("tune", "Outer"):
-            with needs("train", "Inner"):
-                import no_such_package  # noqa: F401
+        outer = pytest.raises(sp.MissingExtraError, match=r"^Outer needs no_such_package, .*\[tune\]'$")
+        with outer, needs("tune", "Outer"), needs("train", "Inner"):
+            import no_such_package  # noqa: F401
 
-    @pytest.mark.parametrize(
-        "module", ["saddlepoint.no_such_module", "torch.no_such_module", "numpy.no_such_module", "json.no_such_module"]
-    )
-    def test_a_fault_that_no_extra_mends_stays_what_it_is(self, module):
+    @pytest.mark.parametrize("package", ["saddlepoint", "torch", "numpy", "json"])
+    def test_a_fault_that_no_extra_mends_stays_what_it_is(self, package):
         with pytest.raises(ModuleNotFoundError) as raised, needs("train", "This"):
-            __import__(module)
+            __import__(f"{package}.no_such_module")
         assert not isinstance(raised.value, sp.MissingExtraError)
 
     def test_an_error_without_a_module_stays_what_it_is(self):
@@ -131,7 +133,7 @@ class TestPackagesThatAreLoadedWhenTheyAreNeeded:
 
     def test_the_driver_of_a_database(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "psycopg", None)
-        with pytest.raises(sp.UsageError, match=r"psycopg.*pip install 'saddlepoint\[postgresql\]'$") as raised:
-            with opened_storage("postgresql+psycopg://me:secret@host/base"):
-                pass
+        refused = pytest.raises(sp.UsageError, match=r"psycopg.*pip install 'saddlepoint\[postgresql\]'$")
+        with refused as raised, opened_storage("postgresql+psycopg://me:secret@host/base"):
+            pass
         assert "secret" not in str(raised.value)

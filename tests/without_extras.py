@@ -13,7 +13,19 @@ import warnings
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 
-TORCH = {"torch", "torchgen", "typing_extensions", "sympy", "mpmath", "networkx", "jinja2", "markupsafe", "fsspec", "filelock"}
+TORCH = {
+    "torch",
+    "torchgen",
+    "typing_extensions",
+    "sympy",
+    "mpmath",
+    "networkx",
+    "jinja2",
+    "markupsafe",
+    "fsspec",
+    "filelock",
+    "setuptools",
+}
 """PyTorch and what its installation brings with it."""
 
 LEAN = {"saddlepoint", "numpy", *TORCH, *sys.stdlib_module_names}
