@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from saddlepoint.errors import UsageError
+from saddlepoint.extras import install
 from saddlepoint.training.config import Tree
 
 _MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError)
@@ -53,6 +54,11 @@ def opened_storage(url: str, stopping: threading.Event | None = None) -> Iterato
         options = {"connect_args": {"timeout": 120, "factory": limited}}
     try:
         storage = _made_storage(url, options)
+    except ImportError as error:  # the database's driver
+        raise UsageError(
+            f"Cannot open the storage {without_password(url)}: the database's driver is not installed ({error.__cause__ or error}). "
+            f"Install it; that of postgresql+psycopg comes with: {install('postgresql')}"
+        ) from error
     except Exception as error:  # every driver has exceptions of its own
         raise UsageError(
             f"Cannot open the storage {without_password(url)} ({_kind(error)}). Give the URL of a database that can be reached and "

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 import saddlepoint
+from saddlepoint.extras import needs
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -33,7 +34,8 @@ def environment(device: str) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of what numbers depend on."""
-    installed = {name: version(name) for name in ("numpy", "scipy", "torchmetrics")}  # read, not imported: that takes seconds
+    with needs("train", "The record of a run"):  # read, not imported: that takes seconds, which not every problem needs
+        installed = {name: version(name) for name in ("numpy", "scipy", "torchmetrics")}
     return {
         "saddlepoint": saddlepoint.__version__,
         "python": platform.python_version(),
