@@ -88,7 +88,7 @@ def _check_plain_sgd(player: str, optimizer: Optimizer, group: Mapping[str, Any]
     hint = " A scheduler set the momentum: pass it cycle_momentum=False." if plain and group["momentum"] and "max_momentum" in group else ""
     raise UsageError(
         f'Player "{player}": {rule} gives steps that contain the learning rate already, so its inner optimizer must be '
-        f"torch.optim.SGD without momentum and weight decay, not {found}.{hint} Use plain SGD, or a rule in units of gradients."
+        f"torch.optim.SGD without momentum and weight decay, not {found}.{hint} Use SGD, or a rule in units of gradients."
     )
 
 
