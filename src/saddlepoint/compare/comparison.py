@@ -94,9 +94,12 @@ def compare(
     """
     with _begun(study, out, jobs, storage, watcher, execute, rerun) as comparison:
         try:
-            for plan in study.problems:
+            for plan in study.problems[:-1]:
                 comparison.complete(plan)
-                comparison.write()
+                if comparison.unwritten:  # to gather a large study takes a while
+                    comparison.write()
+            comparison.complete(study.problems[-1])
+            comparison.write()
         except (KeyboardInterrupt, BrokenPipeError):  # the latter: nobody reads what the watcher prints any more
             comparison.write()
             raise
@@ -157,7 +160,13 @@ class Stopped(Exception):  # noqa: N818 -- nothing is wrong
 
 
 class Comparison:
-    """A study under way in its directory."""
+    """A study under way in its directory.
+
+    Attributes:
+        study, directory, jobs: what is compared, where, and how many runs at a time.
+        searches: what is known of each method's search.
+        unwritten: whether anything was added since the results were last written.
+    """
 
     def __init__(
         self,
@@ -180,6 +189,7 @@ class Comparison:
         self._stopping = stopping
         self._progress, self._waiting = Progress(study, jobs), Waiting(watcher.note)
         self._made: set[Place] = set()
+        self._added = self.unwritten = False
         otherwise: Counter[str] = Counter()
         for plan in study.problems:
             otherwise.update(self._count_what_is_there(plan))
@@ -204,7 +214,8 @@ class Comparison:
     def write(self) -> None:
         """Write what there is so far; where nothing was added, the finished file keeps the record of where it was made."""
         found = gather(self.study, self.searches, self.directory)
-        added = self._made or not self.directory.origin
+        self.unwritten = False
+        added = self._added or not self.directory.origin
         self.directory.write_results(found if added else {**found, **self.directory.origin})
 
     def tune_together(self, plan: ProblemPlan, name: str) -> tuple[Tuned, RunConfig]:
@@ -274,6 +285,7 @@ class Comparison:
                 waiting=self._waiting,
                 rerun=self._rerun,
             )
+            self._added = self.unwritten = True
             self._progress.searched(plan, name)
         finally:
             self._storage.remove_session()  # that of this thread
@@ -294,6 +306,7 @@ class Comparison:
                         "was made of it. That run is not kept; give the command again."
                     )
                 self._made.add(place)
+                self._added = self.unwritten = True
                 self.directory.write_outcome(place, key, outcome | {"made_with": made_with(validate(job.config))})
         self._progress.run(plan, place, here=here)
         if here:
