@@ -6,14 +6,17 @@ import inspect
 import pkgutil
 import re
 import runpy
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 import saddlepoint
 from saddlepoint import registry
+from saddlepoint.cli import app
 from saddlepoint.compare import method_called
 from saddlepoint.errors import UsageError
 
@@ -45,6 +48,56 @@ def test_a_python_block_runs_on_its_own(page, block):
     """Each in a namespace of its own, as a reader would copy it."""
     with torch.random.fork_rng():
         exec(compile(block, str(page), "exec"), {})
+
+
+COMMANDS = [
+    pytest.param(line, id=f"{page.name} {line}"[:80])
+    for page in PAGES
+    for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("saddlepoint ") and "--version" not in line
+]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_that_is_shown_exists_with_its_options(line):
+    """The arguments are read as the command would read them; nothing runs."""
+    _, name, *arguments = shlex.split(line, comments=True)
+    typer.main.get_command(app).commands[name].make_context(name, arguments)
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) >= 40
+
+
+def test_a_docstring_written_for_help_becomes_fields_and_formulas_of_the_site():
+    pytest.importorskip("sphinx", reason="pip install -c constraints.txt '.[docs]'")
+    site = runpy.run_path(str(ROOT / "docs" / "conf.py"))
+    lines = [
+        "Return |θ*|, as ``a | b``.",
+        "",
+        "Cost for n players: n gradients,",
+        "and memory.",
+        "Guarantee: none.",
+        "",
+        ">>> 2 * 3 | 1",
+        "7",
+    ]
+    site["as_restructured_text"](None, "class", "Rule", None, None, lines)
+    assert lines[0] == r"Return \|θ\*\|, as ``a | b``."
+    assert lines[2:5] == [":Cost for n players: n gradients,", "    and memory.", ":Guarantee: none."]
+    assert lines[6:] == [">>> 2 * 3 | 1", "7"]
+    assert site["escaped"]("arXiv:1705.10461") == "`arXiv:1705.10461 <https://arxiv.org/abs/1705.10461>`__"
+
+
+def test_a_public_name_without_a_page_is_named():
+    pytest.importorskip("sphinx", reason="pip install -c constraints.txt '.[docs]'")
+    site = runpy.run_path(str(ROOT / "docs" / "conf.py"))
+    everything = {f"{module.__name__}.{name}" for module in site["packages"]() for name in module.__all__}
+    assert len(everything) > 200
+    assert site["missing_names"](everything) == []
+    missing = site["missing_names"](everything - {"saddlepoint.Game", "saddlepoint.Newton"})
+    assert missing == ["saddlepoint.Game"]  # Newton is also saddlepoint.rules.Newton
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

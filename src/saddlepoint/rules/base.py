@@ -323,7 +323,7 @@ class Rule(ABC):
     A rule is an immutable description (a frozen dataclass): everything it remembers lives in ``step.state``, so one rule can
     serve several optimizers.
 
-    Four facts describe it:
+    Attributes:
         order: 0 uses losses only, 1 gradients, 2 Jacobian products.
         joint: whether it needs the losses of all players in every step.
         units: "gradient" when the direction is to be scaled by any inner optimizer; "step" when it is a step already, up to
