@@ -8,7 +8,7 @@ import numpy as np
 from studies.numbers import called, methods
 
 COLOURS = {
-    "soap": "#1b5fb4",
+    "pytorch_optimizer:SOAP": "#1b5fb4",
     "consensus+adam": "#d1651b",
     "adam": "#333333",
     "signum": "#b0457b",
@@ -32,7 +32,7 @@ def draw(study, folder, path):
     axes[0].spines[["top", "right"]].set_visible(False)
     axes[0].grid(alpha=0.25)
     axes[0].legend(frameon=False, loc="lower left", fontsize=9)
-    for axis, name in zip(axes[1:], ("adam", "soap"), strict=True):
+    for axis, name in zip(axes[1:], ("adam", "pytorch_optimizer:SOAP"), strict=True):
         axis.imshow(plt.imread(folder / own[name]["runs"][0]["points"][-1]["picture"]))
         axis.set_title(f"{name}, first seed, after {problem['budget']['seconds']:g} s", fontsize=10)
         axis.set(xticks=[], yticks=[])

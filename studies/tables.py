@@ -81,7 +81,7 @@ def union(study):
         own = {method["name"]: method for method in methods(problem)}
         if "kronecker-cgd" not in own:
             continue
-        for name in (name for name in ("adam", "soap", "soap-512", "acgd", "kronecker-cgd") if name in own):
+        for name in (name for name in ("adam", "pytorch_optimizer:SOAP", "soap", "acgd", "kronecker-cgd") if name in own):
             steps = median(run["steps"] for run in own[name]["runs"])
             each = f"{own[name]['summary']['milliseconds_per_step']:.2g}"
             rows.append([problem["name"], name, with_interval(own[name]), successes(own[name]), f"{steps:g}", each])

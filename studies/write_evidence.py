@@ -32,13 +32,24 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "studies" / "evidence" / "comparison.json"
 
 
+AS_TYPED = {"soap": "pytorch_optimizer:SOAP", "soap-512": "soap"}
+"""Name in the study → what gets that method on the command line, where the study's own name means another method there."""
+
+
+def as_typed(problem):
+    """A problem's results with its methods under the names by which `saddlepoint compare --methods` knows them."""
+    methods = [{**method, "name": AS_TYPED.get(method["name"], method["name"])} for method in problem["methods"]]
+    pairs = [{**pair, **{end: AS_TYPED.get(pair[end], pair[end]) for end in ("first", "second")}} for pair in problem["pairs"]]
+    return {**problem, "methods": methods, "pairs": pairs}
+
+
 def finished():
     """The study's results, with those problems that are finished."""
     study = read_comparison(RESULTS)
     names = {plan["name"]: plan.get("methods") or list(study["study"]["methods"]) for plan in study["study"]["problems"]}
     seeds = study["study"]["seeds"]
     done = [p for p in study["problems"] if [len(method["runs"]) for method in p["methods"]] == [seeds] * len(names[p["name"]])]
-    return {**study, "problems": done}
+    return {**study, "problems": [as_typed(problem) for problem in done]}
 
 
 def page(name: str) -> str:

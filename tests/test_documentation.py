@@ -2,10 +2,12 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 import runpy
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ import typer
 import saddlepoint
 from saddlepoint import registry
 from saddlepoint.cli import app
+from saddlepoint.compare import method_called
+from saddlepoint.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -120,6 +124,22 @@ def test_the_package_exports_what_it_lists():
         _ = saddlepoint.nothing
 
 
+def test_every_rule_optimizer_loss_and_penalty_is_at_the_top():
+    kinds = {
+        "rules": (saddlepoint.rules, saddlepoint.Rule),
+        "optim": (saddlepoint.optim, torch.optim.Optimizer),
+    }
+    for module, kind in kinds.values():
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if isinstance(thing, type) and issubclass(thing, kind) and not inspect.isabstract(thing):
+                assert getattr(saddlepoint, name) is thing
+    for losses in saddlepoint.games.GAN_LOSSES.values():
+        for loss in losses:
+            assert getattr(saddlepoint, loss.__name__) is loss
+    assert saddlepoint.gradient_penalty is saddlepoint.games.gradient_penalty
+
+
 @pytest.mark.parametrize(
     "script", ["scripts/write_rule_tables.py", "scripts/write_kink_table.py", "studies/write_evidence.py", "benchmarks/page.py"]
 )
@@ -136,3 +156,14 @@ def test_a_rule_s_docstring_says_what_it_costs_promises_and_cites(name):
     assert "Cost" in text
     assert "Guarantee" in text
     assert "Reference" in text
+
+
+def test_a_row_of_the_evidence_is_named_by_what_gets_its_method():
+    """A name that the command line knows stands for the same rule and optimizer in the tables."""
+    finished = runpy.run_path(str(ROOT / "studies/write_evidence.py"))["finished"]
+    for method in [method for problem in finished()["problems"] for method in problem["methods"]]:
+        with suppress(UsageError):  # "newton on all" is no name that could be typed
+            typed = method_called(method["name"])
+            config = method["config"]
+            assert typed.rule.name == config["rule"]["name"]
+            assert typed.optimizer is None or typed.optimizer.name == config["optimizer"]["name"]

@@ -334,17 +334,30 @@ class TestForeignStates:
         with pytest.raises(sp.UsageError, match=message):
             self.pair(ours).load_state_dict(self.pair(theirs).state_dict())
 
-    def test_names_of_parameters_are_compared(self):
-        def net(*names):
-            module = torch.nn.Module()
-            for name in names:
-                module.register_parameter(name, torch.nn.Parameter(torch.zeros(2)))
-            return module
+    @pytest.mark.parametrize("kind", [torch.optim.Adam, sp.optim.SOAP, sp.optim.MomentumSGD])
+    def test_parameters_with_names_are_found_by_them(self, kind):
+        """The second optimizer lists its parameters the other way round; the trajectory is that of the first."""
 
-        one, other = net("weight", "bias"), net("bias", "weight")
-        make = lambda n: sp.GameOptimizer({"x": torch.optim.Adam(n.named_parameters(), lr=0.1)})  # noqa: E731
-        with pytest.raises(sp.UsageError, match=r"parameter bias: the state has weight in its place"):
-            make(other).load_state_dict(make(one).state_dict())
+        def play(order, state=None, start=None):
+            named = {"a": vector(1.0, 2.0), "b": vector(3.0, 4.0)}
+            for name, value in (start or {}).items():
+                named[name].data.copy_(value)
+            optimizer = sp.GameOptimizer({"x": kind([(n, named[n]) for n in order], lr=0.1)}, rules.Optimistic())
+            if state is not None:
+                optimizer.load_state_dict(copy.deepcopy(state))
+            for _ in range(3):
+                optimizer.step(lambda: {"x": (named["a"] ** 2).sum() + 3 * (named["b"] ** 2).sum()})
+            return optimizer.state_dict(), {name: p.detach().clone() for name, p in named.items()}
+
+        state, middle = play("ab")
+        _, straight = play("ab", state, middle)
+        _, turned = play("ba", state, middle)
+        assert all(torch.equal(straight[name], turned[name]) for name in "ab")
+
+    def test_other_names_are_refused(self):
+        make = lambda name: sp.GameOptimizer({"x": torch.optim.Adam([(name, vector(1.0))], lr=0.1)})  # noqa: E731
+        with pytest.raises(sp.UsageError, match="parameter bias: the state has none of this name, but weight in its place"):
+            make("bias").load_state_dict(make("weight").state_dict())
 
     def test_a_state_that_is_none(self):
         with pytest.raises(sp.UsageError, match=r'lacks "rule".*not made by GameOptimizer'):

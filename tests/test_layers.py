@@ -10,7 +10,8 @@ from saddlepoint import registry
 SRC = Path(__file__).parents[1] / "src" / "saddlepoint"
 LAYERS = [
     {"errors", "precision"},
-    {"files", "importing", "reading", "vectors", "kronecker"},
+    {"extras", "files", "importing", "vectors", "kronecker"},
+    {"reading"},
     {"game", "ranks"},
     {"curvature", "games", "models", "data", "metrics"},
     {"rules", "optim"},
@@ -66,7 +67,7 @@ def test_every_room_has_a_layer():
 
 def test_a_report_is_made_from_files_alone():
     found = set().union(*(imported_rooms(path) for path in FILES if room_of(path) == "report"))
-    assert found == {"report", "errors", "reading"}
+    assert found == {"report", "errors", "extras", "reading"}
 
 
 def test_the_registry_names_rooms_below_it():

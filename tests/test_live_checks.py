@@ -220,3 +220,27 @@ class TestWhatElseIsAlive:
             optimizer.step(bilinear(*net))
             net.double()
         assert all(p.dtype == torch.float64 and torch.isfinite(p).all() for p in net)
+
+    @pytest.mark.parametrize("length", [4, 7, 30])
+    def test_a_schedule_may_end_beside_zero_by_rounding(self, length):
+        x, y = number(), number()
+        optimizer = optimizer_for(x, y)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer.optimizers["x"], 1 / 3, 0.0, length)
+        for _ in range(length + 1):
+            optimizer.step(bilinear(x, y))
+            schedule.step()
+
+    def test_sparse_adam_has_no_use_for_dense_gradients(self):
+        table = torch.nn.Embedding(3, 2, sparse=True, _weight=torch.ones(3, 2))
+        with pytest.raises(sp.UsageError, match="SparseAdam takes sparse gradients only"):
+            sp.GameOptimizer({"x": torch.optim.SparseAdam(table.parameters())})
+
+    @pytest.mark.parametrize(("dtype", "value", "n"), [(torch.float16, 2000.0, 4000), (torch.float32, 1e25, 3)])
+    def test_a_finite_gradient_whose_squares_overflow_is_no_divergence(self, dtype, value, n):
+        x = torch.ones(n, dtype=dtype, requires_grad=True)
+        optimizer = sp.GameOptimizer({"x": torch.optim.SGD([x], lr=0.0)})
+        optimizer.step(lambda: {"x": (value * x).sum(dtype=torch.float32)})
+        assert optimizer.last.direction_norms["x"] == pytest.approx(value * n**0.5, rel=1e-2)
+        clipped = sp.GameOptimizer({"x": torch.optim.SGD([x], lr=1.0)}, rules.Clipped(norm=0.5))
+        clipped.step(lambda: {"x": (value * x).sum(dtype=torch.float32)})
+        assert clipped.last.direction_norms["x"] == pytest.approx(0.5, rel=1e-2)

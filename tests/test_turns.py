@@ -86,8 +86,13 @@ class TestExtraTurns:
 
     def test_a_name_whose_loss_is_missing(self):
         gan = Gan()
-        with pytest.raises(sp.UsageError, match="mapping of player → loss"):
+        with pytest.raises(sp.UsageError, match='returned the losses of "generator", and "discriminator" should move'):
             gan.optimizer(rules.Consensus()).step(lambda: gan.losses(players=("generator",)), only=["discriminator"])
+
+    def test_a_closure_that_returns_no_mapping(self):
+        gan = Gan()
+        with pytest.raises(sp.UsageError, match="must return a mapping of player → loss, not Tensor"):
+            gan.optimizer(rules.Consensus()).step(lambda: torch.ones(()), only=["discriminator"])
 
     def test_rules_with_a_metric_take_the_step_of_it(self):
         """ACGD's extra turn is a step of RMSProp with bias correction."""

@@ -17,6 +17,14 @@ class UsageError(SaddlepointError, ValueError):
     """A mistake of the caller: a wrong name, value, file or combination."""
 
 
+class MissingExtraError(ImportError, UsageError):
+    """A part of the library needs a package that is not installed; the message has the command that installs it.
+
+    Attributes:
+        name: the package that is missing.
+    """
+
+
 class DivergenceError(SaddlepointError, ArithmeticError):
     """A loss, gradient or direction became NaN or infinite; parameters were left as they were.
 

@@ -84,9 +84,52 @@ def locked(path: Path) -> Iterator[str | None]:
             yield file.read().strip() or "another process"
             return
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.write(_this_process())
         file.flush()
         yield None
+
+
+class SharedLock:
+    """A lock file that several processes hold together, or one alone. A process that ends, however, lets go of it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a+")
+
+    def share(self) -> None:
+        """Hold it with others; wait for one that has it alone."""
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def take(self) -> bool:
+        """Let go of a share and hold it alone if nobody else holds it; say whether that is so."""
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def sign(self) -> None:
+        """Write down that this process holds it."""
+        self._file.truncate(0)
+        self._file.write(_this_process())
+        self._file.flush()
+
+    def holder(self) -> str:
+        """Return which process signed last."""
+        self._file.seek(0)
+        return self._file.read(200).strip() or "another process"
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._file.close()
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} on {platform.node()}\n"
 
 
 def write_json(path: Path, value: Any) -> None:

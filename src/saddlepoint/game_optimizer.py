@@ -22,7 +22,7 @@ from saddlepoint.game import Closure, MicroBatches, Players, check_owners, under
 from saddlepoint.layout import Layout, signature
 from saddlepoint.optim import GradientOptimizer
 from saddlepoint.optim.base import held_at
-from saddlepoint.optimizer_state import check_state, class_of, options_of
+from saddlepoint.optimizer_state import check_state, class_of, in_order, options_of
 from saddlepoint.pairing import check_arguments, check_numbers, check_pair, warn_of_decay
 from saddlepoint.ranks import Ranks, check_plain, check_same_everywhere
 from saddlepoint.rules import Averaged, Gradient, Rule, RuleState, Step
@@ -217,7 +217,7 @@ class GameOptimizer:
         saved = {player: deepcopy(optimizer.state_dict()) for player, optimizer in self.optimizers.items()}
         try:
             for player, optimizer in self.optimizers.items():
-                optimizer.load_state_dict(state["optimizers"][player])
+                optimizer.load_state_dict(in_order(state["optimizers"][player], optimizer))
         except Exception as error:
             for player, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(saved[player])
@@ -319,7 +319,7 @@ class GameOptimizer:
     def _gradient_norms(self, point: Evaluation, direction: Vector, norms: dict[str, float]) -> dict[str, float]:
         if point.order == 0:
             return {}
-        return norms if point.gradient is direction else _norms(point.gradient)[0]
+        return norms if point.gradient is direction else _norms(point.gradient)
 
     def _check_direction(self, direction: Vector, point: Evaluation) -> None:
         if set(direction) != set(point.movers):
@@ -340,10 +340,12 @@ class GameOptimizer:
                 )
 
     def _finite_norms(self, direction: Vector) -> dict[str, float]:
-        norms, by_tensor = _norms(direction)
+        norms = _norms(direction)
         for player, norm in norms.items():
-            if not math.isfinite(norm):
-                index = next((i for i, value in enumerate(by_tensor[player]) if not math.isfinite(value)), 0)
+            if not math.isfinite(norm):  # which squares of large numbers are not either
+                norms[player] = direction.only([player]).length()
+            if not math.isfinite(norms[player]):
+                index = next((i for i, tensor in enumerate(direction[player]) if not bool(tensor.isfinite().all())), 0)
                 raise DivergenceError(
                     f'The update of player "{player}" is not finite: first in {self._name_of(player, index)}. No parameter was changed. '
                     "Lower the learning rate, or look for a term of the loss whose gradient overflows.",
@@ -389,11 +391,10 @@ class GameOptimizer:
             self.unconverged += 1
 
 
-def _norms(vector: Vector) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Return each player's norm and the norms of its tensors, with one transfer from the device."""
+def _norms(vector: Vector) -> dict[str, float]:
+    """Return each player's norm, with one transfer from the device."""
     values = iter(torch.stack(torch._foreach_norm(vector.tensors)).tolist())
-    by_tensor = {player: [next(values) for _ in tensors] for player, tensors in vector.items()}
-    return {player: math.hypot(*numbers) for player, numbers in by_tensor.items()}, by_tensor
+    return {player: math.hypot(*[next(values) for _ in tensors]) for player, tensors in vector.items()}
 
 
 def _owned(tensor: Tensor, parameter: Tensor, taken: set[int]) -> Tensor:

@@ -12,6 +12,9 @@ from torch.optim import Optimizer
 from saddlepoint.errors import UsageError
 from saddlepoint.game import Players
 
+_ROUNDING = -1e-12
+"""What a schedule that ends at zero may end at: torch's LinearLR multiplies its way there."""
+
 
 class Layout:
     """The parameters of each player in the order of its optimizer, frozen ones set apart.
@@ -63,7 +66,7 @@ def signature(optimizers: Mapping[str, Optimizer], rule: object) -> list[Any]:
         for group in optimizer.param_groups:
             get = group.get
             lr = get("lr")
-            if isinstance(lr, float) and not 0 <= lr < math.inf:
+            if isinstance(lr, float) and not _ROUNDING <= lr < math.inf:
                 raise UsageError(
                     f'Player "{player}": the learning rate is {lr}. It must be finite and at least 0; look at the scheduler that set it. '
                     "To move a player the other way, negate its loss."

@@ -87,10 +87,12 @@ def _different(difference: str) -> UsageError:
 def _check_parameters(player: str, theirs: list[list[Any]], ours: list[list[Any]]) -> None:
     if len(theirs) != len(ours):
         raise _different(f'Player "{player}": the state has {len(theirs)} parameters, this optimizer {len(ours)}.')
-    for (name, shape, dtype), (own_name, own_shape, own_dtype) in zip(theirs, ours, strict=True):
-        where = f'Player "{player}", parameter {own_name}'
-        if name != own_name:
-            raise _different(f"{where}: the state has {name} in its place.")
+    known = {name: (shape, dtype) for name, shape, dtype in theirs}
+    for place, (name, own_shape, own_dtype) in enumerate(ours):
+        where = f'Player "{player}", parameter {name}'
+        if name not in known:
+            raise _different(f"{where}: the state has none of this name, but {theirs[place][0]} in its place.")
+        shape, dtype = known[name]
         if list(shape) != own_shape:
             raise _different(f"{where}: its shape is {tuple(shape)} in the state, {tuple(own_shape)} here.")
         if dtype != own_dtype:
@@ -102,6 +104,24 @@ def _check_groups(player: str, theirs: Mapping[str, Any], ours: Mapping[str, Any
     own_sizes = [len(group["params"]) for group in ours["param_groups"]]
     if sizes != own_sizes:
         raise _different(f'Player "{player}": the state has parameter groups of {sizes} parameters, this optimizer of {own_sizes}.')
+    for number, (group, own) in enumerate(zip(theirs["param_groups"], ours["param_groups"], strict=True)):
+        if set(group.get("param_names", ())) != set(own.get("param_names", ())):
+            raise _different(f'Player "{player}": group {number} of the state has other parameters than that of this optimizer.')
+
+
+def in_order(saved: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """Return an inner optimizer's state with each group's parameters in the order of this optimizer's names; torch goes by position.
+
+    The optimizers of ``saddlepoint.optim`` sort their states themselves, and sign them.
+    """
+    groups = []
+    for theirs, ours in zip(saved["param_groups"], optimizer.param_groups, strict=True):
+        names, own = theirs.get("param_names"), ours.get("param_names")
+        if names and own and names != own and "saved_by" not in theirs:
+            params = dict(zip(names, theirs["params"], strict=True))
+            theirs = {**theirs, "params": [params[name] for name in own], "param_names": list(own)}
+        groups.append(theirs)
+    return {**saved, "param_groups": groups}
 
 
 def _check_memory(rule_state: Mapping[str, Any], parameters: Mapping[str, list[list[Any]]]) -> None:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from torch.optim import LBFGS, SGD, Optimizer
+from torch.optim import LBFGS, SGD, Optimizer, SparseAdam
 
 from saddlepoint.errors import CurvatureWarning, UsageError
 from saddlepoint.game import Players
@@ -47,6 +47,11 @@ def check_pair(player: str, optimizer: Optimizer, rule: Rule) -> None:
     name, kind = type(rule).__name__, type(optimizer).__name__
     if isinstance(optimizer, LBFGS):
         raise UsageError(f'Player "{player}": LBFGS evaluates its own closure, which a game step does not have. Use any other optimizer.')
+    if isinstance(optimizer, SparseAdam):
+        raise UsageError(
+            f'Player "{player}": SparseAdam takes sparse gradients only, and a rule gives dense ones. Use Adam, and an Embedding '
+            "with sparse=False."
+        )
     if isinstance(optimizer, GradientOptimizer) and optimizer.needs_loss and not _follows_the_gradient(rule):
         raise UsageError(
             f'Player "{player}": this {kind} uses the value of the loss, and directions of {name} are not its gradient at that point. '
@@ -83,7 +88,7 @@ def _check_plain_sgd(player: str, optimizer: Optimizer, group: Mapping[str, Any]
     hint = " A scheduler set the momentum: pass it cycle_momentum=False." if plain and group["momentum"] and "max_momentum" in group else ""
     raise UsageError(
         f'Player "{player}": {rule} gives steps that contain the learning rate already, so its inner optimizer must be '
-        f"torch.optim.SGD without momentum and weight decay, not {found}.{hint} Use plain SGD, or a rule in units of gradients."
+        f"torch.optim.SGD without momentum and weight decay, not {found}.{hint} Use SGD, or a rule in units of gradients."
     )
 
 

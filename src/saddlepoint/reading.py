@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from saddlepoint.errors import UsageError
+from saddlepoint.extras import needs
+
+with needs("train", "saddlepoint.reading"):
+    import yaml
 
 YAML_BYTES = 1 << 18
 """Of a configuration or a study; the largest of ours is a twentieth of it."""

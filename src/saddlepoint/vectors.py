@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
@@ -85,7 +86,12 @@ class Vector(Mapping[str, Tensors]):
 
     def norm(self) -> Tensor:
         """Return the Euclidean norm over all players as a tensor without dimensions."""
-        return torch.as_tensor(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.tensors))))
+        return torch.as_tensor(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(widen(self.tensors)))))
+
+    def length(self) -> float:
+        """Return the Euclidean norm as a number, taken in float64: squares of float32 numbers overflow from 1e19 on."""
+        norms = torch._foreach_norm([_real(t) for t in self.tensors], 2, torch.float64)
+        return math.hypot(*(float(norm) for norm in norms))
 
     def only(self, players: Iterable[str]) -> Vector:
         """Return the part that belongs to ``players``, in their order."""

@@ -41,6 +41,14 @@ class TestCompare:
             (["mixture8", "--budget", "hours=1"], "The comparison: problems.0.budget.hours"),
             (["mixture8", "--metric", "ema/mods"], '"ema/mods" is no metric by which one is better.'),
             (["mixture8", "--storage", "nonsense", "--trials", "1"], "Cannot open the storage nonsense"),
+            (["mixture8", "--methods", ""], '--methods "" has an empty name in it'),
+            (["mixture8", "--methods", "adam, ,sign"], '--methods "adam, ,sign" has an empty name in it'),
+            (["mixture8", "--rerun", "kiled"], '--rerun: unknown kind "kiled". Did you mean "killed"?'),
+            (["mixture8", "--rerun", ""], '--rerun "" has an empty name in it'),
+            (["mixture8", "--budget", ""], '--budget "" is not of the form'),
+            (["mixture8", "--baseline", ""], 'baseline "" is no method'),
+            (["mixture8", "--metric", ""], '"" is no metric'),
+            (["mixture8", "--storage", "", "--trials", "1"], "Cannot open the storage"),
             (["none.yaml"], "Cannot read the configuration none.yaml"),
             (["none.yaml", "--seeds", "3"], "none.yaml describes the whole study, so --seeds cannot be given beside it."),
         ],
@@ -84,6 +92,33 @@ class TestCompare:
         assert "the same command goes on" in said
         found = json.loads((tmp_path / "here" / "comparison.json").read_text())
         assert 1 <= len(found["problems"][0]["methods"][0]["runs"]) < 4
+
+    def test_another_study_has_a_directory_of_its_own(self, cli, tmp_path):
+        arguments = ("compare", "mixture8", "--budget", "steps=4", "--seeds", 1, "--jobs", 2, "--methods")
+        assert cli(*arguments, "adam")[0] == 0
+        before = (tmp_path / "comparisons/mixture8/comparison.json").read_bytes()
+        code, out, _ = cli(*arguments, "sign")
+        assert code == 0
+        assert "note: comparisons/mixture8 holds another study, so this one has a directory of its own." in out
+        assert (tmp_path / "comparisons/mixture8/comparison.json").read_bytes() == before
+        code, _, err = cli(*arguments, "sign", "--out", "comparisons/mixture8")
+        assert code == 2
+        assert "holds another study: baseline" not in err
+        assert 'holds another study: method "adam" is there and not here' in err
+
+    def test_nothing_of_the_current_directory_is_executed(self, tmp_path):
+        """Not by the command, nor by the processes that it starts; what the user names is, and takes no library's place."""
+        for name in ("torch", "numpy", "json", "yaml", "optuna", "scipy", "socket", "random", "pickle", "bitsandbytes"):
+            (tmp_path / f"{name}.py").write_text(f"open('witness-{name}', 'w')\nraise SystemError\n")
+        (tmp_path / "mine.py").write_text("import beside, torch, random\nclass Mine(torch.optim.SGD): pass\n")
+        (tmp_path / "beside.py").touch()
+        script = tmp_path / "bin" / "saddlepoint"
+        script.parent.mkdir()
+        script.write_text("from saddlepoint.cli import main\nif __name__ == '__main__':\n    main()\n")
+        arguments = ["compare", "mixture8", "--methods", "pytorch_optimizer:SOAP,mine:Mine", "--budget", "steps=2", "--seeds", "1"]
+        done = subprocess.run([sys.executable, str(script), *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, list(tmp_path.glob("witness*"))) == (0, []), done.stderr
+        assert ": failed" not in done.stdout
 
 
 class TestTune:

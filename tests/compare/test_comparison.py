@@ -150,12 +150,6 @@ class TestGoingOn:
         compare(small_study(seeds=3, methods=["adam", "sign", "signum"]), tmp_path, execute=runner)
         assert len(runner.jobs) == 2 + 3
 
-    def test_a_changed_setting_makes_runs_again(self, small_study, recorded, tmp_path):
-        compare(small_study(), tmp_path, execute=recorded())
-        runner = recorded()
-        compare(small_study(problem={"budget": {"steps": 7}}), tmp_path, execute=runner)
-        assert len(runner.jobs) == 4
-
     def test_a_torn_file_is_made_again(self, small_study, recorded, tmp_path):
         compare(small_study(), tmp_path, execute=recorded())
         (tmp_path / "comparison.json").unlink()

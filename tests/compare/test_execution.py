@@ -93,7 +93,7 @@ class TestEnds:
     def test_a_process_that_is_killed_is_a_failed_run(self):
         outcome = execute_apart(job(optimizer={"name": "tests.compare.deadly:Deadly", "lr": 0.1}))
         assert outcome["status"] == "failed"
-        assert "exit code -9" in outcome["error"]
+        assert "killed by signal 9 (SIGKILL)" in outcome["error"]
 
     def test_a_run_apart_is_the_run_here(self):
         assert without_clock(execute_apart(job())) == without_clock(execute(job()))

@@ -7,13 +7,16 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-import typer
-
-from saddlepoint.cli import checking, comparing, listing, looking, reporting, training  # noqa: F401 -- each registers its commands
-from saddlepoint.cli.app import DIVERGED, USAGE, app, printable
-from saddlepoint.cli.ranks import leave_outcome
-from saddlepoint.cli.streams import surviving_output
 from saddlepoint.errors import DivergenceError, RankError, UsageError
+from saddlepoint.extras import needs
+
+with needs("train", "The command line"):
+    import typer
+
+    from saddlepoint.cli import checking, comparing, listing, looking, reporting, training  # noqa: F401 -- each registers its commands
+    from saddlepoint.cli.app import DIVERGED, USAGE, app, printable
+    from saddlepoint.cli.ranks import leave_outcome
+    from saddlepoint.cli.streams import surviving_output
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 

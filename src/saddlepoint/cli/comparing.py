@@ -9,26 +9,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from saddlepoint.cli.app import app, counted, make_console, say
-from saddlepoint.errors import UsageError, quoted
+from saddlepoint.cli.comparison_progress import Progress, Terminated
+from saddlepoint.errors import UsageError, did_you_mean, quoted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from saddlepoint.compare import ProblemPlan, Study
-    from saddlepoint.compare.execution import Outcome
-    from saddlepoint.training.config import Tree
 
-Budget = Annotated[str, typer.Option(metavar="KIND=AMOUNT", help="seconds=60, steps=5000 or gradient_equivalents=20000, for every run.")]
+Budget = Annotated[
+    str | None, typer.Option(metavar="KIND=AMOUNT", help="seconds=60 (default), steps=5000 or gradient_equivalents=20000, of a run.")
+]
 Storage = Annotated[str | None, typer.Option(metavar="URL", help="Database of the tuning, sqlite:///FILE or postgresql+psycopg://…")]
 Jobs = Annotated[
     int | None, typer.Option(parser=counted(1), metavar="N", help="Runs at a time, one thread each; half of the cores by default.")
 ]
 Metric = Annotated[str | None, typer.Option(help="The metric that decides, with its prefix; the problem's own by default.")]
+
+Rerun = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KINDS",
+        help="Make finished runs and trials again, comma-separated: killed (their process ended without an outcome), failed (those and all "
+        "others that failed), outdated (made with other versions).",
+    ),
+]
 
 
 @app.command(
@@ -40,14 +50,17 @@ def compare(
     what: Annotated[str, typer.Argument(help="A problem, or a YAML file that describes a study.")],
     methods: Annotated[str | None, typer.Option(help="Comma-separated: RULE, OPTIMIZER or RULE+OPTIMIZER.")] = None,
     seeds: Annotated[int | None, typer.Option(parser=counted(1), metavar="N", help="So many runs of every method; 5 by default.")] = None,
-    budget: Budget = "",
+    budget: Budget = None,
     trials: Annotated[int | None, typer.Option(parser=counted(1), metavar="N", help="Tune every method with so many trials first.")] = None,
     metric: Metric = None,
     target: Annotated[float | None, typer.Option(help="Value of the metric that counts as success.")] = None,
     baseline: Annotated[str | None, typer.Option(help="The method that others are compared with; the first by default.")] = None,
     jobs: Jobs = None,
     storage: Storage = None,
-    out: Annotated[Path | None, typer.Option(help="The comparison's directory; comparisons/NAME by default.")] = None,
+    rerun: Rerun = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The comparison's directory; comparisons/NAME by default, NAME-HASH where another study has that.")
+    ] = None,
 ) -> None:
     """Compare methods at equal budgets over several seeds, tuned alike; every outcome counts."""
     from saddlepoint.cli.comparison_table import print_comparison
@@ -56,7 +69,7 @@ def compare(
 
     console = make_console()
     if what.endswith((".yaml", ".yml")):
-        given: dict[str, object] = {"--methods": methods, "--seeds": seeds, "--budget": budget or None, "--trials": trials}
+        given: dict[str, object] = {"--methods": methods, "--seeds": seeds, "--budget": budget, "--trials": trials}
         given |= {"--metric": metric, "--target": target, "--baseline": baseline}
         clash = [name for name, value in given.items() if value is not None]
         if clash:
@@ -64,10 +77,10 @@ def compare(
         study = read_study(Path(what))
     else:
         study = _study(what, methods, seeds, budget, trials, metric, target, baseline)
-    path = out or Path("comparisons") / study.name
+    path = out or _default_place(console, study)
     say(console, f"{_size(study)}; results in {path}")
-    with _stoppable(console):
-        found = run(study, path, jobs=_jobs(jobs), storage=storage, watcher=_Lines(console))
+    with _stoppable(console), Progress(console) as shown:
+        found = run(study, path, jobs=_jobs(jobs), storage=storage, watcher=shown, rerun=_rerun(rerun))
     print_comparison(console, found)
     say(console, f"{path / 'comparison.json'}, {path / 'results.csv'}; report: saddlepoint report {quoted(path)}")
 
@@ -88,7 +101,13 @@ def tune(
     ] = None,
     jobs: Jobs = None,
     storage: Storage = None,
-    out: Annotated[Path | None, typer.Option(help="Directory of the database; comparisons/tune-PROBLEM-METHOD by default.")] = None,
+    rerun: Rerun = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of the database; comparisons/tune-PROBLEM-METHOD by default, with a hash where another study has that."
+        ),
+    ] = None,
 ) -> None:
     """Search a method's hyperparameters; processes that run the same command share the work."""
     from saddlepoint.cli.comparison_table import print_trials
@@ -98,11 +117,12 @@ def tune(
     from saddlepoint.compare.study import slug
 
     study = _study(problem, method, 1, budget, trials, metric, None, None, tuning_seeds=seeds, name=f"tune-{problem}-{slug(method)}")
-    path, console, plan = out or Path("comparisons") / study.name, make_console(), study.problems[0]
+    console, plan = make_console(), study.problems[0]
+    path = out or _default_place(console, study)
     kept = path if storage is None else without_password(storage)
     say(console, f"{problem}, {method}: {trials} trials of {_budget_of(plan)} by {plan.metric}; kept in {kept}")
-    with _stoppable(console):
-        found, config = tune_method(study, path, jobs=_jobs(jobs), storage=storage, watcher=_Lines(console))
+    with _stoppable(console), Progress(console) as shown:
+        found, config = tune_method(study, path, jobs=_jobs(jobs), storage=storage, watcher=shown, rerun=_rerun(rerun))
     print_trials(console, found)
     settings = " ".join(f"--set {quoted(f'{key}={json.dumps(value)}')}" for key, value in settings_of(found.best).items())
     names = f"{problem} --rule {config.rule.name} --optimizer {config.optimizer.name}"
@@ -113,7 +133,7 @@ def _study(
     problem: str,
     methods: str | None,
     seeds: int | None,
-    budget: str,
+    budget: str | None,
     trials: int | None,
     metric: str | None,
     target: float | None,
@@ -127,17 +147,46 @@ def _study(
     from saddlepoint.registry import trust_named
 
     trust_named(methods)
-    plan = {"problem": problem, "budget": _budget(budget or "seconds=60"), "metric": metric, "target": target}
+    plan = {"problem": problem, "budget": _budget("seconds=60" if budget is None else budget), "metric": metric, "target": target}
     tuning = {"trials": trials, "seeds": tuning_seeds or [100]} if trials else None
     tree = {
         "name": name or problem,
         "seeds": seeds or 5,
         "tuning": tuning,
-        "methods": [method.strip() for method in (methods or "adam,sign,acgd").split(",") if method.strip()],
+        "methods": ["adam", "sign", "acgd"] if methods is None else _names(methods, "--methods"),
         "baseline": baseline,
         "problems": [{key: value for key, value in plan.items() if value is not None}],
     }
     return study_from({key: value for key, value in tree.items() if value is not None}, "The comparison")
+
+
+def _names(text: str, option: str) -> list[str]:
+    """Return comma-separated names; a UsageError says that one, or all of them, are empty."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UsageError(f'{option} "{text}" has an empty name in it. Write names with commas between them, such as adam,sign.')
+    return names
+
+
+def _rerun(text: str | None) -> list[Any]:
+    """Return which finished runs are made again."""
+    from saddlepoint.compare.again import KINDS
+
+    names = [] if text is None else _names(text, "--rerun")
+    for name in names:
+        if name not in KINDS:
+            raise UsageError(f'--rerun: unknown kind "{name}".' + did_you_mean(name, KINDS))
+    return names
+
+
+def _default_place(console: Console, study: Study) -> Path:
+    """Return where a study goes without --out, and say so where another one has its place."""
+    from saddlepoint.compare.directory import default_directory
+
+    path = default_directory(study)
+    if path.name != study.name:
+        say(console, f"note: comparisons/{study.name} holds another study, so this one has a directory of its own.")
+    return path
 
 
 def _budget(text: str) -> dict[str, float]:
@@ -162,42 +211,25 @@ def _jobs(jobs: int | None) -> int:
     return jobs or max(1, (os.cpu_count() or 1) // 2)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM arrived."""
-
-
 @contextmanager
 def _stoppable(console: Console) -> Iterator[None]:
-    """Stop at Ctrl-C and SIGTERM with a sentence; at Ctrl-C the shell's exit code 130, at SIGTERM 143."""
+    """Stop at Ctrl-C, SIGTERM and SIGHUP with a sentence; the exit code is 130 after Ctrl-C, 143 after the others.
+
+    SIGHUP, which a terminal sends when it is closed, counts as SIGTERM. Where it is ignored, as under ``nohup``, it stays so.
+    """
 
     def terminate(_number: int, _frame: FrameType | None) -> None:
-        raise _Terminated
+        raise Terminated
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    stopping = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        stopping.append(signal.SIGHUP)
+    before = {number: signal.signal(number, terminate) for number in stopping}
     try:
         yield
     except KeyboardInterrupt as interrupt:
         say(console, "Stopped. What is finished is kept; the same command goes on.")
-        raise typer.Exit(143 if isinstance(interrupt, _Terminated) else 130) from None
+        raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class _Lines:
-    """A line for every trial and run."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def trial(self, problem: str, method: str, trial: Tree) -> None:
-        """Print what a trial found."""
-        value = trial["status"] if trial["value"] is None else f"{trial['value']:.4g}"
-        parameters = ", ".join(f"{key.removeprefix('optimizer.')}={found}" for key, found in trial["parameters"].items())
-        seeds = ", ".join(str(seed) for seed in trial["seeds"])
-        say(self._console, f"{problem}, {method}, trial {trial['number']}: {value} on seed {seeds} with {parameters}")
-
-    def run(self, problem: str, method: str, run: str, outcome: Outcome) -> None:
-        """Print how a run ended."""
-        spent = f"{outcome['steps']} steps in {outcome['seconds']:.1f} s"
-        why = "" if outcome["error"] is None else f": {outcome['error']}"
-        say(self._console, f"{problem}, {method}, {run}: {outcome['status']}, {spent}{why}")
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from saddlepoint.cli.app import say
 from saddlepoint.cli.tables import show
 
 if TYPE_CHECKING:
@@ -15,9 +17,15 @@ if TYPE_CHECKING:
 
 
 def print_comparison(console: Console, comparison: Mapping[str, Any]) -> None:
-    """Print a table for every problem, its methods from the best median to the worst."""
+    """Print a table for every problem, its methods from the best median to the worst, and whether the runs were made alike."""
     for problem in comparison["problems"]:
         _print_problem(console, problem)
+    runs = [run for problem in comparison["problems"] for method in problem["methods"] for run in method["runs"]]
+    sets = Counter(", ".join(f"{name} {what}" for name, what in run["made_with"].items()) for run in runs)
+    if len(sets) > 1:
+        say(console, "note: The runs were not all made with the same versions:")
+        for made, count in sets.most_common():
+            say(console, f"  {count} with {made}")
 
 
 def print_trials(console: Console, tuned: Tuned) -> None:

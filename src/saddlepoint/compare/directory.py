@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from saddlepoint.compare.again import is_interrupted
+from saddlepoint.compare.differences import first_difference
 from saddlepoint.compare.execution import Outcome
 from saddlepoint.compare.jobs import Place
 from saddlepoint.compare.kept import checked_comparison, checked_run
-from saddlepoint.compare.study import Study
+from saddlepoint.compare.provenance import MadeWith, recorded_in, shown
+from saddlepoint.compare.reading import read_study
+from saddlepoint.compare.study import Study, digest
 from saddlepoint.errors import UsageError
-from saddlepoint.files import json_line, locked, write_atomic
+from saddlepoint.files import SharedLock, json_line, locked, write_atomic
 from saddlepoint.reading import JSON_BYTES, dump_yaml, parse_json, read_bytes, refuse_links
 from saddlepoint.training.config import Tree
 
@@ -30,19 +36,24 @@ _COLUMNS = (
     "gradient_equivalents",
     "peak_memory",
     "unconverged_solves",
+    "made_with",
 )
+_STUDY, _LOCK = "study.yaml", ".lock"
+_EXECUTED = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What the text of a cell begins with that a spreadsheet may execute."""
 
 
 class ComparisonDirectory:
     """``study.yaml``, ``runs/``, ``pictures/``, ``tuning.db``, ``results.csv`` and ``comparison.json``.
 
-    A run's file has the key of everything that decides it; one with another key is of an earlier study and is made again. What is in
+    A run's file has the key of what decides it; one with another key, such as of data that has changed since, is made again. What is in
     ``comparison.json`` is known too, so that this file alone is enough to go on from.
 
     Attributes:
         path: where it is.
         results, comparison: the finished files.
         searches: key → the trials of every search that ``comparison.json`` has.
+        origin: environment and command of ``comparison.json``; empty where there is none.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,29 +62,44 @@ class ComparisonDirectory:
         self.comparison = path / "comparison.json"
         self._kept: dict[str, Outcome] = {}
         self.searches: dict[str, Tree] = {}
-        for problem in read_comparison(self.comparison)["problems"] if self.comparison.is_file() else ():
-            for method in problem["methods"]:
-                self._kept |= {run["key"]: run for run in method["runs"] + (method["robustness"] or {"runs": []})["runs"]}
-                if method["tuning"]:
-                    self.searches[method["tuning"]["key"]] = method["tuning"]
+        self.origin: Tree = {}
+        if self.comparison.is_file():
+            self._recall(read_comparison(self.comparison))
 
     @classmethod
-    def create(cls, path: Path, study: Study) -> ComparisonDirectory:
-        """Make the directory, or go on in it; the study is written into it.
+    @contextmanager
+    def opened(cls, path: Path, study: Study) -> Iterator[ComparisonDirectory]:
+        """Make the directory, or go on in it, and hold it for a study, which is written into it.
+
+        Any number of processes may hold it for the same study. Another study is refused, unless it only adds to the one that is there and
+        nobody is at work on that.
 
         Raises:
-            UsageError: it is a file, holds something else or a symbolic link, or cannot be made.
+            UsageError: it is a file, holds other files, another study or a symbolic link, or cannot be made.
         """
-        if path.is_dir() and any(path.iterdir()) and not (path / "study.yaml").is_file():
-            raise UsageError(f"--out {path} holds other files already. Choose a directory of its own for the comparison.")
-        if path.is_dir():
-            refuse_links(path)
+        _check_content(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_atomic(path / "study.yaml", dump_yaml(study.to_dict()).encode())
+            lock = SharedLock(path / _LOCK)
         except OSError as error:
-            raise UsageError(f"Cannot make the directory {path}: {error.strerror or error}. Choose another --out.") from error
-        return cls(path)
+            raise _cannot_make(path, error) from error
+        try:
+            _claim(path, study, lock)
+            yield cls(path)
+        finally:
+            lock.close()
+
+    def _recall(self, found: Tree) -> None:
+        """Note what a finished file has; outcomes that do not say what they were made with were made in its environment."""
+        self.origin = {name: found[name] for name in ("environment", "command") if name in found}
+        made = recorded_in(found.get("environment", {}))
+        for problem in found["problems"]:
+            for method in problem["methods"]:
+                for run in method["runs"] + (method["robustness"] or {"runs": []})["runs"]:
+                    self._kept[run["key"]] = _with_origin(run, made)
+                if method["tuning"]:
+                    trials = [_with_origin(trial, made) for trial in method["tuning"]["trials"]]
+                    self.searches[method["tuning"]["key"]] = {**method["tuning"], "trials": trials}
 
     @property
     def storage_url(self) -> str:
@@ -81,14 +107,16 @@ class ComparisonDirectory:
         return f"sqlite:///{self.path / 'tuning.db'}"
 
     def outcome(self, place: Place, key: str) -> Outcome | None:
-        """Return the outcome of a run that was made with this key; None where there is none, or half of one."""
+        """Return the outcome of a run that was made with this key; None where there is none, half of one, or one that was interrupted."""
         try:
             found = parse_json(read_bytes(self._file(place), JSON_BYTES).decode())
         except (OSError, ValueError):
             found = {}
         if isinstance(found, dict) and found.get("key") == key:
-            return checked_run(found, str(self._file(place)))
-        return self._kept.get(key)
+            outcome = _with_origin(checked_run(found, str(self._file(place))), recorded_in({}))
+        else:
+            outcome = self._kept.get(key, {})
+        return None if not outcome or is_interrupted(outcome) else outcome
 
     def write_outcome(self, place: Place, key: str, outcome: Outcome) -> None:
         """Write a run's outcome, and its pictures beside it."""
@@ -104,12 +132,12 @@ class ComparisonDirectory:
         write_atomic(self._file(place), json_line(_rounded(kept)))
 
     @contextmanager
-    def claimed(self, place: Place) -> Iterator[bool]:
-        """Hold a run, so that no other process makes it; yields False where another holds it. A killed process lets go."""
+    def claimed(self, place: Place) -> Iterator[str | None]:
+        """Hold a run, so that no other process makes it; yields None, or which process holds it. A killed process lets go."""
         file = self._file(place).with_suffix(".lock")
         file.parent.mkdir(parents=True, exist_ok=True)
         with locked(file) as holder:
-            yield holder is None
+            yield holder
 
     def write_results(self, comparison: Tree) -> None:
         """Write ``comparison.json``, and ``results.csv`` with a line for every reported run."""
@@ -118,6 +146,84 @@ class ComparisonDirectory:
 
     def _file(self, place: Place) -> Path:
         return self.path / "runs" / place.path.with_name(place.path.name + ".json")
+
+
+def default_directory(study: Study) -> Path:
+    """Return where a study lies unless the user says otherwise: ``comparisons/NAME``, or ``comparisons/NAME-HASH`` where another one does.
+
+    What only adds to a study goes on in its directory.
+    """
+    tree = study.to_dict()
+    deciding = [{key: value for key, value in plan.items() if key != "target"} for plan in tree["problems"]]
+    named = Path("comparisons") / study.name
+    own = named.with_name(f"{study.name}-{digest({**tree, 'baseline': None, 'problems': deciding})[:8]}")
+    if own.exists():
+        return own
+    try:
+        there = _study_in(named)
+    except UsageError:
+        return own
+    return own if there is not None and first_difference(there, study) else named
+
+
+def _check_content(path: Path) -> None:
+    """Refuse a directory that is none of a comparison, or has links in it."""
+    if not path.is_dir():
+        return
+    own = (path / _STUDY).is_file() or all(entry.name == _LOCK or entry.match(f".{_STUDY}.*.tmp") for entry in path.iterdir())
+    if not own:
+        raise UsageError(f"--out {path} holds other files already. Choose a directory of its own for the comparison.")
+    refuse_links(path)
+
+
+def _claim(path: Path, study: Study, lock: SharedLock) -> None:
+    """Hold the directory together with all who work on the same study; write the study where there is none, or one that it adds to."""
+    while True:
+        lock.share()
+        there = _study_in(path)
+        if there is not None and there.to_dict() == study.to_dict():
+            lock.sign()
+            return
+        different = None if there is None else first_difference(there, study)
+        if different is not None:
+            raise UsageError(
+                f"--out {path} holds another study: {different}. Choose another --out for this one; what is there is not touched."
+            )
+        holder = lock.holder()
+        if lock.take():
+            if _study_in(path) == there:
+                _write_study(path, study)
+        elif there is not None:
+            raise UsageError(
+                f"--out {path}: another process is at work on the study there, and this one adds to it (the last one to begin: {holder}). "
+                "Give the command again when it has finished, or choose another --out."
+            )
+        time.sleep(random.uniform(0.01, 0.1))  # two that begin in the same moment do not meet for ever
+
+
+def _study_in(path: Path) -> Study | None:
+    """Return the study of a directory; None where there is none."""
+    if not (path / _STUDY).is_file():
+        return None
+    try:
+        return read_study(path / _STUDY)
+    except UsageError as error:
+        raise UsageError(f"--out {path} holds a study that cannot be read: {error} Choose another --out.") from error
+
+
+def _write_study(path: Path, study: Study) -> None:
+    try:
+        write_atomic(path / _STUDY, dump_yaml(study.to_dict()).encode())
+    except OSError as error:
+        raise _cannot_make(path, error) from error
+
+
+def _cannot_make(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"Cannot make the directory {path}: {error.strerror or error}. Choose another --out.")
+
+
+def _with_origin(outcome: Tree, made: MadeWith) -> Tree:
+    return outcome if outcome.get("made_with") else {**outcome, "made_with": made}
 
 
 def _rounded(value: Any) -> Any:
@@ -145,16 +251,25 @@ def read_comparison(path: Path) -> Tree:
 
 
 def table_of(comparison: Tree) -> str:
-    """Return the reported runs as CSV; metrics that a problem does not have are empty."""
+    """Return the reported runs as CSV; metrics that a problem does not have are empty.
+
+    A text that a spreadsheet would take for a formula has an apostrophe before it.
+    """
     rows: list[dict[str, Any]] = []
     for problem in comparison["problems"]:
         for method in problem["methods"]:
             for run in method["runs"]:
                 own = {"problem": problem["name"], "method": method["name"], "family": method["family"]}
-                rows.append({**own, **{name: run[name] for name in _COLUMNS[3:]}, **(run["metrics"] or {})})
+                own |= {name: run[name] for name in _COLUMNS[3:]} | {"made_with": shown(run["made_with"])}
+                rows.append({**own, **(run["metrics"] or {})})
     metrics = dict.fromkeys(name for row in rows for name in row if name not in _COLUMNS)
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*_COLUMNS, *metrics], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [*_COLUMNS, *metrics]
+    writer.writerow([_cell(name) for name in columns])
+    writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_EXECUTED) else value

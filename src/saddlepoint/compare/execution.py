@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import parent_process
 from time import perf_counter, process_time
 from typing import Any
 
@@ -90,7 +89,6 @@ def _run(training: Training, job: Job, memory: PeakMemory, outcome: Outcome) -> 
             if job.pictures:
                 outcome["pictures"].append(png(training.picture()))
             point = int(training.progress * job.points) + 1
-            _end_with_the_parent()
             memory.start()
     outcome |= {"status": "finished", "error": None, "metrics": outcome["points"][-1]["metrics"]}
 
@@ -106,10 +104,3 @@ def _point(training: Training, metrics: list[str], records: list[Record]) -> dic
         "losses": {player: loss for record in records for player, loss in record.losses.items()},
         "gradient_norms": {player: norm for record in records for player, norm in record.gradient_norms.items()},
     }
-
-
-def _end_with_the_parent() -> None:
-    """Leave when the comparison was killed: nobody waits for this run any more."""
-    parent = parent_process()
-    if parent is not None and not parent.is_alive():
-        raise SystemExit

@@ -9,6 +9,7 @@ from typing import Any
 
 from saddlepoint.compare.configuration import configuration
 from saddlepoint.compare.execution import Job
+from saddlepoint.compare.provenance import inputs_of
 from saddlepoint.compare.study import ProblemPlan, Study, digest, slug
 from saddlepoint.training.config import RunConfig, Tree, validate
 
@@ -61,8 +62,12 @@ def mapped_seeds(study: Study, plan: ProblemPlan) -> range:
 
 
 def key_of(job: Job) -> str:
-    """Return the key of everything that decides a run."""
-    return digest({**asdict(job), "config": validate(job.config).essentials()})
+    """Return the key of everything of the user's that decides a run: its configuration, what is measured, and the files that it reads.
+
+    Versions are not part of it: an outcome says itself what it was made with.
+    """
+    config = validate(job.config)
+    return digest({**asdict(job), "config": config.essentials(), **inputs_of(config)})
 
 
 def _scaled(config: RunConfig, factor: float) -> Tree:

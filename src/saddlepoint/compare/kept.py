@@ -39,6 +39,7 @@ class _Run(_Part):
     unconverged_solves: int
     metrics: Numbers | None
     points: list[_Point]
+    made_with: dict[str, str] | None = None
 
 
 class _Trial(_Part):
@@ -50,6 +51,7 @@ class _Trial(_Part):
     error: str | None
     steps: int = Field(ge=0)
     seconds: FiniteFloat = Field(ge=0)
+    made_with: dict[str, str] | None = None
 
 
 class _Search(_Part):
@@ -76,6 +78,7 @@ class _Problem(_Part):
 
 
 class _Comparison(_Part):
+    environment: dict[str, Any] = {}
     problems: list[_Problem]
 
 

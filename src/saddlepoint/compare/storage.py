@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import optuna
@@ -16,23 +19,46 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from saddlepoint.errors import UsageError
+from saddlepoint.extras import install
 from saddlepoint.training.config import Tree
 
 _MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError)
 """What Optuna, and the checks here, raise for rows that Optuna has not written."""
 
 
+LONGEST_CALL, LAST_CALL = 30.0, 2.0
+"""Seconds that SQLite may compute for one statement; the same after one was ended or the search is being stopped. Waiting for a lock is
+not computing."""
+
+_INSTRUCTIONS = 100_000
+"""Instructions of SQLite's machine between two looks at the clock, some milliseconds; hardly any statement of a search has so many."""
+
+
 @contextmanager
-def opened_storage(url: str) -> Iterator[RDBStorage]:
+def opened_storage(url: str, stopping: threading.Event | None = None) -> Iterator[RDBStorage]:
     """Open Optuna's storage at a database URL, such as ``sqlite:///study.db`` or ``postgresql+psycopg://user@host/base``.
+
+    A statement on which SQLite computes for longer than half a minute is ended: a file of somebody else's may have triggers without an end.
+
+    Args:
+        url: where the database is.
+        stopping: set when the search is being stopped: then a statement has two seconds.
 
     Raises:
         UsageError: the URL is malformed, its driver is not installed, the database cannot be reached, or it fails while it is used.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options: dict[str, Any] = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    limited = partial(_LimitedConnection, hurry=_Hurry(stopping or threading.Event()))
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if url.startswith("sqlite"):
+        options = {"connect_args": {"timeout": 120, "factory": limited}}
     try:
         storage = _made_storage(url, options)
+    except ImportError as error:  # the database's driver
+        raise UsageError(
+            f"Cannot open the storage {without_password(url)}: the database's driver is not installed ({error.__cause__ or error}). "
+            f"Install it; that of postgresql+psycopg comes with: {install('postgresql')}"
+        ) from error
     except Exception as error:  # every driver has exceptions of its own
         raise UsageError(
             f"Cannot open the storage {without_password(url)} ({_kind(error)}). Give the URL of a database that can be reached and "
@@ -50,6 +76,42 @@ def opened_storage(url: str) -> Iterator[RDBStorage]:
         storage.engine.dispose()
 
 
+class _Hurry:
+    """Whether statements must end soon: the search is being stopped, or one was ended before, which Optuna tries several times again."""
+
+    def __init__(self, stopping: threading.Event) -> None:
+        self._stopping = stopping
+        self.ended_one = False
+
+    @property
+    def seconds(self) -> float:
+        """How long a statement may compute."""
+        return LAST_CALL if self.ended_one or self._stopping.is_set() else LONGEST_CALL
+
+
+class _LimitedConnection(sqlite3.Connection):
+    """A connection whose statements do not compute for ever."""
+
+    def __init__(self, *arguments: Any, hurry: _Hurry, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._hurry, self._since = hurry, math.inf
+        self.set_progress_handler(self._is_too_long, _INSTRUCTIONS)
+
+    def cursor(self, *arguments: Any, **options: Any) -> Any:
+        """Return a cursor; SQLAlchemy makes one for every statement."""
+        self._since = math.inf
+        return super().cursor(*arguments, **options)
+
+    def _is_too_long(self) -> bool:
+        """Say whether SQLite must give the statement up; called while it computes."""
+        now = time.monotonic()
+        self._since = min(self._since, now)
+        if now - self._since <= self._hurry.seconds:
+            return False
+        self._hurry.ended_one = True
+        return True
+
+
 def _made_storage(url: str, options: dict[str, Any]) -> RDBStorage:
     """Open the storage; where another process makes the same tables at the same moment, one of the two finds them half made and waits."""
     for _ in range(4):
@@ -62,6 +124,8 @@ def _made_storage(url: str, options: dict[str, Any]) -> RDBStorage:
 def _reason(error: Exception) -> str:
     """Return what the driver said, without the statement that it was said of."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    if isinstance(getattr(cause, "orig", None), sqlite3.OperationalError) and str(getattr(cause, "orig", None)) == "interrupted":
+        return f"a statement had no end within {LONGEST_CALL:g} s"
     return (str(getattr(cause, "orig", None) or cause).strip() or type(cause).__name__).partition("\n")[0]
 
 
@@ -92,6 +156,14 @@ def read_trials(search: optuna.Study, state: TrialState) -> list[FrozenTrial]:
     except _MALFORMED as error:
         raise damaged(search.study_name, _said(error)) from error
     return [trial for trial in trials if trial.state == state]
+
+
+def read_attributes(search: optuna.Study) -> Tree:
+    """Return what is kept of a search as a whole; a UsageError says that it is damaged."""
+    try:
+        return dict(search.user_attrs)
+    except _MALFORMED as error:
+        raise damaged(search.study_name, _said(error)) from error
 
 
 def _check(trial: FrozenTrial) -> None:

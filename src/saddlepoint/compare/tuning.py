@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import fmean
@@ -13,12 +13,14 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
+from saddlepoint.compare.again import Rerun, is_wanted_again
 from saddlepoint.compare.configuration import configuration, space_of, starting_point
 from saddlepoint.compare.execution import Job, Outcome
 from saddlepoint.compare.kept import checked_trial
+from saddlepoint.compare.provenance import inputs_of, made_with, recorded_in
 from saddlepoint.compare.storage import opened_search, parameters_of
 from saddlepoint.compare.study import MethodPlan, ProblemPlan, Study, TuningPlan, digest
-from saddlepoint.compare.trials import Beat, draw, share
+from saddlepoint.compare.trials import OF_SHARING, Beat, any_superseded, draw, share
 from saddlepoint.errors import UsageError
 from saddlepoint.registry import build_problem
 from saddlepoint.training.config import Tree
@@ -36,7 +38,7 @@ class Tuned:
         key: of everything that decides the search.
         space: what was searched.
         trials: number, parameters, value (of the problem's metric; None where a run diverged or failed), final (the mean over the final
-            seeds too, of finalists), status, error, steps and seconds of each.
+            seeds too, of finalists), status, error, steps, seconds and made_with of each.
         best: the parameters that won.
     """
 
@@ -60,6 +62,8 @@ def tune(
     execute: Execute,
     go_on: Beat = lambda: None,
     report: Callable[[Tree], None] = lambda trial: None,
+    waiting: Callable[[str], None] = lambda whom: None,
+    rerun: Collection[Rerun] = (),
 ) -> Tuned:
     """Search a method's hyperparameters on a problem, by this process and others together, until all trials are finished.
 
@@ -76,8 +80,11 @@ def tune(
         execute: makes a run.
         go_on: called now and then; what it raises ends the search, and the trial under way has failed.
         report: called with number, seeds, parameters, value and status of what this process finishes.
+        waiting: is told which process is waited for.
+        rerun: which finished trials are made again.
     """
     space, key = space_of(plan, method), _key(plan, method, tuning)
+    now = made_with(configuration(plan, method, {}))
     if not space:
         return Tuned(key=key, space={}, trials=[], best={})
     search = opened_search(storage, f"{name}/{key}")
@@ -89,7 +96,10 @@ def tune(
         report({"number": place, "seeds": tuning.seeds, "parameters": parameters, "value": _metric(plan, value), "status": kept["status"]})
         return value, kept
 
-    trials = share(search, tuning.trials, trial_at, go_on)
+    def again(trial: FrozenTrial) -> bool:
+        return is_wanted_again(_kept(trial), rerun, now)
+
+    trials = share(search, tuning.trials, trial_at, go_on, waiting=waiting, again=again)
     ranked = sorted(range(tuning.trials), key=lambda place: (_number(trials[place]), place))
     finalists = [place for place in ranked[: tuning.finalists] if math.isfinite(_number(trials[place]))] if tuning.final_seeds else []
 
@@ -102,12 +112,21 @@ def tune(
 
     finals: list[FrozenTrial] = []
     if len(finalists) > 1:
-        finals = share(opened_search(storage, f"{name}/{key}/finals"), len(finalists) * len(tuning.final_seeds), final_at, go_on)
+        places = len(finalists) * len(tuning.final_seeds)
+        finals = share(_finals(search, storage, trials, finalists), places, final_at, go_on, waiting=waiting, again=again)
     means = _means(trials, finalists, finals, tuning)
     best = min(means, key=lambda place: (means[place], place)) if means else ranked[0]
     shown = {path: where.model_dump(mode="json", exclude_none=True) for path, where in space.items()}
     rows = [checked_trial(_row(plan, place, trial, means), f"Trial {place} of the storage's search") for place, trial in enumerate(trials)]
     return Tuned(key=key, space=shown, trials=rows, best=parameters_of(trials[best]))
+
+
+def _finals(search: optuna.Study, storage: RDBStorage, trials: Sequence[FrozenTrial], finalists: Sequence[int]) -> optuna.Study:
+    """Return the search of the finalists on further seeds; where trials were made again, it is that of these finalists alone."""
+    name = f"{search.study_name}/finals"
+    if any_superseded(search):
+        name += "/" + digest([trials[place].number for place in finalists])
+    return opened_search(storage, name)
 
 
 def recalled(study: Study, kept: Mapping[str, Tree]) -> dict[tuple[str, str], Tuned | None]:
@@ -144,13 +163,20 @@ def _value(
     outcomes = [execute(Job(config, plan.metric, 1), beat) for config in configs]
     worst = next((outcome for outcome in outcomes if outcome["status"] != "finished"), outcomes[0])
     spent = {name: sum(outcome[name] for outcome in outcomes) for name in ("steps", "seconds")}
-    return fmean(loss_of(plan, outcome) for outcome in outcomes), {"status": worst["status"], "error": worst["error"], **spent}
+    made = made_with(configuration(plan, method, parameters))
+    kept = {"status": worst["status"], "error": worst["error"], **spent, "made_with": made}
+    return fmean(loss_of(plan, outcome) for outcome in outcomes), kept
 
 
 def _row(plan: ProblemPlan, place: int, trial: FrozenTrial, means: Mapping[int, float]) -> Tree:
-    kept = {key: value for key, value in trial.user_attrs.items() if key not in ("beat", "place")}
     numbers = {"value": _metric(plan, _number(trial)), "final": _metric(plan, means.get(place, math.inf))}
-    return {"number": place, "parameters": parameters_of(trial), **numbers, **kept}
+    return {"number": place, "parameters": parameters_of(trial), **numbers, **_kept(trial)}
+
+
+def _kept(trial: FrozenTrial) -> Tree:
+    """Return what was kept of a trial: how its runs went, and what they were made with."""
+    own = {key: value for key, value in trial.user_attrs.items() if key not in OF_SHARING}
+    return {"status": None, "error": None, **own, "made_with": own.get("made_with") or recorded_in({})}
 
 
 def _number(trial: FrozenTrial) -> float:
@@ -165,10 +191,11 @@ def _metric(plan: ProblemPlan, loss: float) -> float | None:
 
 
 def _key(plan: ProblemPlan, method: MethodPlan, tuning: TuningPlan) -> str:
-    """Return the key of everything that decides a search: not the target, nor how runs are followed."""
-    config = configuration(plan, method, {}).essentials()
+    """Return the key of everything of the user's that decides a search: not the target, nor how runs are followed."""
+    config = configuration(plan, method, {})
     space: dict[str, Any] = {path: where.model_dump(mode="json") for path, where in space_of(plan, method).items()}
-    return digest({"config": config, "metric": plan.metric, "space": space, "tuning": tuning.model_dump(mode="json")})
+    searched = {"config": config.essentials(), "metric": plan.metric, "space": space, "tuning": tuning.model_dump(mode="json")}
+    return digest({**searched, **inputs_of(config)})
 
 
 def loss_of(plan: ProblemPlan, outcome: Outcome) -> float:

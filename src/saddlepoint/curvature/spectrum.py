@@ -9,20 +9,17 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigs, eigsh
 
 from saddlepoint.curvature.operators import Operator
 from saddlepoint.curvature.solvers import Solver, cg
 from saddlepoint.errors import DivergenceError, UsageError, did_you_mean
+from saddlepoint.extras import needs
 from saddlepoint.vectors import Vector
 
 Which = Literal["magnitude", "smallest", "largest", "ends"]
 """Which eigenvalues: of the largest magnitude, of the smallest or the largest real part, or half from each end (symmetric only)."""
 
 _ARPACK = {"magnitude": ("LM", "LM"), "smallest": ("SR", "SA"), "largest": ("LR", "LA"), "ends": (None, "BE")}
-
-_TAKES_GENERATOR = "rng" in inspect.signature(eigs).parameters
-"""SciPy 1.17 draws new directions, where a Krylov space closes early, from a generator that can be given; before, from ARPACK's own."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def eigenvalues(
 
     ARPACK restarts Arnoldi (Lanczos where symmetric) on a Krylov space of m = max(2·count + 10, 30) vectors, from a start that is always
     the same. Up to dimension m the matrix is written out instead, which costs fewer products. What has not converged within the budget is
-    left out and ``converged`` is False.
+    left out and ``converged`` is False. ARPACK is SciPy's, which comes with ``saddlepoint[train]``; up to dimension m it is not needed.
 
     Args:
         operator: A; products are taken in its parameters' precision, everything else in float64.
@@ -75,6 +72,7 @@ def eigenvalues(
     Raises:
         UsageError: an unknown ``which``, "ends" for an operator that is not symmetric, or a count or budget too small.
         DivergenceError: a product is NaN or infinite.
+        MissingExtraError: the dimension is above m, and SciPy is not installed.
 
     Reference: Lehoucq, Sorensen and Yang (1998), ARPACK users' guide: solution of large-scale eigenvalue problems with implicitly restarted
     Arnoldi methods.
@@ -211,14 +209,19 @@ def _arpack(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return eigenvalues and eigenvectors, as columns, as far as they converged."""
     n = product.size
+    with needs("train", f"eigenvalues: an operator of dimension {n}, which is more than {basis},"):
+        from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigs, eigsh
+
     options: dict[str, Any] = {
         "which": _ARPACK[which][symmetric],
         "v0": np.random.default_rng(0).standard_normal(n),
         "ncv": basis,
         "maxiter": (budget - basis - 1) // (basis - count) - 1,  # a restart takes at most basis − count products; ARPACK makes one more
         "tol": product.precision ** (2 / 3) if tolerance is None else tolerance,
-        **({"rng": np.random.default_rng(1)} if _TAKES_GENERATOR else {}),
     }
+    if "rng" in inspect.signature(eigs).parameters:
+        # SciPy 1.17 draws new directions, where a Krylov space closes early, from it; before, from ARPACK's own generator
+        options["rng"] = np.random.default_rng(1)
     try:
         found = (eigsh if symmetric else eigs)(LinearOperator((n, n), matvec=product, dtype=np.float64), count, **options)
     except ArpackNoConvergence as stopped:

@@ -51,15 +51,28 @@ def load_mnist(directory: Path) -> tuple[LabelledImages, LabelledImages]:
     return _load_split(directory, "train"), _load_split(directory, "t10k")
 
 
+def mnist_files(directory: Path) -> list[Path]:
+    """Return the four files that ``load_mnist`` reads: images and labels for training, images and labels of the test.
+
+    Raises:
+        UsageError: one of them is missing.
+    """
+    return [*_split_files(directory, "train"), *_split_files(directory, "t10k")]
+
+
+def _split_files(directory: Path, prefix: str) -> tuple[Path, Path]:
+    return _find(directory, f"{prefix}-images-idx3-ubyte"), _find(directory, f"{prefix}-labels-idx1-ubyte")
+
+
 def _load_split(directory: Path, prefix: str) -> LabelledImages:
-    pixels = read_idx(_find(directory, f"{prefix}-images-idx3-ubyte"))
-    labels = read_idx(_find(directory, f"{prefix}-labels-idx1-ubyte"))
+    images, names = _split_files(directory, prefix)
+    pixels, labels = read_idx(images), read_idx(names)
     if pixels.ndim != 3 or pixels.shape[1:] != (28, 28) or labels.ndim != 1:
         raise UsageError(f"{directory}: expected images of 28 x 28 and one label each, found shapes {pixels.shape} and {labels.shape}.")
     if not len(pixels):
         raise UsageError(f"{directory}: the file {prefix}-images-idx3-ubyte holds no images. Fetch the four files again.")
-    images = torch.from_numpy(pixels.astype(np.float32)).div_(127.5).sub_(1).unsqueeze_(1)
-    return LabelledImages(images, torch.from_numpy(labels.astype(np.int64)))
+    scaled = torch.from_numpy(pixels.astype(np.float32)).div_(127.5).sub_(1).unsqueeze_(1)
+    return LabelledImages(scaled, torch.from_numpy(labels.astype(np.int64)))
 
 
 def _find(directory: Path, name: str) -> Path:

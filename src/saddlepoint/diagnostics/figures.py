@@ -7,15 +7,18 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from saddlepoint.diagnostics.bands import BANDS
 from saddlepoint.diagnostics.findings import Finding
 from saddlepoint.diagnostics.history import History, Series
 from saddlepoint.diagnostics.rotation import PathAngle
 from saddlepoint.diagnostics.spectrum import GameSpectrum
+from saddlepoint.extras import needs
+
+with needs("train", "saddlepoint.diagnostics.figures"):
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
 COLOURS = {"discriminator": "#c2571a", "generator": "#1f5fa8", "game": "#444444"}
 """Orange and blue: told apart also without red and green, and in print."""

@@ -1,40 +1,43 @@
 """Numbers about samples."""
 
-from saddlepoint.metrics.card import Card, Difference, card_of, difference
-from saddlepoint.metrics.coverage import (
-    class_coverage,
-    class_entropy,
-    class_measures,
-    gaussian_share,
-    mode_counts,
-    mode_coverage,
-    mode_distance,
-    mode_measures,
-    nearest_modes,
-    reverse_kl,
-    stacked_modes,
-)
-from saddlepoint.metrics.digit_cnn import DigitCNN, digit_cnn_hash, load_digit_cnn
-from saddlepoint.metrics.distances import (
-    check_features,
-    frechet_distance,
-    frechet_measure,
-    generalisation_gap,
-    kernel_distance,
-    kernel_measure,
-    wasserstein_line,
-)
-from saddlepoint.metrics.fidelity import fidelity_scores, weights_hash
-from saddlepoint.metrics.manifold import Manifold, manifold, manifold_measures
-from saddlepoint.metrics.measure import Measure, Origin, mean_measure, multiplicities, redraw, resampled
-from saddlepoint.metrics.neighbours import (
-    Memorisation,
-    diversity,
-    diversity_share,
-    memorisation,
-    memorisation_measures,
-    nearest_distances,
-)
+from saddlepoint.extras import needs
+
+with needs("train", "saddlepoint.metrics"):
+    from saddlepoint.metrics.card import Card, Difference, card_of, difference
+    from saddlepoint.metrics.coverage import (
+        class_coverage,
+        class_entropy,
+        class_measures,
+        gaussian_share,
+        mode_counts,
+        mode_coverage,
+        mode_distance,
+        mode_measures,
+        nearest_modes,
+        reverse_kl,
+        stacked_modes,
+    )
+    from saddlepoint.metrics.digit_cnn import DigitCNN, digit_cnn_hash, load_digit_cnn
+    from saddlepoint.metrics.distances import (
+        check_features,
+        frechet_distance,
+        frechet_measure,
+        generalisation_gap,
+        kernel_distance,
+        kernel_measure,
+        wasserstein_line,
+    )
+    from saddlepoint.metrics.fidelity import fidelity_scores, weights_hash
+    from saddlepoint.metrics.manifold import Manifold, manifold, manifold_measures
+    from saddlepoint.metrics.measure import Measure, Origin, mean_measure, multiplicities, redraw, resampled
+    from saddlepoint.metrics.neighbours import (
+        Memorisation,
+        diversity,
+        diversity_share,
+        memorisation,
+        memorisation_measures,
+        nearest_distances,
+    )
 
 __all__ = [
     "Card",

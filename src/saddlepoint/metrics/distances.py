@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from saddlepoint.errors import UsageError
+from saddlepoint.extras import needs
 from saddlepoint.metrics.measure import Measure, Origin, multiplicities, resampled
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def frechet_distance(real: Features, fake: Features) -> float:
     >>> round(frechet_distance(iter(x.split(100)), x), 6)
     0.0
     """
-    from torchmetrics.image.fid import FrechetInceptionDistance
+    with needs("train", "The Fréchet distance"):
+        from torchmetrics.image.fid import FrechetInceptionDistance
 
     first, parts = _first(real)
     metric = FrechetInceptionDistance(feature=_Features(first.shape[1]))
@@ -121,7 +123,8 @@ def kernel_distance(real: Tensor, fake: Tensor) -> float:
     >>> abs(kernel_distance(a, b)) < 0.05 < kernel_distance(a, b + 1)
     True
     """
-    from torchmetrics.image.kid import KernelInceptionDistance
+    with needs("train", "The kernel distance"):
+        from torchmetrics.image.kid import KernelInceptionDistance
 
     check_features("Kernel distance", least=100, real=real, generated=fake)
     n = min(len(real), len(fake))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from saddlepoint.errors import UsageError
+from saddlepoint.errors import MissingExtraError, UsageError
+from saddlepoint.extras import install
 from saddlepoint.metrics.measure import Measure
 
 EXTRACTOR = "inception-v3-compat"
@@ -89,10 +90,11 @@ def _calculate(**options: Any) -> dict[str, float]:
     try:
         import torch_fidelity
     except Exception as error:  # torchvision, which it imports, fails with RuntimeError when it does not fit the PyTorch installed
-        raise UsageError(
+        message = (
             f"FID, KID and IS need torch-fidelity, which cannot be imported here ({type(error).__name__}: {error}). "
-            "Run pip install 'saddlepoint[fidelity]', with a torchvision built for the installed PyTorch."
-        ) from error
+            f"Run: {install('fidelity')}, with a torchvision built for the installed PyTorch."
+        )
+        raise MissingExtraError(message, name="torch_fidelity") from error
     try:
         with torch.random.fork_rng():  # it builds its network and its loader with the global generator
             return dict(torch_fidelity.calculate_metrics(**options))

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
@@ -125,6 +126,10 @@ class GanProblem(ABC):
     def load(self) -> None:
         """Read the data now, so that a missing or damaged file is reported before anything starts."""
         self.real(0, 1, 0)
+
+    def data_files(self) -> list[Path]:
+        """Return the files of the user's that the data is read from; none where the library has it or draws it."""
+        return []
 
     def extractors(self) -> dict[str, str]:
         """Return feature extractor → SHA-256 of its weights, for the metrics that use one."""

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from saddlepoint.data import BatchOrder, LabelledImages, generator_for, load_digits, load_mnist
+from saddlepoint.data import BatchOrder, LabelledImages, generator_for, load_digits, load_mnist, mnist_files
 from saddlepoint.errors import UsageError
 from saddlepoint.metrics import (
     Measure,
@@ -172,6 +172,9 @@ class Mnist(Digits):
 
     def _read(self) -> tuple[LabelledImages, LabelledImages]:
         return load_mnist(Path(str(self.data_dir)))
+
+    def data_files(self) -> list[Path]:
+        return mnist_files(Path(str(self.data_dir)))
 
 
 @torch.no_grad()

@@ -3,11 +3,14 @@
 Adding one is one row in ``names`` or ``rules``. Paths are text, so that listing names loads no torch.
 """
 
-from saddlepoint.registry.build import build_optimizer, build_problem, build_rule, completed, find, load, optimizer_class, options_of
-from saddlepoint.registry.entries import Entry, OptimizerEntry, ProblemEntry, RuleEntry
-from saddlepoint.registry.imports import trust_named
-from saddlepoint.registry.names import OPTIMIZERS, PROBLEMS
-from saddlepoint.registry.rules import RULES
+from saddlepoint.extras import needs
+
+with needs("train", "saddlepoint.registry"):
+    from saddlepoint.registry.build import build_optimizer, build_problem, build_rule, completed, find, load, optimizer_class, options_of
+    from saddlepoint.registry.entries import Entry, OptimizerEntry, ProblemEntry, RuleEntry
+    from saddlepoint.registry.imports import trust_named
+    from saddlepoint.registry.names import OPTIMIZERS, PROBLEMS
+    from saddlepoint.registry.rules import RULES
 
 __all__ = [
     "OPTIMIZERS",

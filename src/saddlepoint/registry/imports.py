@@ -55,10 +55,19 @@ def check_trusted(path: str) -> None:
 
 
 def imported(module: str) -> ModuleType:
-    """Import a module; one that the user named may lie in the current directory, where nothing else is looked for."""
+    """Import a module; one that the user named may lie in the current directory, where nothing else is looked for.
+
+    A module of an installed package does not: what such a package would import if it were installed, a file there must not be taken for.
+    """
     package = module.partition(".")[0]
-    with importable_here() if {module, package} & _trusted() else nullcontext():
+    named = {module, package} & _trusted() and not is_installed(package)
+    with importable_here() if named else nullcontext():
         return import_module(module)
+
+
+def is_installed(package: str) -> bool:
+    """Say whether a top-level module belongs to a distribution that was installed."""
+    return package in _installed()
 
 
 def _trusted() -> set[str]:

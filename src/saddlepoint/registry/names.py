@@ -86,7 +86,7 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
     ),
     "soap": OptimizerEntry(
         "saddlepoint.optim:SOAP",
-        "Adam in the eigenbasis of each tensor's second moments: curvature per player",
+        "Adam in the eigenbasis of each tensor's second moments, sides of at most 512: curvature per player",
         {**two_rates(1e-2, 5e-3), "betas": [0.0, 0.95], "weight_decay": 0.0, "max_dimension": 512},
         schedule="linear",
     ),

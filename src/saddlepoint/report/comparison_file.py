@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from saddlepoint.report.reading import Number, Numbers, Record, Tree, filled
+from saddlepoint.report.reading import Number, Numbers, Record, Texts, Tree, filled
 from saddlepoint.report.run_files import Meaning
 
 
@@ -37,6 +37,7 @@ class Run(Record):
     unconverged_solves: int | None = None
     metrics: Numbers
     points: tuple[Point, ...] = ()
+    made_with: Texts
 
 
 class Success(Record):
@@ -76,6 +77,7 @@ class Trial(Record):
     parameters: Tree
     value: Number = None
     status: str = "finished"
+    made_with: Texts
 
 
 class Tuning(Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
@@ -30,6 +31,7 @@ def comparison_page(comparison: Comparison, directory: Path) -> dict[str, Any]:
         "overview": _overview(comparison) if len(problems) > 1 else None,
         "problems": problems,
         "environment": environment_table(comparison.environment),
+        "made_with": _made_with(comparison),
         "commands": [("As it was made", command_text(comparison.command))] if comparison.command else [],
         "study": yaml.safe_dump(comparison.study, sort_keys=False, allow_unicode=True) if comparison.study else "",
         "charts": [chart for problem in problems for chart in problem["charts"]],
@@ -92,7 +94,24 @@ def _outcome(comparison: Comparison) -> str:
     lost = sum(run.status != "finished" for run in runs)
     broken = f"; {_count(lost, 'run')} broke off, and count as worse than all others" if lost else ""
     missing = any(not method.runs for problem in comparison.problems for method in problem.methods)
-    return f"{', '.join(parts)}{broken}.{' It is not complete: some methods have no runs yet.' if missing else ''}"
+    kinds = len({tuple(run.made_with.items()) for run in runs})
+    mixed = f" They were made with {kinds} different sets of versions; see the end of the page." if kinds > 1 else ""
+    return f"{', '.join(parts)}{broken}.{' It is not complete: some methods have no runs yet.' if missing else ''}{mixed}"
+
+
+def _made_with(comparison: Comparison) -> Table | None:
+    """Return what runs and trials were made with, a row for each set of versions; None where that was not recorded."""
+    runs: Counter[tuple[tuple[str, str], ...]] = Counter()
+    trials: Counter[tuple[tuple[str, str], ...]] = Counter()
+    for problem in comparison.problems:
+        for method in problem.methods:
+            runs.update(tuple(run.made_with.items()) for run in method.runs)
+            trials.update(tuple(trial.made_with.items()) for trial in (method.tuning.trials if method.tuning else ()))
+    sets = dict.fromkeys([*runs, *trials])
+    names = dict.fromkeys(name for made in sets for name, _ in made)
+    rows = [[*(dict(made).get(name, MISSING) for name in names), whole(runs[made]), whole(trials[made])] for made in sets]
+    caption = "What runs and trials were made with"
+    return Table(caption=caption, header=[*names, "runs", "trials"], rows=rows) if names else None
 
 
 def _count(n: int, what: str) -> str:

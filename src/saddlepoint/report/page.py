@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import saddlepoint
+from saddlepoint.extras import needs
 from saddlepoint.report.charts import AXES, Chart
 from saddlepoint.report.formatting import number, whole
 
@@ -49,7 +50,8 @@ def axes_of(charts: list[Chart]) -> dict[str, str]:
 @cache
 def plotly_script() -> str:
     """Return Plotly's script; it is of some megabytes, and once in a page."""
-    from plotly.offline import get_plotlyjs
+    with needs("train", "A report"):
+        from plotly.offline import get_plotlyjs
 
     return str(get_plotlyjs())
 

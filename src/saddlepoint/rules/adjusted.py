@@ -105,8 +105,7 @@ class SymplecticAdjustment(Rule):
         return transposed, 0.5 * (transposed - J @ xi)
 
     def _sign(self, xi: Vector, transposed: Vector, adjustment: Vector) -> float:
-        dimension = sum(t.numel() for t in xi.tensors)
-        alignment = float(xi.dot(transposed)) * float(adjustment.dot(transposed)) / dimension + 0.1
+        alignment = float(xi.dot(transposed)) * float(adjustment.dot(transposed)) / xi.dimension + 0.1
         return 1.0 if alignment >= 0 else -1.0
 
 

@@ -16,7 +16,7 @@ from saddlepoint.curvature import SOLVERS, Accumulated, Cost, Evaluation, Solve,
 from saddlepoint.curvature.batched import losses_in_batch
 from saddlepoint.curvature.replay import Replay, displaced, restored
 from saddlepoint.errors import UsageError
-from saddlepoint.game import Closure, MicroBatches, Players
+from saddlepoint.game import Closure, Losses, MicroBatches, Players
 from saddlepoint.ranks import Ranks
 from saddlepoint.rules.first_step import check_all_move, check_movers, check_no_gradients, check_repeated
 from saddlepoint.rules.state import RuleState
@@ -314,7 +314,20 @@ def _among(closure: Closure, players: Collection[str]) -> Closure:
     """Return the closure without the losses of other players."""
     if isinstance(closure, MicroBatches):
         return MicroBatches([_among(part, players) for part in closure.parts])
-    return lambda: {player: loss for player, loss in closure().items() if player in players}
+
+    def losses() -> Losses:
+        returned = closure()
+        if not isinstance(returned, Mapping):
+            return returned  # the evaluation says what is wrong with it
+        found = {player: loss for player, loss in returned.items() if player in players}
+        if not found:
+            theirs, wanted = (", ".join(f'"{player}"' for player in names) for names in (returned, players))
+            raise UsageError(
+                f"The closure returned the losses of {theirs or 'no player'}, and {wanted} should move. Return their losses too."
+            )
+        return found
+
+    return losses
 
 
 class Rule(ABC):

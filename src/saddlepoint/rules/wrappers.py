@@ -199,7 +199,7 @@ class Clipped(Wrapper):
         return Vector({player: self._shortened(d.only([player]))[player] for player in d})
 
     def _shortened(self, d: Vector) -> Vector:
-        length = float(d.norm())
+        length = d.length()
         return d * (self.norm / length) if math.isfinite(length) and length > self.norm else d
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import numpy
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 import saddlepoint
 from saddlepoint.errors import RankError, UsageError
+from saddlepoint.training.environment import code_digest
 from saddlepoint.training.training import Training
 
 Facts = dict[str, str]
@@ -49,7 +49,7 @@ def facts(training: Training) -> Facts:
         "numpy": numpy.__version__,
         "machine": platform.machine(),
         **{f"the configuration's {key}": value for key, value in tree.items()},
-        "the source code": _source(),
+        "the source code": code_digest(),
         "the data": _hash([problem.batch(k, 512, config.seed).real for k in range(8)]),
         **{f"the weights of the {player}": _hash(network.parameters()) for player, network in training.networks.items()},
     }
@@ -70,13 +70,6 @@ def _flat(tree: Mapping[str, object], above: str = "") -> Facts:
     for key, value in tree.items():
         found |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {above + key: str(value)}
     return found
-
-
-def _source() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(Path(saddlepoint.__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _hash(tensors: Iterable[Tensor]) -> str:

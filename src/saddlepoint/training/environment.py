@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import saddlepoint
+from saddlepoint.extras import needs
 
 
 def environment(device: str) -> dict[str, Any]:
     """Return versions, machine and source revision, for the record."""
     return {
-        "saddlepoint": saddlepoint.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": version("numpy"),
-        "torchmetrics": version("torchmetrics"),  # read, not imported: that takes seconds, which not every problem needs
+        **versions(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "cpus": os.cpu_count(),
@@ -30,6 +30,40 @@ def environment(device: str) -> dict[str, Any]:
         "git_revision": _git_revision(),
         "command": ["saddlepoint", *sys.argv[1:]],
     }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what numbers depend on."""
+    with needs("train", "The record of a run"):  # read, not imported: that takes seconds, which not every problem needs
+        installed = {name: version(name) for name in ("numpy", "scipy", "torchmetrics")}
+    return {
+        "saddlepoint": saddlepoint.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **installed,
+    }
+
+
+@cache
+def code_digest() -> str:
+    """Return a hash of the library's files that numbers depend on: all but the command line and the reports."""
+    root, digest = Path(saddlepoint.__file__).parent, hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root)
+        if path.is_file() and path.suffix != ".pyc" and path.name[0] != "." and name.parts[0] not in ("cli", "report"):
+            digest.update(f"{name}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def processor(device: str) -> str:
+    """Return what computes: the name of the GPU, or of the CPU with the instructions that PyTorch uses on it."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{next(named, platform.processor() or platform.machine())}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _git_revision() -> str | None:
