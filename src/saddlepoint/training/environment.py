@@ -35,12 +35,14 @@ def environment(device: str) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the versions of what numbers depend on."""
     with needs("train", "The record of a run"):  # read, not imported: that takes seconds, which not every problem needs
-        installed = {name: version(name) for name in ("numpy", "scipy", "torchmetrics")}
+        torchmetrics, scipy = version("torchmetrics"), version("scipy")
     return {
         "saddlepoint": saddlepoint.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        **installed,
+        "numpy": version("numpy"),
+        "scipy": scipy,
+        "torchmetrics": torchmetrics,
     }
 
 
