@@ -177,7 +177,6 @@ class TestRandomness:
 
         x = vector(1.0)
         optimizer = one_player(x, Twice())
-        optimizer.step(lambda: {"x": x.sum()})
         with pytest.raises(RuntimeError, match="Twice says evaluates_again = False"):
             optimizer.step(lambda: {"x": x.sum()})
 
@@ -541,3 +540,163 @@ class TestAroundTheStep:
 
         with pytest.raises(sp.UsageError, match=r"clip, average and update outside of the closure"):
             one_player(x).step(losses)
+
+
+class TestHooks:
+    def test_a_hook_on_a_gradient_acts_as_in_backward_and_is_refused_by_curvature(self):
+        x = vector(3.0)
+        x.register_hook(lambda gradient: 0.5 * gradient)
+        one_player(x).step(lambda: {"x": (x**2).sum()})
+        assert x.item() == pytest.approx(3 - 0.1 * 3)
+        for rule in (rules.Newton(), rules.Consensus(0.1)):
+            with pytest.raises(sp.UsageError, match=r'Parameter 0 of player "x", .* has a hook on its gradient \(register_hook\)'):
+                one_player(x, rule).step(lambda: {"x": (x**2).sum()})
+
+    def test_a_hook_after_accumulation_is_called(self):
+        def halve(p):
+            p.grad.mul_(0.5)
+
+        x, y = vector(1.0), vector(1.0)
+        for p in (x, y):
+            p.register_post_accumulate_grad_hook(halve)
+        one_player(x).step(lambda: {"x": (3 * x).sum()})
+        (3 * y).sum().backward()
+        torch.optim.SGD([y], lr=0.1).step()
+        assert x.item() == y.item()
+
+    @pytest.mark.parametrize("rule", [rules.Newton(), rules.SimultaneousPerturbation()])
+    def test_hooks_and_retained_gradients_in_the_closure(self, rule):
+        x = vector(1.0, 2.0)
+
+        def losses():
+            h = x * 2
+            h.retain_grad()
+            h.register_hook(lambda gradient: None)
+            return {"x": (h**2).sum()}
+
+        one_player(x, rule).step(losses)
+        assert torch.isfinite(x).all()
+
+    def test_extrapolations_write_to_no_gradient_of_the_record(self):
+        x = vector(3.0)
+        optimizer = one_player(x, rules.Extragradient())
+
+        def halve(inner, *_):
+            inner.param_groups[0]["params"][0].grad.mul_(0.5)
+
+        optimizer.optimizers["x"].register_step_pre_hook(halve)
+        optimizer.step(lambda: {"x": (x**2).sum()})
+        assert optimizer.last.gradient_norms == {"x": 6.0}
+
+
+class TestCheckpointing:
+    def network(self, reentrant):
+        g = torch.Generator().manual_seed(0)
+        body, head = sp.models.MLP((2, 4), generator=g).double(), sp.models.MLP((4, 1), generator=g).double()
+        z = torch.ones(3, 2, dtype=F64, requires_grad=True)
+        checkpoint = torch.utils.checkpoint.checkpoint
+        loss = lambda: {"x": head(checkpoint(body, z, use_reentrant=reentrant)).square().mean()}  # noqa: E731
+        return sp.GameOptimizer({"x": torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.1)}), body, loss
+
+    def test_the_reentrant_kind_is_refused(self):
+        optimizer, _, loss = self.network(True)
+        with pytest.raises(sp.UsageError, match=r"torch\.utils\.checkpoint with use_reentrant=True.*use_reentrant=False"):
+            optimizer.step(loss)
+
+    def test_the_other_kind_trains(self):
+        optimizer, body, loss = self.network(False)
+        before = [p.detach().clone() for p in body.parameters()]
+        optimizer.step(loss)
+        assert any(not torch.equal(p, q) for p, q in zip(before, body.parameters(), strict=True))
+
+
+class TestWhatComesLate:
+    """A rule, or a part of a network, that is first used in a later step is looked at there."""
+
+    def test_a_curvature_rule_between_first_order_steps(self):
+        net = torch.nn.utils.parametrizations.weight_norm(
+            sp.models.MLP((2, 1), generator=torch.Generator().manual_seed(0)).layers[1]
+        ).double()
+        x = vector(1.0, 1.0)
+        rule = rules.Every(rules.Gradient(), k=2, otherwise=rules.Consensus(0.1))
+        own = {"d": net.parameters(), "x": [x]}
+        optimizer = sp.GameOptimizer({n: torch.optim.SGD(p, lr=0.1) for n, p in own.items()}, rule)
+        losses = lambda: {"d": -net(x).square().sum(), "x": net(x).square().sum()}  # noqa: E731
+        optimizer.step(losses)
+        with pytest.raises(sp.DoubleBackwardError, match="weight_norm"):
+            optimizer.step(losses)
+
+    def test_an_iterator_under_a_rule_that_evaluates_again_later(self):
+        x, generator = vector(1.0), np.random.default_rng(0)
+        rule = rules.Every(rules.Gradient(), k=2, otherwise=rules.Extragradient())
+        optimizer = one_player(x, rule)
+        losses = lambda: {"x": (x**2).sum() * float(generator.random())}  # noqa: E731
+        optimizer.step(losses)
+        with pytest.warns(sp.CurvatureWarning, match="evaluates the closure several times"):
+            optimizer.step(losses)
+
+    def test_players_with_rules_of_their_own(self):
+        x, y, generator = vector(1.0), vector(1.0), np.random.default_rng(0)
+        rule = rules.PerPlayer(rules.Gradient(), ("x",), rules.Optimistic())
+        optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}, rule)
+        with pytest.warns(sp.CurvatureWarning, match="evaluates the closure several times"):
+            optimizer.step(lambda: {n: (p**2).sum() * float(generator.random()) for n, p in (("x", x), ("y", y))})
+
+    def test_a_detach_in_a_joint_step_after_turns_of_each(self):
+        gan = Gan()
+        optimizer = gan.optimizer(rules.Consensus(0.1))
+        for player in ("discriminator", "generator"):
+            optimizer.step(lambda: gan.losses(detached=True), only=[player])
+        with pytest.warns(sp.CurvatureWarning, match="does not depend on the parameters of any other player"):
+            optimizer.step(lambda: gan.losses(detached=True))
+
+    def test_fresh_samples_are_no_surprise(self):
+        x, draws = vector(1.0), iter(range(1, 100))
+        optimizer = one_player(x, rules.Extragradient(fresh_samples=True))
+        for _ in range(2):
+            optimizer.step(lambda: {"x": (x**2).sum() / next(draws)})
+        assert next(draws) == 5
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda x: sp.GameOptimizer(torch.optim.SGD([x], lr=0.1)), "needs player → optimizer, not SGD"),
+            (lambda x: one_player(x, modules=[x]), r"modules= takes networks \(torch\.nn\.Module\), not Tensor"),
+            (lambda x: one_player(x, generators=[np.random.default_rng(0)]), "generators= takes torch.Generator objects, not Generator"),
+            (lambda x: one_player(x).step({"x": x.sum()}), r"step\(\) takes a function that returns player → loss, not dict"),
+            (lambda x: one_player(x).step([{"x": x.sum()}]), "takes a function that returns player → loss, not dict"),
+            (lambda x: one_player(x).step(None), "takes a function that returns player → loss, not NoneType"),
+            (lambda x: one_player(x).step(lambda: {"x": x.sum()}, only=3), "only=3 must be names of players"),
+            (lambda x: one_player(x).step(lambda: {"x": x.sum()}, only=[]), r"only=\[\] names no player"),
+            (lambda x: one_player(torch.nn.LazyLinear(2).weight), "belongs to a lazy layer whose shape is not known yet"),
+            (lambda x: one_player(x, modules=[torch.nn.LazyBatchNorm1d()]), "lazy layers whose shapes are not known yet"),
+        ],
+    )
+    def test_are_sentences(self, make, message):
+        with pytest.raises(sp.UsageError, match=message):
+            make(vector(1.0))
+
+    def test_one_network_or_a_mapping_of_them_may_be_named(self):
+        net = sp.models.MLP((1, 1), generator=torch.Generator().manual_seed(0))
+        for modules in (net, {"g": net}):
+            one_player(net.layers[1].weight, rules.Extragradient(), modules=modules)
+
+    def test_an_optimizer_that_needs_a_closure(self):
+        class Sharp(torch.optim.SGD):
+            def step(self, closure):
+                closure()
+
+        x = vector(1.0)
+        optimizer = sp.GameOptimizer({"x": Sharp([x], lr=0.1)})
+        with pytest.raises(sp.UsageError, match='Player "x": Sharp needs a closure for its step'):
+            optimizer.step(lambda: {"x": x.sum()})
+        assert x.grad is None
+
+    def test_scaled_losses_that_are_added_or_divided(self):
+        x = torch.ones(2, requires_grad=True)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        for loss in (lambda: scaler.scale(x.sum()) + scaler.scale((x**2).sum()), lambda: scaler.scale(x.sum()) / 2):
+            with pytest.raises(sp.UsageError, match="GradScaler"):
+                one_player(x).step(lambda loss=loss: {"x": loss()})

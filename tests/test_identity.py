@@ -362,3 +362,128 @@ class TestForeignStates:
     def test_a_state_that_is_none(self):
         with pytest.raises(sp.UsageError, match=r'lacks "rule".*not made by GameOptimizer'):
             self.pair().load_state_dict({})
+
+
+class TestTwoNetworksOfOnePlayer:
+    """Names of parameters are unique within a network, not within a player that has two."""
+
+    @pytest.mark.parametrize("kind", [torch.optim.SGD, sp.optim.SOAP, sp.optim.MomentumSGD, sp.optim.Subgradient])
+    @pytest.mark.parametrize("groups", [False, True])
+    def test_both_move_and_are_saved(self, kind, groups):
+        def build():
+            g = torch.Generator().manual_seed(0)
+            nets = [sp.models.MLP((2, 2), generator=g).double() for _ in range(2)]
+            named = [dict(net.named_parameters()) for net in nets]
+            chained = itertools.chain(*(own.items() for own in named))
+            parameters = [{"params": own.items()} for own in named] if groups else chained
+            return nets, sp.GameOptimizer({"g": kind(parameters, lr=0.1)}, rules.Lookahead(rules.Optimistic(), k=2))
+
+        x = torch.ones(3, 2, dtype=F64)
+        nets, optimizer = build()
+        before = [p.detach().clone() for net in nets for p in net.parameters()]
+
+        def run(nets, optimizer, steps):
+            for _ in range(steps):
+                optimizer.step(lambda: {"g": nets[1](nets[0](x)).square().sum() + nets[0](x).sum()})
+            return [p.detach().clone() for net in nets for p in net.parameters()]
+
+        after = run(nets, optimizer, 3)
+        assert all(not torch.equal(p, q) for p, q in zip(before, after, strict=True))
+        others, second = build()
+        for ours, theirs in zip((p for net in others for p in net.parameters()), after, strict=True):
+            ours.data.copy_(theirs)
+        second.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        assert all(torch.equal(p, q) for p, q in zip(run(nets, optimizer, 2), run(others, second, 2), strict=True))
+
+
+class TestLookaheadOfAlternatelyFrozenPlayers:
+    @pytest.mark.parametrize("k", [2, 3])
+    def test_is_that_of_players_that_are_not_frozen(self, k):
+        """As scripts do that call set_requires_grad before each turn."""
+        ends = []
+        for freeze in (False, True):
+            x, y = vector(1.0), vector(1.0)
+            optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}, rules.Lookahead(k=k))
+            for _ in range(6):
+                for name, mover, other in (("x", x, y), ("y", y, x)):
+                    mover.requires_grad_(True)
+                    other.requires_grad_(not freeze)
+                    optimizer.step(lambda name=name, x=x, y=y: {name: (x**2 + x * y + y**2).sum()})
+            ends.append((x.item(), y.item()))
+        # the return of a frozen player is made when it is thawed: at the end one may be owed still
+        assert any(a == b for a, b in zip(*ends, strict=True))
+
+
+class TestTrialSteps:
+    def test_groups_stay_the_objects_that_schedules_hold(self):
+        x = vector(1.0)
+        inner = torch.optim.SGD([x], lr=0.1)
+        group = inner.param_groups[0]
+        optimizer = sp.GameOptimizer({"x": inner}, rules.PastExtragradient())
+        for _ in range(2):
+            optimizer.step(lambda: {"x": (x**2).sum()})
+        before = x.item()
+        group["lr"] = 0.0
+        optimizer.step(lambda: {"x": (x**2).sum()})
+        assert x.item() == before
+
+    def test_state_is_put_back_as_it_was(self):
+        """State in another dtype than its parameter, such as master weights, is not rounded by a trial step."""
+
+        class Master(torch.optim.SGD):
+            def step(self, closure=None):
+                for group in self.param_groups:
+                    for p in group["params"]:
+                        master = self.state[p].setdefault("master", p.detach().float())
+                        master.sub_(group["lr"] * p.grad.float())
+                        p.data.copy_(master)
+
+        ends = []
+        for rule in (rules.Gradient(), rules.Extragradient(keep_state=False)):
+            x = torch.ones(1, dtype=torch.bfloat16, requires_grad=True)
+            optimizer = sp.GameOptimizer({"x": Master([x], lr=1e-4)}, rule)
+            for _ in range(100):
+                optimizer.step(lambda x=x: {"x": x.sum()})
+            ends.append(optimizer.optimizers["x"].state[x]["master"].item())
+        assert ends[1] == pytest.approx(ends[0], abs=1e-6)
+
+    def test_a_parameter_unused_in_a_step_is_skipped_in_the_trial_too(self):
+        x, y = vector(1.0), vector(1.0)
+        a, b = vector(1.0), vector(1.0)
+        optimizer = sp.GameOptimizer({"p": torch.optim.SGD([x, y], lr=0.1, momentum=0.9)}, rules.Extragradient())
+        by_hand = torch.optim.SGD([a, b], lr=0.1, momentum=0.9)
+        for step in range(4):
+
+            def loss(x, y, step=step):
+                return (x**2).sum() + ((y**2).sum() if step % 2 == 0 else 0)
+
+            optimizer.step(lambda loss=loss: {"p": loss(x, y)})
+            start = a.detach().clone(), b.detach().clone()
+            for trial in (True, False):
+                by_hand.zero_grad()
+                loss(a, b).backward()
+                if not trial:
+                    a.data.copy_(start[0]), b.data.copy_(start[1])
+                by_hand.step()
+        assert torch.allclose(x, a, rtol=1e-12)
+        assert torch.allclose(y, b, rtol=1e-12)
+
+
+class TestAfterADivergence:
+    @pytest.mark.parametrize("name", STATEFUL)
+    def test_what_the_rule_remembers_is_as_before(self, name):
+        """A loop that skips a bad batch goes on as if it had not been."""
+        skipped, straight = Pair(), Pair()
+        one, other = skipped.optimizer(STATEFUL[name]()), straight.optimizer(STATEFUL[name]())
+        run(skipped, one, 3)
+        run(straight, other, 3)
+
+        def bad():
+            found = skipped.losses()
+            return {"x": found["x"] + (skipped.a * 0).sqrt().sum(), "y": found["y"]}  # finite, with a slope that is not
+
+        with pytest.raises(sp.DivergenceError):
+            one.step(bad)
+        run(skipped, one, 3)
+        run(straight, other, 3)
+        assert torch.equal(skipped.theta(), straight.theta())

@@ -109,7 +109,8 @@ def describe_loss(player: str, term: str) -> str:
     return f'Term "{term}" of the loss of player "{player}"' if term else f'The loss of player "{player}"'
 
 
-_LEAST_LOSS_SCALE = 128.0
+_LEAST_LOSS_SCALE = 1024.0
+_ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Mean", "Sum", "Neg", "View", "Stack", "Reshape")
 
 
 def _check_scalar(player: str, term: str, value: object) -> None:
@@ -119,7 +120,7 @@ def _check_scalar(player: str, term: str, value: object) -> None:
         raise UsageError(f"{what} must be a scalar tensor, not {kind}. Reduce it, for example with .mean().")
     if value.is_complex():
         raise UsageError(f"{what} is complex. A loss must be real; take .real or .abs() of it.")
-    if value.grad_fn is not None and value.grad_fn.name() == "MulBackward0" and _is_loss_scale(value.grad_fn):
+    if value.grad_fn is not None and _has_loss_scale(value.grad_fn, depth=4):
         raise UsageError(
             f"{what} is multiplied by a large power of two, as torch.amp.GradScaler.scale does. The step would be multiplied too, and "
             "curvature by its square. Return the loss itself; for mixed precision use torch.autocast with torch.bfloat16, which "
@@ -127,9 +128,22 @@ def _check_scalar(player: str, term: str, value: object) -> None:
         )
 
 
+def _has_loss_scale(node: Node, depth: int) -> bool:
+    """Say whether a loss, or one that it is the sum or a multiple of, is multiplied by what looks like a GradScaler's scale."""
+    name = node.name()
+    if name == "MulBackward0" and _is_loss_scale(node):
+        return True
+    if depth == 0 or not name.startswith(_ARITHMETIC):
+        return False
+    return any(earlier is not None and _has_loss_scale(earlier, depth - 1) for earlier, _ in node.next_functions)
+
+
 def _is_loss_scale(node: Node) -> bool:
     """Say whether a product's constant factor looks like a GradScaler's: a float32 tensor, where a number in the code is float64."""
-    factor = getattr(node, "_saved_other", None)
+    try:
+        factor = getattr(node, "_saved_other", None)
+    except RuntimeError:  # the graph was freed, which taking the gradient says
+        return False
     if not isinstance(factor, Tensor) or factor.numel() != 1 or factor.dtype != torch.float32 or factor.requires_grad:
         return False
     return float(factor) >= _LEAST_LOSS_SCALE and math.frexp(float(factor))[0] == 0.5

@@ -18,17 +18,29 @@ from torch.optim import Optimizer
 from saddlepoint.curvature import Cost, Evaluation, Solve
 from saddlepoint.curvature.replay import Replay
 from saddlepoint.errors import DivergenceError, SolverWarning, UsageError, did_you_mean
-from saddlepoint.game import Closure, MicroBatches, Players, check_owners, under_autocast
+from saddlepoint.game import Closure, Players, check_owners, under_autocast
 from saddlepoint.layout import Layout, signature
 from saddlepoint.optim import GradientOptimizer
 from saddlepoint.optim.base import held_at
-from saddlepoint.optimizer_state import check_state, class_of, in_order, options_of
-from saddlepoint.pairing import check_arguments, check_numbers, check_pair, warn_of_decay
+from saddlepoint.optimizer_state import check_state, class_of, in_order, kinds_of, options_of
+from saddlepoint.pairing import (
+    as_closure,
+    as_generators,
+    as_modules,
+    as_players,
+    check_arguments,
+    check_numbers,
+    check_pair,
+    warn_of_decay,
+)
 from saddlepoint.ranks import Ranks, check_plain, check_same_everywhere
 from saddlepoint.rules import Averaged, Gradient, Rule, RuleState, Step
 from saddlepoint.rules.base import find_direction
-from saddlepoint.rules.first_step import check_dependence
+from saddlepoint.rules.first_step import Verified, check_dependence
 from saddlepoint.vectors import Vector
+
+Saved = dict[str, tuple[list[dict[str, Any]], dict[Tensor, Any]]]
+"""player → the options of its optimizer's groups, and its optimizer's state."""
 
 
 @dataclass(frozen=True)
@@ -95,16 +107,16 @@ class GameOptimizer:
         generators: Iterable[torch.Generator] = (),
         ranks: Ranks | None = None,
     ) -> None:
-        self.optimizers = dict(optimizers)
+        self.optimizers = as_players(optimizers)
         self.rule = Gradient() if rule is None else rule
         check_arguments(self.optimizers, self.rule)
+        self._modules, self._generators = as_modules(modules), as_generators(generators)
         self.cost = Cost()
         self.unconverged = 0
         self.last: Record | None = None
         self.closure_differentiates = False
-        self._unverified = set(self.optimizers)  # a player's first step looks for what would be silently wrong
+        self._verified = Verified()  # a player's first step looks for what would be silently wrong
         self.ranks = Ranks() if ranks is None else ranks
-        self._modules, self._generators = tuple(modules), tuple(generators)
         self._decay_warned: set[str] = set()
         self._layout = Layout(self.optimizers)
         self._signature: list[Any] = []
@@ -132,7 +144,7 @@ class GameOptimizer:
         """
         if torch.is_inference_mode_enabled():
             raise UsageError("step() was called under torch.inference_mode(), in which nothing can be differentiated. Call it outside.")
-        whole = MicroBatches(closure) if isinstance(closure, Sequence) else closure
+        whole = as_closure(closure)
         device = "cuda" if self._cuda else "cpu"
         if not torch.is_autocast_enabled(device):
             return self._step(whole, only)
@@ -141,9 +153,22 @@ class GameOptimizer:
             return self._step(under_autocast(whole, device, torch.get_autocast_dtype(device)), only)
 
     def _step(self, closure: Closure, only: Iterable[str] | None) -> dict[str, float]:
-        players = self._players()
+        players, remembered = self._players(), self.rule_state.copy()
+        try:
+            step, direction = self._direction(players, closure, only)
+        except Exception:
+            self._forget(remembered)
+            raise
+        self._apply(direction, players, step.first.unused if self.rule.order < 2 else {}, step.first)
+        self.rule.after(step)
+        self._report_solves(step.solves)
+        return step.first.losses
+
+    def _direction(self, players: Players, closure: Closure, only: Iterable[str] | None) -> tuple[Step, Vector]:
+        """Return the step and what the rule found; nothing has moved yet."""
         before = self.cost.copy()
-        again = self.rule.evaluates_again or bool(self._unverified)
+        moving = [player for player, own in players.items() if own]
+        again = self.rule.evaluates_again or (self.rule.order == 2 and self._verified.due("second derivatives", moving))
         step = Step(
             players,
             closure,
@@ -154,7 +179,7 @@ class GameOptimizer:
             cost=self.cost,
             modules=self._modules,
             only=None if only is None else self._known(only),
-            unverified=self._unverified,
+            verified=self._verified,
             ranks=self.ranks,
         )
         direction = find_direction(self.rule, step)
@@ -162,16 +187,27 @@ class GameOptimizer:
         self._check_solves(step.solves, direction)
         norms = self._finite_norms(direction)
         gradient_norms = self._gradient_norms(step.first, direction, norms)
-        if step.verifies:
-            coupled = self.rule.joint and self.rule.order == 2
-            check_dependence(step.first, rule=type(self.rule).__name__, coupled=coupled)
-        self._unverified -= set(step.first.movers)
-        self._apply(direction, players, step.first)
-        self.rule.after(step)
-        self._report_solves(step.solves)
+        self._check_dependence(step.first)
+        if signature(self.optimizers, self.rule) != self._signature:
+            raise UsageError(
+                "The closure froze, thawed or replaced parameters (requires_grad_, param_groups), so that those that are to move are "
+                "others than before it was called. Do that between steps, not inside the closure."
+            )
         terms = {player: own for player, own in step.first.terms.items() if own.keys() != {""}}
         self.last = Record(step.first.losses, terms, gradient_norms, norms, step.solves, self.cost - before)
-        return step.first.losses
+        return step, direction
+
+    def _check_dependence(self, point: Evaluation) -> None:
+        coupled = self.rule.joint and point.order == 2 and len(point.movers) > 1
+        kind = "coupling" if coupled else "gradient"
+        if point.order > 0 and self._verified.due(kind, point.movers):
+            check_dependence(point, rule=type(self.rule).__name__, coupled=coupled)
+            self._verified.add(kind, point.movers)
+
+    def _forget(self, remembered: RuleState) -> None:
+        """Go back to what the rule remembered before a step that failed."""
+        self.rule_state.numbers, self.rule_state.parameters = remembered.numbers, remembered.parameters
+        self.rule_state.children = remembered.children
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -214,13 +250,12 @@ class GameOptimizer:
         """
         self._players()
         check_state(state, self.state_dict())
-        saved = {player: deepcopy(optimizer.state_dict()) for player, optimizer in self.optimizers.items()}
+        saved = self._saved()
         try:
             for player, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(in_order(state["optimizers"][player], optimizer))
         except Exception as error:
-            for player, optimizer in self.optimizers.items():
-                optimizer.load_state_dict(saved[player])
+            self._put_back(saved)
             raise UsageError(f"The state does not fit the optimizer of a player: {error} Nothing was loaded.") from error
         self.rule_state.load_state_dict(state["rule_state"])
         self.cost = Cost(**state["cost"])
@@ -236,7 +271,7 @@ class GameOptimizer:
 
     def _check(self) -> None:
         check_arguments(self.optimizers, self.rule)
-        if type(self.rule) is not type(self._owner):
+        if kinds_of(self.rule) != kinds_of(self._owner):
             raise UsageError(
                 f"The rule was {type(self._owner).__name__} and is {type(self.rule).__name__} now; it cannot use what the other remembers. "
                 "Build a new GameOptimizer around the same inner optimizers."
@@ -252,12 +287,18 @@ class GameOptimizer:
         self.rule.check(layout.players)
         for player in self._layout.parameters:
             self.rule_state.rename(player, self._layout.renamed(player, layout))
+            if self._layout.names[player] != layout.names.get(player):
+                self._verified.forget(player)
         self.rule_state.names.update(layout.names)
         self._layout = layout
         self._cuda = any(parameter.is_cuda for parameters in layout.players.values() for parameter in parameters)
 
     def _known(self, names: Iterable[str]) -> tuple[str, ...]:
+        if not isinstance(names, Iterable):
+            raise UsageError(f'only={names!r} must be names of players, such as only=["discriminator"].')
         named = (names,) if isinstance(names, str) else tuple(names)
+        if not named:
+            raise UsageError('only=[] names no player. Leave it out, or name those that move, such as only=["discriminator"].')
         for player in named:
             if player not in self.optimizers:
                 raise UsageError(f'only={list(named)}: no player "{player}".' + did_you_mean(str(player), self.optimizers))
@@ -270,19 +311,37 @@ class GameOptimizer:
             for player, optimizer in self.optimizers.items()
         }
 
-    def advance(self, direction: Vector) -> None:
+    def advance(self, direction: Vector, unused: Mapping[str, frozenset[int]]) -> None:
         """Move the players of ``direction`` by their inner optimizers; what they moved by stays in no ``.grad``."""
-        self._apply(direction, self._players(), None)
+        self._apply(direction, self._layout.players, unused if self.rule.order < 2 else {}, None)
 
     @contextmanager
     def keeping_state(self) -> Iterator[None]:
         """Give the inner optimizers back the state that they had before."""
-        saved = {player: deepcopy(optimizer.state_dict()) for player, optimizer in self.optimizers.items()}
+        saved = self._saved()
         try:
             yield
         finally:
-            for player, optimizer in self.optimizers.items():
-                optimizer.load_state_dict(saved[player])
+            self._put_back(saved)
+
+    def _saved(self) -> Saved:
+        """Return copies of the inner optimizers' options and states; through ``load_state_dict`` torch would round some of them."""
+        return {
+            player: (
+                [{option: value for option, value in group.items() if option != "params"} for group in optimizer.param_groups],
+                {parameter: deepcopy(entry) for parameter, entry in optimizer.state.items()},
+            )
+            for player, optimizer in self.optimizers.items()
+        }
+
+    def _put_back(self, saved: Saved) -> None:
+        """Put options and states back into the very groups and states that the inner optimizers, and schedules, hold."""
+        for player, (options, state) in saved.items():
+            optimizer = self.optimizers[player]
+            for group, before in zip(optimizer.param_groups, options, strict=True):
+                group.update(before)
+            optimizer.state.clear()
+            optimizer.state.update(state)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -359,22 +418,38 @@ class GameOptimizer:
         by_position = name.replace(".", "").isdigit()
         return f"{'parameter ' if by_position else ''}{name}, shape {tuple(parameter.shape)}"
 
-    def _apply(self, direction: Vector, players: Players, point: Evaluation | None) -> None:
+    def _apply(self, direction: Vector, players: Players, unused: Mapping[str, frozenset[int]], point: Evaluation | None) -> None:
         """Write ``.grad``, step, drop it. A parameter that a first-order rule found unused is skipped, as ``backward`` would."""
         taken: set[int] = set()
-        for player, tensors in direction.items():
-            skipped = point.unused.get(player, frozenset()) if point is not None and self.rule.order < 2 else frozenset()
-            for index, (parameter, tensor) in enumerate(zip(players[player], tensors, strict=True)):
-                parameter.grad = None if index in skipped else _owned(tensor, parameter, taken)
-        for player in direction:
-            optimizer = self.optimizers[player]
+        try:
+            for player, tensors in direction.items():
+                skipped = unused.get(player, frozenset())
+                for index, (parameter, tensor) in enumerate(zip(players[player], tensors, strict=True)):
+                    parameter.grad = None if index in skipped else _owned(tensor, parameter, taken)
+                    hooks = getattr(parameter, "_post_accumulate_grad_hooks", None)
+                    for hook in tuple(hooks.values()) if hooks and parameter.grad is not None else ():
+                        hook(parameter)
+            for player in direction:
+                self._step_inner(player, point)
+        finally:
+            for player in direction:
+                for parameter in players[player]:
+                    parameter.grad = None
+
+    def _step_inner(self, player: str, point: Evaluation | None) -> None:
+        optimizer = self.optimizers[player]
+        try:
             if point is not None and isinstance(optimizer, GradientOptimizer) and optimizer.needs_loss:
                 optimizer.step(partial(point.losses.__getitem__, player))
             else:
                 optimizer.step()
-        for player in direction:
-            for parameter in players[player]:
-                parameter.grad = None
+        except TypeError as error:
+            if "closure" not in str(error):
+                raise
+            raise UsageError(
+                f'Player "{player}": {type(optimizer).__name__} needs a closure for its step, which a game step does not have ({error}). '
+                "Use an optimizer that steps by the gradient."
+            ) from error
 
     def _report_solves(self, solves: Mapping[str, Solve]) -> None:
         for name, report in solves.items():

@@ -19,7 +19,8 @@ _ROUNDING = -1e-12
 class Layout:
     """The parameters of each player in the order of its optimizer, frozen ones set apart.
 
-    A parameter's name is the one that the optimizer was given (``named_parameters``), otherwise "group.position".
+    A parameter's name is the one that the optimizer was given (``named_parameters``), otherwise "group.position"; of several with one
+    name, as where two networks are one player, all but the first have their place added.
 
     Attributes:
         parameters: player → name → parameter, all of them.
@@ -34,7 +35,8 @@ class Layout:
             for number, group in enumerate(optimizer.param_groups):
                 given = group.get("param_names")
                 for position, parameter in enumerate(group["params"]):
-                    own[given[position] if given else f"{number}.{position}"] = parameter
+                    name = given[position] if given else f"{number}.{position}"
+                    own[name if name not in own else f"{name} ({number}.{position})"] = parameter
         self.players: Players = {}
         self.names: dict[str, tuple[str, ...]] = {}
         for player, own in self.parameters.items():
@@ -65,12 +67,21 @@ def signature(optimizers: Mapping[str, Optimizer], rule: object) -> list[Any]:
     for player, optimizer in optimizers.items():
         for group in optimizer.param_groups:
             get = group.get
-            lr = get("lr")
-            if isinstance(lr, float) and not _ROUNDING <= lr < math.inf:
+            lr = get("lr", 0.0)
+            if not _ROUNDING <= (lr if type(lr) is float else _number(player, lr)) < math.inf:
                 raise UsageError(
-                    f'Player "{player}": the learning rate is {lr}. It must be finite and at least 0; look at the scheduler that set it. '
-                    "To move a player the other way, negate its loss."
+                    f'Player "{player}": the learning rate is {float(lr)}. It must be finite and at least 0; look at the scheduler that '
+                    "set it. To move a player the other way, negate its loss."
                 )
             flags = (bool(get("maximize")), bool(get("weight_decay")), bool(get("momentum")))
             found.append((player, id(optimizer), flags, [(id(p), p.requires_grad) for p in group["params"]]))
     return found
+
+
+def _number(player: str, lr: object) -> float:
+    """Return a learning rate that is no float as one; one on a GPU is not looked at, which would wait for it."""
+    if isinstance(lr, Tensor) and lr.numel() == 1:
+        return 0.0 if lr.is_cuda else float(lr)
+    if isinstance(lr, int | float) and not isinstance(lr, bool):
+        return float(lr)
+    raise UsageError(f'Player "{player}": the learning rate is {lr!r}. It must be a number.')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -19,6 +20,12 @@ def class_of(optimizer: Optimizer) -> str:
     """Return the class of an optimizer with the package that it comes from, such as "torch.Adam"."""
     kind = type(optimizer)
     return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
+
+
+def kinds_of(rule: Rule) -> tuple[Any, ...]:
+    """Return the class of a rule and of those inside it: what decides which memory is whose."""
+    inside: list[Any] = [getattr(rule, field.name) for field in fields(rule)] if is_dataclass(rule) else []
+    return (type(rule), *(kinds_of(inner) for inner in inside if isinstance(inner, Rule)))
 
 
 def options_of(rule: Rule) -> dict[str, Any]:
@@ -41,8 +48,13 @@ def _options(described: Any, prefix: str) -> dict[str, Any]:
         elif isinstance(value, list | tuple):
             options[name] = list(value)
         else:
-            options[name] = value if isinstance(value, str | int | float | None) else repr(value)
+            options[name] = value if isinstance(value, str | int | float | None) else _described(value)
     return options
+
+
+def _described(value: object) -> str:
+    """Return what a value is, the same in every process: functions by name, objects without their address."""
+    return getattr(value, "__qualname__", None) or re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
@@ -117,7 +129,7 @@ def in_order(saved: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
     groups = []
     for theirs, ours in zip(saved["param_groups"], optimizer.param_groups, strict=True):
         names, own = theirs.get("param_names"), ours.get("param_names")
-        if names and own and names != own and "saved_by" not in theirs:
+        if names and own and names != own and len(set(own)) == len(own) and "saved_by" not in theirs:
             params = dict(zip(names, theirs["params"], strict=True))
             theirs = {**theirs, "params": [params[name] for name in own], "param_names": list(own)}
         groups.append(theirs)

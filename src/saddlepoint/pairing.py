@@ -3,15 +3,83 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import UninitializedParameter
 from torch.optim import LBFGS, SGD, Optimizer, SparseAdam
 
 from saddlepoint.errors import CurvatureWarning, UsageError
-from saddlepoint.game import Players
+from saddlepoint.game import Closure, MicroBatches, Players
 from saddlepoint.optim import GradientOptimizer
 from saddlepoint.rules import Averaged, Gradient, Lookahead, Rule
+
+
+def as_players(optimizers: object) -> dict[str, Optimizer]:
+    """Return player → optimizer.
+
+    Raises:
+        UsageError: it is no mapping.
+    """
+    if not isinstance(optimizers, Mapping):
+        raise UsageError(
+            f"GameOptimizer needs player → optimizer, not {type(optimizers).__name__}. "
+            'Give each player a name: GameOptimizer({"generator": optimizer_of_G, "discriminator": optimizer_of_D}).'
+        )
+    return dict(optimizers)
+
+
+def as_modules(modules: nn.Module | Mapping[str, nn.Module] | Iterable[nn.Module]) -> tuple[nn.Module, ...]:
+    """Return the modules, given as one, as several or by name.
+
+    Raises:
+        UsageError: one is no module, or waits for its first forward pass to know its shapes.
+    """
+    if isinstance(modules, nn.Module):
+        modules = (modules,)
+    given = tuple(modules.values() if isinstance(modules, Mapping) else modules)
+    for module in given:
+        if not isinstance(module, nn.Module):
+            raise UsageError(f"modules= takes networks (torch.nn.Module), not {type(module).__name__}.")
+        lazy = (inner for inner in module.modules() if isinstance(inner, LazyModuleMixin))
+        if any(inner.has_uninitialized_params() for inner in lazy):
+            raise UsageError(
+                "A network has lazy layers whose shapes are not known yet. Run one forward pass before you build the optimizer."
+            )
+    return given
+
+
+def as_generators(generators: torch.Generator | Iterable[torch.Generator]) -> tuple[torch.Generator, ...]:
+    """Return the generators, given as one or as several.
+
+    Raises:
+        UsageError: one is no ``torch.Generator``.
+    """
+    given = (generators,) if isinstance(generators, torch.Generator) else tuple(generators)
+    for generator in given:
+        if not isinstance(generator, torch.Generator):
+            kind = type(generator).__name__
+            raise UsageError(f"generators= takes torch.Generator objects, not {kind}; draw from others before the step.")
+    return given
+
+
+def as_closure(closure: Closure | Sequence[Closure]) -> Closure:
+    """Return the closure, or the one that several for micro-batches make.
+
+    Raises:
+        UsageError: it cannot be called.
+    """
+    parts: list[Closure] = list(closure) if isinstance(closure, Sequence) else [closure]
+    for part in parts:
+        if not callable(part):
+            raise UsageError(
+                f"step() takes a function that returns player → loss, not {type(part).__name__}: "
+                'optimizer.step(lambda: {"generator": loss_of_G(), "discriminator": loss_of_D()}). Losses are computed inside of it.'
+            )
+    return MicroBatches(parts) if isinstance(closure, Sequence) else parts[0]
 
 
 def check_arguments(optimizers: Mapping[str, Optimizer], rule: Rule) -> None:
@@ -35,6 +103,11 @@ def check_numbers(players: Players, rule: Rule) -> None:
     """Raise UsageError where the rule has no meaning for the numbers that a parameter holds."""
     for player, parameters in players.items():
         for index, parameter in enumerate(parameters):
+            if isinstance(parameter, UninitializedParameter):
+                raise UsageError(
+                    f'Parameter {index} of player "{player}" belongs to a lazy layer whose shape is not known yet. Run one forward pass '
+                    "before you build the optimizer."
+                )
             if parameter.is_complex() and rule.order == 0:
                 raise UsageError(
                     f'Parameter {index} of player "{player}", shape {tuple(parameter.shape)}, is complex. {type(rule).__name__} displaces '

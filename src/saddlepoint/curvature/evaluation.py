@@ -165,6 +165,14 @@ class Evaluation:
         """Raise DoubleBackwardError where a loss contains an operation whose second derivative PyTorch refuses or gets wrong."""
         check_second_derivatives(self._losses.values())
 
+    def check_graph(self) -> None:
+        """Raise UsageError where a loss contains an operation that ``torch.autograd.grad`` passes by in silence."""
+        if any(name == "CheckpointFunction" for name in node_names(self._losses.values())):
+            raise UsageError(
+                "A loss contains torch.utils.checkpoint with use_reentrant=True, which works with backward() only: the parameters inside "
+                "of it would get no gradient. Use checkpoint(..., use_reentrant=False)."
+            )
+
     def reached(self, player: str) -> tuple[str, ...]:
         """The movers whose parameters take part in a player's loss, by the graph of the loss."""
         leaves = reached_leaves(self._losses[player])

@@ -25,10 +25,13 @@ def labels(optimizer: Optimizer) -> dict[Tensor, str]:
     ['1', '"b"']
     """
     found: dict[Tensor, str] = {}
+    used: set[str] = set()
     for group in optimizer.param_groups:
         names = group.get("param_names")
         for index, parameter in enumerate(group["params"]):
-            found[parameter] = f'"{names[index]}"' if names else str(len(found))
+            label = f'"{names[index]}"' if names else str(len(found))
+            found[parameter] = label if label not in used else f"{label} ({len(found)})"
+            used.add(label)
     return found
 
 
@@ -112,7 +115,7 @@ def _in_order(kind: str, index: int, saved: Mapping[str, Any], group: Mapping[st
     found = {option: value for option, value in saved.items() if option != _KEY}
     found["shapes"] = shapes
     theirs, ours = saved.get("param_names"), group.get("param_names")
-    if not theirs or not ours or theirs == ours:
+    if not theirs or not ours or theirs == ours or len(set(ours)) < len(ours):
         return found
     if sorted(theirs) != sorted(ours):
         missing, foreign = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))

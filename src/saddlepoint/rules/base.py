@@ -18,7 +18,7 @@ from saddlepoint.curvature.replay import Replay, displaced, restored
 from saddlepoint.errors import UsageError
 from saddlepoint.game import Closure, Losses, MicroBatches, Players
 from saddlepoint.ranks import Ranks
-from saddlepoint.rules.first_step import check_all_move, check_movers, check_no_gradients, check_repeated
+from saddlepoint.rules.first_step import Verified, check_all_move, check_movers, check_no_gradients, check_repeated
 from saddlepoint.rules.state import RuleState
 from saddlepoint.vectors import Vector
 
@@ -32,8 +32,8 @@ class Inner(Protocol):
     def rates(self) -> Mapping[str, Sequence[float]]:
         """Return player → the learning rate of each parameter."""
 
-    def advance(self, direction: Vector) -> None:
-        """Move the players of ``direction`` by their inner optimizers, as the real update will."""
+    def advance(self, direction: Vector, unused: Mapping[str, frozenset[int]]) -> None:
+        """Move the players of ``direction`` by their inner optimizers, as the real update will; ``unused`` parameters are skipped."""
 
     def keeping_state(self) -> AbstractContextManager[None]:
         """Give the inner optimizers back the state that they had before."""
@@ -46,7 +46,8 @@ class Step:
         players: player → parameters, of all players that the rule sees.
         state: what the rule keeps between steps.
         solves: the reports of the solves of this step, by name.
-        partial: whether the caller lets some players move alone, also under a rule that needs all of them.
+        only: the names of the players that the caller lets move alone, also under a rule that needs all of them; None where all may.
+        verified: what was looked at already in earlier steps.
     """
 
     def __init__(
@@ -61,19 +62,19 @@ class Step:
         cost: Cost,
         modules: Sequence[nn.Module] = (),
         only: Collection[str] | None = None,
-        unverified: Collection[str] = (),
+        verified: Verified | None = None,
         ranks: Ranks | None = None,
     ) -> None:
         self.players = players
         self.state = state
         self.solves: dict[str, Solve] = {}
-        self.partial = only is not None and not {player for player, own in players.items() if own} <= set(only)
+        self.only = None if only is None or set(players) <= set(only) else tuple(sorted(only))
         self._closure = closure if only is None else _among(closure, only)
         self._inner, self._replay, self._cost = inner, replay, cost
-        self._rule, self._unverified, self._modules = rule, frozenset(unverified), tuple(modules)
+        self._rule, self._modules = rule, tuple(modules)
+        self.verified = Verified() if verified is None else verified
         self._ranks = Ranks() if ranks is None else ranks
         self._whole = True  # whether this view sees all players
-        self._checked: list[str] = []  # shared by all views of a step, as the first evaluation is
         self._firsts: list[Evaluation] = []
         self._points: dict[int, Evaluation] = {}
 
@@ -91,9 +92,9 @@ class Step:
         return self._firsts[0] if self._firsts else self.point
 
     @property
-    def verifies(self) -> bool:
-        """Whether this is the first step of a player, in which more is looked at."""
-        return not self._unverified.isdisjoint(self.first.movers)
+    def partial(self) -> bool:
+        """Whether the caller lets some players move alone."""
+        return self.only is not None
 
     @property
     def movers(self) -> tuple[str, ...]:
@@ -115,7 +116,7 @@ class Step:
         view.state, view._rule = self.state.child(name), rule
         if players is not None:
             view.players = seen = {player: self.players[player] for player in players}
-            view.partial = self.partial and not set(seen) <= set(self.movers)
+            view.only = None if set(seen) <= set(self.movers) else self.only
             view._closure, view._whole = _among(self._closure, seen), False
             view._points = {order: point for order, point in self._points.items() if set(point.movers) <= set(seen)}
         return view
@@ -131,6 +132,8 @@ class Step:
         After the first evaluation of a step, later ones see the same randomness and move no buffers; ``fresh=True`` draws
         anew instead, for rules that need independent samples. ``finite=False`` lets a trial point have losses that are NaN.
         """
+        if self._firsts and not fresh:
+            self._check_repeatable()
         with self._same_randomness() if self._firsts and not fresh else nullcontext():
             found = self._evaluation(order, cost=self._cost, finite=finite)
         if self._rule.joint and not self.partial:
@@ -138,7 +141,7 @@ class Step:
             self._check_frozen()
         if not self._firsts:
             return self._begin(found)
-        if self.verifies and order > 1:
+        if order > 1 and self.verified.due("second derivatives", found.movers):
             found.check_second_derivatives()
         if not self._whole:
             found.unused = self._firsts[0].unused  # a part's gradients tell the whole step which parameters are unused
@@ -152,21 +155,24 @@ class Step:
             return build()
         try:
             return build(graph=False)
-        except RuntimeError as error:
-            if "does not require grad" not in str(error):
-                raise
+        except RuntimeError:  # of many texts: what fails with a graph too fails again below
+            self._replay.rewind()
+        found = build()
         self._inner.closure_differentiates = True
-        self._replay.rewind()
-        return build()
+        return found
 
     def _begin(self, found: Evaluation) -> Evaluation:
-        """Take the first evaluation of the step; in a player's first step look for what would be silently wrong."""
+        """Take the first evaluation of the step; where a player is new to it, look for what would be silently wrong."""
         self._firsts.append(found)
         check_movers(found)
         check_no_gradients(found)
-        if not self.verifies or found.order < 2:
+        if found.order > 0 and self.verified.due("graph", found.movers):
+            found.check_graph()
+            self.verified.add("graph", found.movers)
+        if found.order < 2 or not self.verified.due("second derivatives", found.movers):
             return found
         found.check_second_derivatives()
+        self.verified.add("second derivatives", found.movers)
         if found.custom_functions():
             check_backward(found, self._trial_losses)
             with self._same_randomness():  # the check moved the parameters and put them back; the first graph is spoiled
@@ -222,9 +228,10 @@ class Step:
         return found
 
     def _check_batch(self, displacements: Vector, found: Mapping[str, Tensor]) -> None:
-        """In a player's first step, compare the first loss of a batch with the same taken alone."""
-        if not self.verifies:
+        """Where a player is new to it, compare the first loss of a batch with the same taken alone."""
+        if not self.verified.due("batch", found):
             return
+        self.verified.add("batch", found)
         one = _at(displacements, 0)
         with self.displaced(one), self._same_randomness():
             alone = self._evaluation(0, cost=None, finite=False).losses
@@ -246,22 +253,25 @@ class Step:
             yield
 
     @contextmanager
-    def extrapolated(self, direction: Vector, *, keep_state: bool) -> Iterator[None]:
+    def extrapolated(self, direction: Vector, *, keep_state: bool, fresh: bool = False) -> Iterator[None]:
         """Hold the parameters where the inner optimizers would take them with ``direction``.
 
-        With ``keep_state`` the optimizers' state has seen this trial step afterwards, otherwise it is as before.
+        With ``keep_state`` the optimizers' state has seen this trial step afterwards, otherwise it is as before. ``fresh`` says that other
+        samples will be drawn there.
         """
-        self._check_repeatable()
+        if not fresh:
+            self._check_repeatable()
+        unused = self._firsts[0].unused if self._firsts else {}
         with restored(p for player in direction for p in self.players[player]):
             with nullcontext() if keep_state else self._inner.keeping_state():
-                self._inner.advance(direction)
+                self._inner.advance(direction.clone(), unused)  # a copy: optimizers and their hooks may write to what they get
             yield
 
     def _check_repeatable(self) -> None:
-        """In a player's first step, say where a second evaluation at the same point is not the same."""
-        if not self._firsts or not self.verifies or self._checked or self._replay is None:
+        """Where a player is new to it, say where a second evaluation at the same point is not the same."""
+        if not self._firsts or self._replay is None or not self.verified.due("repeatable", self._firsts[0].movers):
             return
-        self._checked.append("repeatable")
+        self.verified.add("repeatable", self._firsts[0].movers)
         first, frozen = self._firsts[0], self._replay.frozen
         before = [parameter.detach().clone() for _, parameter in frozen]
         with self._replay.again():

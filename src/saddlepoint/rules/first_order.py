@@ -87,7 +87,7 @@ class Extragradient(Rule):
     order = 1
 
     def direction(self, step: Step) -> Vector:
-        with step.extrapolated(step.point.gradient, keep_state=self.keep_state):
+        with step.extrapolated(step.point.gradient, keep_state=self.keep_state, fresh=self.fresh_samples):
             return step.evaluate(1, fresh=self.fresh_samples).gradient
 
 

@@ -7,11 +7,37 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from saddlepoint.curvature import Evaluation
 from saddlepoint.errors import CurvatureWarning, UsageError
 from saddlepoint.game import Players
+
+
+class Verified:
+    """Which kinds of things were looked at already, and in steps of which players.
+
+    >>> verified = Verified()
+    >>> verified.add("graph", ["x"])
+    >>> verified.due("graph", ["x"]), verified.due("graph", ["x", "y"])
+    (False, True)
+    """
+
+    def __init__(self) -> None:
+        self._players: dict[str, set[str]] = {}
+
+    def due(self, kind: str, players: Iterable[str]) -> bool:
+        """Say whether one of the players is new to this kind of check."""
+        return not self._players.get(kind, set()).issuperset(players)
+
+    def add(self, kind: str, players: Iterable[str]) -> None:
+        """Keep that the players were looked at."""
+        self._players.setdefault(kind, set()).update(players)
+
+    def forget(self, player: str) -> None:
+        """Look at a player again, whose parameters are others now."""
+        for players in self._players.values():
+            players.discard(player)
 
 
 def check_movers(point: Evaluation) -> None:
@@ -44,6 +70,12 @@ def check_no_gradients(point: Evaluation) -> None:
                     f'Parameter {index} of player "{player}", shape {tuple(parameter.shape)}, has a gradient in .grad already, from a '
                     "backward() before this step or inside the closure. A step computes its own gradients and would drop it. Add that "
                     "loss to the losses that the closure returns, call no backward() inside it, or call zero_grad() before the step."
+                )
+            if parameter._backward_hooks and point.order > 1:
+                raise UsageError(
+                    f'Parameter {index} of player "{player}", shape {tuple(parameter.shape)}, has a hook on its gradient (register_hook), '
+                    "which would act on every Jacobian product too. Change the loss instead, wrap the rule in Clipped to bound the "
+                    "update, or choose a first-order rule."
                 )
 
 

@@ -153,11 +153,14 @@ class Kronecker(Scaling):
                 entry[factors] = empty_factors(g, self.max_dimension)
                 accumulate(entry[factors], g, self.beta)
                 entry[bases] = eigenbases(entry[factors])
+            for what in (factors, bases):  # they follow a network that was moved to another device or dtype
+                entry[what] = [None if matrix is None else matrix.to(g) for matrix in entry[what]]
         sides = [entry[bases] for entry in entries]
         turned = xi.rebuild([rotated(g, own) for g, own in zip(gradients, sides, strict=True)])
         metric = Metric(_rooted(state, name, turned, self.beta, self.epsilon), _by_player(xi, sides))
         for entry, g in zip(entries, gradients, strict=True):
             if entry[f"time.{name}"] > 1:
+                entry[factors] = [None if F is None else F.clone() for F in entry[factors]]  # a step that fails goes back to the old ones
                 accumulate(entry[factors], g, self.beta)
         due = [entry for entry in entries if entry[f"time.{name}"] % self.frequency == 0]
         if due:

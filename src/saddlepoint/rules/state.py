@@ -78,6 +78,13 @@ class RuleState:
         for child in self.children.values():
             child.rename(player, names)
 
+    def copy(self) -> RuleState:
+        """Return a memory of the same tensors, to go back to where a step fails; what is remembered is replaced, not written to."""
+        other = RuleState(self.names)
+        other.numbers, other.parameters = dict(self.numbers), _copied(self.parameters)
+        other.children = {name: child.copy() for name, child in self.children.items()}
+        return other
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state in plain containers that load with ``weights_only=True``."""
         children = {name: child.state_dict() for name, child in self.children.items()}

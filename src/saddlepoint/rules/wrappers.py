@@ -91,18 +91,27 @@ class Lookahead(Wrapper):
             raise UsageError(f"Lookahead: needs k ≥ 1 and 0 < alpha ≤ 1, not {self.k} and {self.alpha}.")
 
     def direction(self, step: Step) -> Vector:
-        step.state.begin("slow", Vector(step.players))
+        here = Vector(step.players)
+        step.state.begin("slow", here)
+        self._return(here, step.state)  # of what was frozen when the others returned
         return self._inside(step)
 
     def after(self, step: Step) -> None:
         super().after(step)
         count = step.state.numbers["count"] = step.state.numbers.get("count", 0) + 1
         if count % self.k == 0:
-            fast = Vector(step.players).tensors
-            slow = step.state.recall("slow", otherwise=Vector(step.players)).tensors
-            with torch.no_grad():
-                torch._foreach_lerp_(slow, fast, self.alpha)
-                torch._foreach_copy_(fast, slow)
+            self._return(Vector(step.players), step.state)
+
+    def _return(self, here: Vector, state: RuleState) -> None:
+        """Take the parameters that owe a return part of the way back."""
+        returns = int(state.numbers.get("count", 0)) // self.k
+        slow = state.recall("slow", otherwise=here).tensors
+        with torch.no_grad():
+            for entry, fast, anchor in zip(state.entries(here), here.tensors, slow, strict=True):
+                if entry.setdefault("returned", returns) < returns:
+                    anchor.lerp_(fast, self.alpha)
+                    fast.copy_(anchor)
+                    entry["returned"] = returns
 
 
 @dataclass(frozen=True)
@@ -155,7 +164,7 @@ class Averaged(Wrapper):
             entry["average"] = parameter.detach().clone()
         elif missed:
             weight = missed / steps if self.decay is None else 1 - self.decay**missed
-            entry["average"] = entry["average"].lerp(parameter.detach(), weight)
+            entry["average"] = entry["average"].to(parameter).lerp(parameter.detach(), weight)
         entry["averaged"] = steps
 
     def averages(self, state: RuleState, parameters: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
@@ -229,7 +238,8 @@ class TwoRules(Wrapper):
 class Every(TwoRules):
     """Use one rule every k-th step, from the first on, and a cheap one between: the cost of curvature becomes a dial.
 
-    Each rule keeps a memory of its own. Where one of them is in units of steps, the inner optimizer must be plain SGD.
+    Each rule keeps a memory of its own. Extra turns of some players (``step(closure, only=…)``) are counted apart, with a period of their
+    own. Where one of them is in units of steps, the inner optimizer must be plain SGD.
 
     Args:
         rule: the rule of every k-th step.
@@ -259,14 +269,18 @@ class Every(TwoRules):
         self.otherwise.check(players)
 
     def direction(self, step: Step) -> Vector:
-        count = step.state.numbers["count"] = step.state.numbers.get("count", -1) + 1
-        return self._inside(step) if count % self.k == 0 else self.otherwise.direction(step.within("otherwise", self.otherwise))
+        count = self._counter(step)
+        step.state.numbers[count] = step.state.numbers.get(count, -1) + 1
+        if step.state.numbers[count] % self.k == 0:
+            return self._inside(step)
+        return find_direction(self.otherwise, step.within("otherwise", self.otherwise))
 
-    def partial_direction(self, step: Step) -> Vector:
-        return self._inside(step)  # an extra turn is no step of the period
+    def _counter(self, step: Step) -> str:
+        """Return where steps are counted: turns of some players alone have a period of their own."""
+        return "count" if step.only is None else f"count of {', '.join(step.only)}"
 
     def after(self, step: Step) -> None:
-        if (step.partial and self.joint) or step.state.numbers["count"] % self.k == 0:
+        if step.state.numbers[self._counter(step)] % self.k == 0:
             super().after(step)
         else:
             self.otherwise.after(step.within("otherwise", self.otherwise))
