@@ -151,9 +151,9 @@ def plant(doing: Any, counts: Counter[str], kill: Kill | None) -> None:
 
     step, measures, replace, append = GameOptimizer.step, Mixture8.measures, Path.replace, run_directory.append_whole
 
-    def one_turn(self: Any, *arguments: Any) -> Any:
+    def one_turn(self: Any, *arguments: Any, **options: Any) -> Any:
         die_at(1)  # with the run's own random state installed
-        found = step(self, *arguments)
+        found = step(self, *arguments, **options)
         die_at(2)  # one player has moved, the other has not
         return found
 

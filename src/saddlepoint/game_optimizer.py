@@ -198,9 +198,12 @@ class GameOptimizer:
         return step, direction
 
     def _check_dependence(self, point: Evaluation) -> None:
-        coupled = self.rule.joint and point.order == 2 and len(point.movers) > 1
+        couples = self.rule.joint and self.rule.order == 2
+        if point.order == 0 or (couples and point.order < 2):  # such a rule may move players in other steps
+            return
+        coupled = couples and len(point.movers) > 1
         kind = "coupling" if coupled else "gradient"
-        if point.order > 0 and self._verified.due(kind, point.movers):
+        if self._verified.due(kind, point.movers):
             check_dependence(point, rule=type(self.rule).__name__, coupled=coupled)
             self._verified.add(kind, point.movers)
 

@@ -63,7 +63,7 @@ def check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         _compare(state, own)
     except UsageError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UsageError(f"The state is damaged: reading it ends in {type(error).__name__}: {error}. Nothing was loaded.") from error
 
 

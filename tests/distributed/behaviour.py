@@ -62,11 +62,11 @@ def other_data(ranks: Ranks) -> None:
 
 
 def other_code(ranks: Ranks) -> None:
-    source, agreement._source = agreement._source, lambda: f"version {ranks.rank}"
+    source, agreement.code_digest = agreement.code_digest, lambda: f"version {ranks.rank}"
     try:
         agreement.check_agreement(Training(resolve(SHORT), ranks=ranks))
     finally:
-        agreement._source = source
+        agreement.code_digest = source
 
 
 def drifted(ranks: Ranks) -> None:

@@ -39,7 +39,7 @@ from saddlepoint.metrics import Card
 from saddlepoint.reading import parse_json, parse_yaml
 from saddlepoint.report import make_report
 from saddlepoint.training import RunDirectory, Training
-from saddlepoint.training.checkpoint import sealed
+from saddlepoint.training.checkpoint import FORMAT, sealed
 from saddlepoint.training.config import RunConfig, read_yaml, resolve, validate, with_settings
 from saddlepoint.training.evaluation import differences, read_cards
 from saddlepoint.training.log_line import checked_line
@@ -368,7 +368,7 @@ PICKLES = st.lists(st.one_of(PIECES, PIECES, st.binary(min_size=1, max_size=2)),
 def small_checkpoint() -> bytes:
     """A small file of the kind."""
     return saved(
-        {"format": 3, "config": "x", "a": torch.arange(3.0), "b": [torch.zeros(2, dtype=torch.int64)], "c": (1, 2.5, None, "text")}
+        {"format": FORMAT, "config": "x", "a": torch.arange(3.0), "b": [torch.zeros(2, dtype=torch.int64)], "c": (1, 2.5, None, "text")}
     )
 
 

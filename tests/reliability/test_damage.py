@@ -11,7 +11,7 @@ import pytest
 import saddlepoint as sp
 from saddlepoint.errors import DamageWarning
 from saddlepoint.training import RunDirectory
-from saddlepoint.training.checkpoint import DamagedCheckpointError, decode, encode
+from saddlepoint.training.checkpoint import FORMAT, DamagedCheckpointError, decode, encode
 from tests.training.conftest import resume, run_to_the_end, small
 
 FILES = ("step-00000004.pt", "step-00000008.pt", "step-00000012.pt", "best.pt")
@@ -51,7 +51,7 @@ class TestEveryBit:
         """In places spread over the file, and in every bit of the checksum itself."""
         content = (finished / "checkpoints" / name).read_bytes()
         places = [8 * at + at % 8 for at in range(0, len(content), 211)] + list(range(8 * (len(content) - 98), 8 * len(content)))
-        assert decode(content)["format"] == 3
+        assert decode(content)["format"] == FORMAT
         for place in places:
             flipped = bytearray(content)
             flipped[place // 8] ^= 1 << place % 8
@@ -115,8 +115,10 @@ class TestThePreviousOneIsUsed:
     def test_one_of_a_later_version_is_no_damage(self, copy):
         """Falling back would delete the work of the other version."""
         last = copy / "checkpoints" / FILES[2]
-        last.write_bytes(encode({**decode(last.read_bytes()), "format": 4}))
-        with pytest.raises(sp.UsageError, match="was written by another version or another program: it is not of format 3"):
+        last.write_bytes(encode({**decode(last.read_bytes()), "format": FORMAT + 1}))
+        with pytest.raises(
+            sp.UsageError, match=rf"it is of format {FORMAT + 1}, written by saddlepoint .*; this version reads format {FORMAT}"
+        ):
             resume(copy)
         assert last.exists()
 

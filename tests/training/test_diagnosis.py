@@ -248,7 +248,7 @@ class TestNetworksThatRefuse:
     def test_a_run_that_diverged_is_diagnosed(self, harness, tmp_path):
         problem = {**TINY, "activation": "leaky-relu"}
         with pytest.raises(sp.DivergenceError):
-            harness.run_to_the_end(harness.small(problem=problem, optimizer={"name": "sgd", "lr": 1e13}, steps=50), tmp_path / "run")
+            harness.run_to_the_end(harness.small(problem=problem, optimizer={"name": "sgd", "lr": 1e10}, steps=50), tmp_path / "run")
         run = RunDirectory.open(tmp_path / "run")
         found = diagnose(run, spectrum=True)
         assert (found.findings[0].name, found.findings[0].since) == ("divergence", found.step + 1)

@@ -157,7 +157,7 @@ class TestRefusals:
         buffer = io.BytesIO()
         torch.save({"weights": 1}, buffer)
         (tmp_path / "run/checkpoints/step-00000012.pt").write_bytes(sealed(buffer.getvalue()))
-        with pytest.raises(sp.UsageError, match="written by another version or another program: it is not of format 3"):
+        with pytest.raises(sp.UsageError, match="written by another version or another program: it is not of format 4"):
             run.load_checkpoint(training.config)
 
     def test_checkpoints_of_a_version_without_checksums(self, harness, tmp_path):

@@ -262,7 +262,7 @@ class Evaluation:
                     "earlier call. Return the losses without calling backward(); to differentiate inside the closure use "
                     "torch.autograd.grad(..., create_graph=True)."
                 ) from error
-            if "modified by an inplace operation" in str(error):
+            if weights is None and "modified by an inplace operation" in str(error):
                 raise UsageError(
                     "The closure changes a tensor after the losses were computed from it, or a parameter in between: clip, average "
                     f"and update outside of the closure. PyTorch says: {str(error).splitlines()[0]}"

@@ -89,7 +89,7 @@ def _optimizer(training: Training, found: Any, own: Mapping[str, Any]) -> None:
         _count(count, f"optimizer.{name}")
     _keys(found["optimizers"], own["optimizers"], "optimizer.optimizers")
     for key in ("rule_options", "parameters", "classes"):
-        if found[key] != own[key]:
+        if not _same(found[key], own[key]):
             raise _UnfitError(f"optimizer.{key} are those of another run")
     for player, inner in training.optimizer.optimizers.items():
         parameters = [p for group in inner.param_groups for p in group["params"]]
@@ -231,6 +231,17 @@ def _alike(found: Any, own: Any, where: str) -> None:
             raise _UnfitError(f"{where} is {_said(found)} instead of a number")
     elif type(found) is not type(own):
         raise _UnfitError(f"{where} is {_said(found)} instead of {_said(own)}")
+
+
+def _same(found: Any, own: Any) -> bool:
+    """Say whether two plain trees are equal; tensors and other foreign things are not."""
+    if type(found) is not type(own):
+        return False
+    if isinstance(own, dict):
+        return found.keys() == own.keys() and all(_same(found[key], value) for key, value in own.items())
+    if isinstance(own, list):
+        return len(found) == len(own) and all(map(_same, found, own))
+    return bool(found == own)
 
 
 def _check_plain(state: Mapping[str, Any]) -> None:
