@@ -30,6 +30,7 @@ _DIGITS = 19  # a longer whole number is none that anything here counts
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq")}
 _MERGE = "tag:yaml.org,2002:merge"
 _DATE = "tag:yaml.org,2002:timestamp"
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 
 
 def read_bytes(path: Path, most: int) -> bytes:
@@ -53,9 +54,11 @@ def read_bytes(path: Path, most: int) -> bytes:
 def parse_yaml(text: str) -> Any:
     """Return a YAML document as mappings with text as keys, lists, text, numbers, booleans and null; numbers such as 1e-3 are numbers.
 
+    ``1:30`` and ``010``, numbers to base 60 and 8 in YAML 1.1, are text.
+
     Raises:
-        yaml.YAMLError: it is not YAML, holds anything else, is nested deeper than 40 levels, or is longer than a million characters when
-            every alias is written out.
+        yaml.YAMLError: it is not YAML, holds anything else, has a key twice in one mapping, is nested deeper than 40 levels, or is longer
+            than a million characters when every alias is written out.
 
     >>> parse_yaml("{lr: 1e-3, when: 2001-01-01}")
     {'lr': 0.001, 'when': '2001-01-01'}
@@ -155,7 +158,7 @@ def _integer(digits: str) -> int | float:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text, for want of a point; this one reads it as the number it is, and a date as text."""
+    """YAML 1.1 with the numbers of YAML 1.2: 1e-3 is a number, 1:30 (90 in YAML 1.1), 010 (8 there) and dates are text."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -163,11 +166,17 @@ class _Dumper(yaml.SafeDumper):
 
 
 _NUMBER = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+_OTHER_BASE = re.compile(r"^[-+]?0[0-7_]+$|:")  # of what YAML 1.1 reads as numbers: 010 to base 8, 1:30 to base 60
+_WHOLE = re.compile(r"^[-+]?(0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$")
+_WITH_POINT = re.compile(r"^[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$")
 for _kind in (_Loader, _Dumper):
-    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
+    _kind.add_implicit_resolver(_FLOAT, _NUMBER, list("-+0123456789."))
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in known if tag != _DATE] for first, known in _Loader.yaml_implicit_resolvers.items()
+    first: [(tag, pattern) for tag, pattern in known if tag not in (_DATE, _INT) and not (tag == _FLOAT and pattern is not _NUMBER)]
+    for first, known in _Loader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver(_INT, _WHOLE, list("-+0123456789"))
+_Loader.add_implicit_resolver(_FLOAT, _WITH_POINT, list("-+0123456789."))
 
 
 def _expanded(node: yaml.Node, known: dict[int, int | None], depth: int) -> int:
@@ -189,6 +198,8 @@ def _expanded(node: yaml.Node, known: dict[int, int | None], depth: int) -> int:
     if isinstance(node, yaml.ScalarNode):
         size += _scalar(node)
     else:
+        if isinstance(node, yaml.MappingNode):
+            _check_unique(node)
         for child in node.value:
             if isinstance(child, tuple):
                 _check_key(child[0])
@@ -205,6 +216,8 @@ def _expanded(node: yaml.Node, known: dict[int, int | None], depth: int) -> int:
 def _scalar(node: yaml.ScalarNode) -> int:
     if node.tag.endswith(":int") and len(node.value) > _DIGITS + 2:
         raise _error(node, f"a whole number has more than {_DIGITS} digits")
+    if node.tag in (_INT, _FLOAT) and _OTHER_BASE.search(node.value):  # a tag written out, such as !!int 010
+        raise _error(node, f"{node.value} is no number to base 10")
     try:
         node.value.encode()
     except UnicodeEncodeError:
@@ -215,6 +228,17 @@ def _scalar(node: yaml.ScalarNode) -> int:
 def _check_key(key: yaml.Node) -> None:
     if key.tag not in ("tag:yaml.org,2002:str", _MERGE):
         raise _error(key, "a key is no text; put it into quotes")
+
+
+def _check_unique(mapping: yaml.MappingNode) -> None:
+    """Refuse a key that is given twice: the first value would be dropped. Several merge keys, <<, are allowed."""
+    lines: dict[str, int] = {}
+    for key, _ in mapping.value:
+        line = key.start_mark.line + 1
+        if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+            if key.value in lines:
+                raise _error(key, f'the key "{key.value}" is given twice, in lines {lines[key.value]} and {line}')
+            lines[key.value] = line
 
 
 def _error(node: yaml.Node, problem: str) -> yaml.YAMLError:

@@ -121,7 +121,7 @@ def test_a_divergence_has_its_own_exit_code(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--nproc", "0"], "--nproc 0 must be at least 1"),
+        (["--nproc", "0"], "0 is less than 1"),
         (["--nproc", "2", "--rule", "newtn"], 'Did you mean "newton"?'),
     ],
 )

@@ -73,7 +73,16 @@ def counted(least: int | None = None, most: int | None = None) -> Callable[[str]
     return read
 
 
-Run = Annotated[Path, typer.Argument(help="The directory that `saddlepoint train` printed.", show_default=False)]
+def path_given(text: str) -> Path:
+    """Return a path of the command line; an empty one, which would be the current directory, is refused."""
+    if not str(text):
+        raise typer.BadParameter("The path is empty.")
+    return Path(text)
+
+
+Run = Annotated[
+    Path, typer.Argument(parser=path_given, metavar="RUN", help="The directory that `saddlepoint train` printed.", show_default=False)
+]
 
 
 @app.callback()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saddlepoint.cli.app import app, counted, make_console, say
+from saddlepoint.cli.app import app, counted, make_console, path_given, say
 from saddlepoint.cli.comparison_progress import Progress, Terminated
 from saddlepoint.errors import UsageError, did_you_mean, quoted
 
@@ -59,7 +59,12 @@ def compare(
     storage: Storage = None,
     rerun: Rerun = None,
     out: Annotated[
-        Path | None, typer.Option(help="The comparison's directory; comparisons/NAME by default, NAME-HASH where another study has that.")
+        Path | None,
+        typer.Option(
+            parser=path_given,
+            metavar="PATH",
+            help="The comparison's directory; comparisons/NAME by default, NAME-HASH where another study has that.",
+        ),
     ] = None,
 ) -> None:
     """Compare methods at equal budgets over several seeds, tuned alike; every outcome counts."""
@@ -105,7 +110,9 @@ def tune(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Directory of the database; comparisons/tune-PROBLEM-METHOD by default, with a hash where another study has that."
+            parser=path_given,
+            metavar="PATH",
+            help="Directory of the database; comparisons/tune-PROBLEM-METHOD by default, with a hash where another study has that.",
         ),
     ] = None,
 ) -> None:

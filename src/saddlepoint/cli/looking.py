@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saddlepoint.cli.app import FINDINGS, Run, app, counted, load, make_console, printable, say
+from saddlepoint.cli.app import FINDINGS, Run, app, counted, load, make_console, path_given, printable, say
 from saddlepoint.cli.tables import print_cards, print_differences, show
 from saddlepoint.errors import UsageError
 
@@ -23,9 +23,16 @@ def sample(
         int | None, typer.Option("-n", parser=counted(1, 10_000), metavar="N", help="Number of samples; the problem's by default.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Picture, of the format that the suffix names; RUN/samples-N.png by default.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            parser=path_given,
+            metavar="PATH",
+            help="Picture, of the format that the suffix names; RUN/samples-N.png by default.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(parser=counted(0), metavar="N", help="Decides the noise.")] = 0,
+    seed: Annotated[int, typer.Option(parser=counted(0, (1 << 63) - 1), metavar="N", help="Decides the noise.")] = 0,
     best: Annotated[bool, typer.Option("--best", help="From the best checkpoint instead of the last.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="From the generator instead of its moving average.")] = False,
 ) -> None:
@@ -55,12 +62,16 @@ def evaluate(
     samples: Annotated[
         int | None, typer.Option(parser=counted(1), metavar="N", help="Generated samples; as in training by default.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(parser=counted(0), metavar="N", help="Decides the noise; as in training by default.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(parser=counted(0, (1 << 63) - 1), metavar="N", help="Decides the noise; as in training by default.")
+    ] = None,
     best: Annotated[bool, typer.Option("--best", help="The best checkpoint instead of the last.")] = False,
     replicates: Annotated[
         int, typer.Option(parser=counted(0), metavar="N", help="Bootstrap replicates of each interval; 0 for no intervals.")
     ] = 200,
-    against: Annotated[Path | None, typer.Option(help="Another run's evaluation.json to compare with.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(parser=path_given, metavar="PATH", help="Another run's evaluation.json to compare with.")
+    ] = None,
 ) -> None:
     """Measure a trained generator, and its moving average, on the held-out data: values with 95 % intervals and their cards."""
     from saddlepoint.training.evaluation import differences, make_cards, read_cards

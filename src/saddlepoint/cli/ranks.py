@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MOST_PROCESSES = 1024
+"""That ``--nproc`` starts on one machine."""
+
+_LONGEST_TIMEOUT = 30 * 24 * 3600.0
+"""Seconds; PyTorch fails, or waits for ever, with much larger ones."""
+
 OUTCOME = "SADDLEPOINT_OUTCOME"
 """Environment variable: the file in which processes that ``--nproc`` started leave the command's exit code."""
 
@@ -43,6 +49,26 @@ _LAUNCHER = "SADDLEPOINT_LAUNCHER"
 
 _WATCH = 1.0
 """Seconds between two looks at whether the launcher lives."""
+
+
+def checked_timeout(seconds: float) -> float:
+    """Return the value of ``--timeout``; it is refused before anything is started."""
+    if not 0 < seconds <= _LONGEST_TIMEOUT:
+        raise typer.BadParameter(f"{seconds:g} must be positive and at most {_LONGEST_TIMEOUT:.0f} seconds, 30 days.")
+    return seconds
+
+
+def check_split(batch_size: int, processes: int) -> None:
+    """Refuse a batch that cannot be split evenly, before processes are started for it.
+
+    Raises:
+        UsageError: it says which sizes can.
+    """
+    from saddlepoint.ranks import Ranks
+
+    ranks = Ranks()
+    ranks.world = processes
+    ranks.share(batch_size)
 
 
 def restarted() -> bool:
@@ -87,8 +113,6 @@ def joined(timeout: float) -> Iterator[Ranks]:
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    if not timeout > 0:
-        raise UsageError(f"--timeout {timeout:g} must be positive.")
     if torch.cuda.is_available():
         torch.cuda.set_device(_of_launcher("LOCAL_RANK"))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -193,8 +217,6 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    if processes < 1:
-        raise UsageError(f"--nproc {processes} must be at least 1.")
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     with tempfile.TemporaryDirectory() as directory:

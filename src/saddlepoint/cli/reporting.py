@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from saddlepoint.cli.app import app, printable
+from saddlepoint.cli.app import app, path_given, printable
 from saddlepoint.errors import UsageError
 
 
@@ -17,9 +17,15 @@ from saddlepoint.errors import UsageError
 )
 def report(
     what: Annotated[
-        Path, typer.Argument(metavar="RUN_OR_COMPARISON", help="The directory of a run or of a comparison.", show_default=False)
+        Path,
+        typer.Argument(
+            parser=path_given, metavar="RUN_OR_COMPARISON", help="The directory of a run or of a comparison.", show_default=False
+        ),
     ],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="HTML file; report.html in the directory by default.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", parser=path_given, metavar="PATH", help="HTML file; report.html in the directory by default."),
+    ] = None,
 ) -> None:
     """Make one HTML file about a run or a comparison that opens without a network: courses, samples, findings, numbers, commands."""
     from saddlepoint.files import write_atomic

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saddlepoint.cli.app import DIVERGED, Run, app, counted, make_console, printable, say, whole
-from saddlepoint.cli.ranks import joined, launch, restarted, together
+from saddlepoint.cli.app import DIVERGED, Run, app, counted, make_console, path_given, printable, say, whole
+from saddlepoint.cli.ranks import MOST_PROCESSES, check_split, checked_timeout, joined, launch, restarted, together
 from saddlepoint.cli.streams import reader_is_gone
 from saddlepoint.cli.tables import print_metrics
 from saddlepoint.errors import DivergenceError, RankError, UsageError, quoted
@@ -29,10 +29,17 @@ if TYPE_CHECKING:
 Processes = Annotated[
     int | None,
     typer.Option(
-        "--nproc", parser=counted(), metavar="N", help="Train in so many processes of this machine; torchrun does more.", show_default="1"
+        "--nproc",
+        parser=counted(1, MOST_PROCESSES),
+        metavar="N",
+        help="Train in so many processes of this machine; torchrun does more.",
+        show_default="1",
     ),
 ]
-Timeout = Annotated[float, typer.Option(help="Of several processes: seconds to wait for one that does not answer.")]
+Timeout = Annotated[
+    float,
+    typer.Option(callback=checked_timeout, help="Of several processes: seconds to wait for one that does not answer, at most 30 days."),
+]
 
 
 @app.command(
@@ -67,10 +74,15 @@ def train(
         int | None, typer.Option(parser=counted(), metavar="N", help="Decides weights, data order and noise.", show_default="0")
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file; options given here override it.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(parser=path_given, metavar="PATH", help="YAML file; options given here override it.")
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Any other setting.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory to make.", show_default="runs/PROBLEM-RULE-OPTIMIZER-NNN")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Directory with the files of `mnist`.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=path_given, metavar="PATH", help="Run directory to make.", show_default="runs/PROBLEM-RULE-OPTIMIZER-NNN"),
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(parser=path_given, metavar="PATH", help="Directory with the files of `mnist`.")] = None,
     nproc: Processes = None,
     timeout: Timeout = 600.0,
 ) -> None:
@@ -91,6 +103,7 @@ def train(
         from saddlepoint.training.places import free_path
 
         resolved = resolve(tree)  # a mistake is better said by one process than by many
+        check_split(resolved.batch_size, nproc)
         launch(nproc, [*_without_nproc(), *([] if out else ["--out", str(free_path(resolved))])])
     with joined(timeout) as ranks:
         if restarted() and ranks.from_first(lambda: (_given(out) / "config.yaml").is_file()):
@@ -114,6 +127,9 @@ def resume(
 ) -> None:
     """Go on with a run exactly where its last checkpoint left it, in any number of processes."""
     if nproc is not None:
+        from saddlepoint.training import RunDirectory
+
+        check_split(RunDirectory.open(run).read_config().batch_size, nproc)
         launch(nproc, _without_nproc())
     with joined(timeout) as ranks:
         _go_on(ranks, run, {"steps": steps, "seconds": seconds})

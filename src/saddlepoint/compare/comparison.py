@@ -135,14 +135,17 @@ def _begun(
     rerun: Collection[Rerun],
 ) -> Iterator[Comparison]:
     """Check a study, open its directory and, if anything is tuned, the storage of its trials."""
+    if storage is not None and study.tuning is None:
+        raise UsageError("--storage is for the trials of searches, and nothing is tuned here. Give --trials too, or tuning in the study.")
     check(study)
     stopping = threading.Event()
     with ExitStack() as stack:
-        directory = stack.enter_context(ComparisonDirectory.opened(out, study))
         opened = None
-        if study.tuning is not None:
-            url = directory.storage_url if storage is None else storage
-            opened = stack.enter_context(opened_storage(url, stopping))
+        if storage is not None:  # before the directory is made: a mistake leaves nothing behind
+            opened = stack.enter_context(opened_storage(storage, stopping))
+        directory = stack.enter_context(ComparisonDirectory.opened(out, study))
+        if study.tuning is not None and opened is None:
+            opened = stack.enter_context(opened_storage(directory.storage_url, stopping))
         yield Comparison(
             study,
             directory,

@@ -23,9 +23,10 @@ def configuration(plan: ProblemPlan, method: MethodPlan, parameters: Mapping[str
     tree: Tree = {"problem": plan.problem.model_dump(), "rule": method.rule.model_dump()}
     if method.optimizer is not None:
         tree["optimizer"] = method.optimizer.model_dump()
-    values = {**plan.settings, **method.settings, **settings_of(parameters)}
+    for values in (plan.settings, method.settings, settings_of(parameters)):
+        tree = with_values(tree, values)
     budget = {name: int(bound) if name == "steps" else bound for name, bound in plan.budget.items()}
-    return resolve(with_values(tree, values) | budget | {"seed": seed})
+    return resolve(tree | budget | {"seed": seed})
 
 
 def settings_of(parameters: Mapping[str, Any]) -> dict[str, Any]:

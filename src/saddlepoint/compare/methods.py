@@ -89,7 +89,7 @@ def method_called(name: str) -> MethodPlan:
     rule, optimizer = rule.strip(), optimizer.strip()
     if not plus and rule not in registry.RULES:
         rule, optimizer = "gradient", rule
-    known = [*registry.RULES, *registry.OPTIMIZERS]
+    known = [*registry.OPTIMIZERS] if plus else [*registry.RULES, *registry.OPTIMIZERS]
     if rule not in registry.RULES:
         raise UsageError(f'Unknown method "{name}": "{rule}" is no rule.' + did_you_mean(rule, registry.RULES))
     if optimizer and ":" not in optimizer and optimizer not in registry.OPTIMIZERS:
@@ -121,6 +121,9 @@ def completed_methods(value: Any, where: str) -> Tree:
         UsageError: neither a list nor a mapping, or an unknown name.
     """
     if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
+        twice = sorted({name for name in value if value.count(name) > 1})
+        if twice:
+            raise UsageError(f'{where}: method "{twice[0]}" is given twice.')
         value = dict.fromkeys(value)
     if not isinstance(value, Mapping):
         raise UsageError(f"{where}: methods must be a list of names, or a mapping of names to rule, optimizer, settings and space.")

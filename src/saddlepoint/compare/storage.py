@@ -48,6 +48,8 @@ def opened_storage(url: str, stopping: threading.Event | None = None) -> Iterato
         UsageError: the URL is malformed, its driver is not installed, the database cannot be reached, or it fails while it is used.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if _is_in_memory(url):
+        raise UsageError(f"The storage {url} is in memory: its trials would be lost. Give a database file, such as sqlite:///study.db.")
     limited = partial(_LimitedConnection, hurry=_Hurry(stopping or threading.Event()))
     options: dict[str, Any] = {"pool_pre_ping": True}
     if url.startswith("sqlite"):
@@ -74,6 +76,13 @@ def opened_storage(url: str, stopping: threading.Event | None = None) -> Iterato
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+def _is_in_memory(url: str) -> bool:
+    if not url.startswith("sqlite"):
+        return False
+    place = url.partition("://")[2].removeprefix("/")
+    return place.partition("?")[0] == "" or ":memory:" in place or "mode=memory" in place
 
 
 class _Hurry:

@@ -126,6 +126,8 @@ class ProblemPlan(BaseModel):
     def _one_bound(self) -> Self:
         if len(self.budget) != 1:
             raise ValueError(f"budget: give one of {', '.join(sorted(BUDGETS))}")
+        if not self.budget.get("steps", 1.0).is_integer():
+            raise ValueError(f"budget: steps={self.budget['steps']:g} is not a whole number")
         return self
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
@@ -70,8 +71,7 @@ def build_optimizer(name: str, parameters: Iterable[tuple[str, Tensor]], options
         if option not in known and not open_ended:
             raise UsageError(f'Optimizer {name} has no option "{option}".' + did_you_mean(option, known))
     for option, value in options.items():
-        if option in signature and _holds_flag(value) and not _takes_flag(signature[option]):
-            raise UsageError(f"Optimizer {name}: {option}={value!r} is not valid: {TRUTH}.")
+        _check_option(f"Optimizer {name}: {option}={value!r} is not valid: ", value, signature.get(option))
     named = list(parameters) if kind.__module__.startswith(("torch.", "saddlepoint.")) else [tensor for _, tensor in parameters]
     try:
         optimizer = kind(named, **options)
@@ -82,6 +82,37 @@ def build_optimizer(name: str, parameters: Iterable[tuple[str, Tensor]], options
         if option not in known and option not in optimizer.defaults and not hasattr(optimizer, option):
             raise UsageError(f'Optimizer {name} ignores the option "{option}".' + did_you_mean(option, known))
     return optimizer
+
+
+def _check_option(said: str, value: Any, option: inspect.Parameter | None) -> None:
+    """Refuse numbers that are not finite, and truth values and numbers that are taken for each other.
+
+    Args:
+        said: how the refusal begins.
+        value: of the option.
+        option: the parameter of the optimizer's constructor; None where it is one of further keywords.
+    """
+    _check_finite(said, value, None if option is None else option.default)
+    if option is None:
+        return
+    if _holds_flag(value) and not _takes_flag(option):
+        raise UsageError(f"{said}{TRUTH}.")
+    if _is_flag(option) and not (isinstance(value, bool) or (value is None and option.default is None)):
+        raise UsageError(f"{said}it must be true or false{', or null' if option.default is None else ''}.")
+
+
+def _check_finite(said: str, value: Any, default: Any) -> None:
+    """Refuse a value that is not finite, or has such a number in it, unless the option's default has one too."""
+    if not _is_finite(value) and _is_finite(default):
+        raise UsageError(f"{said}it must be finite.")
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_finite(inner) for inner in value.values())
+    if isinstance(value, list | tuple):
+        return all(_is_finite(inner) for inner in value)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _holds_flag(value: Any) -> bool:
@@ -97,6 +128,13 @@ def _takes_flag(option: inspect.Parameter) -> bool:
     """Say whether an option of an optimizer may be a truth value, by its default or else its annotation."""
     unknown = option.annotation is inspect.Parameter.empty and option.default in (None, inspect.Parameter.empty)
     return unknown or isinstance(option.default, bool) or "bool" in str(option.annotation)
+
+
+def _is_flag(option: inspect.Parameter) -> bool:
+    """Say whether an option of an optimizer is a truth value, or None, and nothing else."""
+    if option.annotation is inspect.Parameter.empty:
+        return isinstance(option.default, bool)
+    return option.annotation in (bool, bool | None, "bool", "bool | None", "Optional[bool]")
 
 
 def load(path: str) -> Any:
@@ -141,18 +179,23 @@ def _named(rule: Any) -> dict[str, Any]:
 def completed(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
     """Return options over those that hold without them.
 
-    An option that is a component itself, a name with options, stays that component unless it is given another name.
+    An option that is a component itself, a name with options, stays that component unless it is given another name. A name alone is the
+    same as a mapping with the name only.
 
     >>> completed({"scaling": {"name": "kronecker", "beta": 0.9}}, {"scaling": {"beta": 0.5}})
     {'scaling': {'name': 'kronecker', 'beta': 0.5}}
     >>> completed({"scaling": {"name": "kronecker", "beta": 0.9}}, {"scaling": {"name": "rms"}})
     {'scaling': {'name': 'rms'}}
+    >>> completed({"scaling": {"name": "kronecker", "beta": 0.9}}, {"scaling": "kronecker"})
+    {'scaling': {'name': 'kronecker', 'beta': 0.9}}
     """
     found = dict(ours)
     for key, value in theirs.items():
         before = found.get(key)
         if isinstance(before, str) and isinstance(value, Mapping):
             before = {"name": before}
+        if isinstance(before, Mapping) and "name" in before and isinstance(value, str):
+            value = {"name": value}
         found[key] = value
         if isinstance(before, Mapping) and isinstance(value, Mapping):
             name = before.get("name")
@@ -182,7 +225,7 @@ def _option(what: str, option: Field[Any], hint: Any, value: Any) -> Any:
     """Return the value of an option, checked; of one that is a component, what is left out of it is as in the option's default."""
     default = _plain(option.default_factory() if option.default_factory is not MISSING else option.default)
     kinds = {kind.name: kind for kind in get_args(hint) if is_dataclass(kind) and hasattr(kind, "name")}
-    if (_is_rule(hint) or kinds) and isinstance(value, Mapping):
+    if (_is_rule(hint) or kinds) and isinstance(value, str | Mapping):
         ours = {option.name: default} if isinstance(default, Mapping) else {}
         value = completed(ours, {option.name: value})[option.name]
     if _is_rule(hint):
@@ -191,10 +234,10 @@ def _option(what: str, option: Field[Any], hint: Any, value: Any) -> Any:
         own = {"name": value} if isinstance(value, str) else value
         if "name" not in own:
             raise UsageError(f"{what}: {option.name}={value!r} does not say which one it is. Give its name too: {' or '.join(kinds)}.")
-        if own["name"] not in kinds:
+        if not isinstance(own["name"], str) or own["name"] not in kinds:
             raise UsageError(f'{what}: {option.name} "{own["name"]}" is unknown.' + did_you_mean(str(own["name"]), kinds))
         return _constructed(f"{what}, {option.name} {own['name']}", kinds[own["name"]], own)
-    return _converted(what, option.name, value, hint)
+    return _converted(what, option.name, value, hint, default)
 
 
 def _is_rule(hint: Any) -> bool:
@@ -210,13 +253,14 @@ def _inner_rule(value: Any) -> Rule:
     return build_rule(value["name"], {key: inner for key, inner in value.items() if key != "name"})
 
 
-def _converted(what: str, option: str, value: Any, hint: Any) -> Any:
+def _converted(what: str, option: str, value: Any, hint: Any, default: Any) -> Any:
     try:
         found = TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         raise UsageError(f"{what}: {option}={value!r} is not valid: {error.errors()[0]['msg']}.") from error
     if flag_taken_for_number(value, found) is not None:
         raise UsageError(f"{what}: {option}={value!r} is not valid: {TRUTH}.")
+    _check_finite(f"{what}: {option}={value!r} is not valid: ", found, default)
     if isinstance(found, int) and abs(found) > _LARGEST:
         raise UsageError(f"{what}: {option}={value!r} is not valid: no size or count is above {_LARGEST:,}.")
     return found

@@ -145,6 +145,9 @@ def resolve(tree: Tree) -> RunConfig:
     """
     _check_keys(tree)
     _check_paths(tree)
+    for key in ("problem", "rule", "optimizer", "scheme", "data_dir"):
+        if key in tree and tree[key] in (None, ""):
+            raise UsageError(f"Configuration: {key} has no value. Give one, or leave the key out.")
     tree = {key: value for key, value in tree.items() if value is not None}
     problem_name, problem_options = _component(tree.get("problem", {}), "digits")
     known_problem: registry.ProblemEntry = registry.find("problem", registry.PROBLEMS, problem_name)
@@ -256,21 +259,27 @@ def with_settings(tree: Tree, settings: Iterable[str]) -> Tree:
         path = path.strip()
         if not equals or not all(path.split(".")):
             raise UsageError(f'--set "{setting}" is not of the form key.path=value, for example --set rule.damping=0.1.')
+        if not text.strip():
+            raise UsageError(f'--set "{setting}": the value is empty. Write null to leave a setting out, "" for an empty text.')
         try:
             values[path] = parse_yaml(text)
         except yaml.YAMLError as error:
-            raise UsageError(f'--set "{setting}": the value is not YAML.') from error
+            raise UsageError(f'--set "{setting}": the value is not YAML: {" ".join(str(error).split())}.') from error
     return with_values(tree, values)
 
 
 def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
     """Return the tree with the values put at their key paths; a name that gets options becomes a mapping.
 
+    Shorter paths are put first, whatever the order, so that a name does not remove options that are given beside it.
+
     >>> with_values({"rule": "acgd"}, {"rule.beta": 0.9, "batch_size": 32})
     {'rule': {'name': 'acgd', 'beta': 0.9}, 'batch_size': 32}
+    >>> with_values({}, {"optimizer.lr": 0.5, "optimizer": "sgd"})
+    {'optimizer': {'name': 'sgd', 'lr': 0.5}}
     """
     tree = json.loads(json.dumps(tree, default=str))
-    for path, value in values.items():
+    for path, value in sorted(values.items(), key=lambda pair: pair[0].count(".")):
         *parents, last = path.split(".")
         if len(parents) > _DEEPEST:
             raise UsageError(f'The key "{path[:40]}…" has more than {_DEEPEST} points in it; no setting lies so deep.')
@@ -278,7 +287,7 @@ def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
         for key in parents:
             place[key] = _opened(path, key, place.get(key))
             place = place[key]
-        place[last] = value
+        place[last] = renamed(place.get(last), value) if isinstance(value, str) else value
     return tree
 
 
