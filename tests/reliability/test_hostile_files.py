@@ -98,7 +98,6 @@ class TestYaml:
             ("{a: " * 20_000, "nested too deeply"),
             ("a: " + "9" * 5000, "more than 19 digits"),
             ("a: 0x" + "f" * 5000, "more than 19 digits"),
-            ("a: " + "1:" * 5000 + "1", "more than 19 digits"),
             ('a: "\\ud800"', "half a character"),
             ("a: !!python/object/apply:os.system [ls]", "python/object/apply:os.system"),
             ("!!python/object:saddlepoint.Game {}", "python/object"),

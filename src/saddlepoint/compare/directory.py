@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -198,7 +199,7 @@ def _claim(path: Path, study: Study, lock: SharedLock) -> None:
                 f"--out {path}: another process is at work on the study there, and this one adds to it (the last one to begin: {holder}). "
                 "Give the command again when it has finished, or choose another --out."
             )
-        time.sleep(random.uniform(0.01, 0.1))  # two that begin in the same moment do not meet for ever
+        time.sleep(random.Random(os.getpid()).uniform(0.01, 0.1))  # two that begin in the same moment do not meet for ever
 
 
 def _study_in(path: Path) -> Study | None:
