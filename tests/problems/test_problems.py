@@ -152,7 +152,7 @@ class TestRegistry:
         assert registry.build_rule("cgd", registry.options_of(kronecker)) == kronecker
         with pytest.raises(sp.UsageError, match="does not say which one it is"):
             registry.build_rule("cgd", {"scaling": {"beta": 0.9}})
-        with pytest.raises(sp.UsageError, match=r"Rule cgd: scaling "shampoo" is unknown"):
+        with pytest.raises(sp.UsageError, match='Rule cgd: scaling "shampoo" is unknown'):
             registry.build_rule("cgd", {"scaling": {"name": "shampoo"}})
 
     def test_optimizers(self):
