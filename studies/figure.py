@@ -34,7 +34,7 @@ def draw(study, folder, path):
     axes[0].legend(frameon=False, loc="lower left", fontsize=9)
     for axis, name in zip(axes[1:], ("adam", "pytorch_optimizer:SOAP"), strict=True):
         axis.imshow(plt.imread(folder / own[name]["runs"][0]["points"][-1]["picture"]))
-        axis.set_title(f"{name}, first seed, after {problem['budget']['seconds']:g} s", fontsize=10)
+        axis.set_title(f"{name}\nfirst seed, after {problem['budget']['seconds']:g} s", fontsize=10)
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_color("#cccccc")
     fig.savefig(path, dpi=120)
