@@ -36,7 +36,7 @@ class TestTrain:
     @pytest.mark.parametrize("rule", registry.RULES)
     @pytest.mark.parametrize("problem", ["digits", "mixture25"])
     def test_every_rule_alone_just_works(self, cli, rule, problem):
-        code, _, err = cli("train", problem, "--rule", rule, "--steps", 2, "--set", "evaluation_samples=150", "--out", "run")
+        code, _, err = cli("train", problem, "--rule", rule, "--steps", 2, "--set", "evaluation_samples=500", "--out", "run")
         assert (code, err) == (0, "")
         summary = json.loads(Path("run/summary.json").read_text())
         assert (summary["rule"], summary["status"], summary["steps"]) == (rule, "finished", 2)
