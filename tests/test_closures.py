@@ -356,6 +356,19 @@ class TestWithoutGradient:
             one_player(x).step(losses)
 
 
+def test_a_parameter_thawed_inside_the_closure():
+    x, y = vector(1.0), vector(1.0).requires_grad_(False)
+    optimizer = sp.GameOptimizer({"p": torch.optim.SGD([x, y], lr=0.1)})
+
+    def losses():
+        y.requires_grad_(True)
+        return {"p": (x * y).sum()}
+
+    with pytest.raises(sp.UsageError, match=r"requires_grad_\(True\) on a parameter that was frozen when the step began"):
+        optimizer.step(losses)
+    assert x.item() == 1.0
+
+
 class Reversal(torch.autograd.Function):
     """A gradient reversal layer."""
 

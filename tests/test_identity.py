@@ -414,6 +414,19 @@ class TestLookaheadOfAlternatelyFrozenPlayers:
         assert any(a == b for a, b in zip(*ends, strict=True))
 
 
+def test_a_return_that_was_owed_is_made_once_though_the_step_fails():
+    x, y = vector(1.0), vector(1.0)
+    optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}, rules.Lookahead(k=2))
+    optimizer.step(lambda: {"y": (2 * y).sum()})  # y: 0.8
+    y.requires_grad_(False)
+    optimizer.step(lambda: {"x": x.sum()})  # x returns, y owes it
+    y.requires_grad_(True)
+    for _ in range(2):
+        with pytest.raises(sp.DivergenceError):
+            optimizer.step(lambda: {"y": (y / 0).sum()})
+    assert y.item() == pytest.approx(0.9)
+
+
 class TestTrialSteps:
     def test_groups_stay_the_objects_that_schedules_hold(self):
         x = vector(1.0)

@@ -153,7 +153,9 @@ class GameOptimizer:
             return self._step(under_autocast(whole, device, torch.get_autocast_dtype(device)), only)
 
     def _step(self, closure: Closure, only: Iterable[str] | None) -> dict[str, float]:
-        players, remembered = self._players(), self.rule_state.copy()
+        players = self._players()
+        self.rule.before(players, self.rule_state)
+        remembered = self.rule_state.copy()
         try:
             step, direction = self._direction(players, closure, only)
         except Exception:
@@ -188,10 +190,10 @@ class GameOptimizer:
         norms = self._finite_norms(direction)
         gradient_norms = self._gradient_norms(step.first, direction, norms)
         self._check_dependence(step.first)
-        if signature(self.optimizers, self.rule) != self._signature:
+        if any(parameter.requires_grad for parameter in self._layout.frozen):
             raise UsageError(
-                "The closure froze, thawed or replaced parameters (requires_grad_, param_groups), so that those that are to move are "
-                "others than before it was called. Do that between steps, not inside the closure."
+                "The closure called requires_grad_(True) on a parameter that was frozen when the step began, and would not move it. "
+                "Freeze and thaw parameters between steps, not inside the closure."
             )
         terms = {player: own for player, own in step.first.terms.items() if own.keys() != {""}}
         self.last = Record(step.first.losses, terms, gradient_norms, norms, step.solves, self.cost - before)

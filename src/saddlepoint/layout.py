@@ -26,6 +26,7 @@ class Layout:
         parameters: player → name → parameter, all of them.
         players: player → the parameters that require gradients.
         names: player → the names of these.
+        frozen: the others, of all players.
     """
 
     def __init__(self, optimizers: Mapping[str, Optimizer]) -> None:
@@ -42,6 +43,8 @@ class Layout:
         for player, own in self.parameters.items():
             moving = {name: parameter for name, parameter in own.items() if parameter.requires_grad}
             self.players[player], self.names[player] = tuple(moving.values()), tuple(moving)
+        everything = (parameter for own in self.parameters.values() for parameter in own.values())
+        self.frozen = [parameter for parameter in everything if not parameter.requires_grad]
 
     def renamed(self, player: str, later: Layout) -> dict[str, str]:
         """Return old name → name in a later layout of those parameters of a player that are still there."""

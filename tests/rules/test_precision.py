@@ -20,6 +20,7 @@ SOLVING = {
     "kronecker proximal point": rules.ProximalPoint(scaling=KRONECKER, **TIGHT),
     "newton": sp.Newton(scaling=KRONECKER, **TIGHT),
     "newton cg": sp.Newton(solver="cg", **TIGHT),
+    "newton minres": sp.Newton(solver="minres", damping=10.0, **TIGHT),
     "newton full": sp.Newton(part="full", scaling=RMS, **TIGHT),
 }
 OTHERS = {
@@ -27,6 +28,10 @@ OTHERS = {
     "gradient": sp.Gradient(),
     "optimistic": rules.Optimistic(),
     "extragradient": rules.Extragradient(),
+    "past extragradient": rules.PastExtragradient(),
+    "runge-kutta": rules.RungeKutta(regularization=0.1, regularized="x"),
+    "hamiltonian": rules.Hamiltonian(),
+    "every": rules.Every(rules.Consensus(gamma=0.5), k=2),
     "consensus": rules.Consensus(gamma=0.5),
     "sga": rules.SymplecticAdjustment(),
     "stochastic hamiltonian": rules.StochasticHamiltonian(),
@@ -41,6 +46,7 @@ OTHERS = {
     "follow the ridge": rules.FollowTheRidge(**XY, damping=0.5, **TIGHT),
     "unrolled": rules.Unrolled(**XY, unroll=2, rate=0.1),
 }
+DISPLACING = {"smoothing": rules.RandomizedSmoothing(0.1, samples=2), "spsa": rules.SimultaneousPerturbation(c=0.1)}
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 
@@ -66,7 +72,7 @@ KINDS = {  # parameters, and how far apart the paths may be
     "mixed within the players": (players(F32, F64, F64, F32), 1e-5),
     "half": (players(BF16, BF16, BF16, BF16), 2e-2),
     "half, single and double": (players(BF16, F32, F64, F16), 2e-2),
-    "empty": (with_more([torch.zeros(0, 3, dtype=F64)], [torch.zeros(0, dtype=F32)]), 1e-9),
+    "empty": (with_more([torch.zeros(0, 3, dtype=F64)], [torch.zeros(3, 0, dtype=F32), torch.zeros(0)]), 1e-9),
     "without dimensions": (with_more([torch.tensor(0.3, dtype=F64)], [torch.tensor(0.2, dtype=F64)]), 1e-9),
     "channels last and transposed": (
         with_more([draw(2, 3, 2, 2, seed=7).to(memory_format=torch.channels_last)], [draw(2, 3, seed=5).T]),
@@ -161,3 +167,32 @@ def test_complex_parameters_are_pairs_of_real_ones_or_refused(rule):
         return
     for found, reference in zip(complex_end(rule, as_real=False), complex_end(rule, as_real=True), strict=True):
         torch.testing.assert_close(found, reference, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", DISPLACING)
+class TestRulesThatDisplace:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_move_every_kind_of_parameter(self, name, kind):
+        """Random numbers of another type are others, so there is no path to compare with."""
+        parts, _ = KINDS[kind]
+        moved = end(DISPLACING[name], parts, zero_sum=True)
+        for given, found in zip((*parts[0], *parts[1]), moved, strict=True):
+            assert (found.dtype, found.shape) == (given.dtype, given.shape)
+            assert found.isfinite().all()
+            assert found.numel() == 0 or not torch.equal(found, given)
+
+    def test_refuse_complex_parameters(self, name):
+        with pytest.raises(sp.UsageError, match=r'Parameter 0 of player "x", shape \(3,\), is complex.*torch\.view_as_complex'):
+            complex_end(DISPLACING[name], as_real=False)
+
+
+def test_proximal_point_on_a_complex_bilinear_game():
+    """θ⁺ = (I + J)⁻¹ θ at rate 1, from 1 and 0.5i."""
+    x = torch.tensor([1 + 0j], dtype=torch.complex128, requires_grad=True)
+    y = torch.tensor([0.5j], dtype=torch.complex128, requires_grad=True)
+    optimizer = sp.GameOptimizer(
+        {"x": torch.optim.SGD([x], lr=1.0), "y": torch.optim.SGD([y], lr=1.0)}, rules.ProximalPoint(tolerance=1e-12)
+    )
+    optimizer.step(lambda: {"x": (x * y.conj()).real.sum(), "y": -(x * y.conj()).real.sum()})
+    assert x.item() == pytest.approx(0.5 - 0.25j)
+    assert y.item() == pytest.approx(0.5 + 0.25j)

@@ -379,6 +379,10 @@ class Rule(ABC):
     def direction(self, step: Step) -> Vector:
         """Return the direction of every mover, shaped like its parameters; θ moves towards θ − lr · direction."""
 
+    def before(self, players: Players, state: RuleState) -> None:
+        """Called before a step evaluates anything; for rules that anchor or move parameters there. A step that fails does not undo it."""
+        return
+
     def partial_direction(self, step: Step) -> Vector:
         """Return the direction of players that move alone in an extra turn, under a rule that couples all players.
 

@@ -1,6 +1,6 @@
 """What a step looks for before anything moves: programs that run, and whose numbers are not what the rule's formula says.
 
-What costs something is looked for in the first step of an optimizer only.
+What costs something is looked for where a player is new to it only (``Verified``).
 """
 
 from __future__ import annotations

@@ -47,6 +47,9 @@ class Wrapper(Rule):
     def check(self, players: Players) -> None:
         self.rule.check(players)
 
+    def before(self, players: Players, state: RuleState) -> None:
+        self.rule.before(players, state.child("rule"))
+
     @abstractmethod
     def direction(self, step: Step) -> Vector:
         """Return the direction of every mover."""
@@ -90,10 +93,12 @@ class Lookahead(Wrapper):
         if self.k < 1 or not 0 < self.alpha <= 1:
             raise UsageError(f"Lookahead: needs k ≥ 1 and 0 < alpha ≤ 1, not {self.k} and {self.alpha}.")
 
+    def before(self, players: Players, state: RuleState) -> None:
+        super().before(players, state)
+        state.begin("slow", Vector(players))
+        self._return(Vector(players), state)  # of what was frozen when the others returned
+
     def direction(self, step: Step) -> Vector:
-        here = Vector(step.players)
-        step.state.begin("slow", here)
-        self._return(here, step.state)  # of what was frozen when the others returned
         return self._inside(step)
 
     def after(self, step: Step) -> None:
@@ -268,6 +273,10 @@ class Every(TwoRules):
         self.rule.check(players)
         self.otherwise.check(players)
 
+    def before(self, players: Players, state: RuleState) -> None:
+        super().before(players, state)
+        self.otherwise.before(players, state.child("otherwise"))
+
     def direction(self, step: Step) -> Vector:
         count = self._counter(step)
         step.state.numbers[count] = step.state.numbers.get(count, -1) + 1
@@ -330,6 +339,10 @@ class PerPlayer(TwoRules):
                 raise UsageError(f'PerPlayer: no player "{player}".' + did_you_mean(player, players))
         for _, rule, own in self._parts(players):
             rule.check({player: players[player] for player in own})
+
+    def before(self, players: Players, state: RuleState) -> None:
+        for name, rule, own in self._parts(players):
+            rule.before({player: players[player] for player in own}, state.child(name))
 
     def direction(self, step: Step) -> Vector:
         movers = step.point.movers
