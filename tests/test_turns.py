@@ -122,6 +122,17 @@ class TestExtraTurns:
             due[number % 2].step(plain.losses)
         assert torch.equal(gan.theta(), plain.theta())
 
+    def test_per_player_rules_of_which_one_extrapolates(self):
+        ends = []
+        for rule in (rules.PerPlayer(rules.Extragradient(), ("discriminator",), rules.Optimistic()), rules.Extragradient()):
+            gan = Gan()
+            optimizer = gan.optimizer(rule)
+            for _ in range(2):
+                optimizer.step(gan.losses, only=["discriminator"])
+            ends.append(gan.theta())
+        assert torch.equal(*ends)
+        gan.optimizer(rules.PerPlayer(rules.Extragradient(), ("discriminator",))).step(gan.losses)
+
     def test_per_player_rules_of_which_one_couples(self):
         x, y, z = (torch.ones(1, dtype=F64, requires_grad=True) for _ in range(3))
         rule = rules.PerPlayer(rules.CompetitiveGradient(tolerance=1e-12), ("x", "y"))

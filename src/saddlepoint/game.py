@@ -120,11 +120,16 @@ def _check_scalar(player: str, term: str, value: object) -> None:
         raise UsageError(f"{what} must be a scalar tensor, not {kind}. Reduce it, for example with .mean().")
     if value.is_complex():
         raise UsageError(f"{what} is complex. A loss must be real; take .real or .abs() of it.")
-    if value.grad_fn is not None and _has_loss_scale(value.grad_fn, depth=4):
+    check_scale(player, term, value, depth=0)
+
+
+def check_scale(player: str, term: str, value: Tensor, *, depth: int) -> None:
+    """Raise UsageError where a loss looks like one that a GradScaler multiplied, so many operations before its end."""
+    if value.grad_fn is not None and _has_loss_scale(value.grad_fn, depth):
         raise UsageError(
-            f"{what} is multiplied by a large power of two, as torch.amp.GradScaler.scale does. The step would be multiplied too, and "
-            "curvature by its square. Return the loss itself; for mixed precision use torch.autocast with torch.bfloat16, which "
-            "needs no GradScaler."
+            f"{describe_loss(player, term)} is multiplied by a large power of two, as torch.amp.GradScaler.scale does. The step would be "
+            "multiplied too, and curvature by its square. Return the loss itself; for mixed precision use torch.autocast with "
+            "torch.bfloat16, which needs no GradScaler."
         )
 
 

@@ -188,7 +188,8 @@ class GameOptimizer:
         self._check_direction(direction, step.first)
         self._check_solves(step.solves, direction)
         norms = self._finite_norms(direction)
-        gradient_norms = self._gradient_norms(step.first, direction, norms)
+        point = step.first
+        gradient_norms = {} if point.order == 0 else norms if point.gradient is direction else point.gradient_norms
         self._check_dependence(step.first)
         if any(parameter.requires_grad for parameter in self._layout.frozen):
             raise UsageError(
@@ -380,11 +381,6 @@ class GameOptimizer:
         inner = any(isinstance(inner, GradientOptimizer) and inner.keeps_average for inner in self.optimizers.values())
         return inner or isinstance(self.rule, Averaged)
 
-    def _gradient_norms(self, point: Evaluation, direction: Vector, norms: dict[str, float]) -> dict[str, float]:
-        if point.order == 0:
-            return {}
-        return norms if point.gradient is direction else _norms(point.gradient)
-
     def _check_direction(self, direction: Vector, point: Evaluation) -> None:
         if set(direction) != set(point.movers):
             raise UsageError(
@@ -404,7 +400,7 @@ class GameOptimizer:
                 )
 
     def _finite_norms(self, direction: Vector) -> dict[str, float]:
-        norms = _norms(direction)
+        norms = direction.norms()
         for player, norm in norms.items():
             if not math.isfinite(norm):  # which squares of large numbers are not either
                 norms[player] = direction.only([player]).length()
@@ -469,12 +465,6 @@ class GameOptimizer:
                     stacklevel=4,
                 )
             self.unconverged += 1
-
-
-def _norms(vector: Vector) -> dict[str, float]:
-    """Return each player's norm, with one transfer from the device."""
-    values = iter(torch.stack(torch._foreach_norm(vector.tensors)).tolist())
-    return {player: math.hypot(*[next(values) for _ in tensors]) for player, tensors in vector.items()}
 
 
 def _owned(tensor: Tensor, parameter: Tensor, taken: set[int]) -> Tensor:

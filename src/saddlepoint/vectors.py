@@ -88,6 +88,11 @@ class Vector(Mapping[str, Tensors]):
         """Return the Euclidean norm over all players as a tensor without dimensions."""
         return torch.as_tensor(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(widen(self.tensors)))))
 
+    def norms(self) -> dict[str, float]:
+        """Return each player's Euclidean norm as a number, with one transfer from the device."""
+        values = iter(torch.stack(torch._foreach_norm(self.tensors)).tolist())
+        return {player: math.hypot(*[next(values) for _ in tensors]) for player, tensors in self.items()}
+
     def length(self) -> float:
         """Return the Euclidean norm as a number, taken in float64: squares of float32 numbers overflow from 1e19 on."""
         norms = torch._foreach_norm([_real(t) for t in self.tensors], 2, torch.float64)

@@ -23,6 +23,7 @@ from saddlepoint.game import (
     Players,
     Terms,
     check_same_terms,
+    check_scale,
     describe_loss,
     read_terms,
     total,
@@ -80,6 +81,9 @@ class Evaluation:
         ranks: the processes that train together.
         graph: whether the closure may differentiate within itself also at order 0, which costs as much as a graph does.
 
+    Attributes:
+        movers: the players whose losses the closure returned and that have parameters to move, in the order of ``players``.
+
     Raises:
         UsageError: the closure returns an unknown player, no loss, or a loss that is not a scalar tensor.
         DivergenceError: a loss is NaN or infinite; the message names player and term.
@@ -107,10 +111,12 @@ class Evaluation:
         self._means: dict[str, Vector] = {}  # over the processes
         self._rows: dict[str, Vector] = {}  # likewise
         self._losses: dict[str, Tensor] = {}
+        self._norms: dict[str, float] | None = None
         self.terms = _values(self._evaluate(closure), self._ranks)
         if finite:
             _check_finite(self.terms)
         self.losses = {player: sum(terms.values()) for player, terms in self.terms.items()}
+        self.movers = tuple(player for player in self._losses if players[player])
 
     def _evaluate(self, closure: Closure) -> Terms:
         with torch.set_grad_enabled(self._graph):
@@ -121,9 +127,11 @@ class Evaluation:
         return terms
 
     @property
-    def movers(self) -> tuple[str, ...]:
-        """The players whose losses the closure returned and that have parameters to move, in the order of ``players``."""
-        return tuple(player for player in self._losses if self.players[player])
+    def gradient_norms(self) -> dict[str, float]:
+        """Player → ‖ξ_i‖, taken when first asked for."""
+        if self._norms is None:
+            self._norms = self.gradient.norms()
+        return self._norms
 
     @property
     def gradient(self) -> Vector:
@@ -166,7 +174,9 @@ class Evaluation:
         check_second_derivatives(self._losses.values())
 
     def check_graph(self) -> None:
-        """Raise UsageError where a loss contains an operation that ``torch.autograd.grad`` passes by in silence."""
+        """Raise UsageError where a loss was scaled, or contains an operation that ``torch.autograd.grad`` passes by in silence."""
+        for player, loss in self._losses.items():
+            check_scale(player, "", loss, depth=5)
         if any(name == "CheckpointFunction" for name in node_names(self._losses.values())):
             raise UsageError(
                 "A loss contains torch.utils.checkpoint with use_reentrant=True, which works with backward() only: the parameters inside "

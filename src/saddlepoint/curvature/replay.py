@@ -38,23 +38,33 @@ class Replay:
         self._generators = tuple(generators)
         self._cuda = cuda
         self._before = self._states()
+        self._host_before = _HostStates.now()
+        self._host_drawn: bool | None = None  # whether an evaluation drew from NumPy's or Python's generator; unknown before the second
         self._buffers_before = _copied(self._buffers())
 
     @contextmanager
     def again(self) -> Iterator[None]:
         """Draw what the first evaluation drew, from the buffers that it met; afterwards both are as they were before this."""
         states, buffers = self._states(), self._buffers()
+        host = None if self._host_drawn is False else _HostStates.now()  # reading and setting them takes as long as a small network
+        if self._host_drawn is None and host is not None:
+            self._host_drawn = not host.same(self._host_before)
         self._restore(self._before)
+        if self._host_drawn:
+            self._host_before.put_back()
         _put(_copied(self._buffers_before))
         try:
             yield
         finally:
             self._restore(states)
+            if self._host_drawn and host is not None:
+                host.put_back()
             _put(buffers)
 
     def rewind(self) -> None:
         """Make it as if the evaluation that just failed had not begun."""
         self._restore(self._before)
+        self._host_before.put_back()
         for owner, name, buffer in self._buffers_before:
             getattr(owner, name).copy_(buffer)
 
@@ -78,8 +88,6 @@ class Replay:
             torch.get_rng_state(),
             [generator.get_state() for generator in self._generators],
             torch.cuda.get_rng_state() if self._cuda else None,
-            np.random.get_state(legacy=False),  # noqa: NPY002 - what users' closures draw from
-            random.getstate(),
         )
 
     def _restore(self, states: _RandomStates) -> None:
@@ -88,16 +96,32 @@ class Replay:
             generator.set_state(state)
         if states.cuda is not None:
             torch.cuda.set_rng_state(states.cuda)
-        np.random.set_state(states.numpy)  # noqa: NPY002
-        random.setstate(states.python)
 
 
 class _RandomStates(NamedTuple):
     torch: Tensor
     generators: list[Tensor]
     cuda: Tensor | None
+
+
+class _HostStates(NamedTuple):
+    """The states of NumPy's and Python's global generators, which users' closures draw from."""
+
     numpy: Any
     python: Any
+
+    @staticmethod
+    def now() -> _HostStates:
+        return _HostStates(np.random.get_state(legacy=False), random.getstate())  # noqa: NPY002
+
+    def put_back(self) -> None:
+        np.random.set_state(self.numpy)  # noqa: NPY002
+        random.setstate(self.python)
+
+    def same(self, other: _HostStates) -> bool:
+        ours, theirs = self.numpy["state"], other.numpy["state"]
+        drawn = ours["pos"] != theirs["pos"] or self.numpy["has_gauss"] != other.numpy["has_gauss"]
+        return not drawn and bool(np.array_equal(ours["key"], theirs["key"])) and self.python == other.python
 
 
 def _put(places: Places) -> None:

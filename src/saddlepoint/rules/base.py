@@ -261,10 +261,14 @@ class Step:
         """
         if not fresh:
             self._check_repeatable()
-        unused = self._firsts[0].unused if self._firsts else {}
+        unused = {}
+        if self._firsts:
+            unused = self._firsts[0].unused
+            if self._firsts[0].order > 0:
+                _ = self._firsts[0].gradient_norms  # taken before optimizers and their hooks may write to the gradient that they get
         with restored(p for player in direction for p in self.players[player]):
             with nullcontext() if keep_state else self._inner.keeping_state():
-                self._inner.advance(direction.clone(), unused)  # a copy: optimizers and their hooks may write to what they get
+                self._inner.advance(direction, unused)
             yield
 
     def _check_repeatable(self) -> None:

@@ -115,7 +115,7 @@ class PastExtragradient(Rule):
         here = Vector(step.players)
         if step.state.knows("past", here):
             past = step.state.recall("past", otherwise=here.zeros())  # what joins the game is not extrapolated
-            with step.extrapolated(past, keep_state=False):
+            with step.extrapolated(past.clone(), keep_state=False):  # optimizers may write to what they get
                 xi = step.evaluate(1).gradient
         else:
             xi = step.point.gradient
