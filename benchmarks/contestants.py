@@ -31,7 +31,11 @@ def alternating_by_hand(pair: Pair, kind: Callable[..., Optimizer] = Adam, **opt
         for player, optimizer in inner.items():
             optimizer.zero_grad()
             loss = pair.only(player)()[player]
-            for p, g in zip(pair.parameters(player), torch.autograd.grad(loss, pair.parameters(player)), strict=True):
+            for p, g in zip(
+                pair.parameters(player),
+                torch.autograd.grad(loss, pair.parameters(player)),
+                strict=True,
+            ):
                 p.grad = g
             optimizer.step()
 
@@ -41,7 +45,12 @@ def alternating_by_hand(pair: Pair, kind: Callable[..., Optimizer] = Adam, **opt
 def joint_gradient(pair: Pair) -> dict[str, tuple[Tensor, ...]]:
     pair.draw()
     losses = pair.losses()
-    return {player: torch.autograd.grad(losses[player], pair.parameters(player), retain_graph=player == D) for player in (D, G)}
+    return {
+        player: torch.autograd.grad(
+            losses[player], pair.parameters(player), retain_graph=player == D
+        )
+        for player in (D, G)
+    }
 
 
 def simultaneous_by_hand(pair: Pair, kind: Callable[..., Optimizer] = Adam, **options: Any) -> Step:
@@ -66,8 +75,14 @@ def consensus_by_hand(pair: Pair, gamma: float = 0.1) -> Step:
     def step() -> None:
         pair.draw()
         losses = pair.losses()
-        xi = [g for player in (D, G) for g in torch.autograd.grad(losses[player], pair.parameters(player), create_graph=True)]
-        product = torch.autograd.grad(xi, parameters, grad_outputs=[g.detach() for g in xi], allow_unused=True)
+        xi = [
+            g
+            for player in (D, G)
+            for g in torch.autograd.grad(losses[player], pair.parameters(player), create_graph=True)
+        ]
+        product = torch.autograd.grad(
+            xi, parameters, grad_outputs=[g.detach() for g in xi], allow_unused=True
+        )
         for p, g, adjusted in zip(parameters, xi, product, strict=True):
             p.grad = g.detach() if adjusted is None else g.detach().add(adjusted, alpha=gamma)
         for optimizer in inner.values():
@@ -77,7 +92,9 @@ def consensus_by_hand(pair: Pair, gamma: float = 0.1) -> Step:
     return step
 
 
-def with_rule(pair: Pair, rule: Rule | None, inner: Mapping[str, Optimizer], *, alternating: bool = False) -> tuple[Step, GameOptimizer]:
+def with_rule(
+    pair: Pair, rule: Rule | None, inner: Mapping[str, Optimizer], *, alternating: bool = False
+) -> tuple[Step, GameOptimizer]:
     """A step of the library; warnings about unconverged solves are not of interest here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -103,26 +120,41 @@ def registered(pair: Pair, name: str) -> tuple[Step, GameOptimizer]:
     options = {**registry.OPTIMIZERS[kind].options, **chosen}
     players = options.pop("players", {})
     inner = {
-        player: registry.build_optimizer(kind, pair.networks[player].named_parameters(), {**options, **players.get(player, {})})
+        player: registry.build_optimizer(
+            kind, pair.networks[player].named_parameters(), {**options, **players.get(player, {})}
+        )
         for player in (D, G)
     }
-    return with_rule(pair, registry.build_rule(name, entry.options), inner, alternating=entry.scheme == "alternating")
+    return with_rule(
+        pair,
+        registry.build_rule(name, entry.options),
+        inner,
+        alternating=entry.scheme == "alternating",
+    )
 
 
 def plain_sgd(pair: Pair, lr: float = 1e-3) -> dict[str, Optimizer]:
     return optimizers(pair, SGD, lr=lr)
 
 
-def sign_steps(device: torch.device, *, tensors: int = 10, parameters: int = 10_000_000) -> dict[str, Step]:
-    """The steps of this package's subgradient optimizers beside torch's, over the same parameters and gradients; torch's SGD first."""
+def sign_steps(
+    device: torch.device, *, tensors: int = 10, parameters: int = 10_000_000
+) -> dict[str, Step]:
+    """The steps of this package's subgradient optimizers beside torch's, over the same parameters
+    and gradients; torch's SGD first."""
     source, side = torch.Generator().manual_seed(0), round((parameters / tensors) ** 0.5)
-    shared = [torch.randn(side, side, generator=source).to(device).requires_grad_() for _ in range(tensors)]
+    shared = [
+        torch.randn(side, side, generator=source).to(device).requires_grad_()
+        for _ in range(tensors)
+    ]
     for p in shared:
         p.grad = torch.randn(side, side, generator=source).to(device)
     kinds: dict[str, Optimizer] = {
         "SGD(foreach=True)": SGD(shared, lr=1e-3, foreach=True),
         "SignSubgradient": SignSubgradient(shared, lr=1e-3),
-        "SignSubgradient(capturable=True), which does not check": SignSubgradient(shared, lr=1e-3, capturable=True),
+        "SignSubgradient(capturable=True), which does not check": SignSubgradient(
+            shared, lr=1e-3, capturable=True
+        ),
         "SignSubgradient(momentum=0.9)": SignSubgradient(shared, lr=1e-3, momentum=0.9),
         "NormalizedSubgradient": NormalizedSubgradient(shared, lr=1e-3),
         "Subgradient": Subgradient(shared, lr=1e-3),

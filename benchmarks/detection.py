@@ -1,11 +1,14 @@
-"""Do the verdicts see what is wrong, and are they silent where nothing is? Twenty healthy runs, and twenty broken in five ways.
+"""Do the verdicts see what is wrong, and are they silent where nothing is? Twenty healthy runs, and
+twenty broken in five ways.
 
     python -m benchmarks.detection [--jobs 2] [--keep DIR]
 
-A healthy run is one whose samples are good: digits with a Fréchet distance of at most 110 in the classifier's features, rings with all
-eight modes and a quality of at least 0.7. It counts as a false alarm if it ends with any alarm or warning. A broken run counts as detected
-if one of the findings that name its fault is among the alarms and warnings at its end. Thresholds were chosen on runs of other seeds.
-Results are kept in ``results/detection.json``, so an interrupted run goes on where it stopped.
+A healthy run is one whose samples are good: digits with a Fréchet distance of at most 110 in the
+classifier's features, rings with all eight modes and a quality of at least 0.7. It counts as a
+false alarm if it ends with any alarm or warning. A broken run counts as detected if one of the
+findings that name its fault is among the alarms and warnings at its end. Thresholds were chosen on
+runs of other seeds. Results are kept in ``results/detection.json``, so an interrupted run goes on
+where it stopped.
 """
 
 from __future__ import annotations
@@ -32,7 +35,11 @@ SCENARIOS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
             "discriminator_steps": 3,
             "optimizer": {"name": "adam", "lr": 1e-4, "players": {"discriminator": {"lr": 1e-2}}},
         },
-        ("vanishing-gradient discriminator", "vanishing-gradient generator", "zero-gradient generator"),
+        (
+            "vanishing-gradient discriminator",
+            "vanishing-gradient generator",
+            "zero-gradient generator",
+        ),
     ),
     "mode collapse": (
         {
@@ -43,7 +50,11 @@ SCENARIOS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("mode-loss generator", "low-diversity generator"),
     ),
     "divergence": (
-        {"problem": {"name": "digits", "loss": "wasserstein"}, "steps": 2000, "optimizer": {"name": "sgd", "lr": 1.0}},
+        {
+            "problem": {"name": "digits", "loss": "wasserstein"},
+            "steps": 2000,
+            "optimizer": {"name": "sgd", "lr": 1.0},
+        },
         ("divergence discriminator", "divergence generator"),
     ),
     "overfitting": (
@@ -70,9 +81,18 @@ def train_and_judge(run: Run, keep: Path | None) -> dict[str, Any]:
         with contextlib.suppress(DivergenceError):
             train(training, directory)
         summary = json.loads((place / "summary.json").read_text())
-    found = [f"{finding['name']} {finding['player']}" for finding in summary["findings"] if finding["level"] != "note"]
+    found = [
+        f"{finding['name']} {finding['player']}"
+        for finding in summary["findings"]
+        if finding["level"] != "note"
+    ]
     sentences = [finding["sentence"] for finding in summary["findings"]]
-    return {"status": summary["status"], "metrics": summary["metrics"], "findings": found, "sentences": sentences}
+    return {
+        "status": summary["status"],
+        "metrics": summary["metrics"],
+        "findings": found,
+        "sentences": sentences,
+    }
 
 
 def healthy(run: Run) -> bool:
@@ -114,7 +134,13 @@ def main() -> None:
         print(json.dumps(train_and_judge(json.loads(options.one), options.keep)))
         return
     study = Study("benchmarks.detection", RESULTS, options.jobs)
-    print(table(study.complete([{"scenario": name, "seed": seed} for name in SCENARIOS for seed in SEEDS[name]])))
+    print(
+        table(
+            study.complete(
+                [{"scenario": name, "seed": seed} for name in SCENARIOS for seed in SEEDS[name]]
+            )
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,10 @@ from saddlepoint.models import MLP
 def main() -> None:
     torch.set_num_threads(1)
     print("game                      check µs    step µs    share %")
-    for name, (optimizer, losses) in {"two numbers": two_numbers(), "784-128-128 networks": networks()}.items():
+    for name, (optimizer, losses) in {
+        "two numbers": two_numbers(),
+        "784-128-128 networks": networks(),
+    }.items():
         shares, checks, steps = [], [], []
         for _ in range(20):
             optimizer.step(losses)
@@ -43,19 +46,32 @@ def seconds(call: Callable[[], object], times: int) -> float:
 
 def two_numbers() -> tuple[sp.GameOptimizer, Callable[[], dict[str, Tensor]]]:
     x, y = (torch.ones(1, requires_grad=True) for _ in range(2))
-    optimizer = sp.GameOptimizer({name: torch.optim.SGD([p], lr=1e-3) for name, p in (("x", x), ("y", y))})
+    optimizer = sp.GameOptimizer(
+        {name: torch.optim.SGD([p], lr=1e-3) for name, p in (("x", x), ("y", y))}
+    )
     return optimizer, lambda: {"x": (x * y).sum(), "y": -(x * y).sum()}
 
 
 def networks() -> tuple[sp.GameOptimizer, Callable[[], dict[str, Tensor]]]:
     generator = torch.Generator().manual_seed(0)
-    G, D = MLP((64, 128, 128, 784), generator=generator), MLP((784, 128, 128, 1), generator=generator)
+    G, D = (
+        MLP((64, 128, 128, 784), generator=generator),
+        MLP((784, 128, 128, 1), generator=generator),
+    )
     z, real = torch.randn(64, 64, generator=generator), torch.randn(64, 784, generator=generator)
-    optimizer = sp.GameOptimizer({"discriminator": torch.optim.Adam(D.parameters()), "generator": torch.optim.Adam(G.parameters())})
+    optimizer = sp.GameOptimizer(
+        {
+            "discriminator": torch.optim.Adam(D.parameters()),
+            "generator": torch.optim.Adam(G.parameters()),
+        }
+    )
 
     def losses() -> dict[str, Tensor]:
         fake = D(G(z))
-        return {"discriminator": softplus(-D(real)).mean() + softplus(fake).mean(), "generator": softplus(-fake).mean()}
+        return {
+            "discriminator": softplus(-D(real)).mean() + softplus(fake).mean(),
+            "generator": softplus(-fake).mean(),
+        }
 
     return optimizer, losses
 

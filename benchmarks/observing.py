@@ -1,9 +1,11 @@
-"""What does it cost to watch? Default runs of ``digits``, with the time of probes and verdicts as a share of that of training steps.
+"""What does it cost to watch? Default runs of ``digits``, with the time of probes and verdicts as a
+share of that of training steps.
 
     python -m benchmarks.observing [--runs 3]
 
-Both times are of the same run, in one thread: probes, verdicts, the trace and the snapshots between them against everything that
-``Training.advance`` does. Metrics and pictures are not part of it; their time is shown by every run.
+Both times are of the same run, in one thread: probes, verdicts, the trace and the snapshots between
+them against everything that ``Training.advance`` does. Metrics and pictures are not part of it;
+their time is shown by every run.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import torch
 
 
 def share(seed: int) -> tuple[float, float, float]:
-    """Return milliseconds of a step, of observing for each step, and their ratio, in one default run."""
+    """Return milliseconds of a step, of observing for each step, and their ratio, in one default
+    run."""
     from saddlepoint.training import RunDirectory, Training, resolve, train
 
     config = resolve({"problem": "digits", "seed": seed, "evaluation_samples": 200})
@@ -25,7 +28,9 @@ def share(seed: int) -> tuple[float, float, float]:
         run = RunDirectory.create(config, Path(place) / "run")
         train(Training(config), run)
         summary = run.read_summary()
-    step, probes = (1000 * summary[name] / summary["steps"] for name in ("seconds_here", "probing_seconds"))
+    step, probes = (
+        1000 * summary[name] / summary["steps"] for name in ("seconds_here", "probing_seconds")
+    )
     return step, probes, probes / step
 
 

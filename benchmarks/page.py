@@ -17,7 +17,10 @@ PRICE = HERE.parent / "studies" / "price" / "comparison.json"
 def text() -> str:
     """Return the text of the page about a step's cost."""
     found = {name: _result(name) for name in PARTS}
-    return _template("performance.md.jinja").render(**found, targets=targets(found), price=price()) + "\n"
+    return (
+        _template("performance.md.jinja").render(**found, targets=targets(found), price=price())
+        + "\n"
+    )
 
 
 def distributed() -> str:
@@ -26,18 +29,32 @@ def distributed() -> str:
 
 
 def model() -> dict[str, Any]:
-    """Return what a step of many processes would cost, from a formula and the assumptions that it takes."""
+    """Return what a step of many processes would cost, from a formula and the assumptions that it
+    takes."""
     batch_ms, bandwidth, latency, worlds = 50.0, 50.0, 5.0, (8, 64, 256, 1024)
     rows = []
     for parameters in (10**7, 10**8, 10**9):
-        for rule, products in (("gradients", 0), ("one product (consensus, Hamiltonian)", 1), ("ten products (competitive gradient)", 10)):
+        for rule, products in (
+            ("gradients", 0),
+            ("one product (consensus, Hamiltonian)", 1),
+            ("ten products (competitive gradient)", 10),
+        ):
             work = batch_ms * (1 + 2 * products)
             shares = []
             for world in worlds:
-                once = 2 * (world - 1) / world * 4 * parameters / (bandwidth * 1e9) * 1e3 + 2 * (world - 1) * latency * 1e-3
+                once = (
+                    2 * (world - 1) / world * 4 * parameters / (bandwidth * 1e9) * 1e3
+                    + 2 * (world - 1) * latency * 1e-3
+                )
                 shares.append(f"{100 * work / (work + (1 + products) * once):.0f} %")
             rows.append({"parameters": f"{parameters:,}", "rule": rule, "efficiency": shares})
-    return {"batch_ms": batch_ms, "bandwidth": bandwidth, "latency": latency, "worlds": worlds, "rows": rows}
+    return {
+        "batch_ms": batch_ms,
+        "bandwidth": bandwidth,
+        "latency": latency,
+        "worlds": worlds,
+        "rows": rows,
+    }
 
 
 def _result(name: str) -> dict[str, Any]:
@@ -46,15 +63,22 @@ def _result(name: str) -> dict[str, Any]:
 
 
 def _template(name: str) -> Template:
-    environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters["spread"] = spread
     return environment.get_template(name)
 
 
 def price() -> list[dict[str, Any]]:
-    """Return the problems of the study of time to a Fréchet distance, each method's row as it is shown, best first."""
+    """Return the problems of the study of time to a Fréchet distance, each method's row as it is
+    shown, best first."""
     return [
-        {**problem, "rows": [_priced(own) for own in _ranked(problem["methods"])]} for problem in json.loads(PRICE.read_text())["problems"]
+        {**problem, "rows": [_priced(own) for own in _ranked(problem["methods"])]}
+        for problem in json.loads(PRICE.read_text())["problems"]
     ]
 
 
@@ -83,11 +107,28 @@ def targets(found: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what was aimed at, what was reached on both networks, and whether that meets it."""
     mlp, conv = (found["steps"][name] for name in ("mlp", "dcgan28"))
     rows = [
-        _row("GameOptimizer + Gradient + Adam, to the same by hand", 1.03, mlp["parts"]["Gradient"], conv["parts"]["Gradient"]),
-        _row("a Jacobian product `J.T @ v`, to one joint gradient", 2.0, mlp["parts"]["J.T @ v"], conv["parts"]["J.T @ v"]),
+        _row(
+            "GameOptimizer + Gradient + Adam, to the same by hand",
+            1.03,
+            mlp["parts"]["Gradient"],
+            conv["parts"]["Gradient"],
+        ),
+        _row(
+            "a Jacobian product `J.T @ v`, to one joint gradient",
+            2.0,
+            mlp["parts"]["J.T @ v"],
+            conv["parts"]["J.T @ v"],
+        ),
         *(
-            _row(f"{name} + Adam, to simultaneous Adam", 2.5, mlp["parts"][name], conv["parts"][name])
-            for name in ("Consensus", "Hamiltonian", "SymplecticAdjustment", "SymplecticAdjustment(align=False)")
+            _row(
+                f"{name} + Adam, to simultaneous Adam", 2.5, mlp["parts"][name], conv["parts"][name]
+            )
+            for name in (
+                "Consensus",
+                "Hamiltonian",
+                "SymplecticAdjustment",
+                "SymplecticAdjustment(align=False)",
+            )
         ),
     ]
     peers = found["peers"]
@@ -95,20 +136,53 @@ def targets(found: dict[str, Any]) -> list[dict[str, Any]]:
         for tolerance in ("1e-06", "0.01"):
             pair = [peers["competitive"][name]["ACGD"] for name in ("mlp", "dcgan28")]
             label = f"ACGD, to CGDs' ACGD at tolerance {float(tolerance):g}"
-            rows.append(_row(label, 0.5, *(own[tolerance] for own in pair), void=max(own["gap"] for own in pair) > 1e-4))
+            rows.append(
+                _row(
+                    label,
+                    0.5,
+                    *(own[tolerance] for own in pair),
+                    void=max(own["gap"] for own in pair) > 1e-4,
+                )
+            )
     worst = [max(own["every"].values(), key=lambda r: r["ratio"]) for own in (mlp, conv)]
     rows.append(_row("`Every(5)` of the dearest curvature rule, to simultaneous Adam", 1.5, *worst))
-    memory = [max(value for name, value in own["memory"].items() if name != "Adam, MiB") for own in (mlp, conv)]
-    rows.append(_row("peak memory of the hungriest rule of order 2, to Adam", 2.0, *({"ratio": value} for value in memory)))
-    rows.append(_row("SignSubgradient, to torch SGD (foreach), 10⁷ parameters", 1.05, peers["sign"]["SignSubgradient"]))
+    memory = [
+        max(value for name, value in own["memory"].items() if name != "Adam, MiB")
+        for own in (mlp, conv)
+    ]
+    rows.append(
+        _row(
+            "peak memory of the hungriest rule of order 2, to Adam",
+            2.0,
+            *({"ratio": value} for value in memory),
+        )
+    )
+    rows.append(
+        _row(
+            "SignSubgradient, to torch SGD (foreach), 10⁷ parameters",
+            1.05,
+            peers["sign"]["SignSubgradient"],
+        )
+    )
     for label, ours, other, limit in (
         ("a training step with SOAP, to Adam", "SOAP", None, 1.5),
         ("the same with sides of at most 512", "SOAP(max_dimension=512)", None, 1.5),
         ("SOAP's own step, to pytorch_optimizer's", "SOAP", "pytorch_optimizer SOAP", 0.6),
-        ("the same with sides of at most 512", "SOAP(max_dimension=512)", "pytorch_optimizer SOAP(512)", 0.6),
+        (
+            "the same with sides of at most 512",
+            "SOAP(max_dimension=512)",
+            "pytorch_optimizer SOAP(512)",
+            0.6,
+        ),
     ):
         part = "soap" if other is None else "soap alone"
-        rows.append(_row(label, limit, *(_found(peers[part][name], ours, other) for name in ("mlp", "dcgan28"))))
+        rows.append(
+            _row(
+                label,
+                limit,
+                *(_found(peers[part][name], ours, other) for name in ("mlp", "dcgan28")),
+            )
+        )
     return rows
 
 
@@ -121,8 +195,21 @@ def _found(rows: list[dict[str, Any]], ours: str, other: str | None) -> dict[str
 def _row(what: str, limit: float, *reached: dict[str, Any], void: bool = False) -> dict[str, Any]:
     shown = [spread(r) if "low" in r else f"{r['ratio']:.2f}" for r in reached]
     met = [r["ratio"] <= limit for r in reached]
-    verdict = "void: not the same trajectory" if void else "met" if all(met) else "missed" if not any(met) else "met on one"
-    return {"what": what, "limit": f"≤ {limit:g}", "reached": [*shown, *["–"] * (2 - len(shown))], "verdict": verdict}
+    verdict = (
+        "void: not the same trajectory"
+        if void
+        else "met"
+        if all(met)
+        else "missed"
+        if not any(met)
+        else "met on one"
+    )
+    return {
+        "what": what,
+        "limit": f"≤ {limit:g}",
+        "reached": [*shown, *["–"] * (2 - len(shown))],
+        "verdict": verdict,
+    }
 
 
 PAGES = {"performance.md": text, "distributed.md": distributed}

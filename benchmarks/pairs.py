@@ -1,4 +1,5 @@
-"""The networks that are timed, with batches drawn beforehand, so that a step is derivatives and updates and nothing else."""
+"""The networks that are timed, with batches drawn beforehand, so that a step is derivatives and
+updates and nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ Losses = dict[str, Tensor]
 Networks = dict[str, nn.Module]
 D, G = "discriminator", "generator"
 LATENT = 64
-BATCHES = 8  # in turn: on a single one competitive gradient soon solves for a discriminator that knows it by heart
+# in turn: on a single one competitive gradient soon solves for a discriminator that knows it by
+# heart
+BATCHES = 8
 
 
 @dataclass
@@ -48,15 +51,24 @@ class Pair:
     def losses(self) -> Losses:
         fake = self.networks[D](self.networks[G](self.noise))
         played = softplus(fake).mean()
-        return {D: softplus(-self.networks[D](self.real)).mean() + played, G: -played if self.saturating else softplus(-fake).mean()}
+        return {
+            D: softplus(-self.networks[D](self.real)).mean() + played,
+            G: -played if self.saturating else softplus(-fake).mean(),
+        }
 
     def only(self, player: str) -> Callable[[], Losses]:
-        """Return the closure of one player's turn, without the work that the other's loss would need."""
+        """Return the closure of one player's turn, without the work that the other's loss would
+        need."""
 
         def discriminator() -> Losses:
             with torch.no_grad():
                 generated = self.networks[G](self.noise)
-            return {D: softplus(-self.networks[D](self.real)).mean() + softplus(self.networks[D](generated)).mean()}
+            return {
+                D: (
+                    softplus(-self.networks[D](self.real)).mean()
+                    + softplus(self.networks[D](generated)).mean()
+                )
+            }
 
         def generator() -> Losses:
             fake = self.networks[D](self.networks[G](self.noise))
@@ -68,7 +80,13 @@ class Pair:
         return list(self.networks[player].parameters())
 
     def flat(self) -> Tensor:
-        return torch.cat([p.detach().reshape(-1) for network in self.networks.values() for p in network.parameters()])
+        return torch.cat(
+            [
+                p.detach().reshape(-1)
+                for network in self.networks.values()
+                for p in network.parameters()
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -97,9 +115,17 @@ class Kind:
         saturating: bool = True,
         activation: str = "leaky-relu",
     ) -> Pair:
-        made, size, source = self.networks(width or self.width, activation), batch or self.batch, torch.Generator().manual_seed(1)
+        made, size, source = (
+            self.networks(width or self.width, activation),
+            batch or self.batch,
+            torch.Generator().manual_seed(1),
+        )
         drawn = [
-            (torch.rand(size, *self.shape, generator=source) * 2 - 1, torch.randn(size, LATENT, generator=source)) for _ in range(BATCHES)
+            (
+                torch.rand(size, *self.shape, generator=source) * 2 - 1,
+                torch.randn(size, LATENT, generator=source),
+            )
+            for _ in range(BATCHES)
         ]
         batches = [(real.to(device, dtype), noise.to(device, dtype)) for real, noise in drawn]
         placed = {player: network.to(device, dtype) for player, network in made.items()}
@@ -116,7 +142,8 @@ def _mlp(width: int, activation: str) -> Networks:
 
 
 def _dcgan28(width: int, activation: str) -> Networks:
-    """z → 7 × 7 × width → 14 × 14 × width/2 → 28 × 28 and back, 4 × 4 kernels of stride 2, no normalisation."""
+    """z → 7 × 7 × width → 14 × 14 × width/2 → 28 × 28 and back, 4 × 4 kernels of stride 2, no
+    normalisation."""
     between, half = ACTIVATIONS[activation], max(width // 2, 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -133,9 +160,16 @@ def _dcgan28(width: int, activation: str) -> Networks:
             ),
             G: nn.Sequential(
                 *(nn.Linear(LATENT, 49 * width), nn.Unflatten(1, (width, 7, 7)), between()),
-                *(nn.ConvTranspose2d(width, half, 4, 2, 1), between(), nn.ConvTranspose2d(half, 1, 4, 2, 1)),
+                *(
+                    nn.ConvTranspose2d(width, half, 4, 2, 1),
+                    between(),
+                    nn.ConvTranspose2d(half, 1, 4, 2, 1),
+                ),
             ),
         }
 
 
-PAIRS = {"mlp": Kind(_mlp, (784,), width=128, batch=128), "dcgan28": Kind(_dcgan28, (1, 28, 28), width=64, batch=64)}
+PAIRS = {
+    "mlp": Kind(_mlp, (784,), width=128, batch=128),
+    "dcgan28": Kind(_dcgan28, (1, 28, 28), width=64, batch=64),
+}

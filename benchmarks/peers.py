@@ -1,6 +1,8 @@
-"""The library beside others in one run: CGDs' competitive gradient, two SOAPs, torch's own Adam and SGD.
+"""The library beside others in one run: CGDs' competitive gradient, two SOAPs, torch's own Adam and
+SGD.
 
-The peers come with ``pip install -c constraints.txt '.[benchmark]'``; one that is not installed is left out, and the page says so.
+The peers come with ``pip install -c constraints.txt '.[benchmark]'``; one that is not installed is
+left out, and the page says so.
 """
 
 from __future__ import annotations
@@ -30,7 +32,12 @@ FIRST = "torch Adam (fused)"
 
 def measure(device: torch.device, rounds: int) -> dict[str, Any]:
     """Return what each comparison found."""
-    found: dict[str, Any] = {"competitive": {}, "soap": {}, "soap alone": {}, "sign": _sign(device, 3 * rounds)}
+    found: dict[str, Any] = {
+        "competitive": {},
+        "soap": {},
+        "soap alone": {},
+        "sign": _sign(device, 3 * rounds),
+    }
     for name, make in PAIRS.items():
         pair = partial(make, device)
         found["soap"][name] = _training_steps(pair, rounds)
@@ -43,9 +50,13 @@ def measure(device: torch.device, rounds: int) -> dict[str, Any]:
 
 
 def _competitive(make: Callable[..., Pair], package: Any, rounds: int) -> dict[str, Any]:
-    """The same trajectory in float64 (tanh, so that one exists to high precision), then the time of a step in float32."""
+    """The same trajectory in float64 (tanh, so that one exists to high precision), then the time of
+    a step in float32."""
     rows: dict[str, Any] = {}
-    kinds = {"ACGD": (AdaptiveCompetitiveGradient, package.ACGD), "CGD": (CompetitiveGradient, package.BCGD)}
+    kinds = {
+        "ACGD": (AdaptiveCompetitiveGradient, package.ACGD),
+        "CGD": (CompetitiveGradient, package.BCGD),
+    }
     for name, (ours, theirs) in kinds.items():
         exact: dict[str, Any] = {"dtype": torch.float64, "activation": "tanh", "batch": 32}
         mine, other = make(**exact), make(**exact)
@@ -58,19 +69,36 @@ def _competitive(make: Callable[..., Pair], package: Any, rounds: int) -> dict[s
             "moved": float((mine.flat() - make(**exact).flat()).abs().max()),
         }
         for tolerance in TOLERANCES:
-            steps = {"ours": _ours(make(), ours, tolerance), "theirs": _theirs(make(), theirs, tolerance)}
-            times = interleaved(steps, max(rounds // 3, 5) if tolerance < 1e-3 else rounds, warm_up=5)
-            rows[name][f"{tolerance:g}"] = {who: median(times[who]) for who in times} | ratio(times, "ours", "theirs")
+            steps = {
+                "ours": _ours(make(), ours, tolerance),
+                "theirs": _theirs(make(), theirs, tolerance),
+            }
+            times = interleaved(
+                steps, max(rounds // 3, 5) if tolerance < 1e-3 else rounds, warm_up=5
+            )
+            rows[name][f"{tolerance:g}"] = {who: median(times[who]) for who in times} | ratio(
+                times, "ours", "theirs"
+            )
     return rows
 
 
 def _ours(pair: Pair, kind: Any, tolerance: float) -> Step:
-    return with_rule(pair, kind(tolerance=tolerance, budget=200, warm_start=True), plain_sgd(pair, RATE))[0]
+    return with_rule(
+        pair, kind(tolerance=tolerance, budget=200, warm_start=True), plain_sgd(pair, RATE)
+    )[0]
 
 
 def _theirs(pair: Pair, kind: Any, tolerance: float) -> Step:
-    """Their tolerance is on squared norms, so ours is squared. They maximise for one player what they minimise for the other."""
-    inner = kind(max_params=pair.parameters(D), min_params=pair.parameters(G), lr_max=RATE, lr_min=RATE, tol=tolerance**2, atol=0.0)
+    """Their tolerance is on squared norms, so ours is squared. They maximise for one player what
+    they minimise for the other."""
+    inner = kind(
+        max_params=pair.parameters(D),
+        min_params=pair.parameters(G),
+        lr_max=RATE,
+        lr_min=RATE,
+        tol=tolerance**2,
+        atol=0.0,
+    )
 
     def step() -> None:
         pair.draw()
@@ -81,14 +109,17 @@ def _theirs(pair: Pair, kind: Any, tolerance: float) -> Step:
 
 
 def soaps() -> dict[str, Callable[..., Optimizer]]:
-    """Every optimizer that is compared, by a name for the table; all SOAPs with the published options and without weight decay."""
+    """Every optimizer that is compared, by a name for the table; all SOAPs with the published
+    options and without weight decay."""
     found: dict[str, Callable[..., Optimizer]] = {
         FIRST: partial(Adam, fused=True),
         "torch Adam (foreach)": partial(Adam, foreach=True),
         "SOAP": partial(SOAP, weight_decay=0.0),
         f"SOAP(max_dimension={LONGEST})": partial(SOAP, weight_decay=0.0, max_dimension=LONGEST),
         "pytorch_optimizer SOAP": partial(pytorch_optimizer.SOAP, weight_decay=0.0),
-        f"pytorch_optimizer SOAP({LONGEST})": partial(pytorch_optimizer.SOAP, weight_decay=0.0, max_precondition_dim=LONGEST),
+        f"pytorch_optimizer SOAP({LONGEST})": partial(
+            pytorch_optimizer.SOAP, weight_decay=0.0, max_precondition_dim=LONGEST
+        ),
     }
     try:
         heavyball = import_module("heavyball")
@@ -115,7 +146,12 @@ def _training_steps(make: Callable[..., Pair], rounds: int) -> list[dict[str, An
     # ten steps at a time: the bases of SOAP are refreshed in every tenth
     times = interleaved({name: _ten(step) for name, step in steps.items()}, rounds, warm_up=2)
     return [
-        {"optimizer": name, "ms": round(median(times[name]) / 10, 3), "to Adam": ratio(times, name, FIRST)} for name in steps
+        {
+            "optimizer": name,
+            "ms": round(median(times[name]) / 10, 3),
+            "to Adam": ratio(times, name, FIRST),
+        }
+        for name in steps
     ] + _versus(times)
 
 
@@ -134,7 +170,12 @@ def _optimizer_steps(make: Callable[..., Pair], rounds: int) -> list[dict[str, A
         steps[name] = partial(_all, inner)
     times = interleaved({name: _ten(step) for name, step in steps.items()}, rounds, warm_up=2)
     return [
-        {"optimizer": name, "ms": round(median(times[name]) / 10, 3), "to Adam": ratio(times, name, FIRST)} for name in steps
+        {
+            "optimizer": name,
+            "ms": round(median(times[name]) / 10, 3),
+            "to Adam": ratio(times, name, FIRST),
+        }
+        for name in steps
     ] + _versus(times)
 
 
@@ -144,7 +185,11 @@ def _versus(times: dict[str, list[float]]) -> list[dict[str, Any]]:
         (f"SOAP(max_dimension={LONGEST})", f"pytorch_optimizer SOAP({LONGEST})"),
         ("SOAP", "heavyball SOAP"),
     )
-    return [{"ours": one, "theirs": other, **ratio(times, one, other)} for one, other in pairs if one in times and other in times]
+    return [
+        {"ours": one, "theirs": other, **ratio(times, one, other)}
+        for one, other in pairs
+        if one in times and other in times
+    ]
 
 
 def _all(inner: list[Optimizer]) -> None:

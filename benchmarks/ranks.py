@@ -1,4 +1,5 @@
-"""How a step is shared by several processes of one machine: milliseconds for 1, 2 and 4, each with one thread, on the same global batch."""
+"""How a step is shared by several processes of one machine: milliseconds for 1, 2 and 4, each with
+one thread, on the same global batch."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ RULES = {"Gradient": Gradient(), "Consensus": Consensus()}
 
 
 def measure(device: torch.device, rounds: int) -> dict[str, Any]:
-    """Return network → rule → processes → milliseconds and kilobytes of a step; the numbers of processes take turns."""
+    """Return network → rule → processes → milliseconds and kilobytes of a step; the numbers of
+    processes take turns."""
     if device.type != "cpu":
         raise SystemExit("ranks: processes of one CPU are measured")
     found: dict[str, dict[str, dict[int, list[dict[str, float]]]]] = {}
@@ -36,8 +38,14 @@ def measure(device: torch.device, rounds: int) -> dict[str, Any]:
         for world in WORLDS:
             for pair, rules in _together(world).items():
                 for rule, row in rules.items():
-                    found.setdefault(pair, {}).setdefault(rule, {}).setdefault(world, []).append(row)
-    return {"batch": BATCH, "cores": os.cpu_count(), "pairs": {pair: _rows(rules) for pair, rules in found.items()}}
+                    found.setdefault(pair, {}).setdefault(rule, {}).setdefault(world, []).append(
+                        row
+                    )
+    return {
+        "batch": BATCH,
+        "cores": os.cpu_count(),
+        "pairs": {pair: _rows(rules) for pair, rules in found.items()},
+    }
 
 
 def _rows(rules: dict[str, dict[int, list[dict[str, float]]]]) -> dict[str, list[dict[str, float]]]:
@@ -45,7 +53,12 @@ def _rows(rules: dict[str, dict[int, list[dict[str, float]]]]) -> dict[str, list
     for rule, worlds in rules.items():
         times = {world: median([row["ms"] for row in own]) for world, own in worlds.items()}
         rows[rule] = [
-            {"processes": world, "ms": times[world], "speedup": round(times[1] / times[world], 2), "vectors": worlds[world][0]["vectors"]}
+            {
+                "processes": world,
+                "ms": times[world],
+                "speedup": round(times[1] / times[world], 2),
+                "vectors": worlds[world][0]["vectors"],
+            }
             for world in WORLDS
         ]
     return rows
@@ -55,17 +68,23 @@ def _together(world: int) -> dict[str, dict[str, dict[str, float]]]:
     with tempfile.TemporaryDirectory() as directory:
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.ranks", str(world), directory]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        processes = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(world)]
+        processes = [
+            subprocess.Popen([*command, str(rank)], env=environment) for rank in range(world)
+        ]
         if any(process.wait(timeout=600) for process in processes):
             raise RuntimeError(f"a process of {world} failed")
-        found: dict[str, dict[str, dict[str, float]]] = json.loads((Path(directory) / "found.json").read_text())
+        found: dict[str, dict[str, dict[str, float]]] = json.loads(
+            (Path(directory) / "found.json").read_text()
+        )
         return found
 
 
 def _worker(world: int, directory: Path, rank: int) -> None:
     ranks = Ranks()
     if world > 1:
-        dist.init_process_group("gloo", init_method=f"file://{directory / 'store'}", rank=rank, world_size=world)
+        dist.init_process_group(
+            "gloo", init_method=f"file://{directory / 'store'}", rank=rank, world_size=world
+        )
         ranks = TorchRanks()
     found = {pair: {name: _timed(pair, name, ranks) for name in RULES} for pair in PAIRS}
     if rank == 0:
@@ -79,7 +98,9 @@ def _timed(name: str, rule: str, ranks: Ranks) -> dict[str, float]:
     pair = PAIRS[name](torch.device("cpu"), batch=BATCH)
     share = ranks.share(BATCH)
     pair.batches = [(real[share], noise[share]) for real, noise in pair.batches]
-    optimizer = GameOptimizer(optimizers(pair, Adam, **ADAM), RULES[rule], modules=pair.networks.values(), ranks=ranks)
+    optimizer = GameOptimizer(
+        optimizers(pair, Adam, **ADAM), RULES[rule], modules=pair.networks.values(), ranks=ranks
+    )
     times = []
     for step in range(WARM_UP + STEPS):
         before = ranks.traffic.bytes
@@ -89,7 +110,10 @@ def _timed(name: str, rule: str, ranks: Ranks) -> dict[str, float]:
         if step >= WARM_UP:
             times.append(1000 * (perf_counter() - started))
     size = sum(p.numel() for network in pair.networks.values() for p in network.parameters())
-    return {"ms": ranks.largest(median(times)), "vectors": round((ranks.traffic.bytes - before) / 4 / size, 2)}
+    return {
+        "ms": ranks.largest(median(times)),
+        "vectors": round((ranks.traffic.bytes - before) / 4 / size, 2),
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""How the cost of a step grows: with parameters, batch and solver iterations, as slopes on logarithmic axes."""
+"""How the cost of a step grows: with parameters, batch and solver iterations, as slopes on
+logarithmic axes."""
 
 from __future__ import annotations
 
@@ -11,7 +12,14 @@ import numpy as np
 import torch
 from torch.optim import Adam
 
-from benchmarks.contestants import ADAM, Step, optimizers, plain_sgd, simultaneous_by_hand, with_rule
+from benchmarks.contestants import (
+    ADAM,
+    Step,
+    optimizers,
+    plain_sgd,
+    simultaneous_by_hand,
+    with_rule,
+)
 from benchmarks.pairs import PAIRS, Pair
 from benchmarks.timing import interleaved, median, peak_memory
 from saddlepoint import AdaptiveCompetitiveGradient
@@ -22,14 +30,27 @@ WIDTHS = (4, 16, 64, 128, 256, 512, 1024, 2048)  # 7e3 … 1e7 parameters of bot
 BATCHES = (16, 64, 256, 1024)
 ITERATIONS = (1, 2, 4, 8, 16, 32)
 mlp = PAIRS["mlp"]
-CONTESTANTS = ("Adam by hand", "Consensus + Adam", "AdaptiveCompetitiveGradient, 2 iterations", "SOAP")
+CONTESTANTS = (
+    "Adam by hand",
+    "Consensus + Adam",
+    "AdaptiveCompetitiveGradient, 2 iterations",
+    "SOAP",
+)
 
 
 def measure(device: torch.device, rounds: int) -> dict[str, Any]:
     """Return milliseconds, memory and slopes along each axis."""
     few = max(rounds // 3, 3)
     widths = [
-        (sum(p.numel() for network in mlp(device, width=w).networks.values() for p in network.parameters()), {"width": w}) for w in WIDTHS
+        (
+            sum(
+                p.numel()
+                for network in mlp(device, width=w).networks.values()
+                for p in network.parameters()
+            ),
+            {"width": w},
+        )
+        for w in WIDTHS
     ]
     return {
         "parameters": _axis(device, [*widths], few, memory=True),
@@ -52,7 +73,13 @@ def _steps(make: Callable[[], Pair]) -> dict[str, Callable[[], Step]]:
     return dict(zip(CONTESTANTS, makers, strict=True))
 
 
-def _axis(device: torch.device, points: list[tuple[int, dict[str, int]]], rounds: int, *, memory: bool = False) -> dict[str, Any]:
+def _axis(
+    device: torch.device,
+    points: list[tuple[int, dict[str, int]]],
+    rounds: int,
+    *,
+    memory: bool = False,
+) -> dict[str, Any]:
     rows: dict[str, dict[str, list[float]]] = {name: {"ms": [], "MiB": []} for name in CONTESTANTS}
     for _, options in points:
         makers = _steps(partial(mlp, device, **options))  # type: ignore[arg-type]
@@ -60,9 +87,16 @@ def _axis(device: torch.device, points: list[tuple[int, dict[str, int]]], rounds
         for name in CONTESTANTS:
             rows[name]["ms"].append(median(times[name]))
             if memory:
-                rows[name]["MiB"].append(round(peak_memory(lambda maker=makers[name]: _twice(maker()), device) / 2**20, 2))  # type: ignore[misc]
+                rows[name]["MiB"].append(
+                    round(
+                        peak_memory(lambda maker=makers[name]: _twice(maker()), device) / 2**20, 2
+                    )
+                )  # type: ignore[misc]
     at = [size for size, _ in points]
-    slopes = {name: {what: slope(at, values) for what, values in row.items() if values} for name, row in rows.items()}
+    slopes = {
+        name: {what: slope(at, values) for what, values in row.items() if values}
+        for name, row in rows.items()
+    }
     return {"at": at, "rows": rows, "slopes": slopes}
 
 
@@ -74,17 +108,34 @@ def _twice(step: Step) -> None:
 def _iterations(device: torch.device, rounds: int) -> dict[str, Any]:
     def make(budget: int) -> Step:
         pair = mlp(device)
-        return with_rule(pair, AdaptiveCompetitiveGradient(tolerance=0.0, budget=budget), plain_sgd(pair))[0]
+        return with_rule(
+            pair, AdaptiveCompetitiveGradient(tolerance=0.0, budget=budget), plain_sgd(pair)
+        )[0]
 
-    steps = {str(budget): make(budget) for budget in ITERATIONS} | {"Adam by hand": simultaneous_by_hand(mlp(device))}
+    steps = {str(budget): make(budget) for budget in ITERATIONS} | {
+        "Adam by hand": simultaneous_by_hand(mlp(device))
+    }
     times = interleaved(steps, rounds)
     ms = [median(times[str(budget)]) for budget in ITERATIONS]
     line = np.polyfit(ITERATIONS, ms, 1)
     adam = median(times["Adam by hand"])
-    return {"at": list(ITERATIONS), "ms": ms, "an iteration": round(float(line[0]) / adam, 3), "without": round(float(line[1]) / adam, 3)}
+    return {
+        "at": list(ITERATIONS),
+        "ms": ms,
+        "an iteration": round(float(line[0]) / adam, 3),
+        "without": round(float(line[1]) / adam, 3),
+    }
 
 
 def slope(sizes: list[int], values: list[float]) -> float:
-    """Return the exponent of the upper half of the sizes, where the price of making calls is small beside the work."""
+    """Return the exponent of the upper half of the sizes, where the price of making calls is small
+    beside the work."""
     upper = slice(len(sizes) // 2, None)
-    return round(float(np.polyfit([math.log(s) for s in sizes[upper]], [math.log(v) for v in values[upper]], 1)[0]), 2)
+    return round(
+        float(
+            np.polyfit(
+                [math.log(s) for s in sizes[upper]], [math.log(v) for v in values[upper]], 1
+            )[0]
+        ),
+        2,
+    )

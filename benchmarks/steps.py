@@ -1,4 +1,5 @@
-"""What a step costs: every rule on two pairs of networks, beside Adam written by hand and one plain gradient, all in the same rounds."""
+"""What a step costs: every rule on two pairs of networks, beside Adam written by hand and one plain
+gradient, all in the same rounds."""
 
 from __future__ import annotations
 
@@ -23,13 +24,27 @@ from benchmarks.contestants import (
 )
 from benchmarks.pairs import PAIRS, Pair
 from benchmarks.timing import interleaved, median, peak_memory, ratio
-from saddlepoint import AdaptiveCompetitiveGradient, CompetitiveGradient, Game, Kronecker, Newton, Rule, linearize, registry
+from saddlepoint import (
+    AdaptiveCompetitiveGradient,
+    CompetitiveGradient,
+    Game,
+    Kronecker,
+    Newton,
+    Rule,
+    linearize,
+    registry,
+)
 from saddlepoint.rules import Consensus, Every, Hamiltonian, OpponentShaping, SymplecticAdjustment
 
-HAND, TOGETHER, PLAIN = "alternating Adam by hand", "simultaneous Adam by hand", "one joint gradient"
+HAND, TOGETHER, PLAIN = (
+    "alternating Adam by hand",
+    "simultaneous Adam by hand",
+    "one joint gradient",
+)
 FIVE = "five steps of simultaneous Adam by hand"
 PERIOD = 5
-TINY = {"width": 2, "batch": 1}  # the same calls on next to no numbers: what is left is the price of making them
+# the same calls on next to no numbers: what is left is the price of making them
+TINY = {"width": 2, "batch": 1}
 
 GRADIENT_UNITS: dict[str, Rule] = {
     "Consensus": Consensus(gamma=0.1),
@@ -40,7 +55,9 @@ GRADIENT_UNITS: dict[str, Rule] = {
 }
 STEP_UNITS: dict[str, Rule] = {
     "AdaptiveCompetitiveGradient": AdaptiveCompetitiveGradient(tolerance=0.1),
-    "CompetitiveGradient(scaling=Kronecker())": CompetitiveGradient(scaling=Kronecker(max_dimension=512), tolerance=0.1, warm_start=True),
+    "CompetitiveGradient(scaling=Kronecker())": CompetitiveGradient(
+        scaling=Kronecker(max_dimension=512), tolerance=0.1, warm_start=True
+    ),
     "Newton": Newton(damping=100.0, adapt=False, budget=3),
 }
 
@@ -63,9 +80,14 @@ def _rules(make: Callable[..., Pair], rounds: int) -> list[dict[str, Any]]:
     """Every rule as ``saddlepoint train`` sets it up."""
     names = list(registry.RULES)
     full = {name: registered(make(), name) for name in names}
-    steps: dict[str, Step] = {HAND: alternating_by_hand(make()), PLAIN: partial(joint_gradient, make())}
+    steps: dict[str, Step] = {
+        HAND: alternating_by_hand(make()),
+        PLAIN: partial(joint_gradient, make()),
+    }
     times = interleaved(steps | {name: step for name, (step, _) in full.items()}, rounds)
-    tiny = interleaved({name: registered(make(**TINY), name)[0] for name in names}, max(rounds // 2, 3))
+    tiny = interleaved(
+        {name: registered(make(**TINY), name)[0] for name in names}, max(rounds // 2, 3)
+    )
     rows = []
     for name in names:
         optimizer = full[name][1]
@@ -84,16 +106,24 @@ def _rules(make: Callable[..., Pair], rounds: int) -> list[dict[str, Any]]:
                 "turns": turns,
             }
         )
-    return [{"rule": HAND, "ms": median(times[HAND])}, {"rule": PLAIN, "ms": median(times[PLAIN])}, *rows]
+    return [
+        {"rule": HAND, "ms": median(times[HAND])},
+        {"rule": PLAIN, "ms": median(times[PLAIN])},
+        *rows,
+    ]
 
 
 def _parts(make: Callable[..., Pair], rounds: int) -> dict[str, Any]:
-    """What the library's own work costs beside the same by hand, and what curvature costs beside a gradient."""
+    """What the library's own work costs beside the same by hand, and what curvature costs beside a
+    gradient."""
     pair = make()
     game = Game({player: pair.parameters(player) for player in pair.networks}, pair.losses)
     point = linearize(game)
     J, xi = point.jacobian, point.gradient
-    steps: dict[str, Step] = {TOGETHER: simultaneous_by_hand(make()), PLAIN: partial(joint_gradient, make())}
+    steps: dict[str, Step] = {
+        TOGETHER: simultaneous_by_hand(make()),
+        PLAIN: partial(joint_gradient, make()),
+    }
     steps["Gradient"] = with_rule(own := make(), None, optimizers(own, Adam, **ADAM))[0]
     for name, rule in GRADIENT_UNITS.items():
         steps[name] = with_rule(own := make(), rule, optimizers(own, Adam, **ADAM))[0]
@@ -102,11 +132,16 @@ def _parts(make: Callable[..., Pair], rounds: int) -> dict[str, Any]:
     steps["J.interaction.T @ v"] = lambda: J.interaction.T @ xi
     times = interleaved(steps, 2 * rounds)
     products = ("J.T @ v", "J.interaction.T @ v")
-    return {name: ratio(times, name, PLAIN if name in products else TOGETHER) for name in steps if name not in (TOGETHER, PLAIN)}
+    return {
+        name: ratio(times, name, PLAIN if name in products else TOGETHER)
+        for name in steps
+        if name not in (TOGETHER, PLAIN)
+    }
 
 
 def _every(make: Callable[..., Pair], rounds: int) -> dict[str, Any]:
-    """Curvature in every fifth step, five steps at a time; in units of steps the others are plain gradients under SGD."""
+    """Curvature in every fifth step, five steps at a time; in units of steps the others are plain
+    gradients under SGD."""
     steps: dict[str, Step] = {FIVE: _times(PERIOD, simultaneous_by_hand(make()))}
     for name, rule in {**GRADIENT_UNITS, **STEP_UNITS}.items():
         own = make()
@@ -137,9 +172,16 @@ def _memory(make: Callable[..., Pair], device: torch.device) -> dict[str, float]
         return peak_memory(work, device)
 
     base = peak(simultaneous_by_hand)
-    found = {"Gradient": peak(lambda pair: with_rule(pair, None, optimizers(pair, Adam, **ADAM))[0])}
+    found = {
+        "Gradient": peak(lambda pair: with_rule(pair, None, optimizers(pair, Adam, **ADAM))[0])
+    }
     for name, rule in GRADIENT_UNITS.items():
-        found[name] = peak(lambda pair, rule=rule: with_rule(pair, rule, optimizers(pair, Adam, **ADAM))[0])  # type: ignore[misc]
+        found[name] = peak(
+            lambda pair, rule=rule: with_rule(pair, rule, optimizers(pair, Adam, **ADAM))[0]
+        )  # type: ignore[misc]
     for name, rule in STEP_UNITS.items():
         found[name] = peak(lambda pair, rule=rule: with_rule(pair, rule, plain_sgd(pair))[0])  # type: ignore[misc]
-    return {"Adam, MiB": round(base / 2**20, 1), **{name: round(bytes_ / base, 2) for name, bytes_ in found.items()}}
+    return {
+        "Adam, MiB": round(base / 2**20, 1),
+        **{name: round(bytes_ / base, 2) for name, bytes_ in found.items()},
+    }

@@ -1,4 +1,5 @@
-"""A study: many runs, each in a process of its own with one thread, whose results are kept so that it goes on where it stopped."""
+"""A study: many runs, each in a process of its own with one thread, whose results are kept so that
+it goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def train_configured(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 class Study:
-    """Results so far, and how the missing ones are made: ``python -m module --one RUN`` prints one run's as JSON."""
+    """Results so far, and how the missing ones are made: ``python -m module --one RUN`` prints one
+    run's as JSON."""
 
     def __init__(self, module: str, results: Path, jobs: int) -> None:
         self.module, self.path, self.jobs = module, results, jobs
@@ -43,7 +45,9 @@ class Study:
     def complete(self, runs: list[Run]) -> list[Run]:
         """Make the runs that are missing, and return all of them with their results."""
         with ThreadPoolExecutor(self.jobs) as pool:
-            for result in pool.map(self._in_a_process, [run for run in runs if self.find(run) is None]):
+            for result in pool.map(
+                self._in_a_process, [run for run in runs if self.find(run) is None]
+            ):
                 self.results.append(result)
                 self.path.write_text(json.dumps(self.results, indent=1) + "\n")
                 print(result, file=sys.stderr, flush=True)
@@ -52,5 +56,7 @@ class Study:
     def _in_a_process(self, run: Run) -> Run:
         command = [sys.executable, "-m", self.module, "--one", json.dumps(run)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=True, env=environment
+        )
         return {**run, **json.loads(done.stdout)}

@@ -1,4 +1,5 @@
-"""Timing that a changing machine does not bend: every contestant in turn, round after round, and ratios within a round."""
+"""Timing that a changing machine does not bend: every contestant in turn, round after round, and
+ratios within a round."""
 
 from __future__ import annotations
 
@@ -19,8 +20,11 @@ Times = dict[str, list[float]]
 """contestant → milliseconds, one per round."""
 
 
-def interleaved(contestants: Mapping[str, Callable[[], object]], rounds: int, *, warm_up: int = 3) -> Times:
-    """Time one call of each contestant in every round, in an order drawn anew; the first rounds are not counted."""
+def interleaved(
+    contestants: Mapping[str, Callable[[], object]], rounds: int, *, warm_up: int = 3
+) -> Times:
+    """Time one call of each contestant in every round, in an order drawn anew; the first rounds are
+    not counted."""
     times: Times = {name: [] for name in contestants}
     order, draws = list(contestants), random.Random(0)
     enabled = gc.isenabled()
@@ -43,8 +47,11 @@ def interleaved(contestants: Mapping[str, Callable[[], object]], rounds: int, *,
 
 
 def ratio(times: Times, one: str, other: str) -> dict[str, Any]:
-    """Return how much longer ``one`` takes than ``other``: the median of the rounds' ratios with its 95 % interval."""
-    middle, (low, high) = median_interval([a / b for a, b in zip(times[one], times[other], strict=True)])
+    """Return how much longer ``one`` takes than ``other``: the median of the rounds' ratios with
+    its 95 % interval."""
+    middle, (low, high) = median_interval(
+        [a / b for a, b in zip(times[one], times[other], strict=True)]
+    )
     return {"ratio": round(middle, 3), "low": round(low, 3), "high": round(high, 3)}
 
 
@@ -59,7 +66,8 @@ def synchronise() -> None:
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> int:
-    """Return the most bytes of tensors that were alive at once during ``work``, counted from its start.
+    """Return the most bytes of tensors that were alive at once during ``work``, counted from its
+    start.
 
     On a GPU the allocator knows; on the CPU the profiler's record of allocations is added up.
     """
@@ -69,7 +77,9 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int:
         work()
         synchronise()
         return torch.cuda.max_memory_allocated(device) - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
         work()
     alive, most = 0, 0
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
@@ -82,12 +92,23 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int:
 def machine(device: torch.device) -> dict[str, Any]:
     """Describe what the timings were taken on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return {"device": name, "threads": torch.get_num_threads(), "cores": os.cpu_count(), "torch": torch.__version__}
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+    }
 
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+        [
+            line.split(":", 1)[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        if info.exists()
+        else []
     )
     return names[0] if names else platform.processor() or platform.machine()

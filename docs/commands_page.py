@@ -6,7 +6,8 @@ from saddlepoint.cli import app
 
 
 def commands():
-    """Return Markdown with every command, its arguments and options, their defaults, and its examples."""
+    """Return Markdown with every command, its arguments and options, their defaults, and its
+    examples."""
     parts = []
     for name, command in typer.main.get_command(app).commands.items():
         rows = [row(parameter) for parameter in command.params]

@@ -1,7 +1,9 @@
-"""The price of steps that do not shrink, and what cures it: sign steps on a pure rotation and on a damped one.
+"""The price of steps that do not shrink, and what cures it: sign steps on a pure rotation and on a
+damped one.
 
-On f = x·y sign steps keep |x| + |y| but for the step: they circle where they begin. With some curvature they come in, to a cycle of the
-size of the step. Both are measured here, with the usual cures.
+On f = x·y sign steps keep |x| + |y| but for the step: they circle where they begin. With some
+curvature they come in, to a cycle of the size of the step. Both are measured here, with the usual
+cures.
 
     python examples/oscillation.py [--length 60] [--out docs/images]
 
@@ -31,14 +33,23 @@ CURES = {
     "extragradient": (Extragradient(), 0.0, False),
     "extragradient, decay": (Extragradient(), 0.0, True),
 }
-COLOURS = dict(zip(CURES, ("#d62728", "#ff7f0e", "#2ca02c", "#8c564b", "#1f77b4", "#9467bd"), strict=True))
+COLOURS = dict(
+    zip(CURES, ("#d62728", "#ff7f0e", "#2ca02c", "#8c564b", "#1f77b4", "#9467bd"), strict=True)
+)
 
 
 def path(game_name, cure, lr, steps):
-    """Return the distance from the equilibrium after every simultaneous step, and the points (x, y)."""
+    """Return the distance from the equilibrium after every simultaneous step, and the points (x,
+    y)."""
     rule, momentum, decays = CURES[cure]
     game = zero_sum(*GAMES[game_name], START)
-    optimizer = sp.GameOptimizer({player: SignSubgradient(own, lr=lr, momentum=momentum) for player, own in game.players.items()}, rule)
+    optimizer = sp.GameOptimizer(
+        {
+            player: SignSubgradient(own, lr=lr, momentum=momentum)
+            for player, own in game.players.items()
+        },
+        rule,
+    )
     distances, points = [], []
     for t in range(steps):
         for inner in optimizer.optimizers.values():
@@ -59,26 +70,49 @@ def tail(distances):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--length", type=float, default=60.0, help="what the steps of a run add up to, at constant steps")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--length",
+        type=float,
+        default=60.0,
+        help="what the steps of a run add up to, at constant steps",
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     for axis, game in zip(axes, GAMES, strict=False):
-        print(f"{game}\n\n| | " + " | ".join(f"step {lr:g}" for lr in SIZES) + " |\n|---" + "|---" * len(SIZES) + "|")
+        print(
+            f"{game}\n\n| | "
+            + " | ".join(f"step {lr:g}" for lr in SIZES)
+            + " |\n|---"
+            + "|---" * len(SIZES)
+            + "|"
+        )
         for cure in CURES:
             distances = {lr: path(game, cure, lr, round(options.length / lr))[0] for lr in SIZES}
             print(f"| {cure} | " + " | ".join(f"{tail(d):.2g}" for d in distances.values()) + " |")
-            axis.loglog(range(1, len(distances[STEP]) + 1), distances[STEP], label=cure, color=COLOURS[cure], linewidth=1.2)
+            axis.loglog(
+                range(1, len(distances[STEP]) + 1),
+                distances[STEP],
+                label=cure,
+                color=COLOURS[cure],
+                linewidth=1.2,
+            )
         axis.set(title=f"{game}: distance, step {STEP:g}", xlabel="steps")
         axis.grid(alpha=0.3)
         print()
     for cure in ("constant steps", "momentum 0.9", "extragradient"):
         points = path("pure rotation, xy", cure, STEP, 600)[1]
         axes[2].plot(points[:, 0], points[:, 1], label=cure, color=COLOURS[cure], linewidth=1)
-    axes[2].set(title=f"paths on the pure rotation, step {STEP:g}", xlabel="x", ylabel="y", aspect="equal")
+    axes[2].set(
+        title=f"paths on the pure rotation, step {STEP:g}", xlabel="x", ylabel="y", aspect="equal"
+    )
     axes[2].grid(alpha=0.3)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(CURES))
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(CURES)
+    )
     figure.savefig(options.out / "oscillation.png", dpi=110)
 
 

@@ -1,12 +1,14 @@
 """A generator before a discriminator that has already won: who still moves?
 
-The discriminator is trained alone until, under the minimax loss, what it sends back to the generator is about 1e-10 of its usual size. Then
-both players train, alternating, each with the method named. Plain gradient descent stands still, sign and normalised steps do not depend
-on the gradient's size, and Adam divides by it until its ε is larger.
+The discriminator is trained alone until, under the minimax loss, what it sends back to the
+generator is about 1e-10 of its usual size. Then both players train, alternating, each with the
+method named. Plain gradient descent stands still, sign and normalised steps do not depend on the
+gradient's size, and Adam divides by it until its ε is larger.
 
     python examples/vanishing_gradient.py [--seeds 10] [--steps 2000] [--out docs/images]
 
-Prints the table and draws the figure of docs/subgradient-methods.md; about five minutes on one core.
+Prints the table and draws the figure of docs/subgradient-methods.md; about five minutes on one
+core.
 """
 
 import argparse
@@ -28,15 +30,24 @@ METHODS = {  # the generator's rate; the discriminator has half of it
     "sign": (SignSubgradient, 2e-3),
     "normalised": (NormalizedSubgradient, 0.1),
 }
-COLOURS = {"gradient descent": "#777777", "Adam": "#1f77b4", "sign": "#d62728", "normalised": "#2ca02c"}
+COLOURS = {
+    "gradient descent": "#777777",
+    "Adam": "#1f77b4",
+    "sign": "#d62728",
+    "normalised": "#2ca02c",
+}
 
 
 def run(method, seed, steps, every):
-    """Return what is measured every so many steps: step, slope, distance of the samples from where they were, modes, quality."""
+    """Return what is measured every so many steps: step, slope, distance of the samples from where
+    they were, modes, quality."""
     problem = Mixture8Saturated()
     networks = problem.networks(seed)  # the discriminator has had its 500 steps alone
     make, rate = METHODS[method]
-    inner = {player: make(network.parameters(), lr=rate * (1 if player == G else 0.5)) for player, network in networks.items()}
+    inner = {
+        player: make(network.parameters(), lr=rate * (1 if player == G else 0.5))
+        for player, network in networks.items()
+    }
     optimizer = sp.GameOptimizer(inner)
     noise = problem.batch(0, 2500, seed).noise
     start = networks[G](noise).detach()
@@ -45,7 +56,8 @@ def run(method, seed, steps, every):
         if step % every == 0:
             samples = networks[G](noise).detach()
             metrics = problem.metrics(samples)
-            slope = float(torch.sigmoid(networks[D](samples).detach()).mean())  # E |∂ loss / ∂ logit|, a factor of the generator's gradient
+            # E |∂ loss / ∂ logit|, a factor of the generator's gradient
+            slope = float(torch.sigmoid(networks[D](samples).detach()).mean())
             moved = float((samples - start).norm(dim=1).mean())
             measured.append((step, slope, moved, metrics["modes"], metrics["quality"]))
         batch = problem.batch(1000 + step, 64, seed)  # none that the discriminator has seen
@@ -60,30 +72,53 @@ def draw(results, path):
     for axis, column, label in zip(axes, (1, 3), labels, strict=True):
         for method, runs in results.items():
             steps = [row[0] for row in runs[0]]
-            values = torch.tensor([[row[column] for row in one] for one in runs], dtype=torch.float64)
+            values = torch.tensor(
+                [[row[column] for row in one] for one in runs], dtype=torch.float64
+            )
             low, middle, high = (values.quantile(q, dim=0) for q in (0.1, 0.5, 0.9))
             axis.plot(steps, middle, label=method, color=COLOURS[method], linewidth=2)
             axis.fill_between(steps, low, high, color=COLOURS[method], alpha=0.15, linewidth=0)
         axis.set(xlabel="steps after the discriminator has won", title=label)
         axis.grid(alpha=0.3)
     axes[0].set_yscale("log")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(results))
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(results)
+    )
     figure.savefig(path, dpi=110)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
-    results = {m: [run(m, seed, options.steps, max(1, options.steps // 50)) for seed in range(options.seeds)] for m in METHODS}
+    results = {
+        m: [
+            run(m, seed, options.steps, max(1, options.steps // 50))
+            for seed in range(options.seeds)
+        ]
+        for m in METHODS
+    }
     draw(results, options.out / "vanishing_gradient.png")
-    head = ("method", "slope at first", "steps until it is 1e-3", "samples moved by", "modes at the end", "quality at the end")
+    head = (
+        "method",
+        "slope at first",
+        "steps until it is 1e-3",
+        "samples moved by",
+        "modes at the end",
+        "quality at the end",
+    )
     print(f"| {' | '.join(head)} |\n" + "|---" * len(head) + "|")
     for method, runs in results.items():
         escapes = [next((row[0] for row in one if row[1] > 1e-3), float("inf")) for one in runs]
-        columns = [[one[0][1] for one in runs], escapes, *([one[-1][k] for one in runs] for k in (2, 3, 4))]
+        columns = [
+            [one[0][1] for one in runs],
+            escapes,
+            *([one[-1][k] for one in runs] for k in (2, 3, 4)),
+        ]
         cells = [f"{statistics.median(c):.4g} ({min(c):.3g}–{max(c):.3g})" for c in columns]
         print(f"| {method} | {' | '.join(cells)} |")
 

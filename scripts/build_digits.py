@@ -1,4 +1,5 @@
-"""Make the embedded digits from the full MNIST: per class the first 1,000 training and 200 test images, in their order.
+"""Make the embedded digits from the full MNIST: per class the first 1,000 training and 200 test
+images, in their order.
 
     python scripts/build_digits.py DIRECTORY_WITH_IDX_FILES
 
@@ -23,7 +24,9 @@ def main(source: Path) -> None:
     for prefix, count in PER_CLASS.items():
         images = read_idx(source / f"{prefix}-images-idx3-ubyte.gz")
         labels = read_idx(source / f"{prefix}-labels-idx1-ubyte.gz")
-        chosen = np.sort(np.concatenate([np.flatnonzero(labels == digit)[:count] for digit in range(10)]))
+        chosen = np.sort(
+            np.concatenate([np.flatnonzero(labels == digit)[:count] for digit in range(10)])
+        )
         write_idx(EMBEDDED / f"{prefix}-images-idx3-ubyte.gz", images[chosen])
         write_idx(EMBEDDED / f"{prefix}-labels-idx1-ubyte.gz", labels[chosen])
     for path in sorted(EMBEDDED.glob("*.gz")):

@@ -1,10 +1,12 @@
-"""Fuzz everything that reads what a stranger may have written, for as many cases as one likes; a finding ends with exit code 1.
+"""Fuzz everything that reads what a stranger may have written, for as many cases as one likes; a
+finding ends with exit code 1.
 
     python scripts/fuzz.py --cases 100000 --out benchmarks/results/fuzz.json
 
-Cases are drawn by Hypothesis; with ``--engine atheris`` (pip install atheris) they are steered by the coverage of this library. Each target
-runs in a process of its own, whose addresses end at 12 GiB, and its result is written as soon as it is there: started again, the script
-goes on with the targets that are missing in the file, or had a finding.
+Cases are drawn by Hypothesis; with ``--engine atheris`` (pip install atheris) they are steered by
+the coverage of this library. Each target runs in a process of its own, whose addresses end at 12
+GiB, and its result is written as soon as it is there: started again, the script goes on with the
+targets that are missing in the file, or had a finding.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ DEAR = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--cases", type=int, default=10_000, help="of each parser; of dearer targets a fixed share")
+    parser.add_argument(
+        "--cases", type=int, default=10_000, help="of each parser; of dearer targets a fixed share"
+    )
     parser.add_argument("--target", help="one target only")
     parser.add_argument("--engine", choices=["hypothesis", "atheris"], default="hypothesis")
     parser.add_argument("--seed", type=int, default=0)
@@ -54,10 +58,30 @@ def main() -> None:
         if found.get(key, {}).get("cases", 0) >= cases and not found[key]["findings"]:
             continue
         began = time.perf_counter()
-        words = ["--here", "--target", name, "--cases", str(cases), "--engine", given.engine, "--seed", str(given.seed)]
-        done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=False)
-        seconds, peak = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
-        found[key] = {"cases": cases, "findings": int(done.returncode != 0), "seconds": round(seconds), "peak_mib_so_far": peak}
+        words = [
+            "--here",
+            "--target",
+            name,
+            "--cases",
+            str(cases),
+            "--engine",
+            given.engine,
+            "--seed",
+            str(given.seed),
+        ]
+        done = subprocess.run(
+            [sys.executable, __file__, *words], capture_output=True, text=True, check=False
+        )
+        seconds, peak = (
+            time.perf_counter() - began,
+            resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
+        )
+        found[key] = {
+            "cases": cases,
+            "findings": int(done.returncode != 0),
+            "seconds": round(seconds),
+            "peak_mib_so_far": peak,
+        }
         print(key, found[key], flush=True)
         if done.returncode:
             print(done.stdout[-4000:], done.stderr[-4000:])
@@ -83,7 +107,12 @@ def fuzz(name: str, cases: int, engine: str, seed: int) -> None:
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
-        max_examples=cases, deadline=None, database=None, phases=[hypothesis.Phase.generate], suppress_health_check=quiet, derandomize=False
+        max_examples=cases,
+        deadline=None,
+        database=None,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=quiet,
+        derandomize=False,
     )
     @hypothesis.given(strategy)
     def run(case: object) -> None:

@@ -1,12 +1,14 @@
 """Kill runs with SIGKILL, resume them, and compare what they become with runs that nobody killed.
 
-    python scripts/kill_runs.py --kills 50              # goes on where it stopped; writes benchmarks/results/kills.json
+    python scripts/kill_runs.py --kills 50              # goes on where it stopped; writes
+    benchmarks/results/kills.json
 
-Every second run is killed at a chosen moment: inside a step, an evaluation or a probe, while a line of the log, a picture, a checkpoint or
-the summary is written (before, with half of it written, before and after the file takes its name). The others are killed from outside at a
-random time, and what the process was doing is counted. Some are killed once or twice more while they are resumed. At the end everything is
-compared: every tensor and number of the last and the best checkpoint, the log, the pictures, the summary, the names of all files; all but
-times.
+Every second run is killed at a chosen moment: inside a step, an evaluation or a probe, while a line
+of the log, a picture, a checkpoint or the summary is written (before, with half of it written,
+before and after the file takes its name). The others are killed from outside at a random time, and
+what the process was doing is counted. Some are killed once or twice more while they are resumed. At
+the end everything is compared: every tensor and number of the last and the best checkpoint, the
+log, the pictures, the summary, the names of all files; all but times.
 """
 
 from __future__ import annotations
@@ -27,17 +29,39 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch, in every process; tiny networks gain nothing from threads
+# before torch, in every process; tiny networks gain nothing from threads
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "kills.json"
 
-CADENCE = {"evaluate_every": 4, "sample_every": 3, "checkpoint_every": 5, "log_every": 2, "probe_every": 6, "trace_every": 1}
-COMMON = {"problem": {"name": "mixture8", "hidden": 8, "latent": 2}, "steps": 24, "batch_size": 8, "evaluation_samples": 160, **CADENCE}
+CADENCE = {
+    "evaluate_every": 4,
+    "sample_every": 3,
+    "checkpoint_every": 5,
+    "log_every": 2,
+    "probe_every": 6,
+    "trace_every": 1,
+}
+COMMON = {
+    "problem": {"name": "mixture8", "hidden": 8, "latent": 2},
+    "steps": 24,
+    "batch_size": 8,
+    "evaluation_samples": 160,
+    **CADENCE,
+}
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "adam": {},
     "acgd": {"rule": {"name": "acgd", "warm_start": True}},
-    "sign": {"optimizer": {"name": "sign", "lr": 1e-3}, "schedule": "linear", "discriminator_steps": 3},
-    "soap with a roll-back": {"optimizer": {"name": "soap", "lr": 1e-3}, "on_divergence": "roll-back"},  # a NaN in step 12, once
+    "sign": {
+        "optimizer": {"name": "sign", "lr": 1e-3},
+        "schedule": "linear",
+        "discriminator_steps": 3,
+    },
+    # a NaN in step 12, once
+    "soap with a roll-back": {
+        "optimizer": {"name": "soap", "lr": 1e-3},
+        "on_divergence": "roll-back",
+    },
 }
 
 POINTS = {
@@ -54,12 +78,20 @@ POINTS = {
 OUTSIDE = "outside"
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["saddlepoint.cli", "saddlepoint.training.progress", "saddlepoint.cli.tables", "saddlepoint.compare.warm"])
+context.set_forkserver_preload(
+    [
+        "saddlepoint.cli",
+        "saddlepoint.training.progress",
+        "saddlepoint.cli.tables",
+        "saddlepoint.compare.warm",
+    ]
+)
 
 
 @dataclass(frozen=True)
 class Kill:
-    """Where a process is killed: at the ``number``-th time of a moment, or from outside after some seconds."""
+    """Where a process is killed: at the ``number``-th time of a moment, or from outside after some
+    seconds."""
 
     moment: str
     point: int = 0
@@ -79,7 +111,8 @@ class Straight:
 
 @dataclass
 class Fate:
-    """What happened to a run: the kills that hit it, what it was doing when those from outside did, and what differs at the end."""
+    """What happened to a run: the kills that hit it, what it was doing when those from outside did,
+    and what differs at the end."""
 
     kills: list[str] = field(default_factory=list)
     started_again: int = 0
@@ -90,7 +123,8 @@ class Fate:
 
 
 def child(arguments: list[str], output: Path, doing: Any, kill: Kill | None) -> None:
-    """Run a command of saddlepoint whose output goes to a file; ``doing`` is the number of what it does at present."""
+    """Run a command of saddlepoint whose output goes to a file; ``doing`` is the number of what it
+    does at present."""
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -114,7 +148,11 @@ def plant(doing: Any, counts: Counter[str], kill: Kill | None) -> None:
     names = ["", *POINTS]
 
     def reached(moment: str, point: int) -> bool:
-        return kill is not None and (moment, point, counts[moment]) == (kill.moment, kill.point, kill.number)
+        return kill is not None and (moment, point, counts[moment]) == (
+            kill.moment,
+            kill.point,
+            kill.number,
+        )
 
     def die_at(point: int, moment: str | None = None) -> None:
         if reached(names[doing.value] if moment is None else moment, point):
@@ -149,7 +187,12 @@ def plant(doing: Any, counts: Counter[str], kill: Kill | None) -> None:
     wrap(RunDirectory, "write_summary", "summary")
     wrap(RunDirectory, "rewind", "rewind")
 
-    step, measures, replace, append = GameOptimizer.step, Mixture8.measures, Path.replace, run_directory.append_whole
+    step, measures, replace, append = (
+        GameOptimizer.step,
+        Mixture8.measures,
+        Path.replace,
+        run_directory.append_whole,
+    )
 
     def one_turn(self: Any, *arguments: Any, **options: Any) -> Any:
         die_at(1)  # with the run's own random state installed
@@ -184,7 +227,11 @@ def plant(doing: Any, counts: Counter[str], kill: Kill | None) -> None:
 
         def losses() -> Any:
             terms = inner()
-            if self.config.on_divergence == "roll-back" and (self.step, self.rollbacks) == (11, 0) and "discriminator" in terms:
+            if (
+                self.config.on_divergence == "roll-back"
+                and (self.step, self.rollbacks) == (11, 0)
+                and "discriminator" in terms
+            ):
                 terms["discriminator"]["fake"] = terms["discriminator"]["fake"] * float("nan")
             return terms
 
@@ -205,7 +252,8 @@ def plant(doing: Any, counts: Counter[str], kill: Kill | None) -> None:
 
 
 def execute(arguments: list[str | Path], output: Path, kill: Kill | None = None) -> tuple[int, str]:
-    """Run a command in a process that is perhaps killed; return its exit code and, if killed from outside, what it was doing."""
+    """Run a command in a process that is perhaps killed; return its exit code and, if killed from
+    outside, what it was doing."""
     doing = context.RawValue("i", 0)
     process = context.Process(target=child, args=([str(a) for a in arguments], output, doing, kill))
     process.start()
@@ -232,11 +280,14 @@ def make_straight(name: str, place: Path) -> Straight:
 
 
 def suffer(straight: Straight, place: Path, kills: list[Kill]) -> Fate:
-    """Train a run in ``place`` that is killed as planned, resume it until it has ended, and compare it with the straight one."""
+    """Train a run in ``place`` that is killed as planned, resume it until it has ended, and compare
+    it with the straight one."""
     fate, run, plan, output = Fate(), place / "run", [*kills], place / "output.txt"
     for _ in range(len(kills) + 2):
         begun = (run / "config.yaml").exists()
-        command: list[str | Path] = ["resume", run] if begun else ["train", "--config", straight.config, "--out", run]
+        command: list[str | Path] = (
+            ["resume", run] if begun else ["train", "--config", straight.config, "--out", run]
+        )
         if begun and not list((run / "checkpoints").glob("step-*.pt")):
             fate.started_again += 1
         kill = plan.pop(0) if plan else None
@@ -245,7 +296,11 @@ def suffer(straight: Straight, place: Path, kills: list[Kill]) -> Fate:
         said = output.read_text() if output.exists() else ""  # killed before it could say anything
         if code == -signal.SIGKILL:
             assert kill is not None
-            fate.kills.append(f"{kill.moment}, {doing}" if kill.moment == OUTSIDE else f"{kill.moment} {kill.point}")
+            fate.kills.append(
+                f"{kill.moment}, {doing}"
+                if kill.moment == OUTSIDE
+                else f"{kill.moment} {kill.point}"
+            )
         elif code == 0 or (begun and "has used its budget" in said):
             fate.differences = differences(straight.path, run)
             return fate
@@ -259,7 +314,10 @@ def suffer(straight: Straight, place: Path, kills: list[Kill]) -> Fate:
 def differences(a: Path, b: Path) -> list[str]:
     """Return what differs between two run directories, but for times."""
     found = []
-    names = [{str(path.relative_to(place)) for path in place.rglob("*") if path.name != ".lock"} for place in (a, b)]
+    names = [
+        {str(path.relative_to(place)) for path in place.rglob("*") if path.name != ".lock"}
+        for place in (a, b)
+    ]
     found += [f"{name} is in one only" for name in sorted(names[0] ^ names[1])]
     for name in sorted(names[0] & names[1]):
         if (a / name).is_dir() or name == "environment.json":
@@ -287,9 +345,17 @@ def _unequal(a: Any, b: Any, where: str = "") -> list[str]:
 
     if isinstance(a, dict) and isinstance(b, dict):
         keys = [key for key in a.keys() | b.keys() if "seconds" not in str(key)]
-        return [text for key in sorted(keys, key=str) for text in _unequal(a.get(key), b.get(key), f"{where}.{key}")]
+        return [
+            text
+            for key in sorted(keys, key=str)
+            for text in _unequal(a.get(key), b.get(key), f"{where}.{key}")
+        ]
     if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
-        return [text for index, pair in enumerate(zip(a, b, strict=True)) for text in _unequal(*pair, f"{where}[{index}]")]
+        return [
+            text
+            for index, pair in enumerate(zip(a, b, strict=True))
+            for text in _unequal(*pair, f"{where}[{index}]")
+        ]
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         same = a.dtype == b.dtype and torch.equal(a, b)
     else:
@@ -298,43 +364,70 @@ def _unequal(a: Any, b: Any, where: str = "") -> list[str]:
 
 
 def draw(number: int, straight: Straight) -> list[Kill]:
-    """Return the kills of a run: a function of its number and of how often and how long the straight run did what."""
+    """Return the kills of a run: a function of its number and of how often and how long the
+    straight run did what."""
     draws = random.Random(number)
 
     def inside(moments: list[str]) -> Kill:
         moment = moments[(number // 2) % len(moments)]
-        return Kill(moment, draws.choice(POINTS[moment]), draws.randint(1, straight.counts.get(moment, 1)))
+        return Kill(
+            moment, draws.choice(POINTS[moment]), draws.randint(1, straight.counts.get(moment, 1))
+        )
 
     def outside() -> Kill:
         return Kill(OUTSIDE, seconds=draws.uniform(0, straight.seconds))
 
-    planned = [inside([moment for moment in POINTS if moment != "rewind"]) if number % 2 else outside()]
+    planned = [
+        inside([moment for moment in POINTS if moment != "rewind"]) if number % 2 else outside()
+    ]
     while len(planned) < 3 and draws.random() < 0.4:
-        planned.append(draws.choice([Kill("rewind", draws.choice(POINTS["rewind"])), outside(), inside(["step", "checkpoint"])]))
+        planned.append(
+            draws.choice(
+                [
+                    Kill("rewind", draws.choice(POINTS["rewind"])),
+                    outside(),
+                    inside(["step", "checkpoint"]),
+                ]
+            )
+        )
     return planned
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=50, help="number of runs that are killed at least once")
+    parser.add_argument(
+        "--kills", type=int, default=50, help="number of runs that are killed at least once"
+    )
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     known = json.loads(options.out.read_text())["runs"] if options.out.exists() else []
     runs = [run for run in known if run["number"] < options.kills]
     with tempfile.TemporaryDirectory() as folder:
-        make_straight("adam", Path(tempfile.mkdtemp(dir=folder)))  # starts the process that all others are forked from
+        # starts the process that all others are forked from
+        make_straight("adam", Path(tempfile.mkdtemp(dir=folder)))
         straights = {name: make_straight(name, Path(folder)) for name in CONFIGURATIONS}
         for number in range(len(runs), options.kills):
             name = list(CONFIGURATIONS)[number % len(CONFIGURATIONS)]
             fate, attempt = Fate(), 0
-            while not fate.kills and not fate.differences:  # it may have ended before the first kill from outside
+            # it may have ended before the first kill from outside
+            while not fate.kills and not fate.differences:
                 place = Path(folder) / f"run-{number}-{attempt}"
                 place.mkdir()
-                fate = suffer(straights[name], place, draw(number + 100_000 * 2 * attempt, straights[name]))
+                fate = suffer(
+                    straights[name], place, draw(number + 100_000 * 2 * attempt, straights[name])
+                )
                 attempt += 1
-            said = {"kills": fate.kills, "started_again": fate.started_again, "differences": fate.differences}
+            said = {
+                "kills": fate.kills,
+                "started_again": fate.started_again,
+                "differences": fate.differences,
+            }
             runs.append({"number": number, "configuration": name, **said})
-            print(f"{number + 1:3d} {name}: {'; '.join(fate.kills)}: {', '.join(fate.differences) or 'identical'}", flush=True)
+            print(
+                f"{number + 1:3d} {name}: {'; '.join(fate.kills)}:"
+                f" {', '.join(fate.differences) or 'identical'}",
+                flush=True,
+            )
             options.out.write_text(json.dumps(summary(runs), indent=1) + "\n")
     if any(run["differences"] for run in runs):
         sys.exit(1)

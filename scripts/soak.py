@@ -1,14 +1,16 @@
-"""Train for a long time with everything that is observed at short intervals, and look at what grows.
+"""Train for a long time with everything that is observed at short intervals, and look at what
+grows.
 
     python scripts/soak.py --minutes 30                 # writes benchmarks/results/soak.json
 
-Every ten seconds it notes the resident memory of the process, its open file descriptors and the processor time of a step since the last
-note. The first fifth is warm-up: caches fill and allocators settle. Growth is that of a line through the notes behind it, with the median
-of the slopes between all pairs (Theil and Sen), over all the time behind warm-up.
+Every ten seconds it notes the resident memory of the process, its open file descriptors and the
+processor time of a step since the last note. The first fifth is warm-up: caches fill and allocators
+settle. Growth is that of a line through the notes behind it, with the median of the slopes between
+all pairs (Theil and Sen), over all the time behind warm-up.
 
-The processor time of a step follows what else the machine does, so its drift is measured against a new process that has loaded the last
-checkpoint: the two take steps in turn, once after warm-up and once at the end. Where the time between changed nothing, the median of the
-ratios is the same.
+The processor time of a step follows what else the machine does, so its drift is measured against a
+new process that has loaded the last checkpoint: the two take steps in turn, once after warm-up and
+once at the end. Where the time between changed nothing, the median of the ratios is the same.
 """
 
 from __future__ import annotations
@@ -38,12 +40,26 @@ EVERY = 10.0  # seconds between notes
 ROUNDS, STEPS = 300, 10  # of both processes in turn
 WARM_UP = 0.2
 
-OBSERVING = {"log_every": 50, "trace_every": 25, "probe_every": 200, "sample_every": 200, "checkpoint_every": 200, "evaluate_every": 1000}
-CONFIGURATION: dict[str, Any] = {"problem": "digits", "steps": 10_000_000, "schedule": "constant", "keep_checkpoints": 3, **OBSERVING}
+OBSERVING = {
+    "log_every": 50,
+    "trace_every": 25,
+    "probe_every": 200,
+    "sample_every": 200,
+    "checkpoint_every": 200,
+    "evaluate_every": 1000,
+}
+CONFIGURATION: dict[str, Any] = {
+    "problem": "digits",
+    "steps": 10_000_000,
+    "schedule": "constant",
+    "keep_checkpoints": 3,
+    **OBSERVING,
+}
 
 
 class Notes:
-    """A watcher that notes memory, descriptors and step time, and after warm-up compares this process with a new one."""
+    """A watcher that notes memory, descriptors and step time, and after warm-up compares this
+    process with a new one."""
 
     def __init__(self, run: RunDirectory, minutes: float) -> None:
         self._run, self._warm = run, WARM_UP * minutes
@@ -63,8 +79,14 @@ class Notes:
             return
         steps, seconds = training.step - self._step, training.seconds - self._seconds
         self._last, self._step, self._seconds = now, training.step, training.seconds
-        row = {"minutes": (now - self.began) / 60, "step": training.step, "step_milliseconds": 1000 * seconds / steps}
-        self.rows.append(row | {"memory_mib": resident(), "descriptors": len(os.listdir("/proc/self/fd"))})
+        row = {
+            "minutes": (now - self.began) / 60,
+            "step": training.step,
+            "step_milliseconds": 1000 * seconds / steps,
+        }
+        self.rows.append(
+            row | {"memory_mib": resident(), "descriptors": len(os.listdir("/proc/self/fd"))}
+        )
 
     def report(self, sentence: str) -> None:
         print(sentence, flush=True)
@@ -80,7 +102,8 @@ def resident() -> float:
 
 
 def growth(rows: list[dict[str, float]], name: str) -> float:
-    """Return by which share of its first value a quantity grows over the rows, along the median of the slopes between all pairs."""
+    """Return by which share of its first value a quantity grows over the rows, along the median of
+    the slopes between all pairs."""
     x, y = (numpy.array([row[key] for row in rows]) for key in ("minutes", name))
     i, j = numpy.triu_indices(len(rows), 1)
     slope = float(numpy.median((y[j] - y[i]) / (x[j] - x[i])))
@@ -97,7 +120,8 @@ def stepping(training: Training) -> float:
 
 
 def answer(path: Path, questions: Connection) -> None:
-    """Go on from the last checkpoint of a run in this process: for every question a few steps, and their time."""
+    """Go on from the last checkpoint of a run in this process: for every question a few steps, and
+    their time."""
     torch.set_num_threads(1)
     run = RunDirectory.open(path)
     config = run.read_config()
@@ -109,7 +133,8 @@ def answer(path: Path, questions: Connection) -> None:
 
 
 def compared(training: Training, run: RunDirectory) -> Tree:
-    """Return the time of steps in this process as a multiple of that in a new one, measured in turn: the median, and its 95 % interval."""
+    """Return the time of steps in this process as a multiple of that in a new one, measured in
+    turn: the median, and its 95 % interval."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=answer, args=(run.path, theirs))
@@ -147,12 +172,23 @@ def main() -> None:
     torch.set_num_threads(1)
     config = resolve(CONFIGURATION)
     with tempfile.TemporaryDirectory() as folder:
-        training, run = Training(config, clock=process_time), RunDirectory.create(config, Path(folder) / "run")
+        training, run = (
+            Training(config, clock=process_time),
+            RunDirectory.create(config, Path(folder) / "run"),
+        )
         notes = Notes(run, options.minutes)
         with run.claimed():
-            train(training, run, notes, interrupted=lambda: perf_counter() - notes.began > 60 * options.minutes)
+            train(
+                training,
+                run,
+                notes,
+                interrupted=lambda: perf_counter() - notes.began > 60 * options.minutes,
+            )
         at_the_end = compared(training, run)
-        written = sum(path.stat().st_size for path in (Path(folder) / "run").rglob("*") if path.is_file()) / 2**20
+        written = (
+            sum(path.stat().st_size for path in (Path(folder) / "run").rglob("*") if path.is_file())
+            / 2**20
+        )
     rows = [row for row in notes.rows if row["minutes"] > WARM_UP * options.minutes]
     descriptors = [row["descriptors"] for row in rows]
     found = {
@@ -163,10 +199,16 @@ def main() -> None:
         "memory_mib": [round(rows[0]["memory_mib"], 1), round(rows[-1]["memory_mib"], 1)],
         "memory_growth": round(growth(rows, "memory_mib"), 4),
         "descriptors": [int(min(descriptors)), int(max(descriptors))],
-        "step_milliseconds": [round(rows[0]["step_milliseconds"], 2), round(rows[-1]["step_milliseconds"], 2)],
+        "step_milliseconds": [
+            round(rows[0]["step_milliseconds"], 2),
+            round(rows[-1]["step_milliseconds"], 2),
+        ],
         "step_drift": round(growth(rows, "step_milliseconds"), 4),
         "old_to_new_process": {"after warm-up": notes.after_warm_up, "at the end": at_the_end},
-        "rows": [{name: round(value, 3) for name, value in row.items()} for row in notes.rows[:: max(1, len(notes.rows) // 60)]],
+        "rows": [
+            {name: round(value, 3) for name, value in row.items()}
+            for row in notes.rows[:: max(1, len(notes.rows) // 60)]
+        ],
     }
     options.out.write_text(json.dumps(found, indent=1) + "\n")
     print({name: value for name, value in found.items() if name != "rows"})

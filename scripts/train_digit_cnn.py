@@ -1,8 +1,10 @@
-"""Train the feature extractor of the digit metrics on the full MNIST and write its weights beside its code.
+"""Train the feature extractor of the digit metrics on the full MNIST and write its weights beside
+its code.
 
     python scripts/train_digit_cnn.py DIRECTORY_WITH_IDX_FILES
 
-Takes a few minutes on two cores. Adam with a one-cycle learning rate, shifts of up to two pixels, weight decay 1e-4.
+Takes a few minutes on two cores. Adam with a one-cycle learning rate, shifts of up to two pixels,
+weight decay 1e-4.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
 @torch.no_grad()
 def accuracy(network: DigitCNN, data: LabelledImages) -> float:
     network.eval()
-    hits = sum(int((network(x).argmax(1) == y).sum()) for x, y in zip(data.images.split(1000), data.labels.split(1000), strict=True))
+    hits = sum(
+        int((network(x).argmax(1) == y).sum())
+        for x, y in zip(data.images.split(1000), data.labels.split(1000), strict=True)
+    )
     return hits / len(data)
 
 
@@ -45,13 +50,21 @@ def main(source: Path) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
     for epoch in range(EPOCHS):
         network.train()
-        for chosen in torch.randperm(len(train), generator=generator)[: steps // EPOCHS * BATCH].split(BATCH):
-            loss = F.cross_entropy(network(shifted(train.images[chosen], generator)), train.labels[chosen])
+        for chosen in torch.randperm(len(train), generator=generator)[
+            : steps // EPOCHS * BATCH
+        ].split(BATCH):
+            loss = F.cross_entropy(
+                network(shifted(train.images[chosen], generator)), train.labels[chosen]
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-        print(f"epoch {epoch + 1}: accuracy on the {len(test)} test images {accuracy(network, test):.4f}", flush=True)
+        print(
+            f"epoch {epoch + 1}: accuracy on the {len(test)} test images"
+            f" {accuracy(network, test):.4f}",
+            flush=True,
+        )
     save_file(network.state_dict(), WEIGHTS)
 
 

@@ -1,4 +1,5 @@
-"""Write the table of docs/subgradients.md from the code: what PyTorch and this library return at kinks, and which of it is a subgradient.
+"""Write the table of docs/subgradients.md from the code: what PyTorch and this library return at
+kinks, and which of it is a subgradient.
 
 python scripts/write_kink_table.py
 """
@@ -25,7 +26,8 @@ FIRST = torch.tensor([0])
 
 @dataclass(frozen=True)
 class Kink:
-    """A function with a kink at ``at``; ``vertices`` are the corners of its Clarke set, ``ours`` is the same function of this library."""
+    """A function with a kink at ``at``; ``vertices`` are the corners of its Clarke set, ``ours`` is
+    the same function of this library."""
 
     name: str
     torch: Function
@@ -48,8 +50,16 @@ POSITIVE = ((0.0, 1.0), positive_part, "positive_part(x)")
 BELOW_ONE = ((0.0, 1.0), lambda x, **how: 1 - hinge(x, **how), "1 - hinge(x)")
 MAXIMUM = (CORNERS, largest, "largest(x)")
 HINGE = ((-1.0, 0.0), hinge, "hinge(x)")
-LEAKY = ((0.2, 1.0), lambda x, **how: 0.2 * x + 0.8 * positive_part(x, **how), "0.2 * x + 0.8 * positive_part(x)")
-MARGIN = (((0.0, 0.0), (-0.5, 0.5)), lambda x, **how: max_margin(x[None], FIRST, **how) / 2, "max_margin([x], [0]) / 2")
+LEAKY = (
+    (0.2, 1.0),
+    lambda x, **how: 0.2 * x + 0.8 * positive_part(x, **how),
+    "0.2 * x + 0.8 * positive_part(x)",
+)
+MARGIN = (
+    ((0.0, 0.0), (-0.5, 0.5)),
+    lambda x, **how: max_margin(x[None], FIRST, **how) / 2,
+    "max_margin([x], [0]) / 2",
+)
 
 ROWS = (
     Kink("x.abs()", torch.abs, 0.0, (-1.0, 1.0), absolute, "absolute(x)"),
@@ -66,13 +76,34 @@ ROWS = (
     Kink("F.max_pool1d(x, 2)", lambda x: F.max_pool1d(x[None], 2).sum(), TIE, *MAXIMUM),
     Kink("x.norm()", torch.norm, (0.0, 0.0), "‖g‖ ≤ 1"),
     Kink("x.sqrt()", torch.sqrt, 0.0, "none"),
-    Kink("x.square().sqrt()", lambda x: x.square().sqrt(), 0.0, (-1.0, 1.0), absolute, "absolute(x)"),
+    Kink(
+        "x.square().sqrt()", lambda x: x.square().sqrt(), 0.0, (-1.0, 1.0), absolute, "absolute(x)"
+    ),
     Kink("(1 - x).relu()", lambda x: (1 - x).relu(), 1.0, *HINGE),
-    Kink("F.hinge_embedding_loss(x, -1)", lambda x: F.hinge_embedding_loss(x, torch.tensor(-1.0)), 1.0, *HINGE),
-    Kink("F.multi_margin_loss([x], [0])", lambda x: F.multi_margin_loss(x[None], FIRST), (1.0, 0.0), *MARGIN),
-    Kink("x.relu() - (-x).relu()", lambda x: x.relu() - (-x).relu(), 0.0, (1.0,), difference, "positive_part(x) - positive_part(-x)"),
+    Kink(
+        "F.hinge_embedding_loss(x, -1)",
+        lambda x: F.hinge_embedding_loss(x, torch.tensor(-1.0)),
+        1.0,
+        *HINGE,
+    ),
+    Kink(
+        "F.multi_margin_loss([x], [0])",
+        lambda x: F.multi_margin_loss(x[None], FIRST),
+        (1.0, 0.0),
+        *MARGIN,
+    ),
+    Kink(
+        "x.relu() - (-x).relu()",
+        lambda x: x.relu() - (-x).relu(),
+        0.0,
+        (1.0,),
+        difference,
+        "positive_part(x) - positive_part(-x)",
+    ),
 )
-HEAD = "| function | at x = | Clarke set | PyTorch | with this library | " + " | ".join(KINKS) + " |"
+HEAD = (
+    "| function | at x = | Clarke set | PyTorch | with this library | " + " | ".join(KINKS) + " |"
+)
 
 
 def gradient(f: Function, x: Tensor) -> Tensor:
@@ -97,7 +128,10 @@ def answer(kink: Kink, f: Function) -> str:
 
 
 def text(value: Tensor | float | tuple[float, ...]) -> str:
-    numbers = [f"{number + 0.0:.3g}" for number in torch.as_tensor(value, dtype=torch.float64).reshape(-1).tolist()]
+    numbers = [
+        f"{number + 0.0:.3g}"
+        for number in torch.as_tensor(value, dtype=torch.float64).reshape(-1).tolist()
+    ]
     return numbers[0] if len(numbers) == 1 else f"({', '.join(numbers)})"
 
 
@@ -107,11 +141,19 @@ def clarke(kink: Kink) -> str:
     corners = [text(vertex) for vertex in kink.vertices]
     if len(corners) == 1:
         return f"{{{corners[0]}}}"
-    return f"from {corners[0]} to {corners[1]}" if isinstance(kink.at, tuple) else f"[{', '.join(corners)}]"
+    return (
+        f"from {corners[0]} to {corners[1]}"
+        if isinstance(kink.at, tuple)
+        else f"[{', '.join(corners)}]"
+    )
 
 
 def row(kink: Kink) -> str:
-    chosen = [f"`{kink.ours_name}`", *(answer(kink, selected(kink, kind)) for kind in KINKS)] if kink.ours else ["–"] * (1 + len(KINKS))
+    chosen = (
+        [f"`{kink.ours_name}`", *(answer(kink, selected(kink, kind)) for kind in KINKS)]
+        if kink.ours
+        else ["–"] * (1 + len(KINKS))
+    )
     return f"| {' | '.join([f'`{kink.name}`', text(kink.at), clarke(kink), answer(kink, kink.torch), *chosen])} |"
 
 
@@ -119,7 +161,12 @@ def page() -> str:
     """Return docs/subgradients.md as it should be: what stands around the table stays."""
     table = "\n".join([HEAD, "|---" * (5 + len(KINKS)) + "|", *map(row, ROWS)])
     old = (DOCS / "subgradients.md").read_text()
-    return re.sub(r"<!-- kinks -->.*<!-- /kinks -->", lambda _: f"<!-- kinks -->\n{table}\n<!-- /kinks -->", old, flags=re.DOTALL)
+    return re.sub(
+        r"<!-- kinks -->.*<!-- /kinks -->",
+        lambda _: f"<!-- kinks -->\n{table}\n<!-- /kinks -->",
+        old,
+        flags=re.DOTALL,
+    )
 
 
 PAGES = {"subgradients.md": page}

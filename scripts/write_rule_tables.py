@@ -1,4 +1,5 @@
-"""Write docs/spectral.md and docs/rule-table.md from the code: measured spectral radii, and what the registry says of each rule.
+"""Write docs/spectral.md and docs/rule-table.md from the code: measured spectral radii, and what
+the registry says of each rule.
 
 python scripts/write_rule_tables.py
 """
@@ -73,18 +74,27 @@ I use?](rules.md)
 """
 
 
-def one_round(name: str, game: tuple[float, float, float], start: torch.Tensor, past: bool) -> torch.Tensor:
+def one_round(
+    name: str, game: tuple[float, float, float], start: torch.Tensor, past: bool
+) -> torch.Tensor:
     """Return θ, and the past gradient where there is one, after a round from ``start``."""
     rule, steps, rates = RULES[name]
     made = zero_sum(*game, start[:2].tolist())
-    inner = {player: torch.optim.SGD(t, lr=rate) for (player, t), rate in zip(made.players.items(), rates, strict=True)}
+    inner = {
+        player: torch.optim.SGD(t, lr=rate)
+        for (player, t), rate in zip(made.players.items(), rates, strict=True)
+    }
     optimizer = GameOptimizer(inner, rule)
     if past:
         optimizer.rule_state.remember("past", Vector({"x": [start[2:3]], "y": [start[3:4]]}))
     for _ in range(steps):
         optimizer.step(made.losses)
     end = made.theta.detach()
-    return torch.cat([end, optimizer.rule_state.recall("past", Vector(made.players)).flatten()]) if past else end
+    return (
+        torch.cat([end, optimizer.rule_state.recall("past", Vector(made.players)).flatten()])
+        if past
+        else end
+    )
 
 
 def radius(name: str, game: tuple[float, float, float]) -> str:
@@ -100,8 +110,8 @@ def radius(name: str, game: tuple[float, float, float]) -> str:
 def rule_table() -> str:
     """Return docs/rule-table.md as it should be."""
     rows = [
-        f"| `{name}` | `{e.path.rpartition(':')[2]}` | {e.summary} | {e.order} | {e.games} | {e.cost} | {e.bilinear} | "
-        f"{e.minimax} | {e.paper} |"
+        f"| `{name}` | `{e.path.rpartition(':')[2]}` | {e.summary} | {e.order} | {e.games} |"
+        f" {e.cost} | {e.bilinear} | {e.minimax} | {e.paper} |"
         for name, e in registry.RULES.items()
     ]
     head = (
@@ -113,8 +123,15 @@ def rule_table() -> str:
 
 def spectral() -> str:
     """Return docs/spectral.md as it should be."""
-    rows = [f"| {name} | {' | '.join(radius(name, game) for game in GAMES.values())} |" for name in RULES]
-    return HEAD + "\n".join([f"| rule | {' | '.join(GAMES)} |", "|---" * (len(GAMES) + 1) + "|", *rows]) + "\n"
+    rows = [
+        f"| {name} | {' | '.join(radius(name, game) for game in GAMES.values())} |"
+        for name in RULES
+    ]
+    return (
+        HEAD
+        + "\n".join([f"| rule | {' | '.join(GAMES)} |", "|---" * (len(GAMES) + 1) + "|", *rows])
+        + "\n"
+    )
 
 
 PAGES = {"spectral.md": spectral, "rule-table.md": rule_table}

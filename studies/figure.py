@@ -18,15 +18,35 @@ COLOURS = {
 
 
 def draw(study, folder, path):
-    """Draw the course of some methods on the ring of the mission's activation, and the samples of Adam and of the best."""
+    """Draw the course of some methods on the ring of the mission's activation, and the samples of
+    Adam and of the best."""
     problem = called(study, "mixture8 leaky-relu")
     own = {method["name"]: method for method in methods(problem)}
-    fig, axes = plt.subplots(1, 3, figsize=(11, 3.7), layout="constrained", width_ratios=(1.45, 1, 1))
-    for name in (name for name in reversed(own) if name in COLOURS):  # the worst at the top of the legend, as in the chart
-        seconds = np.mean([[point["seconds"] for point in run["points"]] for run in own[name]["runs"]], axis=0)
-        values = np.array([[point["metrics"][problem["metric"]] for point in run["points"]] for run in own[name]["runs"]])
-        axes[0].plot(seconds, np.median(values, axis=0), label=name, color=COLOURS[name], linewidth=2)
-        axes[0].fill_between(seconds, values.min(axis=0), values.max(axis=0), color=COLOURS[name], alpha=0.1, linewidth=0)
+    fig, axes = plt.subplots(
+        1, 3, figsize=(11, 3.7), layout="constrained", width_ratios=(1.45, 1, 1)
+    )
+    # the worst at the top of the legend, as in the chart
+    for name in (name for name in reversed(own) if name in COLOURS):
+        seconds = np.mean(
+            [[point["seconds"] for point in run["points"]] for run in own[name]["runs"]], axis=0
+        )
+        values = np.array(
+            [
+                [point["metrics"][problem["metric"]] for point in run["points"]]
+                for run in own[name]["runs"]
+            ]
+        )
+        axes[0].plot(
+            seconds, np.median(values, axis=0), label=name, color=COLOURS[name], linewidth=2
+        )
+        axes[0].fill_between(
+            seconds,
+            values.min(axis=0),
+            values.max(axis=0),
+            color=COLOURS[name],
+            alpha=0.1,
+            linewidth=0,
+        )
     axes[0].set(xlabel="seconds of training, one core", ylim=(0, 1.02), xlim=(0.5, 10.2))
     axes[0].set_title("distance to the right shares of the modes", fontsize=10, loc="left")
     axes[0].spines[["top", "right"]].set_visible(False)

@@ -18,12 +18,21 @@ def number(value, digits=3):
 
 
 def table(head, rows):
-    return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(row)} |" for row in rows)])
+    return "\n".join(
+        [
+            f"| {' | '.join(head)} |",
+            "|---" * len(head) + "|",
+            *(f"| {' | '.join(row)} |" for row in rows),
+        ]
+    )
 
 
 def methods(problem):
     """The methods that were run, the best median first."""
-    return sorted((method for method in problem["methods"] if method["summary"]), key=lambda method: worth(problem, method))
+    return sorted(
+        (method for method in problem["methods"] if method["summary"]),
+        key=lambda method: worth(problem, method),
+    )
 
 
 def sign(problem):
@@ -31,14 +40,18 @@ def sign(problem):
 
 
 def worth(problem, method):
-    """The median as a number that is smaller for better methods, infinite where most runs have no end."""
+    """The median as a number that is smaller for better methods, infinite where most runs have no
+    end."""
     middle = method["summary"]["median"]
     return math.inf if middle is None else sign(problem) * middle
 
 
 def losses(problem, method):
     """Each run's metric as such a number."""
-    return [math.inf if run["metrics"] is None else sign(problem) * run["metrics"][problem["metric"]] for run in method["runs"]]
+    return [
+        math.inf if run["metrics"] is None else sign(problem) * run["metrics"][problem["metric"]]
+        for run in method["runs"]
+    ]
 
 
 def best(problem, family):
@@ -50,7 +63,8 @@ def called(study, name):
 
 
 def against(problem, family, rival="first-order"):
-    """The best of a family and of another one, how often a run of the former is better, and the exact test's p."""
+    """The best of a family and of another one, how often a run of the former is better, and the
+    exact test's p."""
     mine, theirs = best(problem, family), best(problem, rival)
     if mine is None or theirs is None:
         return None
@@ -62,12 +76,18 @@ def with_interval(method):
     summary = method["summary"]
     lost = summary["diverged"] + summary["failed"]
     low, high = summary["interval"]
-    return f"{number(summary['median'])} ({number(low)} … {number(high)})" + (f", {lost} lost" if lost else "")
+    return f"{number(summary['median'])} ({number(low)} … {number(high)})" + (
+        f", {lost} lost" if lost else ""
+    )
 
 
 def successes(method):
     success = method["summary"]["success"]
-    return "–" if success is None else f"{round(success['rate'] * success['runs'])} of {success['runs']}"
+    return (
+        "–"
+        if success is None
+        else f"{round(success['rate'] * success['runs'])} of {success['runs']}"
+    )
 
 
 def time_to_target(method):
@@ -79,7 +99,9 @@ def time_to_target(method):
 
 
 def budget(problem):
-    return ", ".join(f"{amount:g} {kind.replace('_', '-')}" for kind, amount in problem["budget"].items())
+    return ", ".join(
+        f"{amount:g} {kind.replace('_', '-')}" for kind, amount in problem["budget"].items()
+    )
 
 
 def setbacks(problem, method):
@@ -92,7 +114,12 @@ def setbacks(problem, method):
 
 
 def unsteady(study, family):
-    shares = [share for p in study["problems"] for m in methods(p) if m["family"] == family and (share := setbacks(p, m)) is not None]
+    shares = [
+        share
+        for p in study["problems"]
+        for m in methods(p)
+        if m["family"] == family and (share := setbacks(p, m)) is not None
+    ]
     return sum(shares) / len(shares) if shares else math.nan
 
 
@@ -100,8 +127,14 @@ def step_factors(study):
     """Yield every method with its median cost of a step in steps of the baseline."""
     found = {}
     for problem in study["problems"]:
-        base = next(method["summary"] for method in problem["methods"] if method["name"] == problem["baseline"])
+        base = next(
+            method["summary"]
+            for method in problem["methods"]
+            if method["name"] == problem["baseline"]
+        )
         for method in methods(problem):
             entry = found.setdefault(method["name"], (method, []))
-            entry[1].append(method["summary"]["milliseconds_per_step"] / base["milliseconds_per_step"])
+            entry[1].append(
+                method["summary"]["milliseconds_per_step"] / base["milliseconds_per_step"]
+            )
     return [(method, median(factors)) for method, factors in found.values()]

@@ -36,12 +36,23 @@ def best_of_families(study):
     for problem in study["problems"]:
         winner = methods(problem)[0]
         cells = [
-            "–"
-            if (own := best(problem, family)) is None
-            else ("**{}** {}" if own is winner else "{} {}").format(own["name"], with_interval(own))
+            (
+                "–"
+                if (own := best(problem, family)) is None
+                else ("**{}** {}" if own is winner else "{} {}").format(
+                    own["name"], with_interval(own)
+                )
+            )
             for family in FAMILIES
         ]
-        rows.append([problem["name"], f"`{problem['metric'].removeprefix('ema/')}`", budget(problem), *cells])
+        rows.append(
+            [
+                problem["name"],
+                f"`{problem['metric'].removeprefix('ema/')}`",
+                budget(problem),
+                *cells,
+            ]
+        )
     return table(("problem", "metric", "budget", *(f"best {family}" for family in FAMILIES)), rows)
 
 
@@ -52,15 +63,38 @@ def duels(study, family):
         if found := against(problem, family):
             mine, theirs, share, p = found
             times = [time_to_target(method) for method in (mine, theirs)]
-            rows.append([problem["name"], f"{mine['name']} against {theirs['name']}", f"{share:.0%}", f"{p:.2g}", *times])
-    return table(("problem", "best against best", "a run is better in", "p", "time to target", "of the first-order method"), rows)
+            rows.append(
+                [
+                    problem["name"],
+                    f"{mine['name']} against {theirs['name']}",
+                    f"{share:.0%}",
+                    f"{p:.2g}",
+                    *times,
+                ]
+            )
+    return table(
+        (
+            "problem",
+            "best against best",
+            "a run is better in",
+            "p",
+            "time to target",
+            "of the first-order method",
+        ),
+        rows,
+    )
 
 
 def costs(study):
-    """Time and memory of a step as multiples of the baseline's: the median over the problems, and the range."""
+    """Time and memory of a step as multiples of the baseline's: the median over the problems, and
+    the range."""
     entries = {}
     for problem in study["problems"]:
-        base = next(method["summary"] for method in problem["methods"] if method["name"] == problem["baseline"])
+        base = next(
+            method["summary"]
+            for method in problem["methods"]
+            if method["name"] == problem["baseline"]
+        )
         for method in methods(problem):
             own = method["summary"]
             entry = entries.setdefault(method["name"], ([], [], [], method["family"]))
@@ -68,10 +102,20 @@ def costs(study):
             entry[1].append(own["gradient_equivalents_per_step"])
             entry[2].append(own["peak_memory"] / base["peak_memory"])
     rows = [
-        [name, family, f"{median(times):.1f} ({min(times):.1f} … {max(times):.1f})", f"{median(counts):.1f}", f"{median(memory):.1f}"]
-        for name, (times, counts, memory, family) in sorted(entries.items(), key=lambda item: median(item[1][0]))
+        [
+            name,
+            family,
+            f"{median(times):.1f} ({min(times):.1f} … {max(times):.1f})",
+            f"{median(counts):.1f}",
+            f"{median(memory):.1f}",
+        ]
+        for name, (times, counts, memory, family) in sorted(
+            entries.items(), key=lambda item: median(item[1][0])
+        )
     ]
-    return table(("method", "family", "time of a step", "gradient-equivalents a step", "peak memory"), rows)
+    return table(
+        ("method", "family", "time of a step", "gradient-equivalents a step", "peak memory"), rows
+    )
 
 
 def union(study):
@@ -81,31 +125,67 @@ def union(study):
         own = {method["name"]: method for method in methods(problem)}
         if "kronecker-cgd" not in own:
             continue
-        for name in (name for name in ("adam", "pytorch_optimizer:SOAP", "soap", "acgd", "kronecker-cgd") if name in own):
+        for name in (
+            name
+            for name in ("adam", "pytorch_optimizer:SOAP", "soap", "acgd", "kronecker-cgd")
+            if name in own
+        ):
             steps = median(run["steps"] for run in own[name]["runs"])
             each = f"{own[name]['summary']['milliseconds_per_step']:.2g}"
-            rows.append([problem["name"], name, with_interval(own[name]), successes(own[name]), f"{steps:g}", each])
+            rows.append(
+                [
+                    problem["name"],
+                    name,
+                    with_interval(own[name]),
+                    successes(own[name]),
+                    f"{steps:g}",
+                    each,
+                ]
+            )
     return table(("problem", "method", "median (95 %)", "success", "steps", "ms a step"), rows)
 
 
 def steadiness(study):
     rows = []
     for family in FAMILIES:
-        own = [(problem, method) for problem in study["problems"] for method in methods(problem) if method["family"] == family]
+        own = [
+            (problem, method)
+            for problem in study["problems"]
+            for method in methods(problem)
+            if method["family"] == family
+        ]
         lost = sum(method["summary"]["diverged"] + method["summary"]["failed"] for _, method in own)
         runs = sum(len(method["runs"]) for _, method in own)
-        trials = [trial for _, method in own if method["tuning"] for trial in method["tuning"]["trials"]]
-        back = [share for problem, method in own if (share := setbacks(problem, method)) is not None]
+        trials = [
+            trial for _, method in own if method["tuning"] for trial in method["tuning"]["trials"]
+        ]
+        back = [
+            share for problem, method in own if (share := setbacks(problem, method)) is not None
+        ]
         shares = f"{median(back):.0%} ({min(back):.0%} … {max(back):.0%})" if back else "–"
-        rows.append([family, f"{lost} of {runs}", f"{sum(trial['value'] is None for trial in trials)} of {len(trials)}", shares])
-    return table(("family", "reported runs without an end", "tuning trials without an end", "setbacks"), rows)
+        rows.append(
+            [
+                family,
+                f"{lost} of {runs}",
+                f"{sum(trial['value'] is None for trial in trials)} of {len(trials)}",
+                shares,
+            ]
+        )
+    return table(
+        ("family", "reported runs without an end", "tuning trials without an end", "setbacks"), rows
+    )
 
 
 def modes_kept(study):
-    """How many runs of each family's best method end at the target, and the modes that its runs cover."""
+    """How many runs of each family's best method end at the target, and the modes that its runs
+    cover."""
     rows = []
     for problem in study["problems"]:
-        names = [name for name in problem["metrics"] if name.removeprefix("ema/") in ("modes", "effective-classes")]
+        names = [
+            name
+            for name in problem["metrics"]
+            if name.removeprefix("ema/") in ("modes", "effective-classes")
+        ]
         if not names:
             continue
         cells = []
@@ -113,10 +193,18 @@ def modes_kept(study):
             if method is None:
                 cells.append("–")
                 continue
-            success, ended = method["summary"]["success"], [run["metrics"][names[0]] for run in method["runs"] if run["metrics"]]
-            reached = f", target in {round(success['rate'] * success['runs'])} of {success['runs']}" if success else ""
+            success, ended = (
+                method["summary"]["success"],
+                [run["metrics"][names[0]] for run in method["runs"] if run["metrics"]],
+            )
+            reached = (
+                f", target in {round(success['rate'] * success['runs'])} of {success['runs']}"
+                if success
+                else ""
+            )
             cells.append(
-                f"{method['name']}: {number(median(ended))} ({number(min(ended))} … {number(max(ended))}){reached}"
+                f"{method['name']}: {number(median(ended))} ({number(min(ended))} …"
+                f" {number(max(ended))}){reached}"
                 if ended
                 else "none ended"
             )
@@ -136,7 +224,9 @@ def family_table(problem):
         ]
         for method in methods(problem)
     ]
-    return table(("method", "family", "median (95 %)", "escaped and learnt", "time to the target"), rows)
+    return table(
+        ("method", "family", "median (95 %)", "escaped and learnt", "time to the target"), rows
+    )
 
 
 def overfitting(problem):
@@ -145,17 +235,29 @@ def overfitting(problem):
     rows = []
     for method in methods(problem):
         ended = [run["metrics"] for run in method["runs"] if run["metrics"]]
-        rows.append([method["name"], *(number(median(metrics[name] for metrics in ended)) for name in names)])
+        rows.append(
+            [
+                method["name"],
+                *(number(median(metrics[name] for metrics in ended)) for name in names),
+            ]
+        )
     return table(("method", *(f"`{name.removeprefix('ema/')}`" for name in names)), rows)
 
 
 def problem_table(problem):
     pairs = {pair["first"]: pair for pair in problem["pairs"]}
     prefix = "ema/" if problem["metric"].startswith("ema/") else ""
-    shown = [prefix + name for name in SHOWN if prefix + name in problem["metrics"] and prefix + name != problem["metric"]]
+    shown = [
+        prefix + name
+        for name in SHOWN
+        if prefix + name in problem["metrics"] and prefix + name != problem["metric"]
+    ]
     rows = []
     for method in methods(problem):
-        pair, ended = pairs.get(method["name"]), [run["metrics"] for run in method["runs"] if run["metrics"]]
+        pair, ended = (
+            pairs.get(method["name"]),
+            [run["metrics"] for run in method["runs"] if run["metrics"]],
+        )
         tuned = (method["tuning"] or {"best": {}})["best"]
         rows.append(
             [
@@ -163,18 +265,35 @@ def problem_table(problem):
                 with_interval(method),
                 successes(method),
                 "–" if pair is None else f"{pair['better']:.0%} ({pair['p_adjusted']:.2g})",
-                *(number(median(metrics[name] for metrics in ended)) if ended else "–" for name in shown),
+                *(
+                    number(median(metrics[name] for metrics in ended)) if ended else "–"
+                    for name in shown
+                ),
                 f"{method['summary']['milliseconds_per_step']:.2g}",
-                ", ".join(f"{key.removeprefix('optimizer.').removeprefix('problem.')} {value}" for key, value in tuned.items()),
+                ", ".join(
+                    f"{key.removeprefix('optimizer.').removeprefix('problem.')} {value}"
+                    for key, value in tuned.items()
+                ),
             ]
         )
     names = (f"`{name.removeprefix('ema/')}`" for name in shown)
-    head = ("method", "median (95 %)", "success", f"better than {problem['baseline']} (p, corrected)", *names, "ms a step", "tuned to")
+    head = (
+        "method",
+        "median (95 %)",
+        "success",
+        f"better than {problem['baseline']} (p, corrected)",
+        *names,
+        "ms a step",
+        "tuned to",
+    )
     return table(head, rows)
 
 
 OURS = (
-    ("ours, tuned Adam", lambda problem: next(method for method in problem["methods"] if method["name"] == "adam")),
+    (
+        "ours, tuned Adam",
+        lambda problem: next(method for method in problem["methods"] if method["name"] == "adam"),
+    ),
     ("ours, best method", lambda problem: methods(problem)[0]),
 )
 
@@ -196,8 +315,21 @@ def our_rows(study):
     for title, pick in OURS:
         cells = []
         for name in ("mixture8 leaky-relu", "mixture25 leaky-relu"):
-            problem = next((problem for problem in study["problems"] if problem["name"] == name), None)
-            own = None if problem is None else [run["metrics"] for run in pick(problem)["runs"] if run["metrics"]]
-            cells += ["–", "–"] if not own else [number(median(m["ema/modes"] for m in own)), number(median(m["ema/quality"] for m in own))]
+            problem = next(
+                (problem for problem in study["problems"] if problem["name"] == name), None
+            )
+            own = (
+                None
+                if problem is None
+                else [run["metrics"] for run in pick(problem)["runs"] if run["metrics"]]
+            )
+            cells += (
+                ["–", "–"]
+                if not own
+                else [
+                    number(median(m["ema/modes"] for m in own)),
+                    number(median(m["ema/quality"] for m in own)),
+                ]
+            )
         rows.append(f"| {title}, LeakyReLU | {' | '.join(cells)} |")
     return "\n".join(rows)

@@ -37,18 +37,32 @@ AS_TYPED = {"soap": "pytorch_optimizer:SOAP", "soap-512": "soap"}
 
 
 def as_typed(problem):
-    """A problem's results with its methods under the names by which `saddlepoint compare --methods` knows them."""
-    methods = [{**method, "name": AS_TYPED.get(method["name"], method["name"])} for method in problem["methods"]]
-    pairs = [{**pair, **{end: AS_TYPED.get(pair[end], pair[end]) for end in ("first", "second")}} for pair in problem["pairs"]]
+    """A problem's results with its methods under the names by which `saddlepoint compare --methods`
+    knows them."""
+    methods = [
+        {**method, "name": AS_TYPED.get(method["name"], method["name"])}
+        for method in problem["methods"]
+    ]
+    pairs = [
+        {**pair, **{end: AS_TYPED.get(pair[end], pair[end]) for end in ("first", "second")}}
+        for pair in problem["pairs"]
+    ]
     return {**problem, "methods": methods, "pairs": pairs}
 
 
 def finished():
     """The study's results, with those problems that are finished."""
     study = read_comparison(RESULTS)
-    names = {plan["name"]: plan.get("methods") or list(study["study"]["methods"]) for plan in study["study"]["problems"]}
+    names = {
+        plan["name"]: plan.get("methods") or list(study["study"]["methods"])
+        for plan in study["study"]["problems"]
+    }
     seeds = study["study"]["seeds"]
-    done = [p for p in study["problems"] if [len(method["runs"]) for method in p["methods"]] == [seeds] * len(names[p["name"]])]
+    done = [
+        p
+        for p in study["problems"]
+        if [len(method["runs"]) for method in p["methods"]] == [seeds] * len(names[p["name"]])
+    ]
     return {**study, "problems": [as_typed(problem) for problem in done]}
 
 
@@ -78,7 +92,11 @@ def page(name: str) -> str:
     environment.globals |= {helper.__name__: helper for helper in helpers}
     done = {problem["name"]: problem for problem in study["problems"]}
     planned = study["study"]["problems"]
-    few = [f"{plan['trials']} on {plan['name']}" for plan in planned if plan.get("trials") and plan["name"] in done]
+    few = [
+        f"{plan['trials']} on {plan['name']}"
+        for plan in planned
+        if plan.get("trials") and plan["name"] in done
+    ]
     return environment.get_template(f"{name}.jinja").render(
         study=study,
         problems=done,
@@ -100,8 +118,13 @@ def readme() -> str:
     """README with the table of today's results between its marks."""
     text, study = (ROOT / "README.md").read_text(), finished()
     before, _, rest = text.partition("<!-- evidence -->\n")
-    left = f"\nPlanned and still to be run: {', '.join(missing(study))}.\n" if missing(study) else ""
-    return f"{before}<!-- evidence -->\n{best_of_families(study)}\n{left}<!-- end -->{rest.partition('<!-- end -->')[2]}"
+    left = (
+        f"\nPlanned and still to be run: {', '.join(missing(study))}.\n" if missing(study) else ""
+    )
+    return (
+        f"{before}<!-- evidence -->\n{best_of_families(study)}\n{left}<!-- end"
+        f" -->{rest.partition('<!-- end -->')[2]}"
+    )
 
 
 EVIDENCE = ("evidence.md", "evidence-problems.md", "evidence-method.md")

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch; tiny networks gain nothing from threads, child processes inherit it
+# before torch; tiny networks gain nothing from threads, child processes inherit it
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,16 +15,23 @@ from hypothesis import HealthCheck, settings
 from saddlepoint.models import MLP
 
 # time never decides a test, and a run must not depend on chance
-settings.register_profile("saddlepoint", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "saddlepoint", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("saddlepoint")
 
-MNIST = Path(os.environ.get("SADDLEPOINT_MNIST", Path(__file__).parents[2] / "shared" / "data" / "mnist"))
+MNIST = Path(
+    os.environ.get("SADDLEPOINT_MNIST", Path(__file__).parents[2] / "shared" / "data" / "mnist")
+)
 
 
 @pytest.fixture(scope="session")
 def mnist_directory() -> Path:
     if not (MNIST / "t10k-images-idx3-ubyte.gz").is_file():
-        pytest.skip(f"the full MNIST is not in {MNIST}; set SADDLEPOINT_MNIST to the directory of its IDX files")
+        pytest.skip(
+            f"the full MNIST is not in {MNIST}; set SADDLEPOINT_MNIST to the directory of its IDX"
+            " files"
+        )
     return MNIST
 
 
@@ -45,7 +53,10 @@ class TinyGan:
         self.z = torch.randn(5, 2, generator=generator, dtype=torch.float64)
         self.real = torch.randn(5, 2, generator=generator, dtype=torch.float64)
         self.zero_sum = zero_sum
-        self.players = {"discriminator": tuple(self.D.parameters()), "generator": tuple(self.G.parameters())}
+        self.players = {
+            "discriminator": tuple(self.D.parameters()),
+            "generator": tuple(self.G.parameters()),
+        }
 
     def losses(self) -> dict[str, torch.Tensor]:
         softplus = torch.nn.functional.softplus
@@ -54,7 +65,9 @@ class TinyGan:
         return {"discriminator": f, "generator": -f if self.zero_sum else softplus(-fake).mean()}
 
     def theta(self) -> torch.Tensor:
-        return torch.cat([p.detach().reshape(-1) for tensors in self.players.values() for p in tensors])
+        return torch.cat(
+            [p.detach().reshape(-1) for tensors in self.players.values() for p in tensors]
+        )
 
     def move(self, step: torch.Tensor) -> None:
         """Add ``step``, shape (dimension,), to all parameters."""
@@ -64,7 +77,8 @@ class TinyGan:
                 step = step[p.numel() :]
 
     def dense(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """ξ and J entry by entry, by plain autograd: the reference that shares no code with the library."""
+        """ξ and J entry by entry, by plain autograd: the reference that shares no code with the
+        library."""
         losses = self.losses()
         flat = [p for tensors in self.players.values() for p in tensors]
         xi = torch.cat(
@@ -75,8 +89,16 @@ class TinyGan:
             ]
         )
         rows = [
-            torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(flat, found, strict=True)])
-            for found in (torch.autograd.grad(entry, flat, retain_graph=True, allow_unused=True) for entry in xi)
+            torch.cat(
+                [
+                    (torch.zeros_like(p) if g is None else g).reshape(-1)
+                    for p, g in zip(flat, found, strict=True)
+                ]
+            )
+            for found in (
+                torch.autograd.grad(entry, flat, retain_graph=True, allow_unused=True)
+                for entry in xi
+            )
         ]
         return xi.detach(), torch.stack(rows)
 
@@ -86,7 +108,12 @@ class TinyGan:
         found = {}
         for player, loss in self.losses().items():
             gradients = torch.autograd.grad(loss, flat, allow_unused=True, retain_graph=True)
-            found[player] = torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(flat, gradients, strict=True)])
+            found[player] = torch.cat(
+                [
+                    (torch.zeros_like(p) if g is None else g).reshape(-1)
+                    for p, g in zip(flat, gradients, strict=True)
+                ]
+            )
         return found
 
     def xi(self) -> torch.Tensor:

@@ -73,7 +73,11 @@ class TestDifferentiatingInside:
         def train(differentiates):
             torch.manual_seed(3)
             net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)).double()
-            optimizer = sp.GameOptimizer({"x": torch.optim.SGD(net.parameters(), lr=0.1)}, rules.SimultaneousPerturbation(), modules=[net])
+            optimizer = sp.GameOptimizer(
+                {"x": torch.optim.SGD(net.parameters(), lr=0.1)},
+                rules.SimultaneousPerturbation(),
+                modules=[net],
+            )
 
             def losses():
                 x = torch.randn(8, 2, dtype=F64, requires_grad=True)
@@ -99,14 +103,22 @@ class TestDifferentiatingInside:
             return {"x": g.square().sum()}
 
         optimizer = sp.GameOptimizer(
-            {"x": torch.optim.SGD(net.parameters(), lr=0.1)}, rules.SimultaneousPerturbation(batched=True), modules=[net]
+            {"x": torch.optim.SGD(net.parameters(), lr=0.1)},
+            rules.SimultaneousPerturbation(batched=True),
+            modules=[net],
         )
         with pytest.raises(sp.UsageError, match=r"Use batched=False"):
             optimizer.step(losses)
 
 
 class TestRandomness:
-    SEVERAL = (rules.Extragradient(), rules.RungeKutta(), rules.Newton(), rules.SimultaneousPerturbation(), rules.PastExtragradient())
+    SEVERAL = (
+        rules.Extragradient(),
+        rules.RungeKutta(),
+        rules.Newton(),
+        rules.SimultaneousPerturbation(),
+        rules.PastExtragradient(),
+    )
 
     @pytest.mark.parametrize("rule", SEVERAL, ids=lambda rule: type(rule).__name__)
     @pytest.mark.parametrize("named", [False, True])
@@ -115,7 +127,9 @@ class TestRandomness:
         """All evaluations of one step see the same draws, those of the next step others."""
         net = torch.nn.Linear(2, 1)
         drawn = []
-        optimizer = sp.GameOptimizer({"x": torch.optim.SGD(net.parameters(), lr=0.01)}, rule, modules=[net] if named else [])
+        optimizer = sp.GameOptimizer(
+            {"x": torch.optim.SGD(net.parameters(), lr=0.01)}, rule, modules=[net] if named else []
+        )
 
         def losses():
             z = torch.tensor(np.random.randn(4, 2), dtype=torch.float32)  # noqa: NPY002
@@ -136,9 +150,14 @@ class TestRandomness:
         net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
         batches = iter(torch.randn(100, 8, 2))
         optimizer = sp.GameOptimizer(
-            {"x": torch.optim.SGD(net.parameters(), lr=0.1)}, rules.Extragradient(), modules=[net] if named else []
+            {"x": torch.optim.SGD(net.parameters(), lr=0.1)},
+            rules.Extragradient(),
+            modules=[net] if named else [],
         )
-        with pytest.warns(sp.CurvatureWarning, match="evaluates the closure several times a step, and that changes something here"):
+        with pytest.warns(
+            sp.CurvatureWarning,
+            match="evaluates the closure several times a step, and that changes something here",
+        ):
             optimizer.step(lambda: {"x": net(next(batches)).exp().mean()})
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -148,7 +167,9 @@ class TestRandomness:
     def test_a_generator_that_is_not_named_is_noticed(self):
         x, generator = torch.ones(2, requires_grad=True), np.random.default_rng(0)
         with pytest.warns(sp.CurvatureWarning, match=r"x: [\d.]+, then [\d.]+"):
-            one_player(x, rules.Extragradient()).step(lambda: {"x": float(generator.random()) * (x**2).sum()})
+            one_player(x, rules.Extragradient()).step(
+                lambda: {"x": float(generator.random()) * (x**2).sum()}
+            )
 
     def test_a_running_value_kept_as_a_parameter_is_noticed(self):
         class Norm(torch.nn.Module):
@@ -163,8 +184,12 @@ class TestRandomness:
                 return (x - x.mean(0)) * self.weight
 
         net, data = Norm(), torch.arange(8.0).reshape(4, 2)
-        optimizer = sp.GameOptimizer({"x": torch.optim.SGD([net.weight], lr=0.1)}, rules.Extragradient(), modules=[net])
-        with pytest.warns(sp.CurvatureWarning, match=r"the frozen parameter mean changes.*register_buffer"):
+        optimizer = sp.GameOptimizer(
+            {"x": torch.optim.SGD([net.weight], lr=0.1)}, rules.Extragradient(), modules=[net]
+        )
+        with pytest.warns(
+            sp.CurvatureWarning, match=r"the frozen parameter mean changes.*register_buffer"
+        ):
             optimizer.step(lambda: {"x": net(data).square().mean()})
 
     def test_a_rule_that_says_that_it_evaluates_once_must(self):
@@ -182,18 +207,31 @@ class TestRandomness:
 
 
 class TestGradientsInGrad:
-    @pytest.mark.parametrize("rule", [rules.Gradient(), rules.Extragradient(), rules.Consensus(0.1), rules.SimultaneousPerturbation()])
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            rules.Gradient(),
+            rules.Extragradient(),
+            rules.Consensus(0.1),
+            rules.SimultaneousPerturbation(),
+        ],
+    )
     def test_what_lies_in_grad_is_not_dropped(self, rule):
         x = vector(1.0, 1.0)
         (5 * x.sum()).backward()
-        with pytest.raises(sp.UsageError, match=r'Parameter 0 of player "x", shape \(2,\), has a gradient in \.grad already'):
+        with pytest.raises(
+            sp.UsageError,
+            match=r'Parameter 0 of player "x", shape \(2,\), has a gradient in \.grad already',
+        ):
             one_player(x, rule).step(lambda: {"x": x.sum()})
         assert x.tolist() == [1.0, 1.0]
         assert x.grad.tolist() == [5.0, 5.0]
 
     def test_zeros_and_other_players_gradients_are_no_matter(self):
         x, y = vector(1.0), vector(1.0)
-        optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))})
+        optimizer = sp.GameOptimizer(
+            {n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}
+        )
         (x * y).sum().backward()
         optimizer.optimizers["x"].zero_grad(set_to_none=False)
         optimizer.step(lambda: {"x": (x * y).sum()})
@@ -202,7 +240,9 @@ class TestGradientsInGrad:
 
     def test_zero_grad_and_param_groups_are_there_for_habits_and_loggers(self):
         x, y = vector(1.0), vector(1.0)
-        optimizer = sp.GameOptimizer({"x": torch.optim.SGD([x], lr=0.1), "y": torch.optim.SGD([y], lr=0.2)})
+        optimizer = sp.GameOptimizer(
+            {"x": torch.optim.SGD([x], lr=0.1), "y": torch.optim.SGD([y], lr=0.2)}
+        )
         (x * y).sum().backward()
         optimizer.zero_grad()
         optimizer.step(lambda: {"x": (x * y).sum()})
@@ -220,7 +260,8 @@ class TestGradientsInGrad:
             one_player(x).step(losses)
 
     def test_backward_of_something_else_inside_the_closure(self):
-        """The graph that both share is freed, and no parameter of the player has a gradient in .grad."""
+        """The graph that both share is freed, and no parameter of the player has a gradient in
+        .grad."""
         x, w = vector(1.0), vector(2.0)
 
         def losses():
@@ -228,7 +269,10 @@ class TestGradientsInGrad:
             torch.autograd.backward(shared.sum(), inputs=[w])
             return {"x": shared.sum()}
 
-        with pytest.raises(sp.UsageError, match=r"graph of a loss was freed .* Return the losses without calling backward\(\)"):
+        with pytest.raises(
+            sp.UsageError,
+            match=r"graph of a loss was freed .* Return the losses without calling backward\(\)",
+        ):
             one_player(x).step(losses)
 
     def test_a_loss_kept_from_an_earlier_step(self):
@@ -244,7 +288,10 @@ class TestGradScaler:
     def test_scaled_losses_are_refused(self):
         x = torch.ones(2, requires_grad=True)
         scaler = torch.amp.GradScaler("cpu")
-        with pytest.raises(sp.UsageError, match=r"large power of two, as torch\.amp\.GradScaler\.scale does.*torch\.bfloat16"):
+        with pytest.raises(
+            sp.UsageError,
+            match=r"large power of two, as torch\.amp\.GradScaler\.scale does.*torch\.bfloat16",
+        ):
             one_player(x).step(lambda: {"x": scaler.scale((x**2).sum())})
         assert x.tolist() == [1.0, 1.0]
 
@@ -252,10 +299,15 @@ class TestGradScaler:
         x = torch.ones(2, requires_grad=True)
         scaler = torch.amp.GradScaler("cpu")
         scaler.scale(x.sum())
-        with pytest.raises(sp.UsageError, match=r"torch\.amp\.GradScaler cannot step a GameOptimizer"):
+        with pytest.raises(
+            sp.UsageError, match=r"torch\.amp\.GradScaler cannot step a GameOptimizer"
+        ):
             scaler.step(one_player(x), lambda: {"x": x.sum()})
 
-    @pytest.mark.parametrize("factor", [65536.0, 3, torch.tensor(2.0), torch.tensor(1000.0), torch.tensor(65536.0, dtype=F64)])
+    @pytest.mark.parametrize(
+        "factor",
+        [65536.0, 3, torch.tensor(2.0), torch.tensor(1000.0), torch.tensor(65536.0, dtype=F64)],
+    )
     def test_other_factors_are_no_matter(self, factor):
         x = torch.ones(2, requires_grad=True)
         one_player(x).step(lambda: {"x": factor * (1e-6 * x).sum()})
@@ -271,7 +323,10 @@ class TestGradScaler:
 class Gan:
     def __init__(self):
         g = torch.Generator().manual_seed(0)
-        self.G, self.D = sp.models.MLP((2, 3, 2), generator=g).double(), sp.models.MLP((2, 3, 1), generator=g).double()
+        self.G, self.D = (
+            sp.models.MLP((2, 3, 2), generator=g).double(),
+            sp.models.MLP((2, 3, 1), generator=g).double(),
+        )
         self.z = torch.randn(5, 2, generator=g, dtype=F64)
 
     def losses(self, detached=False):
@@ -281,7 +336,9 @@ class Gan:
 
     def optimizer(self, rule):
         own = {"discriminator": self.D, "generator": self.G}
-        return sp.GameOptimizer({n: torch.optim.SGD(net.parameters(), lr=0.01) for n, net in own.items()}, rule)
+        return sp.GameOptimizer(
+            {n: torch.optim.SGD(net.parameters(), lr=0.01) for n, net in own.items()}, rule
+        )
 
 
 COUPLED = (
@@ -297,7 +354,8 @@ class TestLeftoverDetach:
         gan = Gan()
         optimizer = gan.optimizer(rule)
         with pytest.warns(
-            sp.CurvatureWarning, match=r'loss of player "discriminator" does not depend .* any other player.*detach\(\)'
+            sp.CurvatureWarning,
+            match=r'loss of player "discriminator" does not depend .* any other player.*detach\(\)',
         ) as said:
             optimizer.step(lambda: gan.losses(detached=True))
         assert len(said) == 1
@@ -314,7 +372,11 @@ class TestLeftoverDetach:
             warnings.simplefilter("ignore", sp.SolverWarning)
             gan.optimizer(rule).step(gan.losses)
 
-    @pytest.mark.parametrize("rule", [rules.Gradient(), rules.Extragradient(), rules.Newton()], ids=lambda rule: type(rule).__name__)
+    @pytest.mark.parametrize(
+        "rule",
+        [rules.Gradient(), rules.Extragradient(), rules.Newton()],
+        ids=lambda rule: type(rule).__name__,
+    )
     def test_rules_that_do_not_couple_players_take_it(self, rule):
         gan = Gan()
         gan.optimizer(rule).step(lambda: gan.losses(detached=True))
@@ -324,23 +386,34 @@ class TestWithoutGradient:
     @pytest.mark.parametrize("rule", [rules.Gradient(), rules.Extragradient(), rules.Optimistic()])
     def test_a_mover_that_its_loss_does_not_reach(self, rule):
         x, y = vector(1.0), vector(1.0)
-        optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}, rule)
-        with pytest.warns(sp.CurvatureWarning, match=r'Player "y" does not move: no parameter of it takes part in its loss') as said:
+        optimizer = sp.GameOptimizer(
+            {n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}, rule
+        )
+        with pytest.warns(
+            sp.CurvatureWarning,
+            match=r'Player "y" does not move: no parameter of it takes part in its loss',
+        ) as said:
             optimizer.step(lambda: {"x": (x * y).sum(), "y": x.sum()})
         assert len(said) == 1
         assert y.item() == 1.0
 
     def test_a_player_that_no_loss_reaches(self):
         x, y = vector(1.0), vector(1.0)
-        optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}, rules.Consensus(0.1))
+        optimizer = sp.GameOptimizer(
+            {n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}, rules.Consensus(0.1)
+        )
         with pytest.warns(sp.CurvatureWarning) as said:
             optimizer.step(lambda: {"x": (x**2).sum(), "y": x.sum()})
-        assert 'Player "y" does not move: no parameter of it takes part in any loss' in str(said[-1].message) + str(said[0].message)
+        assert 'Player "y" does not move: no parameter of it takes part in any loss' in str(
+            said[-1].message
+        ) + str(said[0].message)
 
     def test_a_leader_that_only_the_follower_feels_is_right(self):
         h, w = vector(3.0), vector(0.0)
         rule = rules.TotalGradient(leader="h", follower="w")
-        optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.1) for n, p in (("h", h), ("w", w))}, rule)
+        optimizer = sp.GameOptimizer(
+            {n: torch.optim.SGD([p], lr=0.1) for n, p in (("h", h), ("w", w))}, rule
+        )
         optimizer.step(lambda: {"h": ((w - 1) ** 2).sum(), "w": ((w - h) ** 2).sum()})
         assert h.item() != 3.0
 
@@ -364,7 +437,10 @@ def test_a_parameter_thawed_inside_the_closure():
         y.requires_grad_(True)
         return {"p": (x * y).sum()}
 
-    with pytest.raises(sp.UsageError, match=r"requires_grad_\(True\) on a parameter that was frozen when the step began"):
+    with pytest.raises(
+        sp.UsageError,
+        match=r"requires_grad_\(True\) on a parameter that was frozen when the step began",
+    ):
         optimizer.step(losses)
     assert x.item() == 1.0
 
@@ -438,17 +514,33 @@ class TestBackwardsThatAreNoDerivatives:
     @pytest.mark.parametrize("function", [Reversal, Straight, Scaled])
     def test_linearize_says_so(self, function, dtype):
         players, losses = self.network(function, dtype)
-        with pytest.raises(sp.DoubleBackwardError, match=f"contains {function.__name__}, a torch.autograd.Function whose backward is not"):
+        with pytest.raises(
+            sp.DoubleBackwardError,
+            match=f"contains {function.__name__}, a torch.autograd.Function whose backward is not",
+        ):
             sp.linearize(sp.Game(players, losses))
 
-    @pytest.mark.parametrize("rule", [rules.Consensus(0.1), rules.CompetitiveGradient(), rules.Newton(), rules.SymplecticAdjustment()])
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            rules.Consensus(0.1),
+            rules.CompetitiveGradient(),
+            rules.Newton(),
+            rules.SymplecticAdjustment(),
+        ],
+    )
     def test_curvature_rules_say_so_and_move_nothing(self, rule):
         players, losses = self.network(Reversal, F64)
         before = [p.detach().clone() for own in players.values() for p in own]
-        optimizer = sp.GameOptimizer({n: torch.optim.SGD(own, lr=0.1) for n, own in players.items()}, rule)
+        optimizer = sp.GameOptimizer(
+            {n: torch.optim.SGD(own, lr=0.1) for n, own in players.items()}, rule
+        )
         with pytest.raises(sp.DoubleBackwardError, match="Reversal"):
             optimizer.step(losses)
-        assert all(torch.equal(p, q) for p, q in zip(before, (p for own in players.values() for p in own), strict=True))
+        assert all(
+            torch.equal(p, q)
+            for p, q in zip(before, (p for own in players.values() for p in own), strict=True)
+        )
 
     @pytest.mark.parametrize("dtype", [torch.float32, F64])
     def test_a_true_derivative_passes_and_changes_nothing(self, dtype):
@@ -463,7 +555,9 @@ class TestBackwardsThatAreNoDerivatives:
         assert torch.allclose(point.jacobian.dense(), due.jacobian.dense(), atol=1e-6)
         ends = []
         for mine, closure in ((players, losses), (their_players, their_losses)):
-            optimizer = sp.GameOptimizer({n: torch.optim.SGD(own, lr=0.1) for n, own in mine.items()}, rules.Consensus(0.1))
+            optimizer = sp.GameOptimizer(
+                {n: torch.optim.SGD(own, lr=0.1) for n, own in mine.items()}, rules.Consensus(0.1)
+            )
             optimizer.step(closure)
             ends.append(torch.cat([p.detach().reshape(-1) for own in mine.values() for p in own]))
             assert optimizer.cost.products == 2
@@ -471,32 +565,53 @@ class TestBackwardsThatAreNoDerivatives:
 
     def test_first_order_rules_take_a_reversal(self):
         players, losses = self.network(Reversal, F64)
-        sp.GameOptimizer({n: torch.optim.SGD(own, lr=0.1) for n, own in players.items()}, rules.Extragradient()).step(losses)
+        sp.GameOptimizer(
+            {n: torch.optim.SGD(own, lr=0.1) for n, own in players.items()}, rules.Extragradient()
+        ).step(losses)
 
 
 class TestLosses:
     def test_named_terms_are_in_the_record(self):
         x, y = vector(2.0), vector(3.0)
-        optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}, rules.Consensus(0.1))
-        optimizer.step(lambda: {"y": -(x * y).sum(), "x": {"adversarial": (x * y).sum(), "penalty": (x**2).sum()}})
+        optimizer = sp.GameOptimizer(
+            {n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}, rules.Consensus(0.1)
+        )
+        optimizer.step(
+            lambda: {
+                "y": -(x * y).sum(),
+                "x": {"adversarial": (x * y).sum(), "penalty": (x**2).sum()},
+            }
+        )
         assert optimizer.last.terms == {"x": {"adversarial": 6.0, "penalty": 4.0}}
         assert optimizer.last.losses == {"x": 10.0, "y": -6.0}
 
     def test_a_complex_loss(self):
         x = torch.ones(2, dtype=torch.complex64, requires_grad=True)
-        with pytest.raises(sp.UsageError, match=r'The loss of player "x" is complex\. A loss must be real'):
+        with pytest.raises(
+            sp.UsageError, match=r'The loss of player "x" is complex\. A loss must be real'
+        ):
             one_player(x).step(lambda: {"x": x.sum()})
 
     def test_a_sparse_gradient_is_refused_by_name(self):
         table = torch.nn.Embedding(5, 2, sparse=True, _weight=torch.ones(5, 2))
         optimizer = sp.GameOptimizer({"x": torch.optim.SGD(table.parameters(), lr=0.1)})
-        with pytest.raises(sp.UsageError, match=r'Parameter 0 of player "x", shape \(5, 2\), has a sparse gradient.*sparse=False'):
+        with pytest.raises(
+            sp.UsageError,
+            match=r'Parameter 0 of player "x", shape \(5, 2\), has a sparse gradient.*sparse=False',
+        ):
             optimizer.step(lambda: {"x": table(torch.tensor([1, 2])).sum()})
 
 
 class TestAroundTheStep:
-    ALL = (rules.Gradient(), rules.Extragradient(), rules.Consensus(0.1), rules.CompetitiveGradient(), rules.Newton(),
-           rules.SimultaneousPerturbation(), rules.CompetitiveGradient(scaling=rules.Kronecker(max_dimension=2)))  # fmt: skip
+    ALL = (
+        rules.Gradient(),
+        rules.Extragradient(),
+        rules.Consensus(0.1),
+        rules.CompetitiveGradient(),
+        rules.Newton(),
+        rules.SimultaneousPerturbation(),
+        rules.CompetitiveGradient(scaling=rules.Kronecker(max_dimension=2)),
+    )
 
     @pytest.mark.parametrize("rule", ALL, ids=lambda rule: type(rule).__name__)
     def test_no_grad_around_it_does_not_matter(self, rule):
@@ -504,20 +619,28 @@ class TestAroundTheStep:
         one.optimizer(rule).step(one.losses)
         with torch.no_grad():
             other.optimizer(rule).step(other.losses)
-        pairs = zip((*one.G.parameters(), *one.D.parameters()), (*other.G.parameters(), *other.D.parameters()), strict=True)
+        pairs = zip(
+            (*one.G.parameters(), *one.D.parameters()),
+            (*other.G.parameters(), *other.D.parameters()),
+            strict=True,
+        )
         assert all(torch.equal(p, q) for p, q in pairs)
 
     def test_inference_mode_is_refused(self):
         gan = Gan()
         optimizer = gan.optimizer(rules.Gradient())
-        with torch.inference_mode(), pytest.raises(sp.UsageError, match=r"torch\.inference_mode\(\)"):
+        with (
+            torch.inference_mode(),
+            pytest.raises(sp.UsageError, match=r"torch\.inference_mode\(\)"),
+        ):
             optimizer.step(gan.losses)
 
     @pytest.mark.filterwarnings("ignore::saddlepoint.SolverWarning")
     @pytest.mark.parametrize("rule", ALL, ids=lambda rule: type(rule).__name__)
     @pytest.mark.parametrize("parts", [1, 2])
     def test_autocast_around_it_is_autocast_of_the_losses(self, rule, parts):
-        """The rule's own products keep their precision: the step is that with autocast in the closure."""
+        """The rule's own products keep their precision: the step is that with autocast in the
+        closure."""
         ends = []
         for around in (True, False):
             g = torch.Generator().manual_seed(0)
@@ -532,14 +655,19 @@ class TestAroundTheStep:
                 with torch.autocast("cpu", torch.bfloat16):
                     return losses()
 
-            optimizer = sp.GameOptimizer({n: torch.optim.SGD(net.parameters(), lr=0.1) for n, net in (("d", D), ("g", G))}, rule)
+            optimizer = sp.GameOptimizer(
+                {n: torch.optim.SGD(net.parameters(), lr=0.1) for n, net in (("d", D), ("g", G))},
+                rule,
+            )
             for _ in range(2):
                 if around:
                     with torch.autocast("cpu", torch.bfloat16):
                         optimizer.step([losses] * parts)
                 else:
                     optimizer.step([inside] * parts)
-            ends.append(torch.cat([p.detach().reshape(-1) for net in (G, D) for p in net.parameters()]))
+            ends.append(
+                torch.cat([p.detach().reshape(-1) for net in (G, D) for p in net.parameters()])
+            )
         assert torch.equal(*ends)
 
     def test_a_parameter_changed_inside_the_closure(self):
@@ -562,7 +690,10 @@ class TestHooks:
         one_player(x).step(lambda: {"x": (x**2).sum()})
         assert x.item() == pytest.approx(3 - 0.1 * 3)
         for rule in (rules.Newton(), rules.Consensus(0.1)):
-            with pytest.raises(sp.UsageError, match=r'Parameter 0 of player "x", .* has a hook on its gradient \(register_hook\)'):
+            with pytest.raises(
+                sp.UsageError,
+                match=r'Parameter 0 of player "x", .* has a hook on its gradient \(register_hook\)',
+            ):
                 one_player(x, rule).step(lambda: {"x": (x**2).sum()})
 
     def test_a_hook_after_accumulation_is_called(self):
@@ -605,15 +736,27 @@ class TestHooks:
 class TestCheckpointing:
     def network(self, reentrant):
         g = torch.Generator().manual_seed(0)
-        body, head = sp.models.MLP((2, 4), generator=g).double(), sp.models.MLP((4, 1), generator=g).double()
+        body, head = (
+            sp.models.MLP((2, 4), generator=g).double(),
+            sp.models.MLP((4, 1), generator=g).double(),
+        )
         z = torch.ones(3, 2, dtype=F64, requires_grad=True)
         checkpoint = torch.utils.checkpoint.checkpoint
         loss = lambda: {"x": head(checkpoint(body, z, use_reentrant=reentrant)).square().mean()}  # noqa: E731
-        return sp.GameOptimizer({"x": torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.1)}), body, loss
+        return (
+            sp.GameOptimizer(
+                {"x": torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.1)}
+            ),
+            body,
+            loss,
+        )
 
     def test_the_reentrant_kind_is_refused(self):
         optimizer, _, loss = self.network(True)
-        with pytest.raises(sp.UsageError, match=r"torch\.utils\.checkpoint with use_reentrant=True.*use_reentrant=False"):
+        with pytest.raises(
+            sp.UsageError,
+            match=r"torch\.utils\.checkpoint with use_reentrant=True.*use_reentrant=False",
+        ):
             optimizer.step(loss)
 
     def test_the_other_kind_trains(self):
@@ -651,16 +794,24 @@ class TestWhatComesLate:
     def test_players_with_rules_of_their_own(self):
         x, y, generator = vector(1.0), vector(1.0), np.random.default_rng(0)
         rule = rules.PerPlayer(rules.Gradient(), ("x",), rules.Optimistic())
-        optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}, rule)
+        optimizer = sp.GameOptimizer(
+            {n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}, rule
+        )
         with pytest.warns(sp.CurvatureWarning, match="evaluates the closure several times"):
-            optimizer.step(lambda: {n: (p**2).sum() * float(generator.random()) for n, p in (("x", x), ("y", y))})
+            optimizer.step(
+                lambda: {
+                    n: (p**2).sum() * float(generator.random()) for n, p in (("x", x), ("y", y))
+                }
+            )
 
     def test_a_detach_in_a_joint_step_after_turns_of_each(self):
         gan = Gan()
         optimizer = gan.optimizer(rules.Consensus(0.1))
         for player in ("discriminator", "generator"):
             optimizer.step(lambda: gan.losses(detached=True), only=[player])
-        with pytest.warns(sp.CurvatureWarning, match="does not depend on the parameters of any other player"):
+        with pytest.warns(
+            sp.CurvatureWarning, match="does not depend on the parameters of any other player"
+        ):
             optimizer.step(lambda: gan.losses(detached=True))
 
     def test_fresh_samples_are_no_surprise(self):
@@ -675,16 +826,46 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("make", "message"),
         [
-            (lambda x: sp.GameOptimizer(torch.optim.SGD([x], lr=0.1)), "needs player → optimizer, not SGD"),
-            (lambda x: one_player(x, modules=[x]), r"modules= takes networks \(torch\.nn\.Module\), not Tensor"),
-            (lambda x: one_player(x, generators=[np.random.default_rng(0)]), "generators= takes torch.Generator objects, not Generator"),
-            (lambda x: one_player(x).step({"x": x.sum()}), r"step\(\) takes a function that returns player → loss, not dict"),
-            (lambda x: one_player(x).step([{"x": x.sum()}]), "takes a function that returns player → loss, not dict"),
-            (lambda x: one_player(x).step(None), "takes a function that returns player → loss, not NoneType"),
-            (lambda x: one_player(x).step(lambda: {"x": x.sum()}, only=3), "only=3 must be names of players"),
-            (lambda x: one_player(x).step(lambda: {"x": x.sum()}, only=[]), r"only=\[\] names no player"),
-            (lambda x: one_player(torch.nn.LazyLinear(2).weight), "belongs to a lazy layer whose shape is not known yet"),
-            (lambda x: one_player(x, modules=[torch.nn.LazyBatchNorm1d()]), "lazy layers whose shapes are not known yet"),
+            (
+                lambda x: sp.GameOptimizer(torch.optim.SGD([x], lr=0.1)),
+                "needs player → optimizer, not SGD",
+            ),
+            (
+                lambda x: one_player(x, modules=[x]),
+                r"modules= takes networks \(torch\.nn\.Module\), not Tensor",
+            ),
+            (
+                lambda x: one_player(x, generators=[np.random.default_rng(0)]),
+                "generators= takes torch.Generator objects, not Generator",
+            ),
+            (
+                lambda x: one_player(x).step({"x": x.sum()}),
+                r"step\(\) takes a function that returns player → loss, not dict",
+            ),
+            (
+                lambda x: one_player(x).step([{"x": x.sum()}]),
+                "takes a function that returns player → loss, not dict",
+            ),
+            (
+                lambda x: one_player(x).step(None),
+                "takes a function that returns player → loss, not NoneType",
+            ),
+            (
+                lambda x: one_player(x).step(lambda: {"x": x.sum()}, only=3),
+                "only=3 must be names of players",
+            ),
+            (
+                lambda x: one_player(x).step(lambda: {"x": x.sum()}, only=[]),
+                r"only=\[\] names no player",
+            ),
+            (
+                lambda x: one_player(torch.nn.LazyLinear(2).weight),
+                "belongs to a lazy layer whose shape is not known yet",
+            ),
+            (
+                lambda x: one_player(x, modules=[torch.nn.LazyBatchNorm1d()]),
+                "lazy layers whose shapes are not known yet",
+            ),
         ],
     )
     def test_are_sentences(self, make, message):
@@ -710,6 +891,9 @@ class TestMistakes:
     def test_scaled_losses_that_are_added_or_divided(self):
         x = torch.ones(2, requires_grad=True)
         scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-        for loss in (lambda: scaler.scale(x.sum()) + scaler.scale((x**2).sum()), lambda: scaler.scale(x.sum()) / 2):
+        for loss in (
+            lambda: scaler.scale(x.sum()) + scaler.scale((x**2).sum()),
+            lambda: scaler.scale(x.sum()) / 2,
+        ):
             with pytest.raises(sp.UsageError, match="GradScaler"):
                 one_player(x).step(lambda loss=loss: {"x": loss()})

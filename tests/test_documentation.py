@@ -21,8 +21,17 @@ from saddlepoint.compare import method_called
 from saddlepoint.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-MODULES = sorted(m.name for m in pkgutil.walk_packages(saddlepoint.__path__, "saddlepoint.") if not m.name.endswith("__main__"))
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+MODULES = sorted(
+    m.name
+    for m in pkgutil.walk_packages(saddlepoint.__path__, "saddlepoint.")
+    if not m.name.endswith("__main__")
+)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -33,13 +42,22 @@ def test_docstring_examples(name):
 
 def test_there_are_examples():
     finder = doctest.DocTestFinder()
-    assert sum(bool(test.examples) for name in MODULES for test in finder.find(importlib.import_module(name))) >= 25
+    assert (
+        sum(
+            bool(test.examples)
+            for name in MODULES
+            for test in finder.find(importlib.import_module(name))
+        )
+        >= 25
+    )
 
 
 BLOCKS = [
     pytest.param(page, block, id=f"{page.name} {number}")
     for page in PAGES
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL), 1)
+    for number, block in enumerate(
+        re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL), 1
+    )
 ]
 
 
@@ -85,15 +103,24 @@ def test_a_docstring_written_for_help_becomes_fields_and_formulas_of_the_site():
     ]
     site["as_restructured_text"](None, "class", "Rule", None, None, lines)
     assert lines[0] == r"Return \|θ\*\|, as ``a | b``."
-    assert lines[2:5] == [":Cost for n players: n gradients,", "    and memory.", ":Guarantee: none."]
+    assert lines[2:5] == [
+        ":Cost for n players: n gradients,",
+        "    and memory.",
+        ":Guarantee: none.",
+    ]
     assert lines[6:] == [">>> 2 * 3 | 1", "7"]
-    assert site["escaped"]("arXiv:1705.10461") == "`arXiv:1705.10461 <https://arxiv.org/abs/1705.10461>`__"
+    assert (
+        site["escaped"]("arXiv:1705.10461")
+        == "`arXiv:1705.10461 <https://arxiv.org/abs/1705.10461>`__"
+    )
 
 
 def test_a_public_name_without_a_page_is_named():
     pytest.importorskip("sphinx", reason="pip install -c constraints.txt '.[docs]'")
     site = runpy.run_path(str(ROOT / "docs" / "conf.py"))
-    everything = {f"{module.__name__}.{name}" for module in site["packages"]() for name in module.__all__}
+    everything = {
+        f"{module.__name__}.{name}" for module in site["packages"]() for name in module.__all__
+    }
     assert len(everything) > 200
     assert site["missing_names"](everything) == []
     missing = site["missing_names"](everything - {"saddlepoint.Game", "saddlepoint.Newton"})
@@ -112,7 +139,11 @@ def test_every_public_definition_has_a_docstring():
     for name in MODULES:
         module = importlib.import_module(name)
         for label, thing in vars(module).items():
-            if not label.startswith("_") and getattr(thing, "__module__", None) == name and callable(thing):
+            if (
+                not label.startswith("_")
+                and getattr(thing, "__module__", None) == name
+                and callable(thing)
+            ):
                 assert thing.__doc__, f"{name}.{label}"
 
 
@@ -132,7 +163,11 @@ def test_every_rule_optimizer_loss_and_penalty_is_at_the_top():
     for module, kind in kinds.values():
         for name in module.__all__:
             thing = getattr(module, name)
-            if isinstance(thing, type) and issubclass(thing, kind) and not inspect.isabstract(thing):
+            if (
+                isinstance(thing, type)
+                and issubclass(thing, kind)
+                and not inspect.isabstract(thing)
+            ):
                 assert getattr(saddlepoint, name) is thing
     for losses in saddlepoint.games.GAN_LOSSES.values():
         for loss in losses:
@@ -141,7 +176,13 @@ def test_every_rule_optimizer_loss_and_penalty_is_at_the_top():
 
 
 @pytest.mark.parametrize(
-    "script", ["scripts/write_rule_tables.py", "scripts/write_kink_table.py", "studies/write_evidence.py", "benchmarks/page.py"]
+    "script",
+    [
+        "scripts/write_rule_tables.py",
+        "scripts/write_kink_table.py",
+        "studies/write_evidence.py",
+        "benchmarks/page.py",
+    ],
 )
 def test_generated_pages_are_what_the_code_says(script):
     """Run the script when this fails."""

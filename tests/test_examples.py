@@ -8,7 +8,10 @@ import pytest
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SMALL = {"vanishing_gradient.py": ["--seeds", "1", "--steps", "2"], "oscillation.py": ["--length", "2"]}
+SMALL = {
+    "vanishing_gradient.py": ["--seeds", "1", "--steps", "2"],
+    "oscillation.py": ["--length", "2"],
+}
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))

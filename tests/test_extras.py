@@ -27,7 +27,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 @pytest.fixture(scope="module")
 def found():
     """Return what the core did in a process in which torch and numpy alone can be imported."""
-    program = [sys.executable, str(Path(__file__).with_name("without_extras.py")), str(ROOT / "README.md")]
+    program = [
+        sys.executable,
+        str(Path(__file__).with_name("without_extras.py")),
+        str(ROOT / "README.md"),
+    ]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -35,7 +39,10 @@ def found():
 
 class TestTorchAndNumpyAlone:
     def test_are_all_that_is_required(self):
-        assert [requirement.partition(">=")[0] for requirement in PROJECT["dependencies"]] == ["torch", "numpy"]
+        assert [requirement.partition(">=")[0] for requirement in PROJECT["dependencies"]] == [
+            "torch",
+            "numpy",
+        ]
 
     def test_are_joined_by_extras_that_exist(self):
         assert {*get_args(Extra), "all", "test"} <= set(PROJECT["optional-dependencies"])
@@ -45,40 +52,72 @@ class TestTorchAndNumpyAlone:
 
     def test_suffice_for_a_step_of_every_rule(self, found):
         exported = {name: getattr(sp.rules, name) for name in sp.rules.__all__}
-        rules = [name for name, kind in exported.items() if isinstance(kind, type) and issubclass(kind, sp.Rule) and kind is not sp.Rule]
+        rules = [
+            name
+            for name, kind in exported.items()
+            if isinstance(kind, type) and issubclass(kind, sp.Rule) and kind is not sp.Rule
+        ]
         assert found["rules"] == rules
         assert len(rules) >= 29
 
     def test_suffice_for_a_step_of_every_optimizer(self, found):
-        expected = {"Adam", "SOAP", "Grafted", "MomentumSGD", "NormalizedSubgradient", "RandomCoordinate", "SignSubgradient", "Subgradient"}
+        expected = {
+            "Adam",
+            "SOAP",
+            "Grafted",
+            "MomentumSGD",
+            "NormalizedSubgradient",
+            "RandomCoordinate",
+            "SignSubgradient",
+            "Subgradient",
+        }
         assert set(found["optimizers"]) == expected
 
     def test_do_not_suffice_for_eigenvalues_of_a_large_operator(self, found):
-        assert found["eigenvalues"] == (
-            f"eigenvalues: an operator of dimension 60, which is more than 30, needs scipy, which is not installed. Run: {TRAIN}"
+        assert (
+            found["eigenvalues"]
+            == "eigenvalues: an operator of dimension 60, which is more than 30, needs scipy,"
+            f" which is not installed. Run: {TRAIN}"
         )
 
     def test_modules_that_need_more_say_what(self, found):
         for name, said in found["modules"].items():
             what = {"cli": "The command line"}.get(name, f"saddlepoint.{name}")
             assert said.startswith(f"MissingExtraError: {what} needs ")
-            assert said.endswith(f", which is not installed. Run: {TUNE if name == 'compare' else TRAIN}")
+            assert said.endswith(
+                f", which is not installed. Run: {TUNE if name == 'compare' else TRAIN}"
+            )
 
     def test_a_command_says_what_to_install(self, found):
         for command, (code, out, err) in found["commands"].items():
             extra = TUNE if command in ("compare", "tune") else TRAIN
             assert (code, out) == (2, "")
-            assert err == f"Error: The command line needs typer, which is not installed. Run: {extra}\n"
+            assert (
+                err
+                == f"Error: The command line needs typer, which is not installed. Run: {extra}\n"
+            )
 
 
 def test_comparing_without_optuna_says_what_to_install():
     """With the rest installed: the commands are known, and those that need no Optuna work."""
-    program = "import sys; sys.modules['optuna'] = None; from saddlepoint.__main__ import main; main()"
+    program = (
+        "import sys; sys.modules['optuna'] = None; from saddlepoint.__main__ import main; main()"
+    )
     for words in (["compare", "mixture8"], ["tune", "mixture8", "--method", "adam"]):
-        done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False
+        )
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == f"Error: saddlepoint.compare needs optuna, which is not installed. Run: {TUNE}\n"
-    done = subprocess.run([sys.executable, "-c", program, "list", "rules"], capture_output=True, text=True, check=False)
+        assert (
+            done.stderr
+            == f"Error: saddlepoint.compare needs optuna, which is not installed. Run: {TUNE}\n"
+        )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "list", "rules"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0
     assert "extragradient" in done.stdout
 
@@ -90,10 +129,14 @@ class TestNeeds:
         assert isinstance(raised.value, ImportError)
         assert isinstance(raised.value, sp.UsageError)
         assert raised.value.name == "no_such_package"
-        assert str(raised.value) == f"This needs no_such_package, which is not installed. Run: {TRAIN}"
+        assert (
+            str(raised.value) == f"This needs no_such_package, which is not installed. Run: {TRAIN}"
+        )
 
     def test_the_outer_part_is_named(self):
-        outer = pytest.raises(sp.MissingExtraError, match=r"^Outer needs no_such_package, .*\[tune\]'$")
+        outer = pytest.raises(
+            sp.MissingExtraError, match=r"^Outer needs no_such_package, .*\[tune\]'$"
+        )
         with outer, needs("tune", "Outer"), needs("train", "Inner"):
             import no_such_package  # noqa: F401
 
@@ -111,11 +154,15 @@ class TestNeeds:
 class TestPackagesThatAreLoadedWhenTheyAreNeeded:
     """Each of an extra that is installed in part."""
 
-    @pytest.mark.parametrize(("distance", "module"), [(frechet_distance, "fid"), (kernel_distance, "kid")])
+    @pytest.mark.parametrize(
+        ("distance", "module"), [(frechet_distance, "fid"), (kernel_distance, "kid")]
+    )
     def test_distances(self, monkeypatch, distance, module):
         monkeypatch.setitem(sys.modules, f"torchmetrics.image.{module}", None)
         samples = torch.zeros(100, 2)
-        with pytest.raises(sp.MissingExtraError, match=r"distance needs torchmetrics, .*\[train\]'$"):
+        with pytest.raises(
+            sp.MissingExtraError, match=r"distance needs torchmetrics, .*\[train\]'$"
+        ):
             distance(samples, samples)
 
     def test_a_report(self, monkeypatch):
@@ -128,12 +175,16 @@ class TestPackagesThatAreLoadedWhenTheyAreNeeded:
             raise PackageNotFoundError(name)
 
         monkeypatch.setattr(environment, "version", version)
-        with pytest.raises(sp.MissingExtraError, match=r"^The record of a run needs torchmetrics, .*\[train\]'$"):
+        with pytest.raises(
+            sp.MissingExtraError, match=r"^The record of a run needs torchmetrics, .*\[train\]'$"
+        ):
             environment.environment("cpu")
 
     def test_the_driver_of_a_database(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "psycopg", None)
-        refused = pytest.raises(sp.UsageError, match=r"psycopg.*pip install 'saddlepoint\[postgresql\]'$")
+        refused = pytest.raises(
+            sp.UsageError, match=r"psycopg.*pip install 'saddlepoint\[postgresql\]'$"
+        )
         with refused as raised, opened_storage("postgresql+psycopg://me:secret@host/base"):
             pass
         assert "secret" not in str(raised.value)

@@ -46,18 +46,28 @@ class TestEqualsTheHandWrittenLoopBitForBit:
             F.softplus(-D(G(z))).mean().backward()
             oG.step()
         G2, D2 = pair()
-        optimizer = sp.GameOptimizer({"discriminator": make(D2.parameters()), "generator": make(G2.parameters())})
+        optimizer = sp.GameOptimizer(
+            {"discriminator": make(D2.parameters()), "generator": make(G2.parameters())}
+        )
         for real, z in batches(5):
-            optimizer.step(lambda real=real, z=z: {"discriminator": d_loss(D2, real, G2(z).detach())})
+            optimizer.step(
+                lambda real=real, z=z: {"discriminator": d_loss(D2, real, G2(z).detach())}
+            )
             optimizer.step(lambda z=z: {"generator": F.softplus(-D2(G2(z))).mean()})
-        assert all(torch.equal(p, q) for A, B in ((G, G2), (D, D2)) for p, q in zip(A.parameters(), B.parameters(), strict=True))
+        assert all(
+            torch.equal(p, q)
+            for A, B in ((G, G2), (D, D2))
+            for p, q in zip(A.parameters(), B.parameters(), strict=True)
+        )
 
     def test_simultaneous(self, name):
         (G, D), make = pair(), OPTIMIZERS[name]
         oD, oG = make(D.parameters()), make(G.parameters())
         for real, z in batches(5):
             fake = G(z)
-            gradients_D = torch.autograd.grad(d_loss(D, real, fake), list(D.parameters()), retain_graph=True)
+            gradients_D = torch.autograd.grad(
+                d_loss(D, real, fake), list(D.parameters()), retain_graph=True
+            )
             gradients_G = torch.autograd.grad(F.softplus(-D(fake)).mean(), list(G.parameters()))
             for network, gradients in ((D, gradients_D), (G, gradients_G)):
                 for p, g in zip(network.parameters(), gradients, strict=True):
@@ -65,15 +75,24 @@ class TestEqualsTheHandWrittenLoopBitForBit:
             oD.step()
             oG.step()
         G2, D2 = pair()
-        optimizer = sp.GameOptimizer({"discriminator": make(D2.parameters()), "generator": make(G2.parameters())})
+        optimizer = sp.GameOptimizer(
+            {"discriminator": make(D2.parameters()), "generator": make(G2.parameters())}
+        )
         for real, z in batches(5):
 
             def losses(real=real, z=z):
                 fake = G2(z)
-                return {"discriminator": d_loss(D2, real, fake), "generator": F.softplus(-D2(fake)).mean()}
+                return {
+                    "discriminator": d_loss(D2, real, fake),
+                    "generator": F.softplus(-D2(fake)).mean(),
+                }
 
             optimizer.step(losses)
-        assert all(torch.equal(p, q) for A, B in ((G, G2), (D, D2)) for p, q in zip(A.parameters(), B.parameters(), strict=True))
+        assert all(
+            torch.equal(p, q)
+            for A, B in ((G, G2), (D, D2))
+            for p, q in zip(A.parameters(), B.parameters(), strict=True)
+        )
 
 
 def test_an_unused_parameter_is_skipped_as_backward_skips_it():
@@ -117,7 +136,9 @@ def test_shared_and_broadcast_gradients_do_not_alias():
 
 def test_the_record_of_a_step():
     game = bilinear(2.0)
-    optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()}, sp.CompetitiveGradient())
+    optimizer = sp.GameOptimizer(
+        {p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()}, sp.CompetitiveGradient()
+    )
     values = optimizer.step(game.losses)
     last = optimizer.last
     assert values == last.losses == {"x": 2.0, "y": -2.0}
@@ -134,16 +155,25 @@ class TestRefusals:
     def test_unknown_player(self):
         x = self.x()
         optimizer = sp.GameOptimizer({"critic": torch.optim.SGD([x], lr=0.1)})
-        with pytest.raises(sp.UsageError, match=r'unknown player "citic"\. Did you mean "critic"\?'):
+        with pytest.raises(
+            sp.UsageError, match=r'unknown player "citic"\. Did you mean "critic"\?'
+        ):
             optimizer.step(lambda: {"citic": x.sum()})
 
     def test_shared_parameter(self):
         x = self.x()
-        with pytest.raises(sp.UsageError, match=r'Parameter 0 of player "b", shape .* also belongs to player "a"'):
+        with pytest.raises(
+            sp.UsageError, match=r'Parameter 0 of player "b", shape .* also belongs to player "a"'
+        ):
             sp.GameOptimizer({"a": torch.optim.SGD([x], lr=0.1), "b": torch.optim.SGD([x], lr=0.1)})
 
     def test_maximize(self):
-        with pytest.raises(sp.UsageError, match=r'Player "a": maximize=True\. Every player minimises its own loss; negate the loss'):
+        with pytest.raises(
+            sp.UsageError,
+            match=(
+                r'Player "a": maximize=True\. Every player minimises its own loss; negate the loss'
+            ),
+        ):
             sp.GameOptimizer({"a": torch.optim.SGD([self.x()], lr=0.1, maximize=True)})
 
     def test_lbfgs(self):
@@ -159,21 +189,40 @@ class TestRefusals:
             lambda p: sp.optim.SignSubgradient(p, lr=0.1),
         ],
     )
-    @pytest.mark.parametrize("rule", [sp.Newton(), sp.CompetitiveGradient(), sp.AdaptiveCompetitiveGradient()])
+    @pytest.mark.parametrize(
+        "rule", [sp.Newton(), sp.CompetitiveGradient(), sp.AdaptiveCompetitiveGradient()]
+    )
     def test_rules_in_units_of_steps_demand_plain_sgd(self, make, rule):
-        with pytest.raises(sp.UsageError, match=r"must be torch\.optim\.SGD without momentum and weight decay"):
+        with pytest.raises(
+            sp.UsageError, match=r"must be torch\.optim\.SGD without momentum and weight decay"
+        ):
             sp.GameOptimizer({"a": make([self.x()])}, rule)
 
     def test_a_joint_rule_needs_every_player(self):
         game = bilinear()
-        optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()}, sp.CompetitiveGradient())
-        with pytest.raises(sp.UsageError, match='CompetitiveGradient needs the losses of all players at once; the closure left out "y"'):
+        optimizer = sp.GameOptimizer(
+            {p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()},
+            sp.CompetitiveGradient(),
+        )
+        with pytest.raises(
+            sp.UsageError,
+            match=(
+                "CompetitiveGradient needs the losses of all players at once; the closure left"
+                ' out "y"'
+            ),
+        ):
             optimizer.step(lambda: {"x": game.losses()["x"]})
 
     def test_state_of_another_rule(self):
         game = bilinear()
-        make = lambda rule: sp.GameOptimizer({p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()}, rule)  # noqa: E731
-        with pytest.raises(sp.UsageError, match="The state belongs to the rule Newton, this optimizer has Gradient"):
+
+        def make(rule):
+            inner = {p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()}
+            return sp.GameOptimizer(inner, rule)
+
+        with pytest.raises(
+            sp.UsageError, match="The state belongs to the rule Newton, this optimizer has Gradient"
+        ):
             make(None).load_state_dict(make(sp.Newton()).state_dict())
 
     def test_a_rule_that_forgets_a_player(self):
@@ -185,8 +234,16 @@ class TestRefusals:
             def direction(self, step):
                 return step.point.gradient.only(["x"])
 
-        optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()}, Forgetful())
-        with pytest.raises(sp.UsageError, match=r"Forgetful returned directions for \['x'\], but the players that move are \['x', 'y'\]"):
+        optimizer = sp.GameOptimizer(
+            {p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()}, Forgetful()
+        )
+        with pytest.raises(
+            sp.UsageError,
+            match=(
+                r"Forgetful returned directions for \['x'\], but the players that move are \['x',"
+                r" 'y'\]"
+            ),
+        ):
             optimizer.step(game.losses)
 
 
@@ -194,7 +251,9 @@ class TestDivergence:
     def test_a_non_finite_loss_changes_nothing(self):
         x = torch.ones(2, requires_grad=True)
         optimizer = sp.GameOptimizer({"x": torch.optim.SGD([x], lr=0.1)})
-        with pytest.raises(sp.DivergenceError, match=r'The loss of player "x" is inf\. No parameter was changed'):
+        with pytest.raises(
+            sp.DivergenceError, match=r'The loss of player "x" is inf\. No parameter was changed'
+        ):
             optimizer.step(lambda: {"x": (x / 0).sum()})
         assert x.tolist() == [1.0, 1.0]
 
@@ -204,10 +263,14 @@ class TestDivergence:
         optimizer = sp.GameOptimizer({"x": torch.optim.Adam(layer.named_parameters(), lr=0.1)})
 
         def losses():
-            bad = torch.sqrt(layer.layers[1].bias * 0).sum()  # finite value, infinite slope at 0: 0 · inf = NaN
+            # finite value, infinite slope at 0: 0 · inf = NaN
+            bad = torch.sqrt(layer.layers[1].bias * 0).sum()
             return {"x": layer(torch.ones(1, 2)).sum() + bad}
 
-        with pytest.raises(sp.DivergenceError, match=r'update of player "x" is not finite: first in layers\.1\.bias, shape \(1,\)'):
+        with pytest.raises(
+            sp.DivergenceError,
+            match=r'update of player "x" is not finite: first in layers\.1\.bias, shape \(1,\)',
+        ):
             optimizer.step(losses)
         assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
 
@@ -221,12 +284,15 @@ def test_weight_decay_under_curvature_warns_once():
         def direction(self, step):
             return step.point.gradient
 
-    with pytest.warns(sp.CurvatureWarning, match="weight decay of AdamW acts outside the curvature of SecondOrder"):
+    with pytest.warns(
+        sp.CurvatureWarning, match="weight decay of AdamW acts outside the curvature of SecondOrder"
+    ):
         sp.GameOptimizer({"x": torch.optim.AdamW([x])}, SecondOrder())
 
 
 def test_no_reference_cycle_keeps_the_graph():
-    """The graph of a step must be freed by reference counting alone, without a run of the garbage collector."""
+    """The graph of a step must be freed by reference counting alone, without a run of the garbage
+    collector."""
     import gc
     import weakref
 
@@ -251,13 +317,21 @@ def test_no_reference_cycle_keeps_the_graph():
 def test_rules_that_evaluate_again_see_the_same_randomness_and_move_buffers_once():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3), torch.nn.Dropout(0.5), torch.nn.Linear(3, 1)).double()
+        net = torch.nn.Sequential(
+            torch.nn.Linear(3, 3),
+            torch.nn.BatchNorm1d(3),
+            torch.nn.Dropout(0.5),
+            torch.nn.Linear(3, 1),
+        ).double()
         x = torch.randn(8, 3, dtype=torch.float64)
         rule = sp.Newton(damping=100.0, tolerance=1e-6, budget=100)
-        optimizer = sp.GameOptimizer({"x": torch.optim.SGD(net.parameters(), lr=1.0)}, rule, modules=[net])
+        optimizer = sp.GameOptimizer(
+            {"x": torch.optim.SGD(net.parameters(), lr=1.0)}, rule, modules=[net]
+        )
         optimizer.step(lambda: {"x": net(x).pow(2).mean()})
     assert net[1].num_batches_tracked.item() == 1
-    # strongly damped, the model is accurate: only different dropout masks could spoil the ratio of gains
+    # strongly damped, the model is accurate: only different dropout masks could spoil the ratio of
+    # gains
     assert optimizer.rule_state.numbers["damping.x"] == pytest.approx(100 * 2 / 3)
 
 
@@ -269,10 +343,19 @@ def gan_losses(name, G, D, real, z):
 
 @pytest.mark.parametrize("loss", GAN_LOSSES)
 def test_every_rule_trains_a_small_gan(loss):
-    for rule in (sp.Gradient(), sp.Newton(), sp.Newton(part="full"), sp.CompetitiveGradient(), sp.AdaptiveCompetitiveGradient()):
+    for rule in (
+        sp.Gradient(),
+        sp.Newton(),
+        sp.Newton(part="full"),
+        sp.CompetitiveGradient(),
+        sp.AdaptiveCompetitiveGradient(),
+    ):
         G, D = pair()
         lr = 0.05 if isinstance(rule, sp.AdaptiveCompetitiveGradient) else 0.5
-        inner = {"discriminator": torch.optim.SGD(D.parameters(), lr=lr), "generator": torch.optim.SGD(G.parameters(), lr=lr)}
+        inner = {
+            "discriminator": torch.optim.SGD(D.parameters(), lr=lr),
+            "generator": torch.optim.SGD(G.parameters(), lr=lr),
+        }
         optimizer = sp.GameOptimizer(inner, rule)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", sp.SolverWarning)

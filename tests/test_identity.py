@@ -1,4 +1,5 @@
-"""What belongs to a parameter follows the parameter: through freezing, new groups, other orders, memory layouts, saved states."""
+"""What belongs to a parameter follows the parameter: through freezing, new groups, other orders,
+memory layouts, saved states."""
 
 import copy
 import io
@@ -35,14 +36,24 @@ class TestMemoryLayout:
                 y = torch.nn.functional.conv2d(x, weight)
                 return {"p": y.square().mean() + y.sum(1).mean()}
 
-            game = sp.GameOptimizer({"p": getattr(torch.optim, kind)([weight], lr=0.01, fused=fused)})
+            game = sp.GameOptimizer(
+                {"p": getattr(torch.optim, kind)([weight], lr=0.01, fused=fused)}
+            )
             for _ in range(5):
                 game.step(losses)
             return weight.detach()
 
         assert torch.allclose(train(True), train(False), rtol=0, atol=1e-14)
 
-    @pytest.mark.parametrize("rule", [rules.Gradient(), rules.Consensus(0.1), rules.Extragradient(), rules.CompetitiveGradient()])
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            rules.Gradient(),
+            rules.Consensus(0.1),
+            rules.Extragradient(),
+            rules.CompetitiveGradient(),
+        ],
+    )
     def test_gradients_have_the_strides_that_backward_gives(self, rule):
         plain = torch.randn(4, 3, 2, 2, dtype=F64, generator=torch.Generator().manual_seed(1))
         dense = plain.to(memory_format=torch.channels_last).requires_grad_()
@@ -61,7 +72,9 @@ class TestMemoryLayout:
 
         class Spy(torch.optim.SGD):
             def step(self, closure=None):
-                seen.append([p.grad.stride() for group in self.param_groups for p in group["params"]])
+                seen.append(
+                    [p.grad.stride() for group in self.param_groups for p in group["params"]]
+                )
                 return super().step(closure)
 
         sp.GameOptimizer({"x": Spy(parameters, lr=0.1)}, rule).step(lambda: {"x": loss()})
@@ -92,7 +105,9 @@ STATEFUL = {
     "averaged": lambda: rules.Averaged(),
     "averaged, exponential": lambda: rules.Averaged(decay=0.9),
     "acgd": lambda: rules.AdaptiveCompetitiveGradient(tolerance=1e-12, warm_start=True),
-    "kronecker cgd": lambda: rules.CompetitiveGradient(scaling=rules.Kronecker(frequency=2), tolerance=1e-12, budget=100),
+    "kronecker cgd": lambda: rules.CompetitiveGradient(
+        scaling=rules.Kronecker(frequency=2), tolerance=1e-12, budget=100
+    ),
     "cgd, warm": lambda: rules.CompetitiveGradient(warm_start=True, tolerance=1e-12),
     "proximal, warm": lambda: rules.ProximalPoint(warm_start=True, tolerance=1e-12),
     "newton, rms": lambda: rules.Newton(scaling=rules.RMS(), tolerance=1e-12, budget=100),
@@ -106,7 +121,9 @@ class Pair:
 
     def __init__(self, order="xy"):
         g = torch.Generator().manual_seed(3)
-        self.a, self.b, self.c, self.d = (torch.randn(2, 2, dtype=F64, generator=g).requires_grad_() for _ in range(4))
+        self.a, self.b, self.c, self.d = (
+            torch.randn(2, 2, dtype=F64, generator=g).requires_grad_() for _ in range(4)
+        )
         self.order = order
 
     def optimizer(self, rule, lr=0.05, groups=None):
@@ -148,7 +165,11 @@ class TestOrderOfIteration:
         stored = io.BytesIO()
         torch.save(before.state_dict(), stored)
         stored.seek(0)
-        for ours, theirs in zip((second.a, second.b, second.c, second.d), (first.a, first.b, first.c, first.d), strict=True):
+        for ours, theirs in zip(
+            (second.a, second.b, second.c, second.d),
+            (first.a, first.b, first.c, first.d),
+            strict=True,
+        ):
             ours.data.copy_(theirs.data)
         after = second.optimizer(STATEFUL[name]())
         after.load_state_dict(torch.load(stored, weights_only=True))
@@ -176,12 +197,15 @@ class TestOrderOfIteration:
                 p.requires_grad_(all(p is not other for other in frozen))
             if number == 5:
                 optimizer.optimizers["x"].add_param_group({"params": [extra], "lr": 0.0})
-            optimizer.step(lambda: {p: loss + 0.1 * extra.sum() for p, loss in pair.losses().items()})
+            optimizer.step(
+                lambda: {p: loss + 0.1 * extra.sum() for p, loss in pair.losses().items()}
+            )
         assert torch.equal(pair.theta(), before)
         assert extra.tolist() == [5.0, 6.0]
 
     def test_what_is_frozen_and_thawed_finds_its_memory(self, name):
-        """The third and fourth parameters' positions change when the first is frozen; their memory must not."""
+        """The third and fourth parameters' positions change when the first is frozen; their memory
+        must not."""
         pair, alone = Pair(), Pair()
         one, two = pair.optimizer(STATEFUL[name]()), alone.optimizer(STATEFUL[name]())
         run(pair, one, 3)
@@ -207,7 +231,9 @@ class TestWhatTheMathematicsAsks:
     def test_lookahead_of_a_layer_frozen_and_another_thawed(self):
         a = torch.nn.Parameter(torch.full((2,), 1.0))
         b = torch.nn.Parameter(torch.full((2,), 100.0), requires_grad=False)
-        optimizer = sp.GameOptimizer({"x": torch.optim.SGD([a, b], lr=0.0)}, rule=rules.Lookahead(k=2))
+        optimizer = sp.GameOptimizer(
+            {"x": torch.optim.SGD([a, b], lr=0.0)}, rule=rules.Lookahead(k=2)
+        )
         for _ in range(2):
             optimizer.step(lambda: {"x": (7 * a + b).sum()})
         a.requires_grad_(False), b.requires_grad_(True)
@@ -256,7 +282,9 @@ class TestWhatTheMathematicsAsks:
         """ACGD's first step of a parameter has the size of the learning rate, whenever it joins."""
         a, b = vector(1.0), vector(1.0)
         b.requires_grad_(False)
-        optimizer = sp.GameOptimizer({"x": torch.optim.SGD([a, b], lr=0.01)}, rules.AdaptiveCompetitiveGradient())
+        optimizer = sp.GameOptimizer(
+            {"x": torch.optim.SGD([a, b], lr=0.01)}, rules.AdaptiveCompetitiveGradient()
+        )
         for _ in range(50):
             optimizer.step(lambda: {"x": (a + 3 * b).sum()})
         b.requires_grad_(True)
@@ -287,20 +315,48 @@ class TestWhatTheMathematicsAsks:
 class TestForeignStates:
     """All or nothing, and the first difference by name."""
 
-    def pair(self, rule=None, kind=torch.optim.Adam, shape=(2,), dtype=F64, lr=0.5, names=("x", "y"), **options):
+    def pair(
+        self,
+        rule=None,
+        kind=torch.optim.Adam,
+        shape=(2,),
+        dtype=F64,
+        lr=0.5,
+        names=("x", "y"),
+        **options,
+    ):
         own = {n: torch.ones(shape, dtype=dtype, requires_grad=True) for n in names}
         optimizer = sp.GameOptimizer({n: kind([p], lr=lr, **options) for n, p in own.items()}, rule)
-        optimizer.step(lambda: {n: (p**2).sum() * sum((q**2).sum() for q in own.values()) for n, p in own.items()})
+        optimizer.step(
+            lambda: {
+                n: (p**2).sum() * sum((q**2).sum() for q in own.values()) for n, p in own.items()
+            }
+        )
         return optimizer
 
     @pytest.mark.parametrize(
         ("theirs", "message"),
         [
-            ({"kind": torch.optim.SGD}, r'Player "x": the state belongs to torch\.SGD, this optimizer has torch\.Adam'),
-            ({"shape": (3,)}, r'Player "x", parameter 0\.0: its shape is \(3,\) in the state, \(2,\) here'),
-            ({"dtype": torch.float32}, r"its dtype is torch\.float32 in the state, torch\.float64 here"),
-            ({"names": ("x", "z")}, r"The state has the players \['x', 'z'\], this optimizer \['x', 'y'\]"),
-            ({"rule": rules.Optimistic()}, r"The state belongs to the rule Optimistic, this optimizer has Gradient"),
+            (
+                {"kind": torch.optim.SGD},
+                r'Player "x": the state belongs to torch\.SGD, this optimizer has torch\.Adam',
+            ),
+            (
+                {"shape": (3,)},
+                r'Player "x", parameter 0\.0: its shape is \(3,\) in the state, \(2,\) here',
+            ),
+            (
+                {"dtype": torch.float32},
+                r"its dtype is torch\.float32 in the state, torch\.float64 here",
+            ),
+            (
+                {"names": ("x", "z")},
+                r"The state has the players \['x', 'z'\], this optimizer \['x', 'y'\]",
+            ),
+            (
+                {"rule": rules.Optimistic()},
+                r"The state belongs to the rule Optimistic, this optimizer has Gradient",
+            ),
         ],
     )
     def test_the_first_difference_is_named_and_nothing_is_replaced(self, theirs, message):
@@ -321,8 +377,16 @@ class TestForeignStates:
     @pytest.mark.parametrize(
         ("theirs", "ours", "message"),
         [
-            (rules.Lookahead(k=5), rules.Lookahead(k=6), "Lookahead with k=5, this optimizer has k=6"),
-            (rules.Lookahead(rules.Optimistic()), rules.Lookahead(), "rule='Optimistic', this optimizer has rule='Gradient'"),
+            (
+                rules.Lookahead(k=5),
+                rules.Lookahead(k=6),
+                "Lookahead with k=5, this optimizer has k=6",
+            ),
+            (
+                rules.Lookahead(rules.Optimistic()),
+                rules.Lookahead(),
+                "rule='Optimistic', this optimizer has rule='Gradient'",
+            ),
             (
                 rules.Averaged(rules.Clipped(norm=1.0)),
                 rules.Averaged(rules.Clipped(norm=2.0)),
@@ -336,13 +400,16 @@ class TestForeignStates:
 
     @pytest.mark.parametrize("kind", [torch.optim.Adam, sp.optim.SOAP, sp.optim.MomentumSGD])
     def test_parameters_with_names_are_found_by_them(self, kind):
-        """The second optimizer lists its parameters the other way round; the trajectory is that of the first."""
+        """The second optimizer lists its parameters the other way round; the trajectory is that of
+        the first."""
 
         def play(order, state=None, start=None):
             named = {"a": vector(1.0, 2.0), "b": vector(3.0, 4.0)}
             for name, value in (start or {}).items():
                 named[name].data.copy_(value)
-            optimizer = sp.GameOptimizer({"x": kind([(n, named[n]) for n in order], lr=0.1)}, rules.Optimistic())
+            optimizer = sp.GameOptimizer(
+                {"x": kind([(n, named[n]) for n in order], lr=0.1)}, rules.Optimistic()
+            )
             if state is not None:
                 optimizer.load_state_dict(copy.deepcopy(state))
             for _ in range(3):
@@ -356,7 +423,10 @@ class TestForeignStates:
 
     def test_other_names_are_refused(self):
         make = lambda name: sp.GameOptimizer({"x": torch.optim.Adam([(name, vector(1.0))], lr=0.1)})  # noqa: E731
-        with pytest.raises(sp.UsageError, match="parameter bias: the state has none of this name, but weight in its place"):
+        with pytest.raises(
+            sp.UsageError,
+            match="parameter bias: the state has none of this name, but weight in its place",
+        ):
             make("bias").load_state_dict(make("weight").state_dict())
 
     def test_a_state_that_is_none(self):
@@ -367,7 +437,9 @@ class TestForeignStates:
 class TestTwoNetworksOfOnePlayer:
     """Names of parameters are unique within a network, not within a player that has two."""
 
-    @pytest.mark.parametrize("kind", [torch.optim.SGD, sp.optim.SOAP, sp.optim.MomentumSGD, sp.optim.Subgradient])
+    @pytest.mark.parametrize(
+        "kind", [torch.optim.SGD, sp.optim.SOAP, sp.optim.MomentumSGD, sp.optim.Subgradient]
+    )
     @pytest.mark.parametrize("groups", [False, True])
     def test_both_move_and_are_saved(self, kind, groups):
         def build():
@@ -376,7 +448,9 @@ class TestTwoNetworksOfOnePlayer:
             named = [dict(net.named_parameters()) for net in nets]
             chained = itertools.chain(*(own.items() for own in named))
             parameters = [{"params": own.items()} for own in named] if groups else chained
-            return nets, sp.GameOptimizer({"g": kind(parameters, lr=0.1)}, rules.Lookahead(rules.Optimistic(), k=2))
+            return nets, sp.GameOptimizer(
+                {"g": kind(parameters, lr=0.1)}, rules.Lookahead(rules.Optimistic(), k=2)
+            )
 
         x = torch.ones(3, 2, dtype=F64)
         nets, optimizer = build()
@@ -390,10 +464,15 @@ class TestTwoNetworksOfOnePlayer:
         after = run(nets, optimizer, 3)
         assert all(not torch.equal(p, q) for p, q in zip(before, after, strict=True))
         others, second = build()
-        for ours, theirs in zip((p for net in others for p in net.parameters()), after, strict=True):
+        for ours, theirs in zip(
+            (p for net in others for p in net.parameters()), after, strict=True
+        ):
             ours.data.copy_(theirs)
         second.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-        assert all(torch.equal(p, q) for p, q in zip(run(nets, optimizer, 2), run(others, second, 2), strict=True))
+        assert all(
+            torch.equal(p, q)
+            for p, q in zip(run(nets, optimizer, 2), run(others, second, 2), strict=True)
+        )
 
 
 class TestLookaheadOfAlternatelyFrozenPlayers:
@@ -403,7 +482,10 @@ class TestLookaheadOfAlternatelyFrozenPlayers:
         ends = []
         for freeze in (False, True):
             x, y = vector(1.0), vector(1.0)
-            optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}, rules.Lookahead(k=k))
+            optimizer = sp.GameOptimizer(
+                {n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))},
+                rules.Lookahead(k=k),
+            )
             for _ in range(6):
                 for name, mover, other in (("x", x, y), ("y", y, x)):
                     mover.requires_grad_(True)
@@ -416,7 +498,9 @@ class TestLookaheadOfAlternatelyFrozenPlayers:
 
 def test_a_return_that_was_owed_is_made_once_though_the_step_fails():
     x, y = vector(1.0), vector(1.0)
-    optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}, rules.Lookahead(k=2))
+    optimizer = sp.GameOptimizer(
+        {n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}, rules.Lookahead(k=2)
+    )
     optimizer.step(lambda: {"y": (2 * y).sum()})  # y: 0.8
     y.requires_grad_(False)
     optimizer.step(lambda: {"x": x.sum()})  # x returns, y owes it
@@ -441,7 +525,8 @@ class TestTrialSteps:
         assert x.item() == before
 
     def test_state_is_put_back_as_it_was(self):
-        """State in another dtype than its parameter, such as master weights, is not rounded by a trial step."""
+        """State in another dtype than its parameter, such as master weights, is not rounded by a
+        trial step."""
 
         class Master(torch.optim.SGD):
             def step(self, closure=None):
@@ -463,7 +548,9 @@ class TestTrialSteps:
     def test_a_parameter_unused_in_a_step_is_skipped_in_the_trial_too(self):
         x, y = vector(1.0), vector(1.0)
         a, b = vector(1.0), vector(1.0)
-        optimizer = sp.GameOptimizer({"p": torch.optim.SGD([x, y], lr=0.1, momentum=0.9)}, rules.Extragradient())
+        optimizer = sp.GameOptimizer(
+            {"p": torch.optim.SGD([x, y], lr=0.1, momentum=0.9)}, rules.Extragradient()
+        )
         by_hand = torch.optim.SGD([a, b], lr=0.1, momentum=0.9)
         for step in range(4):
 
@@ -493,7 +580,8 @@ class TestAfterADivergence:
 
         def bad():
             found = skipped.losses()
-            return {"x": found["x"] + (skipped.a * 0).sqrt().sum(), "y": found["y"]}  # finite, with a slope that is not
+            # finite, with a slope that is not
+            return {"x": found["x"] + (skipped.a * 0).sqrt().sum(), "y": found["y"]}
 
         with pytest.raises(sp.DivergenceError):
             one.step(bad)

@@ -3,7 +3,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saddlepoint.kronecker import accumulate, eigenbases, empty_factors, refresh, reordered, rotated, rotated_back
+from saddlepoint.kronecker import (
+    accumulate,
+    eigenbases,
+    empty_factors,
+    refresh,
+    reordered,
+    rotated,
+    rotated_back,
+)
 
 SHAPES = [(5,), (4, 3), (1, 6), (4, 1), (3, 2, 4), (4, 2, 3, 3)]
 
@@ -70,16 +78,22 @@ def test_refreshing_again_and_again_finds_the_eigenbasis():
     for own, t in zip(factors, tensors, strict=True):
         accumulate(own, t, 0.0)
         accumulate(own, draw(*t.shape, seed=9), 0.5)
-    bases = [[None if F is None else torch.linalg.qr(draw(*F.shape, seed=7))[0] for F in own] for own in factors]
+    bases = [
+        [None if F is None else torch.linalg.qr(draw(*F.shape, seed=7))[0] for F in own]
+        for own in factors
+    ]
     for _ in range(2000):
         bases, _ = refresh(factors, bases)
     for own, found in zip(factors, bases, strict=True):
         for F, Q, exact in zip(own, found, eigenbases(own), strict=True):
-            torch.testing.assert_close((Q.T @ exact).abs(), torch.eye(len(F), dtype=torch.float64), rtol=0, atol=1e-6)
+            torch.testing.assert_close(
+                (Q.T @ exact).abs(), torch.eye(len(F), dtype=torch.float64), rtol=0, atol=1e-6
+            )
 
 
 def test_the_order_belongs_to_the_columns():
-    """A basis whose columns are in the wrong order comes back in the right one, and what is kept in it is sorted likewise."""
+    """A basis whose columns are in the wrong order comes back in the right one, and what is kept in
+    it is sorted likewise."""
     factors = [[torch.diag(torch.tensor([1.0, 3.0, 2.0])), None]]
     bases, orders = refresh(factors, [[torch.eye(3), None]])
     assert bases[0][0].abs().tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]

@@ -34,7 +34,8 @@ def room_of(path: Path) -> str:
 
 
 def imported_rooms(path: Path) -> set[str]:
-    """Rooms that a file imports, also inside functions; imports for the type checker only do not run and do not count."""
+    """Rooms that a file imports, also inside functions; imports for the type checker only do not
+    run and do not count."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -48,9 +49,14 @@ def imported_rooms(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
     rooms = {name.split(".")[1] for name in names if name.startswith("saddlepoint.")}
     from_root = {
-        alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "saddlepoint" for alias in node.names
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "saddlepoint"
+        for alias in node.names
     }
-    assert from_root <= set(LEVEL), f"{path}: imports {from_root - set(LEVEL)} through the package; name the module"
+    assert from_root <= set(LEVEL), (
+        f"{path}: imports {from_root - set(LEVEL)} through the package; name the module"
+    )
     return rooms | from_root
 
 
@@ -58,7 +64,9 @@ def imported_rooms(path: Path) -> set[str]:
 def test_imports_go_down_only(path):
     room = room_of(path)
     for other in imported_rooms(path) - {room}:
-        assert LEVEL[other] < LEVEL[room], f"{room} (layer {LEVEL[room]}) imports {other} (layer {LEVEL[other]})"
+        assert LEVEL[other] < LEVEL[room], (
+            f"{room} (layer {LEVEL[room]}) imports {other} (layer {LEVEL[other]})"
+        )
 
 
 def test_every_room_has_a_layer():
@@ -71,16 +79,32 @@ def test_a_report_is_made_from_files_alone():
 
 
 def test_the_registry_names_rooms_below_it():
-    for entry in [*registry.PROBLEMS.values(), *registry.RULES.values(), *registry.OPTIMIZERS.values()]:
+    for entry in [
+        *registry.PROBLEMS.values(),
+        *registry.RULES.values(),
+        *registry.OPTIMIZERS.values(),
+    ]:
         package, _, room = entry.path.partition(":")[0].partition(".")
         assert package == "torch" or LEVEL[room] < LEVEL["registry"]
 
 
 def test_derivatives_are_taken_in_one_place_each():
-    """Those with respect to parameters in one file, those with respect to a network's inputs in another, .backward() in none."""
+    """Those with respect to parameters in one file, those with respect to a network's inputs in
+    another, .backward() in none."""
     code = {str(path.relative_to(SRC)): "\n".join(code_lines(path)) for path in FILES}
-    ways = ("autograd.grad(", "torch.func.grad", "torch.func import grad", "vjp(", "jacrev(", "jacfwd(", "hessian(")
-    assert {name for name, text in code.items() if any(way in text for way in ways)} == {"curvature/evaluation.py", "games/penalties.py"}
+    ways = (
+        "autograd.grad(",
+        "torch.func.grad",
+        "torch.func import grad",
+        "vjp(",
+        "jacrev(",
+        "jacfwd(",
+        "hessian(",
+    )
+    assert {name for name, text in code.items() if any(way in text for way in ways)} == {
+        "curvature/evaluation.py",
+        "games/penalties.py",
+    }
     assert not [name for name, text in code.items() if ".backward(" in text]
 
 
@@ -98,7 +122,10 @@ def code_lines(path):
     docs = [
         node.body[0]
         for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and ast.get_docstring(node) is not None
     ]
     hidden = {line for doc in docs for line in range(doc.lineno, doc.end_lineno + 1)}
-    return [line for number, line in enumerate(path.read_text().splitlines(), 1) if number not in hidden]
+    return [
+        line for number, line in enumerate(path.read_text().splitlines(), 1) if number not in hidden
+    ]

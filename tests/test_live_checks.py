@@ -18,14 +18,31 @@ def bilinear(x, y):
 
 
 def optimizer_for(x, y, rule=None, kind=torch.optim.SGD, **options):
-    return sp.GameOptimizer({"x": kind([x], **{"lr": 0.1, **options}), "y": kind([y], **{"lr": 0.1, **options})}, rule)
+    return sp.GameOptimizer(
+        {"x": kind([x], **{"lr": 0.1, **options}), "y": kind([y], **{"lr": 0.1, **options})}, rule
+    )
 
 
 CHANGES = {
     "maximize": (None, "maximize", True, r'Player "y": maximize=True'),
-    "maximize under a rule of steps": (rules.CompetitiveGradient(), "maximize", True, r'Player "y": maximize=True'),
-    "weight decay under a rule of steps": (rules.CompetitiveGradient(), "weight_decay", 0.1, "not SGD with weight_decay=0.1"),
-    "momentum under a rule of steps": (rules.RungeKutta(), "momentum", 0.9, "not SGD with momentum=0.9"),
+    "maximize under a rule of steps": (
+        rules.CompetitiveGradient(),
+        "maximize",
+        True,
+        r'Player "y": maximize=True',
+    ),
+    "weight decay under a rule of steps": (
+        rules.CompetitiveGradient(),
+        "weight_decay",
+        0.1,
+        "not SGD with weight_decay=0.1",
+    ),
+    "momentum under a rule of steps": (
+        rules.RungeKutta(),
+        "momentum",
+        0.9,
+        "not SGD with momentum=0.9",
+    ),
     "a negative rate": (None, "lr", -0.1, r"the learning rate is -0\.1"),
     "a rate that is NaN": (None, "lr", float("nan"), "the learning rate is nan"),
     "an infinite rate": (rules.Extragradient(), "lr", float("inf"), "the learning rate is inf"),
@@ -62,7 +79,10 @@ def test_weight_decay_under_curvature_warns_once_also_afterwards():
     optimizer.step(bilinear(x, y))
     for player in ("x", "y"):
         optimizer.optimizers[player].param_groups[0]["weight_decay"] = 0.01
-        with pytest.warns(sp.CurvatureWarning, match=f'Player "{player}": weight decay of SGD acts outside the curvature of Consensus'):
+        with pytest.warns(
+            sp.CurvatureWarning,
+            match=f'Player "{player}": weight decay of SGD acts outside the curvature of Consensus',
+        ):
             optimizer.step(bilinear(x, y))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -75,12 +95,17 @@ class TestOwners:
         x, y = number(), number()
         optimizer = optimizer_for(x, y)
         optimizer.optimizers["y"].add_param_group({"params": [x]})
-        with pytest.raises(sp.UsageError, match=r'Parameter 1 of player "y", shape \(2,\), also belongs to player "x"'):
+        with pytest.raises(
+            sp.UsageError,
+            match=r'Parameter 1 of player "y", shape \(2,\), also belongs to player "x"',
+        ):
             optimizer.step(bilinear(x, y))
 
     def test_a_shared_tensor_that_is_thawed(self):
         x, y, shared = number(), number(), number().requires_grad_(False)
-        optimizer = sp.GameOptimizer({n: torch.optim.SGD([p, shared], lr=0.1) for n, p in (("x", x), ("y", y))})
+        optimizer = sp.GameOptimizer(
+            {n: torch.optim.SGD([p, shared], lr=0.1) for n, p in (("x", x), ("y", y))}
+        )
         optimizer.step(bilinear(x, y))
         shared.requires_grad_(True)
         with pytest.raises(sp.UsageError, match="also belongs to player"):
@@ -100,16 +125,24 @@ def test_an_optimizer_put_in_the_place_of_another():
     optimizer = optimizer_for(x, y, rules.CompetitiveGradient())
     optimizer.step(bilinear(x, y))
     optimizer.optimizers["y"] = torch.optim.Adam([y])
-    with pytest.raises(sp.UsageError, match=r'Player "y": CompetitiveGradient gives steps .* not Adam'):
+    with pytest.raises(
+        sp.UsageError, match=r'Player "y": CompetitiveGradient gives steps .* not Adam'
+    ):
         optimizer.step(bilinear(x, y))
 
 
 def test_a_scheduler_that_cycles_momentum():
-    """OneCycleLR sets momentum 0.95 on an SGD that had none: with it |z| came out as 1678 where 1.16 is due."""
+    """OneCycleLR sets momentum 0.95 on an SGD that had none: with it |z| came out as 1678 where
+    1.16 is due."""
     x, y = number(), number()
     optimizer = optimizer_for(x, y, rules.CompetitiveGradient())
     torch.optim.lr_scheduler.OneCycleLR(optimizer.optimizers["x"], max_lr=1.0, total_steps=100)
-    with pytest.raises(sp.UsageError, match=r"SGD with momentum=0\.95\. A scheduler set the momentum: pass it cycle_momentum=False"):
+    with pytest.raises(
+        sp.UsageError,
+        match=(
+            r"SGD with momentum=0\.95\. A scheduler set the momentum: pass it cycle_momentum=False"
+        ),
+    ):
         optimizer.step(bilinear(x, y))
 
 
@@ -119,8 +152,12 @@ def test_schedulers_of_the_rate_are_welcome(rule):
     optimizer = optimizer_for(x, y, rule)
     inner = optimizer.optimizers["x"]
     schedules = [
-        torch.optim.lr_scheduler.OneCycleLR(inner, max_lr=0.5, total_steps=10, cycle_momentum=False),
-        torch.optim.lr_scheduler.LambdaLR(optimizer.optimizers["y"], lambda t: 0.0 if t == 3 else 1.0),
+        torch.optim.lr_scheduler.OneCycleLR(
+            inner, max_lr=0.5, total_steps=10, cycle_momentum=False
+        ),
+        torch.optim.lr_scheduler.LambdaLR(
+            optimizer.optimizers["y"], lambda t: 0.0 if t == 3 else 1.0
+        ),
     ]
     for _ in range(8):
         optimizer.step(bilinear(x, y))
@@ -132,7 +169,12 @@ def test_schedulers_of_the_rate_are_welcome(rule):
 class TestArguments:
     @pytest.mark.parametrize("rule", [rules.Extragradient, "extragradient", 3])
     def test_a_rule_is_an_instance(self, rule):
-        with pytest.raises(sp.UsageError, match=r"is no rule\. Pass an instance, such as rule=saddlepoint\.rules\.Extragradient\(\)"):
+        with pytest.raises(
+            sp.UsageError,
+            match=(
+                r"is no rule\. Pass an instance, such as rule=saddlepoint\.rules\.Extragradient\(\)"
+            ),
+        ):
             sp.GameOptimizer({"x": torch.optim.SGD([number()], lr=0.1)}, rule)
 
     def test_players_have_names(self):
@@ -140,7 +182,10 @@ class TestArguments:
             sp.GameOptimizer({0: torch.optim.SGD([number()], lr=0.1)})
 
     def test_an_optimizer_is_one(self):
-        with pytest.raises(sp.UsageError, match=r'Player "x": expected a torch\.optim\.Optimizer over its parameters, not ReLU'):
+        with pytest.raises(
+            sp.UsageError,
+            match=r'Player "x": expected a torch\.optim\.Optimizer over its parameters, not ReLU',
+        ):
             sp.GameOptimizer({"x": torch.nn.ReLU()})
 
 
@@ -170,7 +215,13 @@ class TestFrozenPlayers:
                 own["y"] = torch.optim.SGD([y], lr=0.1)
             optimizer = sp.GameOptimizer(own, rule)
             for _ in range(3):
-                optimizer.step(lambda: {"x": (x**2 * y).sum()} if alone else {"y": -(x**2 * y).sum(), "x": (x**2 * y).sum()})
+                optimizer.step(
+                    lambda: (
+                        {"x": (x**2 * y).sum()}
+                        if alone
+                        else {"y": -(x**2 * y).sum(), "x": (x**2 * y).sum()}
+                    )
+                )
             return x.detach(), y
 
         (x, _), (due, y) = play(False), play(True)
@@ -180,7 +231,12 @@ class TestFrozenPlayers:
     def test_where_all_are_frozen_there_is_nothing_to_move(self):
         x = number().requires_grad_(False)
         optimizer = sp.GameOptimizer({"x": torch.optim.SGD([x], lr=0.1)})
-        with pytest.raises(sp.UsageError, match=r'Nothing can move: all parameters of "x" are frozen .* Call requires_grad_\(True\)'):
+        with pytest.raises(
+            sp.UsageError,
+            match=(
+                r'Nothing can move: all parameters of "x" are frozen .* Call requires_grad_\(True\)'
+            ),
+        ):
             optimizer.step(lambda: {"x": x.sum()})
 
     def test_a_leader_that_is_frozen_is_named(self):
@@ -188,7 +244,9 @@ class TestFrozenPlayers:
         rule = rules.TotalGradient(leader="x", follower="y")
         optimizer = optimizer_for(x, y, rule)
         x.requires_grad_(False)
-        with pytest.raises(sp.UsageError, match='Player "x" is frozen, and TotalGradient needs it to move'):
+        with pytest.raises(
+            sp.UsageError, match='Player "x" is frozen, and TotalGradient needs it to move'
+        ):
             optimizer.step(lambda: {"x": (x * y**2).sum(), "y": (x * y**2).sum()})
 
 
@@ -208,14 +266,26 @@ class TestWhatElseIsAlive:
         optimizer.rule = rules.Consensus(0.0)
         before, slope = x.tolist(), y.tolist()
         optimizer.step(bilinear(x, y))
-        assert x.tolist() == pytest.approx([b - 0.1 * s for b, s in zip(before, slope, strict=True)])
+        assert x.tolist() == pytest.approx(
+            [b - 0.1 * s for b, s in zip(before, slope, strict=True)]
+        )
 
     @pytest.mark.parametrize(
-        "rule", [rules.Optimistic(), rules.Lookahead(k=2), rules.Averaged(), rules.AdaptiveCompetitiveGradient(warm_start=True)]
+        "rule",
+        [
+            rules.Optimistic(),
+            rules.Lookahead(k=2),
+            rules.Averaged(),
+            rules.AdaptiveCompetitiveGradient(warm_start=True),
+        ],
     )
     def test_what_is_remembered_follows_a_network_to_another_precision(self, rule):
-        net = torch.nn.ParameterList([torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))])
-        optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.01) for n, p in zip("xy", net, strict=True)}, rule)
+        net = torch.nn.ParameterList(
+            [torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))]
+        )
+        optimizer = sp.GameOptimizer(
+            {n: torch.optim.SGD([p], lr=0.01) for n, p in zip("xy", net, strict=True)}, rule
+        )
         for _ in range(4):
             optimizer.step(bilinear(*net))
             net.double()
@@ -235,7 +305,9 @@ class TestWhatElseIsAlive:
         with pytest.raises(sp.UsageError, match="SparseAdam takes sparse gradients only"):
             sp.GameOptimizer({"x": torch.optim.SparseAdam(table.parameters())})
 
-    @pytest.mark.parametrize(("dtype", "value", "n"), [(torch.float16, 2000.0, 4000), (torch.float32, 1e25, 3)])
+    @pytest.mark.parametrize(
+        ("dtype", "value", "n"), [(torch.float16, 2000.0, 4000), (torch.float32, 1e25, 3)]
+    )
     def test_a_finite_gradient_whose_squares_overflow_is_no_divergence(self, dtype, value, n):
         x = torch.ones(n, dtype=dtype, requires_grad=True)
         optimizer = sp.GameOptimizer({"x": torch.optim.SGD([x], lr=0.0)})

@@ -41,13 +41,23 @@ class TestConvex:
 
     @pytest.mark.parametrize("g", [-1.01, 1.01, 3.0])
     def test_no_other_slope_does(self, g):
-        with pytest.raises(AssertionError, match=rf"The given subgradient, {g:g}, is no subgradient of f at x: f\(x\) \+ ⟨g, y − x⟩ = "):
+        with pytest.raises(
+            AssertionError,
+            match=(
+                rf"The given subgradient, {g:g}, is no subgradient of f at x: f\(x\) \+ ⟨g, y −"
+                r" x⟩ = "
+            ),
+        ):
             check_subgradient(torch.abs, ZERO, torch.full_like(ZERO, g))
 
     def test_the_wrong_sign_fails_with_numbers(self):
         x = double(1.0, 1.0)
         with pytest.raises(
-            AssertionError, match=r"\(-2, -2\), is no subgradient .* = 2\.\d+ lies above f\(y\) = 1\.\d+ at y = \(0\.\d+, 0\.\d+\)"
+            AssertionError,
+            match=(
+                r"\(-2, -2\), is no subgradient .* = 2\.\d+ lies above f\(y\) = 1\.\d+ at y ="
+                r" \(0\.\d+, 0\.\d+\)"
+            ),
         ):
             check_subgradient(lambda x: x.square().sum(), x, -2 * x)
 
@@ -86,16 +96,29 @@ class TestClarke:
 
     def test_the_difference_of_two_relus_fails(self):
         difference = lambda x: x.relu() - (-x).relu()  # noqa: E731
-        with pytest.raises(AssertionError, match=r"The gradient of autograd, 0, is not in the Clarke set of f at x: it is 1 away"):
+        with pytest.raises(
+            AssertionError,
+            match=r"The gradient of autograd, 0, is not in the Clarke set of f at x: it is 1 away",
+        ):
             check_subgradient(difference, ZERO, convex=False)
         check_subgradient(difference, ZERO, ZERO + 1, convex=False)
 
-    @pytest.mark.parametrize(("g", "away"), [((0.8, 0.6), None), ((0.0, 2.0), 1.0), ((3.0, 4.0), 4.0)])
+    @pytest.mark.parametrize(
+        ("g", "away"), [((0.8, 0.6), None), ((0.0, 2.0), 1.0), ((3.0, 4.0), 4.0)]
+    )
     def test_the_distance_is_reported(self, g, away):
         if away is None:
-            return check_subgradient(torch.norm, torch.zeros(2, dtype=torch.float64), double(*g), convex=False, tolerance=0.01)
+            return check_subgradient(
+                torch.norm,
+                torch.zeros(2, dtype=torch.float64),
+                double(*g),
+                convex=False,
+                tolerance=0.01,
+            )
         with pytest.raises(AssertionError, match=r"it is [\d.]+ away") as caught:
-            check_subgradient(torch.norm, torch.zeros(2, dtype=torch.float64), double(*g), convex=False)
+            check_subgradient(
+                torch.norm, torch.zeros(2, dtype=torch.float64), double(*g), convex=False
+            )
         found = float(str(caught.value).partition("it is ")[2].split()[0])
         assert found == pytest.approx(away, rel=0.01)
 
@@ -112,9 +135,14 @@ class TestClarke:
 
 @pytest.mark.parametrize("convex", [True, False])
 class TestBoth:
-    @pytest.mark.parametrize(("f", "shown"), [(torch.sqrt, "inf"), (lambda x: x.square().sqrt(), "nan")])
+    @pytest.mark.parametrize(
+        ("f", "shown"), [(torch.sqrt, "inf"), (lambda x: x.square().sqrt(), "nan")]
+    )
     def test_torch_s_slope_of_the_square_root_fails(self, f, shown, convex):
-        with pytest.raises(AssertionError, match=rf"The gradient of autograd, {shown}, is not finite, so it is no subgradient"):
+        with pytest.raises(
+            AssertionError,
+            match=rf"The gradient of autograd, {shown}, is not finite, so it is no subgradient",
+        ):
             check_subgradient(f, ZERO, convex=convex)
 
     def test_the_same_points_every_time_unless_a_generator_is_given(self, convex):
@@ -122,7 +150,10 @@ class TestBoth:
         for generator in (None, None, torch.Generator().manual_seed(1)):
             points = []
             check_subgradient(
-                lambda x, p=points: p.append(x.detach().clone()) or x.abs().sum(), double(1.0, 1.0), convex=convex, generator=generator
+                lambda x, p=points: p.append(x.detach().clone()) or x.abs().sum(),
+                double(1.0, 1.0),
+                convex=convex,
+                generator=generator,
             )
             seen.append(torch.stack(points))
         assert torch.equal(seen[0], seen[1])
@@ -141,21 +172,33 @@ class TestBoth:
         check_subgradient(lambda x: 1000 + torch.cosh(x).mean(), x, convex=convex)
 
     def test_usage(self, convex):
-        with pytest.raises(sp.UsageError, match=r"x must hold floating numbers, float64 for choice, not 3 of torch\.int64"):
+        with pytest.raises(
+            sp.UsageError,
+            match=r"x must hold floating numbers, float64 for choice, not 3 of torch\.int64",
+        ):
             check_subgradient(lambda x: x.sum(), torch.arange(3), convex=convex)
-        with pytest.raises(sp.UsageError, match=r"the subgradient must have the shape of x, \(\), not \(2,\)"):
+        with pytest.raises(
+            sp.UsageError, match=r"the subgradient must have the shape of x, \(\), not \(2,\)"
+        ):
             check_subgradient(torch.abs, ZERO, torch.zeros(2), convex=convex)
         for name, value in {"samples": 0, "radius": -1.0, "tolerance": math.nan}.items():
-            with pytest.raises(sp.UsageError, match=f"check_subgradient: {name} must be positive, not {value}"):
+            with pytest.raises(
+                sp.UsageError, match=f"check_subgradient: {name} must be positive, not {value}"
+            ):
                 check_subgradient(torch.abs, ZERO, convex=convex, **{name: value})
 
 
 def test_functions_must_be_scalar_and_finite():
-    with pytest.raises(sp.UsageError, match=r"must be a scalar tensor, not a tensor of shape \(2,\)"):
+    with pytest.raises(
+        sp.UsageError, match=r"must be a scalar tensor, not a tensor of shape \(2,\)"
+    ):
         check_subgradient(lambda x: x.abs(), double(1.0, 2.0))
     with pytest.raises(AssertionError, match="f is inf at x, so it has no subgradient there"):
         check_subgradient(lambda x: x + torch.inf, ZERO)
-    with pytest.raises(AssertionError, match=r"f is nan at distance .* from x\. Let it be inf outside of its domain"):
+    with pytest.raises(
+        AssertionError,
+        match=r"f is nan at distance .* from x\. Let it be inf outside of its domain",
+    ):
         check_subgradient(lambda x: -x.log(), ZERO + 1)
 
 
@@ -164,7 +207,8 @@ numbers = st.floats(-3, 3, allow_nan=False).map(lambda v: round(v, 3))
 
 @given(rows=st.lists(st.tuples(numbers, numbers), min_size=1, max_size=6))
 def test_the_distance_to_a_hull_in_the_plane_is_that_to_its_nearest_edge(rows):
-    """Outside of the hull, the nearest point lies on a segment between two of the rows; inside, 0 is a mixture of three."""
+    """Outside of the hull, the nearest point lies on a segment between two of the rows; inside, 0
+    is a mixture of three."""
     points = double(*rows).view(-1, 2)
     nearest = min(segment_distance(p, q) for p in points for q in points)
     inside = any(holds_zero(p, q, r) for p in points for q in points for r in points)

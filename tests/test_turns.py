@@ -33,17 +33,30 @@ class Gan:
     def losses(self, part=slice(None), players=("discriminator", "generator")):
         softplus, fake = torch.nn.functional.softplus, self.D(self.G(self.z[part]))
         found = {
-            "discriminator": {"real": softplus(-self.D(self.real[part])).mean(), "fake": softplus(fake).mean()},
+            "discriminator": {
+                "real": softplus(-self.D(self.real[part])).mean(),
+                "fake": softplus(fake).mean(),
+            },
             "generator": softplus(-fake).mean(),
         }
         return {player: found[player] for player in players}
 
     def optimizer(self, rule, lr=0.1, kind=torch.optim.SGD):
         own = {"discriminator": self.D, "generator": self.G}
-        return sp.GameOptimizer({n: kind(net.parameters(), lr=lr) for n, net in own.items()}, rule, modules=[self.G, self.D])
+        return sp.GameOptimizer(
+            {n: kind(net.parameters(), lr=lr) for n, net in own.items()},
+            rule,
+            modules=[self.G, self.D],
+        )
 
     def theta(self, *networks):
-        return torch.cat([p.detach().reshape(-1) for net in networks or (self.D, self.G) for p in net.parameters()])
+        return torch.cat(
+            [
+                p.detach().reshape(-1)
+                for net in networks or (self.D, self.G)
+                for p in net.parameters()
+            ]
+        )
 
 
 class TestExtraTurns:
@@ -66,7 +79,11 @@ class TestExtraTurns:
         optimizer = gan.optimizer(COUPLED[name])
         for _ in range(2):
             optimizer.step(gan.losses, only="discriminator")
-        for ours, theirs in zip((*other.G.parameters(), *other.D.parameters()), (*gan.G.parameters(), *gan.D.parameters()), strict=True):
+        for ours, theirs in zip(
+            (*other.G.parameters(), *other.D.parameters()),
+            (*gan.G.parameters(), *gan.D.parameters()),
+            strict=True,
+        ):
             ours.data.copy_(theirs.data)
         optimizer.step(gan.losses)
         if name in ("lookahead", "past extragradient"):  # these remember the extra turns
@@ -76,7 +93,10 @@ class TestExtraTurns:
 
     def test_without_a_name_a_missing_player_stays_a_mistake(self):
         gan = Gan()
-        with pytest.raises(sp.UsageError, match=r'left out "generator".*optimizer\.step\(closure, only=\["discriminator"\]\)'):
+        with pytest.raises(
+            sp.UsageError,
+            match=r'left out "generator".*optimizer\.step\(closure, only=\["discriminator"\]\)',
+        ):
             gan.optimizer(rules.Consensus()).step(lambda: gan.losses(players=("discriminator",)))
 
     def test_an_unknown_name(self):
@@ -86,19 +106,28 @@ class TestExtraTurns:
 
     def test_a_name_whose_loss_is_missing(self):
         gan = Gan()
-        with pytest.raises(sp.UsageError, match='returned the losses of "generator", and "discriminator" should move'):
-            gan.optimizer(rules.Consensus()).step(lambda: gan.losses(players=("generator",)), only=["discriminator"])
+        with pytest.raises(
+            sp.UsageError,
+            match='returned the losses of "generator", and "discriminator" should move',
+        ):
+            gan.optimizer(rules.Consensus()).step(
+                lambda: gan.losses(players=("generator",)), only=["discriminator"]
+            )
 
     def test_a_closure_that_returns_no_mapping(self):
         gan = Gan()
-        with pytest.raises(sp.UsageError, match="must return a mapping of player → loss, not Tensor"):
+        with pytest.raises(
+            sp.UsageError, match="must return a mapping of player → loss, not Tensor"
+        ):
             gan.optimizer(rules.Consensus()).step(lambda: torch.ones(()), only=["discriminator"])
 
     def test_rules_with_a_metric_take_the_step_of_it(self):
         """ACGD's extra turn is a step of RMSProp with bias correction."""
         gan, rule = Gan(), rules.AdaptiveCompetitiveGradient()
         before = gan.theta(gan.D)
-        gradients = torch.autograd.grad(sum(gan.losses()["discriminator"].values()), list(gan.D.parameters()))
+        gradients = torch.autograd.grad(
+            sum(gan.losses()["discriminator"].values()), list(gan.D.parameters())
+        )
         g = torch.cat([gradient.reshape(-1) for gradient in gradients])
         gan.optimizer(rule, lr=0.01).step(gan.losses, only=["discriminator"])
         due = 0.01 * g / (g.abs() + rule.epsilon / (1 - rule.beta) ** 0.5)
@@ -106,8 +135,12 @@ class TestExtraTurns:
 
     def test_rules_that_do_not_couple_restrict_themselves(self):
         gan, plain = Gan(), Gan()
-        gan.optimizer(rules.Extragradient(), kind=torch.optim.Adam).step(gan.losses, only=["generator"])
-        plain.optimizer(rules.Extragradient(), kind=torch.optim.Adam).step(lambda: plain.losses(players=("generator",)))
+        gan.optimizer(rules.Extragradient(), kind=torch.optim.Adam).step(
+            gan.losses, only=["generator"]
+        )
+        plain.optimizer(rules.Extragradient(), kind=torch.optim.Adam).step(
+            lambda: plain.losses(players=("generator",))
+        )
         assert torch.equal(gan.theta(), plain.theta())
 
     def test_a_period_counts_joint_steps_only(self):
@@ -124,7 +157,10 @@ class TestExtraTurns:
 
     def test_per_player_rules_of_which_one_extrapolates(self):
         ends = []
-        for rule in (rules.PerPlayer(rules.Extragradient(), ("discriminator",), rules.Optimistic()), rules.Extragradient()):
+        for rule in (
+            rules.PerPlayer(rules.Extragradient(), ("discriminator",), rules.Optimistic()),
+            rules.Extragradient(),
+        ):
             gan = Gan()
             optimizer = gan.optimizer(rule)
             for _ in range(2):
@@ -136,7 +172,9 @@ class TestExtraTurns:
     def test_per_player_rules_of_which_one_couples(self):
         x, y, z = (torch.ones(1, dtype=F64, requires_grad=True) for _ in range(3))
         rule = rules.PerPlayer(rules.CompetitiveGradient(tolerance=1e-12), ("x", "y"))
-        optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y), ("z", z))}, rule)
+        optimizer = sp.GameOptimizer(
+            {n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y), ("z", z))}, rule
+        )
 
         def losses():
             return {"x": (x * y).sum(), "y": -(x * y).sum(), "z": (z**2 * x).sum()}
@@ -152,7 +190,10 @@ ALL_RULES = {
     "optimistic": (rules.Optimistic(), torch.optim.SGD),
     "extragradient": (rules.Extragradient(), torch.optim.Adam),
     "past extragradient": (rules.PastExtragradient(), torch.optim.SGD),
-    "runge-kutta": (rules.RungeKutta(regularization=0.1, regularized="discriminator"), torch.optim.SGD),
+    "runge-kutta": (
+        rules.RungeKutta(regularization=0.1, regularized="discriminator"),
+        torch.optim.SGD,
+    ),
     "consensus": (rules.Consensus(0.1), torch.optim.SGD),
     "sga": (rules.SymplecticAdjustment(), torch.optim.SGD),
     "hamiltonian": (rules.Hamiltonian(), torch.optim.SGD),
@@ -163,18 +204,32 @@ ALL_RULES = {
     "cgd": (rules.CompetitiveGradient(tolerance=1e-12), torch.optim.SGD),
     "lcgd": (rules.LinearizedCompetitiveGradient(), torch.optim.SGD),
     "acgd": (rules.AdaptiveCompetitiveGradient(tolerance=1e-12), torch.optim.SGD),
-    "kronecker cgd": (rules.CompetitiveGradient(scaling=rules.Kronecker(max_dimension=2), tolerance=1e-12, budget=200), torch.optim.SGD),
+    "kronecker cgd": (
+        rules.CompetitiveGradient(
+            scaling=rules.Kronecker(max_dimension=2), tolerance=1e-12, budget=200
+        ),
+        torch.optim.SGD,
+    ),
     "proximal": (rules.ProximalPoint(tolerance=1e-12), torch.optim.SGD),
     "newton": (rules.Newton(tolerance=1e-12, budget=100), torch.optim.SGD),
     "newton, full": (rules.Newton(part="full", tolerance=1e-12, budget=100), torch.optim.SGD),
-    "total gradient": (rules.TotalGradient(leader="generator", follower="discriminator", damping=1.0), torch.optim.SGD),
-    "unrolled": (rules.Unrolled(leader="generator", follower="discriminator", unroll=2), torch.optim.SGD),
+    "total gradient": (
+        rules.TotalGradient(leader="generator", follower="discriminator", damping=1.0),
+        torch.optim.SGD,
+    ),
+    "unrolled": (
+        rules.Unrolled(leader="generator", follower="discriminator", unroll=2),
+        torch.optim.SGD,
+    ),
     "smoothing": (rules.RandomizedSmoothing(samples=2), torch.optim.SGD),
     "spsa": (rules.SimultaneousPerturbation(), torch.optim.SGD),
     "spsa, batched": (rules.SimultaneousPerturbation(batched=True), torch.optim.SGD),
     "lookahead": (rules.Lookahead(k=2), torch.optim.SGD),
     "every": (rules.Every(rules.Consensus(0.1), k=2), torch.optim.SGD),
-    "per player": (rules.PerPlayer(rules.SimultaneousPerturbation(), ("generator",)), torch.optim.SGD),
+    "per player": (
+        rules.PerPlayer(rules.SimultaneousPerturbation(), ("generator",)),
+        torch.optim.SGD,
+    ),
 }
 
 
@@ -183,20 +238,28 @@ class TestMicroBatches:
     def test_a_step_of_several_is_the_step_of_the_whole_batch(self, name):
         rule, kind = ALL_RULES[name]
         whole, cut = Gan(), Gan()
-        one, several = whole.optimizer(rule, kind=kind, lr=0.05), cut.optimizer(rule, kind=kind, lr=0.05)
+        one, several = (
+            whole.optimizer(rule, kind=kind, lr=0.05),
+            cut.optimizer(rule, kind=kind, lr=0.05),
+        )
         parts = [slice(0, 4), slice(4, 8), slice(8, 12)]
         for _ in range(3):
             values = several.step([lambda part=part: cut.losses(part) for part in parts])
             due = one.step(whole.losses)
             assert values == pytest.approx(due, rel=1e-9)
-            assert several.last.terms["discriminator"] == pytest.approx(one.last.terms["discriminator"], rel=1e-9)
+            assert several.last.terms["discriminator"] == pytest.approx(
+                one.last.terms["discriminator"], rel=1e-9
+            )
         assert torch.allclose(cut.theta(), whole.theta(), rtol=1e-6, atol=1e-8)
 
     def test_turns_of_one_player_too(self):
         whole, cut = Gan(), Gan()
         one, several = whole.optimizer(rules.Consensus(0.1)), cut.optimizer(rules.Consensus(0.1))
         for players in itertools.chain([["discriminator"]] * 2, [None]):
-            several.step([lambda part=part: cut.losses(part) for part in (slice(0, 6), slice(6, 12))], only=players)
+            several.step(
+                [lambda part=part: cut.losses(part) for part in (slice(0, 6), slice(6, 12))],
+                only=players,
+            )
             one.step(whole.losses, only=players)
         assert torch.allclose(cut.theta(), whole.theta(), rtol=1e-9, atol=1e-12)
 
@@ -251,15 +314,26 @@ class TestMicroBatches:
         with pytest.raises(sp.UsageError, match=r"step\(\[\]\): there is no closure"):
             optimizer.step([])
         for rule in (rules.Gradient(), rules.Consensus(0.1)):
-            with pytest.raises(sp.UsageError, match='Micro-batches 1 and 2 of this step have different losses for player "generator"'):
-                Gan().optimizer(rule).step([gan.losses, lambda: gan.losses(players=("discriminator",))])
+            with pytest.raises(
+                sp.UsageError,
+                match=(
+                    "Micro-batches 1 and 2 of this step have different losses for player"
+                    ' "generator"'
+                ),
+            ):
+                Gan().optimizer(rule).step(
+                    [gan.losses, lambda: gan.losses(players=("discriminator",))]
+                )
 
     def test_a_loss_that_is_not_finite_changes_nothing(self):
         gan = Gan()
         before = gan.theta()
 
         def losses(divisor):
-            return {"discriminator": gan.losses()["discriminator"]["fake"] / divisor, "generator": gan.losses()["generator"]}
+            return {
+                "discriminator": gan.losses()["discriminator"]["fake"] / divisor,
+                "generator": gan.losses()["generator"],
+            }
 
         with pytest.raises(sp.DivergenceError, match='loss of player "discriminator" is inf'):
             gan.optimizer(rules.Gradient()).step([lambda: losses(1), lambda: losses(0)])

@@ -11,7 +11,12 @@ layouts = st.dictionaries(st.sampled_from(["x", "y", "z"]), shapes, min_size=1)
 
 def random_vector(layout: dict[str, list[list[int]]], seed: int) -> Vector:
     g = torch.Generator().manual_seed(seed)
-    return Vector({p: [torch.randn(s, generator=g, dtype=torch.float64) for s in shapes] for p, shapes in layout.items()})
+    return Vector(
+        {
+            p: [torch.randn(s, generator=g, dtype=torch.float64) for s in shapes]
+            for p, shapes in layout.items()
+        }
+    )
 
 
 @given(layouts, st.floats(-3, 3))
@@ -47,7 +52,9 @@ def test_players_are_matched_by_name_not_by_position():
 
 
 def test_different_players_do_not_combine():
-    with pytest.raises(ValueError, match=r"vectors of the players \['x'\] and \['y'\] cannot be combined"):
+    with pytest.raises(
+        ValueError, match=r"vectors of the players \['x'\] and \['y'\] cannot be combined"
+    ):
         Vector({"x": [torch.ones(1)]}) + Vector({"y": [torch.ones(1)]})
 
 

@@ -1,6 +1,8 @@
-"""A program for a process of its own: what works where torch and numpy alone are installed, printed as JSON.
+"""A program for a process of its own: what works where torch and numpy alone are installed, printed
+as JSON.
 
-Run as ``python without_extras.py README.md``. Nothing is uninstalled: packages that an extra brings cannot be found in this process.
+Run as ``python without_extras.py README.md``. Nothing is uninstalled: packages that an extra brings
+cannot be found in this process.
 """
 
 import contextlib
@@ -39,7 +41,8 @@ class OnlyTheCore(MetaPathFinder):
 
     def find_spec(self, fullname, path=None, target=None):
         package = fullname.partition(".")[0]
-        if package not in LEAN and not package.startswith("_sysconfigdata"):  # of Python, with the platform in its name
+        # of Python, with the platform in its name
+        if package not in LEAN and not package.startswith("_sysconfigdata"):
             return None
         found = (finder.find_spec(fullname, path, target) for finder in self.finders)
         return next((spec for spec in found if spec is not None), None)
@@ -70,7 +73,9 @@ def step_of_every_rule(sp, torch):
         if not (isinstance(kind, type) and issubclass(kind, sp.Rule)) or kind is sp.Rule:
             continue
         game = sp.games.zero_sum(2.0, 4.0, -2.0, (0.5, 0.3))
-        inner = {player: torch.optim.SGD(tensors, lr=0.05) for player, tensors in game.players.items()}
+        inner = {
+            player: torch.optim.SGD(tensors, lr=0.05) for player, tensors in game.players.items()
+        }
         sp.GameOptimizer(inner, a_rule(kind, sp)).step(game.losses)
         assert game.theta.isfinite().all(), name
         assert not torch.equal(game.theta, torch.tensor([0.5, 0.3], dtype=torch.float64)), name
@@ -84,7 +89,11 @@ def step_of_every_optimizer(sp, torch):
     kinds = {"Adam": torch.optim.Adam}
     for name in sp.optim.__all__:
         kind = getattr(sp.optim, name)
-        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not sp.optim.GradientOptimizer:
+        if (
+            isinstance(kind, type)
+            and issubclass(kind, torch.optim.Optimizer)
+            and kind is not sp.optim.GradientOptimizer
+        ):
             kinds[name] = kind
     for name, kind in kinds.items():
         game = sp.games.zero_sum(2.0, 4.0, -2.0, (0.5, 0.3))
@@ -153,8 +162,24 @@ if __name__ == "__main__":
 
     import saddlepoint as sp
 
-    needing = ("metrics", "problems", "report", "training", "registry", "compare", "cli", "reading", "diagnostics.figures")
-    commands = ([], ["--version"], ["train", "mixture8"], ["compare", "mixture8"], ["tune", "mixture8", "--method", "adam"])
+    needing = (
+        "metrics",
+        "problems",
+        "report",
+        "training",
+        "registry",
+        "compare",
+        "cli",
+        "reading",
+        "diagnostics.figures",
+    )
+    commands = (
+        [],
+        ["--version"],
+        ["train", "mixture8"],
+        ["compare", "mixture8"],
+        ["tune", "mixture8", "--method", "adam"],
+    )
     found = {
         "blocks": python_blocks(Path(sys.argv[1])),
         "rules": step_of_every_rule(sp, torch),

@@ -1,7 +1,8 @@
 """Optimisation of differentiable games: train GANs and other adversarial models with gradients, curvature and subgradients.
 
-Three words to know: a *game* has players, each minimising its own loss; a *rule* turns the losses into each player's update
-direction; a *GameOptimizer* joins one rule with one ordinary torch optimizer per player.
+Three words to know: a *game* has players, each minimising its own loss; a *rule* turns the losses
+into each player's update direction; a *GameOptimizer* joins one rule with one ordinary torch
+optimizer per player.
 """
 
 from __future__ import annotations

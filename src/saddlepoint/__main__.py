@@ -4,7 +4,8 @@ import os
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] in ("", os.getcwd()):
-    del sys.path[0]  # `python -m` looks there first: a user's random.py would take the place of Python's
+    # `python -m` looks there first: a user's random.py would take the place of Python's
+    del sys.path[0]
 
 from saddlepoint.errors import MissingExtraError
 from saddlepoint.extras import needs

@@ -40,7 +40,8 @@ def needs(extra: Extra, what: str) -> Iterator[None]:
     >>> with needs("train", "A report"):
     ...     import no_such_package
     Traceback (most recent call last):
-    saddlepoint.errors.MissingExtraError: A report needs no_such_package, which is not installed. Run: pip install 'saddlepoint[train]'
+    saddlepoint.errors.MissingExtraError: A report needs no_such_package, which is not installed.
+    Run: pip install 'saddlepoint[train]'
     """
     try:
         yield

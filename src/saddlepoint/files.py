@@ -18,7 +18,8 @@ def write_atomic(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written; the old file is as it was, and no other is left.
     """
-    if path.exists() and not path.is_file():  # a device or a pipe, which the rename would put a file in the place of
+    # a device or a pipe, which the rename would put a file in the place of
+    if path.exists() and not path.is_file():
         path.write_bytes(content)
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -30,7 +31,8 @@ def write_atomic(path: Path, content: bytes) -> None:
         temporary.replace(path)
     except BaseException as error:
         if isinstance(error, OSError) and error.errno is not None:
-            error.filename, error.filename2 = str(path), None  # what the reader knows, not the temporary name
+            # what the reader knows, not the temporary name
+            error.filename, error.filename2 = str(path), None
         with suppress(OSError):  # on a read-only disk this fails as well, and would hide why
             temporary.unlink(missing_ok=True)
         raise
@@ -47,7 +49,8 @@ def append_whole(path: Path, content: bytes) -> None:
         before = file.seek(0, os.SEEK_END)
         try:
             rest = memoryview(content)
-            while rest:  # a full disk takes a part first, and says why when it is asked to take the rest
+            # a full disk takes a part first, and says why when it is asked to take the rest
+            while rest:
                 rest = rest[file.write(rest) :]
         except BaseException:
             file.truncate(before)
@@ -139,7 +142,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def json_text(value: Any) -> bytes:
     """Return a value as indented JSON; NaN and infinity, which JSON lacks, become null."""
-    return (json.dumps(_storable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (
+        json.dumps(_storable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    ).encode()
 
 
 def json_line(value: Any) -> bytes:

@@ -31,7 +31,8 @@ class MicroBatches:
         parts: closures whose losses are means over micro-batches of equal size.
 
     Raises:
-        UsageError: there is no part; when it is called, two parts have losses of different players, or different terms.
+        UsageError: there is no part; when it is called, two parts have losses of different players,
+            or different terms.
 
     >>> import torch
     >>> x = torch.ones(1, requires_grad=True)
@@ -42,14 +43,19 @@ class MicroBatches:
     def __init__(self, parts: Iterable[Closure]) -> None:
         self.parts = tuple(parts)
         if not self.parts:
-            raise UsageError("step([]): there is no closure. Give one closure for each micro-batch.")
+            raise UsageError(
+                "step([]): there is no closure. Give one closure for each micro-batch."
+            )
 
     def __call__(self) -> Terms:
         found = [read_terms(part()) for part in self.parts]
         check_same_terms(found)
         means: Terms = {}
         for player, terms in found[0].items():
-            means[player] = {term: torch.stack([part[player][term].reshape(()) for part in found]).mean() for term in terms}
+            means[player] = {
+                term: torch.stack([part[player][term].reshape(()) for part in found]).mean()
+                for term in terms
+            }
         return means
 
 
@@ -59,7 +65,9 @@ def under_autocast(closure: Closure, device: str, dtype: torch.dtype) -> Closure
         return MicroBatches(under_autocast(part, device, dtype) for part in closure.parts)
 
     def losses() -> Losses:
-        torch.clear_autocast_cache()  # it holds the parameters' casts of an earlier point while an autocast stands around the step
+        # it holds the parameters' casts of an earlier point while an autocast stands around the
+        # step
+        torch.clear_autocast_cache()
         with torch.autocast(device, dtype):
             return closure()
 
@@ -71,10 +79,15 @@ def check_same_terms(parts: Sequence[Mapping[str, Mapping[str, object]]]) -> Non
     first = parts[0]
     for number, other in enumerate(parts[1:], start=2):
         for player in {**first, **other}:
-            if player not in first or player not in other or set(first[player]) != set(other[player]):
+            if (
+                player not in first
+                or player not in other
+                or set(first[player]) != set(other[player])
+            ):
                 raise UsageError(
-                    f'Micro-batches 1 and {number} of this step have different losses for player "{player}". '
-                    "Return the same players and the same terms from every closure of a step."
+                    f"Micro-batches 1 and {number} of this step have different losses for player"
+                    f' "{player}". Return the same players and the same terms from every closure of'
+                    " a step."
                 )
 
 
@@ -85,7 +98,9 @@ def read_terms(returned: object) -> Terms:
         UsageError: it is no mapping, a loss is missing, or no scalar tensor.
     """
     if not isinstance(returned, Mapping) or not returned:
-        raise UsageError(f"The closure must return a mapping of player → loss, not {type(returned).__name__}.")
+        raise UsageError(
+            f"The closure must return a mapping of player → loss, not {type(returned).__name__}."
+        )
     terms: Terms = {}
     for player, loss in returned.items():
         terms[player] = dict(loss) if isinstance(loss, Mapping) else {"": loss}
@@ -106,7 +121,11 @@ def total(terms: Mapping[str, Tensor]) -> Tensor:
 
 def describe_loss(player: str, term: str) -> str:
     """Return how messages call a player's loss, or a term of it."""
-    return f'Term "{term}" of the loss of player "{player}"' if term else f'The loss of player "{player}"'
+    return (
+        f'Term "{term}" of the loss of player "{player}"'
+        if term
+        else f'The loss of player "{player}"'
+    )
 
 
 _LEAST_LOSS_SCALE = 1024.0
@@ -116,8 +135,14 @@ _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Mean", "Sum", "Neg", "View", "Stack"
 def _check_scalar(player: str, term: str, value: object) -> None:
     what = describe_loss(player, term)
     if not isinstance(value, Tensor) or value.numel() != 1:
-        kind = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise UsageError(f"{what} must be a scalar tensor, not {kind}. Reduce it, for example with .mean().")
+        kind = (
+            f"a tensor of shape {tuple(value.shape)}"
+            if isinstance(value, Tensor)
+            else f"a {type(value).__name__}"
+        )
+        raise UsageError(
+            f"{what} must be a scalar tensor, not {kind}. Reduce it, for example with .mean()."
+        )
     if value.is_complex():
         raise UsageError(f"{what} is complex. A loss must be real; take .real or .abs() of it.")
     check_scale(player, term, value, depth=0)
@@ -127,9 +152,10 @@ def check_scale(player: str, term: str, value: Tensor, *, depth: int) -> None:
     """Raise UsageError where a loss looks like one that a GradScaler multiplied, so many operations before its end."""
     if value.grad_fn is not None and _has_loss_scale(value.grad_fn, depth):
         raise UsageError(
-            f"{describe_loss(player, term)} is multiplied by a large power of two, as torch.amp.GradScaler.scale does. The step would be "
-            "multiplied too, and curvature by its square. Return the loss itself; for mixed precision use torch.autocast with "
-            "torch.bfloat16, which needs no GradScaler."
+            f"{describe_loss(player, term)} is multiplied by a large power of two, as"
+            " torch.amp.GradScaler.scale does. The step would be multiplied too, and curvature by"
+            " its square. Return the loss itself; for mixed precision use torch.autocast with"
+            " torch.bfloat16, which needs no GradScaler."
         )
 
 
@@ -140,7 +166,10 @@ def _has_loss_scale(node: Node, depth: int) -> bool:
         return True
     if depth == 0 or not name.startswith(_ARITHMETIC):
         return False
-    return any(earlier is not None and _has_loss_scale(earlier, depth - 1) for earlier, _ in node.next_functions)
+    return any(
+        earlier is not None and _has_loss_scale(earlier, depth - 1)
+        for earlier, _ in node.next_functions
+    )
 
 
 def _is_loss_scale(node: Node) -> bool:
@@ -149,7 +178,12 @@ def _is_loss_scale(node: Node) -> bool:
         factor = getattr(node, "_saved_other", None)
     except RuntimeError:  # the graph was freed, which taking the gradient says
         return False
-    if not isinstance(factor, Tensor) or factor.numel() != 1 or factor.dtype != torch.float32 or factor.requires_grad:
+    if (
+        not isinstance(factor, Tensor)
+        or factor.numel() != 1
+        or factor.dtype != torch.float32
+        or factor.requires_grad
+    ):
         return False
     return float(factor) >= _LEAST_LOSS_SCALE and math.frexp(float(factor))[0] == 0.5
 
@@ -158,9 +192,10 @@ class Game:
     """Players, each with its parameters and its own loss to minimise.
 
     Args:
-        players: name → a module, or the tensors that the player moves. Tensors that do not require gradients are left out.
-        losses: called without arguments, returns name → loss at the current parameters. A loss may be a mapping of named
-            terms, which are summed.
+        players: name → a module, or the tensors that the player moves. Tensors that do not require
+            gradients are left out.
+        losses: called without arguments, returns name → loss at the current parameters. A loss may
+            be a mapping of named terms, which are summed.
 
     Raises:
         UsageError: no players, a player without parameters, or a parameter that two players own.
@@ -172,7 +207,9 @@ class Game:
     2.0
     """
 
-    def __init__(self, players: Mapping[str, nn.Module | Iterable[Tensor]], losses: Closure) -> None:
+    def __init__(
+        self, players: Mapping[str, nn.Module | Iterable[Tensor]], losses: Closure
+    ) -> None:
         self.players = {name: _parameters(owner) for name, owner in players.items()}
         self.losses = losses
         check_players(self.players)
@@ -196,8 +233,9 @@ def check_owners(players: Players) -> None:
             owner = owners.setdefault(id(parameter), name)
             if owner != name:
                 raise UsageError(
-                    f'Parameter {index} of player "{name}", shape {tuple(parameter.shape)}, also belongs to player "{owner}". '
-                    "Each parameter is moved by exactly one player; give shared layers to one of them."
+                    f'Parameter {index} of player "{name}", shape {tuple(parameter.shape)}, also'
+                    f' belongs to player "{owner}". Each parameter is moved by exactly one player;'
+                    " give shared layers to one of them."
                 )
 
 

@@ -67,19 +67,23 @@ class Record:
 class GameOptimizer:
     """Train the players of a game with one rule and one torch optimizer each.
 
-    ``step(closure)`` evaluates the closure, asks the rule for each mover's direction d_i, writes it into ``.grad`` and lets the
-    inner optimizers apply it, θ_i ← θ_i − lr · d_i for plain SGD. Schedulers, parameter groups and hooks attach to the inner
-    optimizers, as in any GAN script. The keys of the mapping that the closure returns say who moves: all players for
-    simultaneous training, one for its turn in alternating training.
+    ``step(closure)`` evaluates the closure, asks the rule for each mover's direction d_i, writes it
+    into ``.grad`` and lets the inner optimizers apply it, θ_i ← θ_i − lr · d_i for plain SGD.
+    Schedulers, parameter groups and hooks attach to the inner optimizers, as in any GAN script. The
+    keys of the mapping that the closure returns say who moves: all players for simultaneous
+    training, one for its turn in alternating training.
 
     Args:
         optimizers: player → torch optimizer over that player's parameters.
-        rule: turns gradients and curvature into directions; ``Gradient()``, the plain training loop, when left out.
-        modules: networks whose buffers (BatchNorm statistics, spectral norm vectors) must move once per step also under rules
-            that evaluate the closure more than once.
-        generators: random generators that the closure draws from; such rules replay them, as they replay torch's global one.
-        ranks: the processes that train together, ``TorchRanks()`` under torchrun; each one's closure has the losses of its share of the
-            batch, as means over it. Networks stay as they are, without a DistributedDataParallel around them.
+        rule: turns gradients and curvature into directions; ``Gradient()``, the plain training
+            loop, when left out.
+        modules: networks whose buffers (BatchNorm statistics, spectral norm vectors) must move once
+            per step also under rules that evaluate the closure more than once.
+        generators: random generators that the closure draws from; such rules replay them, as they
+            replay torch's global one.
+        ranks: the processes that train together, ``TorchRanks()`` under torchrun; each one's
+            closure has the losses of its share of the batch, as means over it. Networks stay as
+            they are, without a DistributedDataParallel around them.
 
     Attributes:
         last: the Record of the latest step, or None.
@@ -87,8 +91,8 @@ class GameOptimizer:
         unconverged: how many linear solves stopped before their tolerance.
 
     Raises:
-        UsageError: no players, a parameter with two owners, ``maximize=True``, LBFGS, or a rule in units of steps with
-            anything but plain SGD.
+        UsageError: no players, a parameter with two owners, ``maximize=True``, LBFGS, or a rule in
+            units of steps with anything but plain SGD.
 
     >>> x, y = (torch.ones(1, requires_grad=True) for _ in range(2))
     >>> optimizer = GameOptimizer({"x": torch.optim.SGD([x], lr=0.1), "y": torch.optim.SGD([y], lr=0.1)})
@@ -125,30 +129,41 @@ class GameOptimizer:
         self._players()
         check_same_everywhere(self.ranks, self._layout.describe())
 
-    def step(self, closure: Closure | Sequence[Closure], *, only: Iterable[str] | None = None) -> dict[str, float]:
+    def step(
+        self, closure: Closure | Sequence[Closure], *, only: Iterable[str] | None = None
+    ) -> dict[str, float]:
         """Take one step for the players in the mapping that ``closure`` returns; return their losses before it.
 
-        The closure computes losses only: no ``zero_grad``, no ``backward``, no ``detach`` between the players.
+        The closure computes losses only: no ``zero_grad``, no ``backward``, no ``detach`` between
+        the players.
 
         Args:
-            closure: returns player → loss; or one closure for each micro-batch of equal size, for gradient accumulation. The step is that
-                of the mean of their losses, under every rule. Rules of order 0 and 1 have one graph in memory at a time, curvature rules
-                all of them.
-            only: the players that move, where others stay although the rule needs all of them: for a further step of a discriminator
-                before the joint one. They take a step along their own gradients, in the metric of the rule where it has one.
+            closure: returns player → loss; or one closure for each micro-batch of equal size, for
+                gradient accumulation. The step is that of the mean of their losses, under every
+                rule. Rules of order 0 and 1 have one graph in memory at a time, curvature rules all
+                of them.
+            only: the players that move, where others stay although the rule needs all of them: for
+                a further step of a discriminator before the joint one. They take a step along their
+                own gradients, in the metric of the rule where it has one.
 
         Raises:
-            UsageError: an unknown player, a missing one under a rule that needs all, a loss that is not a scalar, or parameters
-                that hold gradients already; or parameter groups were changed so that they no longer fit the rule.
-            DivergenceError: a loss, a product in a solve or a direction is not finite; no parameter was changed.
+            UsageError: an unknown player, a missing one under a rule that needs all, a loss that is
+                not a scalar, or parameters that hold gradients already; or parameter groups were
+                changed so that they no longer fit the rule.
+            DivergenceError: a loss, a product in a solve or a direction is not finite; no parameter
+                was changed.
         """
         if torch.is_inference_mode_enabled():
-            raise UsageError("step() was called under torch.inference_mode(), in which nothing can be differentiated. Call it outside.")
+            raise UsageError(
+                "step() was called under torch.inference_mode(), in which nothing can be"
+                " differentiated. Call it outside."
+            )
         whole = as_closure(closure)
         device = "cuda" if self._cuda else "cpu"
         if not torch.is_autocast_enabled(device):
             return self._step(whole, only)
-        # what stands around the step is meant for the losses; what rules do with their gradients keeps its precision
+        # what stands around the step is meant for the losses; what rules do with their gradients
+        # keeps its precision
         with torch.autocast(device, enabled=False):
             return self._step(under_autocast(whole, device, torch.get_autocast_dtype(device)), only)
 
@@ -161,16 +176,22 @@ class GameOptimizer:
         except Exception:
             self._forget(remembered)
             raise
-        self._apply(direction, players, step.first.unused if self.rule.order < 2 else {}, step.first)
+        self._apply(
+            direction, players, step.first.unused if self.rule.order < 2 else {}, step.first
+        )
         self.rule.after(step)
         self._report_solves(step.solves)
         return step.first.losses
 
-    def _direction(self, players: Players, closure: Closure, only: Iterable[str] | None) -> tuple[Step, Vector]:
+    def _direction(
+        self, players: Players, closure: Closure, only: Iterable[str] | None
+    ) -> tuple[Step, Vector]:
         """Return the step and what the rule found; nothing has moved yet."""
         before = self.cost.copy()
         moving = [player for player, own in players.items() if own]
-        again = self.rule.evaluates_again or (self.rule.order == 2 and self._verified.due("second derivatives", moving))
+        again = self.rule.evaluates_again or (
+            self.rule.order == 2 and self._verified.due("second derivatives", moving)
+        )
         step = Step(
             players,
             closure,
@@ -189,20 +210,30 @@ class GameOptimizer:
         self._check_solves(step.solves, direction)
         norms = self._finite_norms(direction)
         point = step.first
-        gradient_norms = {} if point.order == 0 else norms if point.gradient is direction else point.gradient_norms
+        gradient_norms = (
+            {}
+            if point.order == 0
+            else norms
+            if point.gradient is direction
+            else point.gradient_norms
+        )
         self._check_dependence(step.first)
         if any(parameter.requires_grad for parameter in self._layout.frozen):
             raise UsageError(
-                "The closure called requires_grad_(True) on a parameter that was frozen when the step began, and would not move it. "
-                "Freeze and thaw parameters between steps, not inside the closure."
+                "The closure called requires_grad_(True) on a parameter that was frozen when the"
+                " step began, and would not move it. Freeze and thaw parameters between steps, not"
+                " inside the closure."
             )
         terms = {player: own for player, own in step.first.terms.items() if own.keys() != {""}}
-        self.last = Record(step.first.losses, terms, gradient_norms, norms, step.solves, self.cost - before)
+        self.last = Record(
+            step.first.losses, terms, gradient_norms, norms, step.solves, self.cost - before
+        )
         return step, direction
 
     def _check_dependence(self, point: Evaluation) -> None:
         couples = self.rule.joint and self.rule.order == 2
-        if point.order == 0 or (couples and point.order < 2):  # such a rule may move players in other steps
+        # such a rule may move players in other steps
+        if point.order == 0 or (couples and point.order < 2):
             return
         coupled = couples and len(point.movers) > 1
         kind = "coupling" if coupled else "gradient"
@@ -212,7 +243,10 @@ class GameOptimizer:
 
     def _forget(self, remembered: RuleState) -> None:
         """Go back to what the rule remembered before a step that failed."""
-        self.rule_state.numbers, self.rule_state.parameters = remembered.numbers, remembered.parameters
+        self.rule_state.numbers, self.rule_state.parameters = (
+            remembered.numbers,
+            remembered.parameters,
+        )
         self.rule_state.children = remembered.children
 
     @property
@@ -229,8 +263,9 @@ class GameOptimizer:
     def _step_supports_amp_scaling(self) -> bool:
         """Asked for by ``torch.amp.GradScaler.step`` before anything else."""
         raise UsageError(
-            "torch.amp.GradScaler cannot step a GameOptimizer: rules multiply gradients with each other, and a scale would come out "
-            "squared. Use torch.autocast with torch.bfloat16 inside the closure, which needs no scaler, and call optimizer.step(closure)."
+            "torch.amp.GradScaler cannot step a GameOptimizer: rules multiply gradients with each"
+            " other, and a scale would come out squared. Use torch.autocast with torch.bfloat16"
+            " inside the closure, which needs no scaler, and call optimizer.step(closure)."
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -241,8 +276,12 @@ class GameOptimizer:
             "rule_options": options_of(self.rule),
             "rule_state": self.rule_state.state_dict(),
             "parameters": self._layout.describe(),
-            "classes": {player: class_of(optimizer) for player, optimizer in self.optimizers.items()},
-            "optimizers": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
+            "classes": {
+                player: class_of(optimizer) for player, optimizer in self.optimizers.items()
+            },
+            "optimizers": {
+                player: optimizer.state_dict() for player, optimizer in self.optimizers.items()
+            },
             "cost": asdict(self.cost),
             "unconverged": self.unconverged,
         }
@@ -251,8 +290,9 @@ class GameOptimizer:
         """Continue from what ``state_dict`` returned, all of it or nothing.
 
         Raises:
-            UsageError: the state belongs to another rule or one with other options, to other players, parameters or optimizers; the
-                message names the first difference, and this optimizer is as it was.
+            UsageError: the state belongs to another rule or one with other options, to other
+                players, parameters or optimizers; the message names the first difference, and this
+                optimizer is as it was.
         """
         self._players()
         check_state(state, self.state_dict())
@@ -262,7 +302,9 @@ class GameOptimizer:
                 optimizer.load_state_dict(in_order(state["optimizers"][player], optimizer))
         except Exception as error:
             self._put_back(saved)
-            raise UsageError(f"The state does not fit the optimizer of a player: {error} Nothing was loaded.") from error
+            raise UsageError(
+                f"The state does not fit the optimizer of a player: {error} Nothing was loaded."
+            ) from error
         self.rule_state.load_state_dict(state["rule_state"])
         self.cost = Cost(**state["cost"])
         self.unconverged = state["unconverged"]
@@ -279,8 +321,9 @@ class GameOptimizer:
         check_arguments(self.optimizers, self.rule)
         if kinds_of(self.rule) != kinds_of(self._owner):
             raise UsageError(
-                f"The rule was {type(self._owner).__name__} and is {type(self.rule).__name__} now; it cannot use what the other remembers. "
-                "Build a new GameOptimizer around the same inner optimizers."
+                f"The rule was {type(self._owner).__name__} and is {type(self.rule).__name__} now;"
+                " it cannot use what the other remembers. Build a new GameOptimizer around the"
+                " same inner optimizers."
             )
         for player, optimizer in self.optimizers.items():
             check_pair(player, optimizer, self.rule)
@@ -297,23 +340,38 @@ class GameOptimizer:
                 self._verified.forget(player)
         self.rule_state.names.update(layout.names)
         self._layout = layout
-        self._cuda = any(parameter.is_cuda for parameters in layout.players.values() for parameter in parameters)
+        self._cuda = any(
+            parameter.is_cuda for parameters in layout.players.values() for parameter in parameters
+        )
 
     def _known(self, names: Iterable[str]) -> tuple[str, ...]:
         if not isinstance(names, Iterable):
-            raise UsageError(f'only={names!r} must be names of players, such as only=["discriminator"].')
+            raise UsageError(
+                f'only={names!r} must be names of players, such as only=["discriminator"].'
+            )
         named = (names,) if isinstance(names, str) else tuple(names)
         if not named:
-            raise UsageError('only=[] names no player. Leave it out, or name those that move, such as only=["discriminator"].')
+            raise UsageError(
+                "only=[] names no player. Leave it out, or name those that move, such as"
+                ' only=["discriminator"].'
+            )
         for player in named:
             if player not in self.optimizers:
-                raise UsageError(f'only={list(named)}: no player "{player}".' + did_you_mean(str(player), self.optimizers))
+                raise UsageError(
+                    f'only={list(named)}: no player "{player}".'
+                    + did_you_mean(str(player), self.optimizers)
+                )
         return named
 
     def rates(self) -> dict[str, list[float]]:
         """Return player → the learning rate of each parameter that moves."""
         return {
-            player: [float(group["lr"]) for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+            player: [
+                float(group["lr"])
+                for group in optimizer.param_groups
+                for p in group["params"]
+                if p.requires_grad
+            ]
             for player, optimizer in self.optimizers.items()
         }
 
@@ -334,7 +392,10 @@ class GameOptimizer:
         """Return copies of the inner optimizers' options and states; through ``load_state_dict`` torch would round some of them."""
         return {
             player: (
-                [{option: value for option, value in group.items() if option != "params"} for group in optimizer.param_groups],
+                [
+                    {option: value for option, value in group.items() if option != "params"}
+                    for group in optimizer.param_groups
+                ],
                 {parameter: deepcopy(entry) for parameter, entry in optimizer.state.items()},
             )
             for player, optimizer in self.optimizers.items()
@@ -356,13 +417,23 @@ class GameOptimizer:
         Raises:
             UsageError: neither keeps one, or no step was taken yet.
         """
-        keepers = [inner for inner in self.optimizers.values() if isinstance(inner, GradientOptimizer) and inner.keeps_average]
+        keepers = [
+            inner
+            for inner in self.optimizers.values()
+            if isinstance(inner, GradientOptimizer) and inner.keeps_average
+        ]
         self._players()
         parameters = self._layout.parameters
-        averages = self.rule.averages(self.rule_state, parameters) if isinstance(self.rule, Averaged) else {}
+        averages = (
+            self.rule.averages(self.rule_state, parameters)
+            if isinstance(self.rule, Averaged)
+            else {}
+        )
         with ExitStack() as stack:
             if averages:
-                held = [parameters[player][name] for player, own in averages.items() for name in own]
+                held = [
+                    parameters[player][name] for player, own in averages.items() for name in own
+                ]
                 values = [average for own in averages.values() for average in own.values()]
                 stack.enter_context(held_at(held, values))
             elif keepers:
@@ -370,22 +441,27 @@ class GameOptimizer:
                     stack.enter_context(keeper.averaged())
             else:
                 raise UsageError(
-                    "There is no average: give the rule as Averaged(rule), or use optimizers that keep one, such as "
-                    'optim.Subgradient(..., average="ergodic"), and take a step first.'
+                    "There is no average: give the rule as Averaged(rule), or use optimizers that"
+                    ' keep one, such as optim.Subgradient(..., average="ergodic"), and take a step'
+                    " first."
                 )
             yield
 
     @property
     def keeps_average(self) -> bool:
         """Whether the rule or an inner optimizer keeps an average of the iterates."""
-        inner = any(isinstance(inner, GradientOptimizer) and inner.keeps_average for inner in self.optimizers.values())
+        inner = any(
+            isinstance(inner, GradientOptimizer) and inner.keeps_average
+            for inner in self.optimizers.values()
+        )
         return inner or isinstance(self.rule, Averaged)
 
     def _check_direction(self, direction: Vector, point: Evaluation) -> None:
         if set(direction) != set(point.movers):
             raise UsageError(
-                f"{type(self.rule).__name__} returned directions for {sorted(direction)}, but the players that move are "
-                f"{sorted(point.movers)}. A rule returns one direction for each mover."
+                f"{type(self.rule).__name__} returned directions for {sorted(direction)}, but the"
+                f" players that move are {sorted(point.movers)}. A rule returns one direction for"
+                " each mover."
             )
 
     def _check_solves(self, solves: Mapping[str, Solve], direction: Vector) -> None:
@@ -393,9 +469,10 @@ class GameOptimizer:
         for name, report in solves.items():
             if report.status == "non-finite":
                 raise DivergenceError(
-                    f'The solve "{name}" of {type(self.rule).__name__} met a number that is not finite, in the gradient or in product '
-                    f"{report.products}. No parameter was changed. Lower the learning rate, or look for a term of the loss, or a layer, "
-                    "whose first or second derivative overflows.",
+                    f'The solve "{name}" of {type(self.rule).__name__} met a number that is not'
+                    f" finite, in the gradient or in product {report.products}. No parameter was"
+                    " changed. Lower the learning rate, or look for a term of the loss, or a"
+                    " layer, whose first or second derivative overflows.",
                     player=name if name in direction else next(iter(direction)),
                 )
 
@@ -405,10 +482,18 @@ class GameOptimizer:
             if not math.isfinite(norm):  # which squares of large numbers are not either
                 norms[player] = direction.only([player]).length()
             if not math.isfinite(norms[player]):
-                index = next((i for i, tensor in enumerate(direction[player]) if not bool(tensor.isfinite().all())), 0)
+                index = next(
+                    (
+                        i
+                        for i, tensor in enumerate(direction[player])
+                        if not bool(tensor.isfinite().all())
+                    ),
+                    0,
+                )
                 raise DivergenceError(
-                    f'The update of player "{player}" is not finite: first in {self._name_of(player, index)}. No parameter was changed. '
-                    "Lower the learning rate, or look for a term of the loss whose gradient overflows.",
+                    f'The update of player "{player}" is not finite: first in'
+                    f" {self._name_of(player, index)}. No parameter was changed. Lower the learning"
+                    " rate, or look for a term of the loss whose gradient overflows.",
                     player=player,
                 )
         return norms
@@ -419,16 +504,26 @@ class GameOptimizer:
         by_position = name.replace(".", "").isdigit()
         return f"{'parameter ' if by_position else ''}{name}, shape {tuple(parameter.shape)}"
 
-    def _apply(self, direction: Vector, players: Players, unused: Mapping[str, frozenset[int]], point: Evaluation | None) -> None:
+    def _apply(
+        self,
+        direction: Vector,
+        players: Players,
+        unused: Mapping[str, frozenset[int]],
+        point: Evaluation | None,
+    ) -> None:
         """Write ``.grad``, step, drop it. A parameter that a first-order rule found unused is skipped, as ``backward`` would."""
         taken: set[int] = set()
         try:
             for player, tensors in direction.items():
                 skipped = unused.get(player, frozenset())
-                for index, (parameter, tensor) in enumerate(zip(players[player], tensors, strict=True)):
+                for index, (parameter, tensor) in enumerate(
+                    zip(players[player], tensors, strict=True)
+                ):
                     parameter.grad = None if index in skipped else _owned(tensor, parameter, taken)
                     hooks = getattr(parameter, "_post_accumulate_grad_hooks", None)
-                    for hook in tuple(hooks.values()) if hooks and parameter.grad is not None else ():
+                    for hook in (
+                        tuple(hooks.values()) if hooks and parameter.grad is not None else ()
+                    ):
                         hook(parameter)
             for player in direction:
                 self._step_inner(player, point)
@@ -440,7 +535,11 @@ class GameOptimizer:
     def _step_inner(self, player: str, point: Evaluation | None) -> None:
         optimizer = self.optimizers[player]
         try:
-            if point is not None and isinstance(optimizer, GradientOptimizer) and optimizer.needs_loss:
+            if (
+                point is not None
+                and isinstance(optimizer, GradientOptimizer)
+                and optimizer.needs_loss
+            ):
                 optimizer.step(partial(point.losses.__getitem__, player))
             else:
                 optimizer.step()
@@ -448,8 +547,9 @@ class GameOptimizer:
             if "closure" not in str(error):
                 raise
             raise UsageError(
-                f'Player "{player}": {type(optimizer).__name__} needs a closure for its step, which a game step does not have ({error}). '
-                "Use an optimizer that steps by the gradient."
+                f'Player "{player}": {type(optimizer).__name__} needs a closure for its step, which'
+                f" a game step does not have ({error}). Use an optimizer that steps by the"
+                " gradient."
             ) from error
 
     def _report_solves(self, solves: Mapping[str, Solve]) -> None:
@@ -458,9 +558,11 @@ class GameOptimizer:
                 continue
             if self.unconverged == 0:
                 warnings.warn(
-                    f'The solve "{name}" of {type(self.rule).__name__} ended as "{report.status}" after {report.products} products, '
-                    f"at a relative residual of {report.residual:.1e}; its best iterate was used. Such solves are counted in "
-                    "optimizer.unconverged; raise the rule's budget or tolerance to avoid them. This is said once.",
+                    f'The solve "{name}" of {type(self.rule).__name__} ended as "{report.status}"'
+                    f" after {report.products} products, at a relative residual of"
+                    f" {report.residual:.1e}; its best iterate was used. Such solves are counted in"
+                    " optimizer.unconverged; raise the rule's budget or tolerance to avoid them."
+                    " This is said once.",
                     SolverWarning,
                     stacklevel=4,
                 )
@@ -470,8 +572,8 @@ class GameOptimizer:
 def _owned(tensor: Tensor, parameter: Tensor, taken: set[int]) -> Tensor:
     """Return the tensor with the strides of its parameter, as ``backward`` gives gradients, in memory of its own.
 
-    Fused optimizers read parameter and gradient as flat memory: other strides would pair the wrong entries. Autograd may hand out memory
-    that several gradients share, or that is broadcast.
+    Fused optimizers read parameter and gradient as flat memory: other strides would pair the wrong
+    entries. Autograd may hand out memory that several gradients share, or that is broadcast.
     """
     memory = tensor.untyped_storage().data_ptr()
     if memory in taken or tensor.stride() != parameter.stride():

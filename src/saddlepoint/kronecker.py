@@ -1,8 +1,9 @@
 """Second moments of a tensor in Kronecker form, and the eigenbases of its sides: what SOAP and the Kronecker metric share.
 
-A gradient G of shape (d_1, …, d_n) has one factor F_i per side, the running mean of G_(i) G_(i)ᵀ with G_(i) the unfolding of shape
-(d_i, rest), and an orthogonal basis Q_i of shape (d_i, d_i) with the eigenvectors of F_i as columns. A side that has no factor (a
-vector's, one of a tensor without entries, one of length 1, one longer than a limit) has None in both places and is not rotated.
+A gradient G of shape (d_1, …, d_n) has one factor F_i per side, the running mean of G_(i) G_(i)ᵀ
+with G_(i) the unfolding of shape (d_i, rest), and an orthogonal basis Q_i of shape (d_i, d_i) with
+the eigenvectors of F_i as columns. A side that has no factor (a vector's, one of a tensor without
+entries, one of length 1, one longer than a limit) has None in both places and is not rotated.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def empty_factors(like: Tensor, longest: int) -> Sides:
     """
     if like.dim() < 2 or like.numel() == 0:
         return [None] * like.dim()
-    return [None if side == 1 or side > longest else like.new_zeros(side, side) for side in like.shape]
+    return [
+        None if side == 1 or side > longest else like.new_zeros(side, side) for side in like.shape
+    ]
 
 
 def accumulate(factors: Sequence[Tensor | None], G: Tensor, decay: float) -> None:
@@ -65,14 +68,16 @@ def eigenbases(factors: Sequence[Tensor | None]) -> Sides:
     return [None if F is None else _eigenvectors(F) for F in factors]
 
 
-def refresh(factors: Sequence[Sequence[Tensor | None]], bases: Sequence[Sequence[Tensor | None]]) -> tuple[list[Sides], list[Sides]]:
+def refresh(
+    factors: Sequence[Sequence[Tensor | None]], bases: Sequence[Sequence[Tensor | None]]
+) -> tuple[list[Sides], list[Sides]]:
     """Take one step of power iteration for the bases of several tensors at once, Q ← qr(F Q), columns by falling Rayleigh quotient.
 
     Sides of the same length, of whichever tensors, are one batch.
 
     Returns:
-        The new bases, and for each side the order in which its columns were taken, by which what is kept in the old basis entry by entry
-        is to be sorted.
+        The new bases, and for each side the order in which its columns were taken, by which what is
+        kept in the old basis entry by entry is to be sorted.
 
     Reference: Wang, Zhao, Vyas et al. (2024), arXiv:2409.11321, algorithm 4.
     """
@@ -88,7 +93,8 @@ def refresh(factors: Sequence[Sequence[Tensor | None]], bases: Sequence[Sequence
         FQ = F @ Q
         order = (Q * FQ).sum(-2).argsort(-1, descending=True)
         sorted_ = FQ.gather(-1, order.unsqueeze(-2).expand_as(FQ))
-        precise = sorted_ if sorted_.dtype == torch.float64 else sorted_.float()  # there is no QR in half precision
+        # there is no QR in half precision
+        precise = sorted_ if sorted_.dtype == torch.float64 else sorted_.float()
         turned = torch.linalg.qr(precise)[0].to(Q.dtype)
         for number, (which, side) in enumerate(places):
             fresh[which][side], orders[which][side] = turned[number].clone(), order[number]

@@ -19,8 +19,9 @@ _ROUNDING = -1e-12
 class Layout:
     """The parameters of each player in the order of its optimizer, frozen ones set apart.
 
-    A parameter's name is the one that the optimizer was given (``named_parameters``), otherwise "group.position"; of several with one
-    name, as where two networks are one player, all but the first have their place added.
+    A parameter's name is the one that the optimizer was given (``named_parameters``), otherwise
+    "group.position"; of several with one name, as where two networks are one player, all but the
+    first have their place added.
 
     Attributes:
         parameters: player → name → parameter, all of them.
@@ -48,9 +49,13 @@ class Layout:
 
     def renamed(self, player: str, later: Layout) -> dict[str, str]:
         """Return old name → name in a later layout of those parameters of a player that are still there."""
-        names = {id(parameter): name for name, parameter in later.parameters.get(player, {}).items()}
+        names = {
+            id(parameter): name for name, parameter in later.parameters.get(player, {}).items()
+        }
         own = self.parameters[player]
-        return {name: names[id(parameter)] for name, parameter in own.items() if id(parameter) in names}
+        return {
+            name: names[id(parameter)] for name, parameter in own.items() if id(parameter) in names
+        }
 
     def describe(self) -> dict[str, list[list[Any]]]:
         """Return player → [name, shape, dtype] of every parameter, in plain containers."""
@@ -73,11 +78,14 @@ def signature(optimizers: Mapping[str, Optimizer], rule: object) -> list[Any]:
             lr = get("lr", 0.0)
             if not _ROUNDING <= (lr if type(lr) is float else _number(player, lr)) < math.inf:
                 raise UsageError(
-                    f'Player "{player}": the learning rate is {float(lr)}. It must be finite and at least 0; look at the scheduler that '
-                    "set it. To move a player the other way, negate its loss."
+                    f'Player "{player}": the learning rate is {float(lr)}. It must be finite and at'
+                    " least 0; look at the scheduler that set it. To move a player the other way,"
+                    " negate its loss."
                 )
             flags = (bool(get("maximize")), bool(get("weight_decay")), bool(get("momentum")))
-            found.append((player, id(optimizer), flags, [(id(p), p.requires_grad) for p in group["params"]]))
+            found.append(
+                (player, id(optimizer), flags, [(id(p), p.requires_grad) for p in group["params"]])
+            )
     return found
 
 

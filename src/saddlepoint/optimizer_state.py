@@ -13,7 +13,16 @@ from torch.optim import Optimizer
 from saddlepoint.errors import UsageError
 from saddlepoint.rules import Rule
 
-_KEYS = ("rule", "rule_options", "rule_state", "parameters", "classes", "optimizers", "cost", "unconverged")
+_KEYS = (
+    "rule",
+    "rule_options",
+    "rule_state",
+    "parameters",
+    "classes",
+    "optimizers",
+    "cost",
+    "unconverged",
+)
 
 
 def class_of(optimizer: Optimizer) -> str:
@@ -24,7 +33,9 @@ def class_of(optimizer: Optimizer) -> str:
 
 def kinds_of(rule: Rule) -> tuple[Any, ...]:
     """Return the class of a rule and of those inside it: what decides which memory is whose."""
-    inside: list[Any] = [getattr(rule, field.name) for field in fields(rule)] if is_dataclass(rule) else []
+    inside: list[Any] = (
+        [getattr(rule, field.name) for field in fields(rule)] if is_dataclass(rule) else []
+    )
     return (type(rule), *(kinds_of(inner) for inner in inside if isinstance(inner, Rule)))
 
 
@@ -48,7 +59,9 @@ def _options(described: Any, prefix: str) -> dict[str, Any]:
         elif isinstance(value, list | tuple):
             options[name] = list(value)
         else:
-            options[name] = value if isinstance(value, str | int | float | None) else _described(value)
+            options[name] = (
+                value if isinstance(value, str | int | float | None) else _described(value)
+            )
     return options
 
 
@@ -64,25 +77,41 @@ def check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     except UsageError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise UsageError(f"The state is damaged: reading it ends in {type(error).__name__}: {error}. Nothing was loaded.") from error
+        raise UsageError(
+            f"The state is damaged: reading it ends in {type(error).__name__}: {error}. Nothing was"
+            " loaded."
+        ) from error
 
 
 def _compare(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     for key in _KEYS:
         if key not in state:
-            raise UsageError(f'The state lacks "{key}": it was not made by GameOptimizer.state_dict() of this version. Nothing was loaded.')
+            raise UsageError(
+                f'The state lacks "{key}": it was not made by GameOptimizer.state_dict() of this'
+                " version. Nothing was loaded."
+            )
     if state["rule"] != own["rule"]:
-        raise _different(f"The state belongs to the rule {state['rule']}, this optimizer has {own['rule']}.")
+        raise _different(
+            f"The state belongs to the rule {state['rule']}, this optimizer has {own['rule']}."
+        )
     for name in own["rule_options"]:
         theirs, ours = state["rule_options"].get(name), own["rule_options"][name]
         if theirs != ours:
-            raise _different(f"The state belongs to {own['rule']} with {name}={theirs!r}, this optimizer has {name}={ours!r}.")
+            raise _different(
+                f"The state belongs to {own['rule']} with {name}={theirs!r}, this optimizer has"
+                f" {name}={ours!r}."
+            )
     if set(state["parameters"]) != set(own["parameters"]):
-        raise _different(f"The state has the players {sorted(state['parameters'])}, this optimizer {sorted(own['parameters'])}.")
+        raise _different(
+            f"The state has the players {sorted(state['parameters'])}, this optimizer"
+            f" {sorted(own['parameters'])}."
+        )
     for player, parameters in own["parameters"].items():
         theirs, ours = state["classes"].get(player), own["classes"][player]
         if theirs != ours:
-            raise _different(f'Player "{player}": the state belongs to {theirs}, this optimizer has {ours}.')
+            raise _different(
+                f'Player "{player}": the state belongs to {theirs}, this optimizer has {ours}.'
+            )
         _check_parameters(player, state["parameters"][player], parameters)
         _check_groups(player, state["optimizers"][player], own["optimizers"][player])
     _check_memory(state["rule_state"], own["parameters"])
@@ -92,21 +121,29 @@ def _compare(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
 
 def _different(difference: str) -> UsageError:
     return UsageError(
-        f"{difference} Nothing was loaded. Build the optimizer as it was when the state was saved, or start without the state."
+        f"{difference} Nothing was loaded. Build the optimizer as it was when the state was saved,"
+        " or start without the state."
     )
 
 
 def _check_parameters(player: str, theirs: list[list[Any]], ours: list[list[Any]]) -> None:
     if len(theirs) != len(ours):
-        raise _different(f'Player "{player}": the state has {len(theirs)} parameters, this optimizer {len(ours)}.')
+        raise _different(
+            f'Player "{player}": the state has {len(theirs)} parameters, this optimizer'
+            f" {len(ours)}."
+        )
     known = {name: (shape, dtype) for name, shape, dtype in theirs}
     for place, (name, own_shape, own_dtype) in enumerate(ours):
         where = f'Player "{player}", parameter {name}'
         if name not in known:
-            raise _different(f"{where}: the state has none of this name, but {theirs[place][0]} in its place.")
+            raise _different(
+                f"{where}: the state has none of this name, but {theirs[place][0]} in its place."
+            )
         shape, dtype = known[name]
         if list(shape) != own_shape:
-            raise _different(f"{where}: its shape is {tuple(shape)} in the state, {tuple(own_shape)} here.")
+            raise _different(
+                f"{where}: its shape is {tuple(shape)} in the state, {tuple(own_shape)} here."
+            )
         if dtype != own_dtype:
             raise _different(f"{where}: its dtype is {dtype} in the state, {own_dtype} here.")
 
@@ -115,10 +152,18 @@ def _check_groups(player: str, theirs: Mapping[str, Any], ours: Mapping[str, Any
     sizes = [len(group["params"]) for group in theirs["param_groups"]]
     own_sizes = [len(group["params"]) for group in ours["param_groups"]]
     if sizes != own_sizes:
-        raise _different(f'Player "{player}": the state has parameter groups of {sizes} parameters, this optimizer of {own_sizes}.')
-    for number, (group, own) in enumerate(zip(theirs["param_groups"], ours["param_groups"], strict=True)):
+        raise _different(
+            f'Player "{player}": the state has parameter groups of {sizes} parameters, this'
+            f" optimizer of {own_sizes}."
+        )
+    for number, (group, own) in enumerate(
+        zip(theirs["param_groups"], ours["param_groups"], strict=True)
+    ):
         if set(group.get("param_names", ())) != set(own.get("param_names", ())):
-            raise _different(f'Player "{player}": group {number} of the state has other parameters than that of this optimizer.')
+            raise _different(
+                f'Player "{player}": group {number} of the state has other parameters than that of'
+                " this optimizer."
+            )
 
 
 def in_order(saved: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
@@ -129,7 +174,13 @@ def in_order(saved: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
     groups = []
     for theirs, ours in zip(saved["param_groups"], optimizer.param_groups, strict=True):
         names, own = theirs.get("param_names"), ours.get("param_names")
-        if names and own and names != own and len(set(own)) == len(own) and "saved_by" not in theirs:
+        if (
+            names
+            and own
+            and names != own
+            and len(set(own)) == len(own)
+            and "saved_by" not in theirs
+        ):
             params = dict(zip(names, theirs["params"], strict=True))
             theirs = {**theirs, "params": [params[name] for name in own], "param_names": list(own)}
         groups.append(theirs)
@@ -141,9 +192,15 @@ def _check_memory(rule_state: Mapping[str, Any], parameters: Mapping[str, list[l
     for player, own in rule_state["parameters"].items():
         for name, entry in own.items():
             if name not in shapes.get(player, {}):
-                raise _different(f'The rule remembers parameter {name} of player "{player}", which this optimizer lacks.')
+                raise _different(
+                    f'The rule remembers parameter {name} of player "{player}", which this'
+                    " optimizer lacks."
+                )
             for what, value in entry.items():
                 if isinstance(value, Tensor) and list(value.shape) != shapes[player][name]:
-                    raise _different(f'Player "{player}", parameter {name}: what the rule remembers as "{what}" has another shape.')
+                    raise _different(
+                        f'Player "{player}", parameter {name}: what the rule remembers as "{what}"'
+                        " has another shape."
+                    )
     for child in rule_state["children"].values():
         _check_memory(child, parameters)

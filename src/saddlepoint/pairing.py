@@ -26,13 +26,16 @@ def as_players(optimizers: object) -> dict[str, Optimizer]:
     """
     if not isinstance(optimizers, Mapping):
         raise UsageError(
-            f"GameOptimizer needs player → optimizer, not {type(optimizers).__name__}. "
-            'Give each player a name: GameOptimizer({"generator": optimizer_of_G, "discriminator": optimizer_of_D}).'
+            f"GameOptimizer needs player → optimizer, not {type(optimizers).__name__}. Give each"
+            ' player a name: GameOptimizer({"generator": optimizer_of_G, "discriminator":'
+            " optimizer_of_D})."
         )
     return dict(optimizers)
 
 
-def as_modules(modules: nn.Module | Mapping[str, nn.Module] | Iterable[nn.Module]) -> tuple[nn.Module, ...]:
+def as_modules(
+    modules: nn.Module | Mapping[str, nn.Module] | Iterable[nn.Module],
+) -> tuple[nn.Module, ...]:
     """Return the modules, given as one, as several or by name.
 
     Raises:
@@ -43,16 +46,21 @@ def as_modules(modules: nn.Module | Mapping[str, nn.Module] | Iterable[nn.Module
     given = tuple(modules.values() if isinstance(modules, Mapping) else modules)
     for module in given:
         if not isinstance(module, nn.Module):
-            raise UsageError(f"modules= takes networks (torch.nn.Module), not {type(module).__name__}.")
+            raise UsageError(
+                f"modules= takes networks (torch.nn.Module), not {type(module).__name__}."
+            )
         lazy = (inner for inner in module.modules() if isinstance(inner, LazyModuleMixin))
         if any(inner.has_uninitialized_params() for inner in lazy):
             raise UsageError(
-                "A network has lazy layers whose shapes are not known yet. Run one forward pass before you build the optimizer."
+                "A network has lazy layers whose shapes are not known yet. Run one forward pass"
+                " before you build the optimizer."
             )
     return given
 
 
-def as_generators(generators: torch.Generator | Iterable[torch.Generator]) -> tuple[torch.Generator, ...]:
+def as_generators(
+    generators: torch.Generator | Iterable[torch.Generator],
+) -> tuple[torch.Generator, ...]:
     """Return the generators, given as one or as several.
 
     Raises:
@@ -62,7 +70,10 @@ def as_generators(generators: torch.Generator | Iterable[torch.Generator]) -> tu
     for generator in given:
         if not isinstance(generator, torch.Generator):
             kind = type(generator).__name__
-            raise UsageError(f"generators= takes torch.Generator objects, not {kind}; draw from others before the step.")
+            raise UsageError(
+                f"generators= takes torch.Generator objects, not {kind}; draw from others before"
+                " the step."
+            )
     return given
 
 
@@ -76,8 +87,9 @@ def as_closure(closure: Closure | Sequence[Closure]) -> Closure:
     for part in parts:
         if not callable(part):
             raise UsageError(
-                f"step() takes a function that returns player → loss, not {type(part).__name__}: "
-                'optimizer.step(lambda: {"generator": loss_of_G(), "discriminator": loss_of_D()}). Losses are computed inside of it.'
+                f"step() takes a function that returns player → loss, not {type(part).__name__}:"
+                ' optimizer.step(lambda: {"generator": loss_of_G(), "discriminator":'
+                " loss_of_D()}). Losses are computed inside of it."
             )
     return MicroBatches(parts) if isinstance(closure, Sequence) else parts[0]
 
@@ -86,16 +98,23 @@ def check_arguments(optimizers: Mapping[str, Optimizer], rule: Rule) -> None:
     """Raise UsageError unless there is a rule, and players with names and torch optimizers."""
     if isinstance(rule, type) or not isinstance(rule, Rule):
         given = rule.__name__ if isinstance(rule, type) else repr(rule)
-        raise UsageError(f"rule={given} is no rule. Pass an instance, such as rule=saddlepoint.rules.Extragradient().")
+        raise UsageError(
+            f"rule={given} is no rule. Pass an instance, such as"
+            " rule=saddlepoint.rules.Extragradient()."
+        )
     if not optimizers:
         raise UsageError("A game needs at least one player.")
     for player, optimizer in optimizers.items():
         if not isinstance(player, str):
-            raise UsageError(f'The name of a player must be a string, not {player!r}. Use for example "generator".')
+            raise UsageError(
+                f"The name of a player must be a string, not {player!r}. Use for example"
+                ' "generator".'
+            )
         if not isinstance(optimizer, Optimizer):
             raise UsageError(
-                f'Player "{player}": expected a torch.optim.Optimizer over its parameters, not {type(optimizer).__name__}. '
-                "Use for example torch.optim.Adam(network.parameters(), lr=1e-4)."
+                f'Player "{player}": expected a torch.optim.Optimizer over its parameters, not'
+                f" {type(optimizer).__name__}. Use for example"
+                " torch.optim.Adam(network.parameters(), lr=1e-4)."
             )
 
 
@@ -105,13 +124,14 @@ def check_numbers(players: Players, rule: Rule) -> None:
         for index, parameter in enumerate(parameters):
             if isinstance(parameter, UninitializedParameter):
                 raise UsageError(
-                    f'Parameter {index} of player "{player}" belongs to a lazy layer whose shape is not known yet. Run one forward pass '
-                    "before you build the optimizer."
+                    f'Parameter {index} of player "{player}" belongs to a lazy layer whose shape is'
+                    " not known yet. Run one forward pass before you build the optimizer."
                 )
             if parameter.is_complex() and rule.order == 0:
                 raise UsageError(
-                    f'Parameter {index} of player "{player}", shape {tuple(parameter.shape)}, is complex. {type(rule).__name__} displaces '
-                    "real numbers. Keep the parameter as pairs of real numbers and use torch.view_as_complex in the network."
+                    f'Parameter {index} of player "{player}", shape {tuple(parameter.shape)}, is'
+                    f" complex. {type(rule).__name__} displaces real numbers. Keep the parameter as"
+                    " pairs of real numbers and use torch.view_as_complex in the network."
                 )
 
 
@@ -119,20 +139,31 @@ def check_pair(player: str, optimizer: Optimizer, rule: Rule) -> None:
     """Raise UsageError where the optimizer of a player cannot apply the directions of the rule."""
     name, kind = type(rule).__name__, type(optimizer).__name__
     if isinstance(optimizer, LBFGS):
-        raise UsageError(f'Player "{player}": LBFGS evaluates its own closure, which a game step does not have. Use any other optimizer.')
+        raise UsageError(
+            f'Player "{player}": LBFGS evaluates its own closure, which a game step does not have.'
+            " Use any other optimizer."
+        )
     if isinstance(optimizer, SparseAdam):
         raise UsageError(
-            f'Player "{player}": SparseAdam takes sparse gradients only, and a rule gives dense ones. Use Adam, and an Embedding '
-            "with sparse=False."
+            f'Player "{player}": SparseAdam takes sparse gradients only, and a rule gives dense'
+            " ones. Use Adam, and an Embedding with sparse=False."
         )
-    if isinstance(optimizer, GradientOptimizer) and optimizer.needs_loss and not _follows_the_gradient(rule):
+    if (
+        isinstance(optimizer, GradientOptimizer)
+        and optimizer.needs_loss
+        and not _follows_the_gradient(rule)
+    ):
         raise UsageError(
-            f'Player "{player}": this {kind} uses the value of the loss, and directions of {name} are not its gradient at that point. '
-            "Use it with Gradient, or choose another step size or average."
+            f'Player "{player}": this {kind} uses the value of the loss, and directions of {name}'
+            " are not its gradient at that point. Use it with Gradient, or choose another step"
+            " size or average."
         )
     for group in optimizer.param_groups:
         if group.get("maximize"):
-            raise UsageError(f'Player "{player}": maximize=True. Every player minimises its own loss; negate the loss instead.')
+            raise UsageError(
+                f'Player "{player}": maximize=True. Every player minimises its own loss; negate the'
+                " loss instead."
+            )
         if rule.units == "step":
             _check_plain_sgd(player, optimizer, group, name)
 
@@ -142,15 +173,18 @@ def warn_of_decay(player: str, optimizer: Optimizer, rule: Rule) -> bool:
     if rule.order < 2 or not any(group.get("weight_decay") for group in optimizer.param_groups):
         return False
     warnings.warn(
-        f'Player "{player}": weight decay of {type(optimizer).__name__} acts outside the curvature of {type(rule).__name__} and '
-        "changes its step. Add the decay to the loss instead to keep the rule exact.",
+        f'Player "{player}": weight decay of {type(optimizer).__name__} acts outside the curvature'
+        f" of {type(rule).__name__} and changes its step. Add the decay to the loss instead to keep"
+        " the rule exact.",
         CurvatureWarning,
         stacklevel=3,
     )
     return True
 
 
-def _check_plain_sgd(player: str, optimizer: Optimizer, group: Mapping[str, Any], rule: str) -> None:
+def _check_plain_sgd(
+    player: str, optimizer: Optimizer, group: Mapping[str, Any], rule: str
+) -> None:
     plain = isinstance(optimizer, SGD)
     if plain and not (group["momentum"] or group["weight_decay"]):
         return
@@ -158,13 +192,20 @@ def _check_plain_sgd(player: str, optimizer: Optimizer, group: Mapping[str, Any]
     if plain:
         settings = [f"{name}={group[name]}" for name in ("momentum", "weight_decay") if group[name]]
         found = f"SGD with {' and '.join(settings)}"
-    hint = " A scheduler set the momentum: pass it cycle_momentum=False." if plain and group["momentum"] and "max_momentum" in group else ""
+    hint = (
+        " A scheduler set the momentum: pass it cycle_momentum=False."
+        if plain and group["momentum"] and "max_momentum" in group
+        else ""
+    )
     raise UsageError(
-        f'Player "{player}": {rule} gives steps that contain the learning rate already, so its inner optimizer must be '
-        f"torch.optim.SGD without momentum and weight decay, not {found}.{hint} Use SGD, or a rule in units of gradients."
+        f'Player "{player}": {rule} gives steps that contain the learning rate already, so its'
+        " inner optimizer must be torch.optim.SGD without momentum and weight decay, not"
+        f" {found}.{hint} Use SGD, or a rule in units of gradients."
     )
 
 
 def _follows_the_gradient(rule: Rule) -> bool:
     """Say whether a rule's directions are the players' gradients at the current point, so that they belong to its losses."""
-    return isinstance(rule, Gradient) or (isinstance(rule, Averaged | Lookahead) and _follows_the_gradient(rule.rule))
+    return isinstance(rule, Gradient) or (
+        isinstance(rule, Averaged | Lookahead) and _follows_the_gradient(rule.rule)
+    )

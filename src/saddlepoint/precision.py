@@ -1,7 +1,7 @@
 """In which type numbers are kept that many others are added to: single precision at least.
 
-Numbers in half precision have 8 or 11 bits. What is added to a running mean is lost below 1/256 of it, a sum over many entries stalls, and
-squares of small gradients are zero.
+Numbers in half precision have 8 or 11 bits. What is added to a running mean is lost below 1/256 of
+it, a sum over many entries stalls, and squares of small gradients are zero.
 """
 
 from __future__ import annotations

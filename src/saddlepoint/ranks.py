@@ -57,7 +57,10 @@ class Ranks:
         if rest:
             below, above = size - rest, size - rest + self.world
             works = f"{below} or {above}" if below else f"{above}"
-            raise UsageError(f"A batch of {size} samples cannot be split over {self.world} processes. Use a multiple, such as {works}.")
+            raise UsageError(
+                f"A batch of {size} samples cannot be split over {self.world} processes. Use a"
+                f" multiple, such as {works}."
+            )
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def start(self, vector: Vector) -> Callable[[], Vector]:
@@ -88,19 +91,22 @@ class Ranks:
 class TorchRanks(Ranks):
     """The processes of a ``torch.distributed`` group, such as ``torchrun`` starts; every process evaluates its share of the batch.
 
-    A loss must be a mean over the batch. Then the mean over W processes of gradients, and of products with the Jacobian at the same
-    vector, is what one process would find on the whole batch, so every rule takes the same step; the mean of *directions* would be wrong
-    for every rule that is not linear in the batch. Each derivative is reduced once, as one flat tensor. BatchNorm, whose statistics couple
-    the samples of a batch, breaks this.
+    A loss must be a mean over the batch. Then the mean over W processes of gradients, and of
+    products with the Jacobian at the same vector, is what one process would find on the whole
+    batch, so every rule takes the same step; the mean of *directions* would be wrong for every rule
+    that is not linear in the batch. Each derivative is reduced once, as one flat tensor. BatchNorm,
+    whose statistics couple the samples of a batch, breaks this.
 
     Args:
-        group: the process group; the default one when left out. ``torch.distributed.init_process_group`` was called before.
+        group: the process group; the default one when left out.
+            ``torch.distributed.init_process_group`` was called before.
 
     Raises:
         UsageError: there is no process group.
         RankError: a reduction failed, because another process ended or did not answer in time.
 
-    Reference: Li et al. (2020), PyTorch distributed: experiences on accelerating data parallel training, arXiv:2006.15704.
+    Reference: Li et al. (2020), PyTorch distributed: experiences on accelerating data parallel
+    training, arXiv:2006.15704.
 
     >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # torchrun's variables say it otherwise
     >>> ranks = TorchRanks()
@@ -113,12 +119,16 @@ class TorchRanks(Ranks):
         super().__init__()
         if not dist.is_available() or not dist.is_initialized():
             raise UsageError(
-                "TorchRanks needs a process group. Start the program with torchrun and call torch.distributed.init_process_group first."
+                "TorchRanks needs a process group. Start the program with torchrun and call"
+                " torch.distributed.init_process_group first."
             )
         self._group = group
         self.rank, self.world = dist.get_rank(group), dist.get_world_size(group)
-        nccl = dist.get_backend(group) == "nccl"  # alone; beside gloo, numbers and objects stay on the CPU
-        self._device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
+        # alone; beside gloo, numbers and objects stay on the CPU
+        nccl = dist.get_backend(group) == "nccl"
+        self._device = (
+            torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
+        )
 
     def start(self, vector: Vector) -> Callable[[], Vector]:
         flat = vector.detach().flatten()
@@ -131,7 +141,11 @@ class TorchRanks(Ranks):
             with self._named("the mean of a derivative"):
                 work.wait()
             means = vector.unflatten(flat.div_(self.world))
-            return means if all(t.dtype == flat.dtype for t in vector.tensors) else _cast(means, vector)
+            return (
+                means
+                if all(t.dtype == flat.dtype for t in vector.tensors)
+                else _cast(means, vector)
+            )
 
         return finish
 
@@ -177,52 +191,70 @@ class TorchRanks(Ranks):
             yield
         except (RuntimeError, dist.DistError) as error:
             late = any(word in str(error).lower() for word in ("timed out", "timeout"))
-            why = "another process did not answer in time: it hangs, or is far slower" if late else "another process has ended"
+            why = (
+                "another process did not answer in time: it hangs, or is far slower"
+                if late
+                else "another process has ended"
+            )
             raise RankError(
-                f"Process {self.rank} of {self.world} waited for {awaited}, but {why}. Look at the output of the others for the reason; "
-                f"checkpoints are as they were. ({' '.join(str(error).split())[:200]})"
+                f"Process {self.rank} of {self.world} waited for {awaited}, but {why}. Look at the"
+                " output of the others for the reason; checkpoints are as they were."
+                f" ({' '.join(str(error).split())[:200]})"
             ) from error
 
 
 def check_same_everywhere(ranks: Ranks, layout: Mapping[str, Any]) -> None:
     """Raise UsageError where the processes hold other players, or the parameters of a player in another order or of other shapes.
 
-    Derivatives are averaged as flat memory, player after player: what differs would be mixed without a word.
+    Derivatives are averaged as flat memory, player after player: what differs would be mixed
+    without a word.
     """
     layouts = ranks.gathered([[player, parameters] for player, parameters in layout.items()])
     for number, other in enumerate(layouts):
         for (player, ours), (their_player, theirs) in zip(layouts[0], other, strict=False):
             if player != their_player or ours != theirs:
                 raise UsageError(
-                    f'Processes 0 and {number} differ in their players: "{player}" with {len(ours)} parameters against "{their_player}" '
-                    f"with {len(theirs)}. Build the same optimizers in the same order in every process."
+                    f'Processes 0 and {number} differ in their players: "{player}" with {len(ours)}'
+                    f' parameters against "{their_player}" with {len(theirs)}. Build the same'
+                    " optimizers in the same order in every process."
                 )
         if len(other) != len(layouts[0]):
-            raise UsageError(f"Process 0 has {len(layouts[0])} players, process {number} has {len(other)}.")
+            raise UsageError(
+                f"Process 0 has {len(layouts[0])} players, process {number} has {len(other)}."
+            )
 
 
 def check_plain(players: Mapping[str, Sequence[Tensor]], modules: Iterable[nn.Module]) -> None:
     """Raise UsageError where parameters are sharded or a network is wrapped: both reduce gradients behind the library's back, or cannot.
 
-    Tried with ``fully_shard`` (FSDP2) on two processes: its hooks gather and scatter around ``backward``, not around
-    ``torch.autograd.grad``, and a second derivative finds the gathered parameters freed.
+    Tried with ``fully_shard`` (FSDP2) on two processes: its hooks gather and scatter around
+    ``backward``, not around ``torch.autograd.grad``, and a second derivative finds the gathered
+    parameters freed.
     """
-    sharded = sys.modules.get("torch.distributed.tensor")  # where it was not imported, nothing is sharded
+    # where it was not imported, nothing is sharded
+    sharded = sys.modules.get("torch.distributed.tensor")
     for player, tensors in players.items():
         if sharded is not None and any(isinstance(tensor, sharded.DTensor) for tensor in tensors):
             raise UsageError(
-                f'Player "{player}": its parameters are sharded (DTensor, as by fully_shard), which works for backward() only, not for '
-                "the derivatives that rules take. Keep whole networks in every process, with ranks=TorchRanks(); to save memory use "
-                "activation checkpointing and bf16."
+                f'Player "{player}": its parameters are sharded (DTensor, as by fully_shard), which'
+                " works for backward() only, not for the derivatives that rules take. Keep whole"
+                " networks in every process, with ranks=TorchRanks(); to save memory use"
+                " activation checkpointing and bf16."
             )
     for module in modules:
         if isinstance(module, nn.parallel.DistributedDataParallel):
             raise UsageError(
-                "A network is wrapped in DistributedDataParallel, whose hooks do not see torch.autograd.grad: the processes would part. "
-                "Give the network itself, and the optimizer ranks=TorchRanks()."
+                "A network is wrapped in DistributedDataParallel, whose hooks do not see"
+                " torch.autograd.grad: the processes would part. Give the network itself, and the"
+                " optimizer ranks=TorchRanks()."
             )
 
 
 def _cast(vector: Vector, like: Vector) -> Vector:
     """Return a vector in the types of another: what is reduced as one tensor has the widest of them."""
-    return Vector({player: [a.to(b.dtype) for a, b in zip(tensors, like[player], strict=True)] for player, tensors in vector.items()})
+    return Vector(
+        {
+            player: [a.to(b.dtype) for a, b in zip(tensors, like[player], strict=True)]
+            for player, tensors in vector.items()
+        }
+    )

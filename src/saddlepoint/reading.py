@@ -27,7 +27,9 @@ LOG_BYTES = 1 << 28
 _DEPTH = 40
 _EXPANDED = 1 << 20  # characters and nodes of a YAML document when every alias is written out
 _DIGITS = 19  # a longer whole number is none that anything here counts
-_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq")}
+_PLAIN = {
+    f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq")
+}
 _MERGE = "tag:yaml.org,2002:merge"
 _DATE = "tag:yaml.org,2002:timestamp"
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
@@ -37,17 +39,22 @@ def read_bytes(path: Path, most: int) -> bytes:
     """Return a file's content.
 
     Raises:
-        UsageError: it is larger than ``most`` bytes, or no file but a pipe or a device, which could be read for ever.
+        UsageError: it is larger than ``most`` bytes, or no file but a pipe or a device, which could
+            be read for ever.
         OSError: it cannot be read.
     """
     if "\0" in str(path):
         raise UsageError(f"{str(path)!r} is no name of a file: it has a zero byte in it.")
-    if path.exists() and not path.is_file() and path.parts[:2] != ("/", "dev"):  # what a shell makes of <(command) lies there
+    # what a shell makes of <(command) lies there
+    if path.exists() and not path.is_file() and path.parts[:2] != ("/", "dev"):
         raise UsageError(f"{path} is not a regular file.")
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise UsageError(f"{path} is larger than {most:,} bytes, which no such file is. It is damaged, or another program wrote it.")
+        raise UsageError(
+            f"{path} is larger than {most:,} bytes, which no such file is. It is damaged, or"
+            " another program wrote it."
+        )
     return content
 
 
@@ -57,8 +64,9 @@ def parse_yaml(text: str) -> Any:
     ``1:30`` and ``010``, numbers to base 60 and 8 in YAML 1.1, are text.
 
     Raises:
-        yaml.YAMLError: it is not YAML, holds anything else, has a key twice in one mapping, is nested deeper than 40 levels, or is longer
-            than a million characters when every alias is written out.
+        yaml.YAMLError: it is not YAML, holds anything else, has a key twice in one mapping, is
+            nested deeper than 40 levels, or is longer than a million characters when every alias is
+            written out.
 
     >>> parse_yaml("{lr: 1e-3, when: 2001-01-01}")
     {'lr': 0.001, 'when': '2001-01-01'}
@@ -146,8 +154,9 @@ def refuse_links(directory: Path) -> None:
             for entry in entries:
                 if entry.is_symlink():
                     raise UsageError(
-                        f"{entry.path} is a symbolic link. What a run or a comparison writes and reads must lie in its own directory: put "
-                        "the file there, or remove the link. The directory itself may be reached by one."
+                        f"{entry.path} is a symbolic link. What a run or a comparison writes and"
+                        " reads must lie in its own directory: put the file there, or remove the"
+                        " link. The directory itself may be reached by one."
                     )
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
@@ -166,13 +175,20 @@ class _Dumper(yaml.SafeDumper):
 
 
 _NUMBER = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-_OTHER_BASE = re.compile(r"^[-+]?0[0-7_]+$|:")  # of what YAML 1.1 reads as numbers: 010 to base 8, 1:30 to base 60
+# of what YAML 1.1 reads as numbers: 010 to base 8, 1:30 to base 60
+_OTHER_BASE = re.compile(r"^[-+]?0[0-7_]+$|:")
 _WHOLE = re.compile(r"^[-+]?(0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$")
-_WITH_POINT = re.compile(r"^[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$")
+_WITH_POINT = re.compile(
+    r"^[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
+)
 for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(_FLOAT, _NUMBER, list("-+0123456789."))
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in known if tag not in (_DATE, _INT) and not (tag == _FLOAT and pattern is not _NUMBER)]
+    first: [
+        (tag, pattern)
+        for tag, pattern in known
+        if tag not in (_DATE, _INT) and not (tag == _FLOAT and pattern is not _NUMBER)
+    ]
     for first, known in _Loader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(_INT, _WHOLE, list("-+0123456789"))
@@ -184,7 +200,8 @@ def _expanded(node: yaml.Node, known: dict[int, int | None], depth: int) -> int:
 
     Args:
         node: the node.
-        known: node → its size; None while it is being measured, so that one which holds itself is seen.
+        known: node → its size; None while it is being measured, so that one which holds itself is
+            seen.
         depth: of the node.
     """
     if id(node) in known:
@@ -206,7 +223,11 @@ def _expanded(node: yaml.Node, known: dict[int, int | None], depth: int) -> int:
             for inner in child if isinstance(child, tuple) else (child,):
                 size += _expanded(inner, known, depth + 1)
                 if size > _EXPANDED:
-                    raise _error(node, f"it has more than {_EXPANDED:,} characters when every alias is written out")
+                    raise _error(
+                        node,
+                        f"it has more than {_EXPANDED:,} characters when every alias is"
+                        " written out",
+                    )
     if node.tag not in _PLAIN and node.tag != _MERGE:
         raise _error(node, f"the tag {node.tag} stands for no plain value")
     known[id(node)] = size
@@ -216,7 +237,8 @@ def _expanded(node: yaml.Node, known: dict[int, int | None], depth: int) -> int:
 def _scalar(node: yaml.ScalarNode) -> int:
     if node.tag.endswith(":int") and len(node.value) > _DIGITS + 2:
         raise _error(node, f"a whole number has more than {_DIGITS} digits")
-    if node.tag in (_INT, _FLOAT) and _OTHER_BASE.search(node.value):  # a tag written out, such as !!int 010
+    # a tag written out, such as !!int 010
+    if node.tag in (_INT, _FLOAT) and _OTHER_BASE.search(node.value):
         raise _error(node, f"{node.value} is no number to base 10")
     try:
         node.value.encode()
@@ -237,7 +259,10 @@ def _check_unique(mapping: yaml.MappingNode) -> None:
         line = key.start_mark.line + 1
         if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
             if key.value in lines:
-                raise _error(key, f'the key "{key.value}" is given twice, in lines {lines[key.value]} and {line}')
+                raise _error(
+                    key,
+                    f'the key "{key.value}" is given twice, in lines {lines[key.value]} and {line}',
+                )
             lines[key.value] = line
 
 

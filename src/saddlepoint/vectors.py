@@ -16,9 +16,10 @@ Tensors = tuple[Tensor, ...]
 class Vector(Mapping[str, Tensors]):
     """An immutable vector of a game's parameter space: player → tensors, in the order of the parameters.
 
-    Sums, differences and multiples run over all tensors at once with ``torch._foreach_*``. Two vectors combine only
-    when they have the same players. Complex tensors count as pairs of real numbers, as in torch's optimizers: the inner
-    product is the real one, Re Σ conj(a) b, and ``flatten`` writes real and imaginary parts side by side.
+    Sums, differences and multiples run over all tensors at once with ``torch._foreach_*``. Two
+    vectors combine only when they have the same players. Complex tensors count as pairs of real
+    numbers, as in torch's optimizers: the inner product is the real one, Re Σ conj(a) b, and
+    ``flatten`` writes real and imaginary parts side by side.
 
     >>> v = Vector({"x": [torch.tensor([1.0, 2.0])], "y": [torch.tensor(3.0)]})
     >>> (2 * v - v).flatten()
@@ -30,7 +31,9 @@ class Vector(Mapping[str, Tensors]):
     __slots__ = ("_parts",)
 
     def __init__(self, parts: Mapping[str, Iterable[Tensor]]) -> None:
-        self._parts: dict[str, Tensors] = {player: tuple(tensors) for player, tensors in parts.items()}
+        self._parts: dict[str, Tensors] = {
+            player: tuple(tensors) for player, tensors in parts.items()
+        }
 
     def __getitem__(self, player: str) -> Tensors:
         return self._parts[player]
@@ -42,7 +45,9 @@ class Vector(Mapping[str, Tensors]):
         return len(self._parts)
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{player}: {[tuple(t.shape) for t in tensors]}" for player, tensors in self.items())
+        shapes = ", ".join(
+            f"{player}: {[tuple(t.shape) for t in tensors]}" for player, tensors in self.items()
+        )
         return f"Vector({shapes})"
 
     @property
@@ -72,7 +77,9 @@ class Vector(Mapping[str, Tensors]):
 
     def scale(self, factors: Mapping[str, Sequence[float]]) -> Vector:
         """Multiply each tensor by its own number: player → one factor per tensor."""
-        return self.rebuild(torch._foreach_mul(self.tensors, [f for player in self for f in factors[player]]))
+        return self.rebuild(
+            torch._foreach_mul(self.tensors, [f for player in self for f in factors[player]])
+        )
 
     def sqrt(self) -> Vector:
         """Return the element-wise square root."""
@@ -80,18 +87,26 @@ class Vector(Mapping[str, Tensors]):
 
     def dot(self, other: Vector) -> Tensor:
         """Return the inner product ⟨self, other⟩ as a tensor without dimensions, in the widest of the dtypes."""
-        own, others = ([_real(t) for t in tensors] for tensors in (self.tensors, self._matching(other)))
+        own, others = (
+            [_real(t) for t in tensors] for tensors in (self.tensors, self._matching(other))
+        )
         wide = widest(*(t.dtype for t in (*own, *others)))
-        return torch.stack([a.to(wide).dot(b.to(wide)) for a, b in zip(own, others, strict=True)]).sum()
+        return torch.stack(
+            [a.to(wide).dot(b.to(wide)) for a, b in zip(own, others, strict=True)]
+        ).sum()
 
     def norm(self) -> Tensor:
         """Return the Euclidean norm over all players as a tensor without dimensions."""
-        return torch.as_tensor(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(widen(self.tensors)))))
+        return torch.as_tensor(
+            torch.linalg.vector_norm(torch.stack(torch._foreach_norm(widen(self.tensors))))
+        )
 
     def norms(self) -> dict[str, float]:
         """Return each player's Euclidean norm as a number, with one transfer from the device."""
         values = iter(torch.stack(torch._foreach_norm(self.tensors)).tolist())
-        return {player: math.hypot(*[next(values) for _ in tensors]) for player, tensors in self.items()}
+        return {
+            player: math.hypot(*[next(values) for _ in tensors]) for player, tensors in self.items()
+        }
 
     def length(self) -> float:
         """Return the Euclidean norm as a number, taken in float64: squares of float32 numbers overflow from 1e19 on."""
@@ -125,7 +140,9 @@ class Vector(Mapping[str, Tensors]):
 
     def typed(self, like: Vector) -> Vector:
         """Return the same values in the dtypes of another vector."""
-        return self.rebuild([t.to(own.dtype) for t, own in zip(self.tensors, self._matching(like), strict=True)])
+        return self.rebuild(
+            [t.to(own.dtype) for t, own in zip(self.tensors, self._matching(like), strict=True)]
+        )
 
     def detach(self) -> Vector:
         """Return the same values without history."""
@@ -143,7 +160,9 @@ class Vector(Mapping[str, Tensors]):
         if list(other) == list(self):
             return other.tensors
         if set(other) != set(self):
-            raise ValueError(f"vectors of the players {list(self)} and {list(other)} cannot be combined")
+            raise ValueError(
+                f"vectors of the players {list(self)} and {list(other)} cannot be combined"
+            )
         return [tensor for player in self for tensor in other[player]]
 
     def rebuild(self, tensors: Sequence[Tensor]) -> Vector:
@@ -158,7 +177,9 @@ def _real_size(tensor: Tensor) -> int:
 
 def _real(tensor: Tensor) -> Tensor:
     """Return the entries as one real dimension, real and imaginary parts of complex ones side by side."""
-    return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor).reshape(-1)
+    return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor).reshape(
+        -1
+    )
 
 
 def _shaped(piece: Tensor, like: Tensor) -> Tensor:

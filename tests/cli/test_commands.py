@@ -36,22 +36,54 @@ class TestTrain:
     @pytest.mark.parametrize("rule", registry.RULES)
     @pytest.mark.parametrize("problem", ["digits", "mixture25"])
     def test_every_rule_alone_just_works(self, cli, rule, problem):
-        code, _, err = cli("train", problem, "--rule", rule, "--steps", 2, "--set", "evaluation_samples=500", "--out", "run")
+        code, _, err = cli(
+            "train",
+            problem,
+            "--rule",
+            rule,
+            "--steps",
+            2,
+            "--set",
+            "evaluation_samples=500",
+            "--out",
+            "run",
+        )
         assert (code, err) == (0, "")
         summary = json.loads(Path("run/summary.json").read_text())
         assert (summary["rule"], summary["status"], summary["steps"]) == (rule, "finished", 2)
 
     def test_options_of_a_rule_and_of_a_rule_within_it(self, cli):
-        code, _, err = cli("train", "mixture8", "--rule", "consensus", "--set", "rule.gamma=10", *TINY, "--out", "a")
+        code, _, err = cli(
+            "train",
+            "mixture8",
+            "--rule",
+            "consensus",
+            "--set",
+            "rule.gamma=10",
+            *TINY,
+            "--out",
+            "a",
+        )
         assert (code, err) == (0, "")
         assert "gamma: 10.0" in Path("a/config.yaml").read_text()
-        settings = ["--set", "rule.rule=extragradient", "--set", "rule.rule.keep_state=false", "--set", "rule.k=3"]
-        code, _, err = cli("train", "mixture8", "--rule", "lookahead", *settings, *TINY, "--out", "b")
+        settings = [
+            "--set",
+            "rule.rule=extragradient",
+            "--set",
+            "rule.rule.keep_state=false",
+            "--set",
+            "rule.k=3",
+        ]
+        code, _, err = cli(
+            "train", "mixture8", "--rule", "lookahead", *settings, *TINY, "--out", "b"
+        )
         assert (code, err) == (0, "")
         assert cli("resume", "b", "--steps", "+2")[0] == 0
         assert "keep_state: false" in Path("b/config.yaml").read_text()
 
-    @pytest.mark.parametrize("optimizer", [*registry.OPTIMIZERS, "pytorch_optimizer:SOAP", "torch.optim:NAdam"])
+    @pytest.mark.parametrize(
+        "optimizer", [*registry.OPTIMIZERS, "pytorch_optimizer:SOAP", "torch.optim:NAdam"]
+    )
     def test_every_optimizer(self, cli, optimizer):
         code, _, err = cli("train", "mixture8", "--optimizer", optimizer, *TINY, "--out", "run")
         assert (code, err) == (0, "")
@@ -73,7 +105,9 @@ class TestTrain:
 
     def test_options_override_the_file(self, cli):
         problem = "problem: {name: mixture8, hidden: 8, radius: 1.0}"
-        Path("c.yaml").write_text(f"{problem}\nsteps: 6\nevaluation_samples: 160\noptimizer: {{lr: 1e-4}}\n")
+        Path("c.yaml").write_text(
+            f"{problem}\nsteps: 6\nevaluation_samples: 160\noptimizer: {{lr: 1e-4}}\n"
+        )
         assert cli("train", "--config", "c.yaml", "--lr", 3e-4, "--seed", 5, "--out", "run")[0] == 0
         text = Path("run/config.yaml").read_text()
         assert "radius: 1.0" in text
@@ -86,7 +120,18 @@ class TestTrain:
         assert Path("a/samples.png").read_bytes() == Path("b/samples.png").read_bytes()
 
     def test_mnist(self, cli, mnist_directory):
-        code, _, _ = cli("train", "mnist", "--data-dir", mnist_directory, "--steps", 1, "--set", "evaluation_samples=200", "--out", "run")
+        code, _, _ = cli(
+            "train",
+            "mnist",
+            "--data-dir",
+            mnist_directory,
+            "--steps",
+            1,
+            "--set",
+            "evaluation_samples=200",
+            "--out",
+            "run",
+        )
         assert code == 0
         assert cli("sample", "run")[0] == 0
 
@@ -115,9 +160,24 @@ class TestResumeSampleEvaluate:
     @pytest.mark.parametrize(
         ("options", "text"),
         [
-            ([], "Error: run has used its budget of 6 steps. Give it more with --steps +N or --seconds S.\n"),
-            (["--steps", "6"], "Error: --steps 6: the run has 6 steps already. Write +N for N more.\n"),
-            (["--steps", "lots"], 'Error: --steps "lots" is not a number of steps; write 20000 for a total or +2000 for more.\n'),
+            (
+                [],
+                (
+                    "Error: run has used its budget of 6 steps. Give it more with --steps +N or"
+                    " --seconds S.\n"
+                ),
+            ),
+            (
+                ["--steps", "6"],
+                "Error: --steps 6: the run has 6 steps already. Write +N for N more.\n",
+            ),
+            (
+                ["--steps", "lots"],
+                (
+                    'Error: --steps "lots" is not a number of steps; write 20000 for a total or'
+                    " +2000 for more.\n"
+                ),
+            ),
             (["--seconds", "0"], "Error: --seconds 0.0 must be positive.\n"),
         ],
     )
@@ -135,20 +195,34 @@ class TestResumeSampleEvaluate:
 
     def test_sample_into_nowhere(self, cli, run):
         code, _, err = cli("sample", run, "-o", "no/such/grid.png")
-        assert (code, err) == (2, "Error: Cannot write no/such/grid.png: No such file or directory.\n")
+        assert (code, err) == (
+            2,
+            "Error: Cannot write no/such/grid.png: No such file or directory.\n",
+        )
 
     def test_evaluate_repeats_what_training_measured(self, cli, run):
         code, out, _ = cli("evaluate", run)
         assert code == 0
         assert "160 samples, seed 0: run/evaluation.json" in out
-        evaluation, summary = (json.loads(Path(f"run/{name}.json").read_text()) for name in ("evaluation", "summary"))
+        evaluation, summary = (
+            json.loads(Path(f"run/{name}.json").read_text()) for name in ("evaluation", "summary")
+        )
         assert evaluation["metrics"] == summary["metrics"]
         cli("evaluate", run, "--samples", 500, "--seed", 1, "--best")
-        assert json.loads(Path("run/evaluation.json").read_text())["evaluation"] == {"samples": 500, "seed": 1}
+        assert json.loads(Path("run/evaluation.json").read_text())["evaluation"] == {
+            "samples": 500,
+            "seed": 1,
+        }
 
     def test_too_few_samples(self, cli, run):
         code, _, err = cli("evaluate", run, "--samples", 50)
-        assert (code, err) == (2, "Error: Mode coverage needs at least 160 samples, got 50. Evaluate with more samples.\n")
+        assert (code, err) == (
+            2,
+            (
+                "Error: Mode coverage needs at least 160 samples, got 50. Evaluate with more"
+                " samples.\n"
+            ),
+        )
 
 
 class TestList:
@@ -176,22 +250,55 @@ class TestMistakes:
             (["digtis"], 'Error: Unknown problem "digtis". Did you mean "digits"?\n'),
             (["--rule", "newtn"], 'Error: Unknown rule "newtn". Did you mean "newton"?\n'),
             (["--optimizer", "adan"], 'Error: Unknown optimizer "adan". Did you mean "adam"?\n'),
-            (["--lr", "-1"], "Error: Configuration: optimizer.lr=-1.0 is not valid: Input should be greater than 0.\n"),
-            (["--steps", "0"], "Error: Configuration: steps=0 is not valid: Input should be greater than or equal to 1.\n"),
+            (
+                ["--lr", "-1"],
+                (
+                    "Error: Configuration: optimizer.lr=-1.0 is not valid: Input should be greater"
+                    " than 0.\n"
+                ),
+            ),
+            (
+                ["--steps", "0"],
+                (
+                    "Error: Configuration: steps=0 is not valid: Input should be greater than or"
+                    " equal to 1.\n"
+                ),
+            ),
             (["--set", "rule.x=1"], 'Error: Rule gradient has no option "x". There are none.\n'),
-            (["--set", "lr"], 'Error: --set "lr" is not of the form key.path=value, for example --set rule.damping=0.1.\n'),
-            (["mnist"], "Error: Problem mnist: give the directory that holds MNIST's four IDX files with --data-dir.\n"),
+            (
+                ["--set", "lr"],
+                (
+                    'Error: --set "lr" is not of the form key.path=value, for example --set'
+                    " rule.damping=0.1.\n"
+                ),
+            ),
+            (
+                ["mnist"],
+                (
+                    "Error: Problem mnist: give the directory that holds MNIST's four IDX files"
+                    " with --data-dir.\n"
+                ),
+            ),
             (
                 ["mnist", "--data-dir", "nowhere"],
-                "Error: nowhere has neither train-images-idx3-ubyte.gz nor train-images-idx3-ubyte. "
-                "Give the directory that holds MNIST's four IDX files with --data-dir.\n",
+                (
+                    "Error: nowhere has neither train-images-idx3-ubyte.gz nor"
+                    " train-images-idx3-ubyte. Give the directory that holds MNIST's four IDX files"
+                    " with --data-dir.\n"
+                ),
             ),
-            (["--config", "none.yaml"], "Error: Cannot read the configuration none.yaml: No such file or directory.\n"),
+            (
+                ["--config", "none.yaml"],
+                "Error: Cannot read the configuration none.yaml: No such file or directory.\n",
+            ),
             (
                 ["--rule", "acgd", "--optimizer", "adam"],
-                'Error: Player "discriminator": AdaptiveCompetitiveGradient gives steps that contain the learning rate already, '
-                "so its inner optimizer must be torch.optim.SGD without momentum and weight decay, not Adam. "
-                "Use SGD, or a rule in units of gradients.\n",
+                (
+                    'Error: Player "discriminator": AdaptiveCompetitiveGradient gives steps that'
+                    " contain the learning rate already, so its inner optimizer must be"
+                    " torch.optim.SGD without momentum and weight decay, not Adam. Use SGD, or a"
+                    " rule in units of gradients.\n"
+                ),
             ),
         ],
     )
@@ -202,13 +309,21 @@ class TestMistakes:
     def test_out_that_holds_another_run_is_left_as_it_is(self, cli):
         cli("train", "mixture8", *TINY, "--out", "run")
         before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
-        text = "Error: --out run holds another run already. Go on with `saddlepoint resume run`, or choose another --out.\n"
+        text = (
+            "Error: --out run holds another run already. Go on with `saddlepoint resume run`, or"
+            " choose another --out.\n"
+        )
         assert cli("train", "mixture8", *TINY, "--out", "run") == (2, "", text)
-        assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+        assert {
+            path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()
+        } == before
 
     @pytest.mark.parametrize("command", ["resume", "sample", "evaluate"])
     def test_no_such_run(self, cli, command):
-        text = "Error: nowhere is not a run directory (no config.yaml). Give the directory that `saddlepoint train` printed.\n"
+        text = (
+            "Error: nowhere is not a run directory (no config.yaml). Give the directory that"
+            " `saddlepoint train` printed.\n"
+        )
         assert cli(command, "nowhere") == (2, "", text)
 
     @pytest.mark.filterwarnings("default::saddlepoint.errors.DamageWarning")
@@ -219,11 +334,17 @@ class TestMistakes:
         last.write_bytes(last.read_bytes()[:1000])
         code, out, err = cli(command, "run")
         assert code in (0, 1), "1 is what diagnose finds"
-        assert err.startswith("note: In run/checkpoints step-00000006.pt is truncated or damaged: it does not end with its checksum, ")
+        assert err.startswith(
+            "note: In run/checkpoints step-00000006.pt is truncated or damaged: it does not end"
+            " with its checksum, "
+        )
         assert err.endswith("The previous one, step-00000005.pt, is used.\n")
-        assert {"resume": "6 steps in", "sample": "samples of step 5", "evaluate": "evaluation.json", "diagnose": "At step 5"}[
-            command
-        ] in out
+        assert {
+            "resume": "6 steps in",
+            "sample": "samples of step 5",
+            "evaluate": "evaluation.json",
+            "diagnose": "At step 5",
+        }[command] in out
 
     def test_a_run_whose_configuration_was_edited(self, cli):
         cli("train", "mixture8", *TINY, "--out", "run")
@@ -232,8 +353,10 @@ class TestMistakes:
         code, _, err = cli("resume", "run", "--steps", "+1")
         assert (code, err) == (
             2,
-            "Error: Checkpoint run/checkpoints/step-00000006.pt belongs to another configuration than run/config.yaml. "
-            "Restore the run's own.\n",
+            (
+                "Error: Checkpoint run/checkpoints/step-00000006.pt belongs to another"
+                " configuration than run/config.yaml. Restore the run's own.\n"
+            ),
         )
 
     def test_unknown_option(self, cli):
@@ -242,7 +365,9 @@ class TestMistakes:
         assert "No such option: --stpes" in err
 
     def test_diverged(self, cli):
-        code, _, err = cli("train", "mixture8", "--optimizer", "sgd", "--lr", 1e30, *TINY, *LEAKY, "--out", "run")
+        code, _, err = cli(
+            "train", "mixture8", "--optimizer", "sgd", "--lr", 1e30, *TINY, *LEAKY, "--out", "run"
+        )
         assert code == 3
         assert err.startswith("Error: Diverged in step ")
         assert 'player "' in err
@@ -262,5 +387,12 @@ def test_help_answers_without_loading_torch():
 
 def test_a_closed_pipe_is_no_error():
     command = f"{sys.executable} -m saddlepoint list rules | true"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}, check=False)
+    done = subprocess.run(
+        command,
+        shell=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        check=False,
+    )
     assert "Traceback" not in done.stderr

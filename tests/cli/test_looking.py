@@ -1,4 +1,5 @@
-"""The commands that look at a run or at networks, as a user meets them: exact texts, exit codes, files."""
+"""The commands that look at a run or at networks, as a user meets them: exact texts, exit codes,
+files."""
 
 import json
 import subprocess
@@ -9,7 +10,16 @@ import pytest
 
 from saddlepoint.training import RunDirectory, Training, resolve, train
 
-TINY = ["--set", "problem.hidden=3", "--set", "problem.latent=2", "--set", "evaluation_samples=160", "--steps", "6"]
+TINY = [
+    "--set",
+    "problem.hidden=3",
+    "--set",
+    "problem.latent=2",
+    "--set",
+    "evaluation_samples=160",
+    "--steps",
+    "6",
+]
 
 
 @pytest.fixture
@@ -19,8 +29,16 @@ def run(cli):
 
 
 def with_log(path, findings):
-    """A run of twelve steps whose log has a discriminator that learnt its samples by heart, or nothing to find."""
-    config = resolve({"problem": {"name": "mixture8", "hidden": 3, "latent": 2}, "steps": 4, "batch_size": 8, "evaluation_samples": 160})
+    """A run of twelve steps whose log has a discriminator that learnt its samples by heart, or
+    nothing to find."""
+    config = resolve(
+        {
+            "problem": {"name": "mixture8", "hidden": 3, "latent": 2},
+            "steps": 4,
+            "batch_size": 8,
+            "evaluation_samples": 160,
+        }
+    )
     directory = RunDirectory.create(config, path)
     train(Training(config), directory)
     lines = directory.read_log()
@@ -38,21 +56,28 @@ class TestDiagnose:
         code, out, err = cli("diagnose", "run")
         assert (code, err) == (1, "")
         first, *_, last = out.splitlines()
-        assert first == (
-            "warning: The discriminator ranks a training sample above a held-out one in 91% of pairs (50 % is healthy): it has "
-            "learnt samples by heart since step 0. Try more data or augmentation, R1 (problem.r1), a smaller discriminator, or the "
-            "best checkpoint (saddlepoint best)."
+        assert (
+            first
+            == "warning: The discriminator ranks a training sample above a held-out one in 91% of"
+            " pairs (50 % is healthy): it has learnt samples by heart since step 0. Try more"
+            " data or augmentation, R1 (problem.r1), a smaller discriminator, or the best"
+            " checkpoint (saddlepoint best)."
         )
         assert last == "run/diagnosis.json; figures in run/diagnosis"
         assert "\nAt step 4: ‖ξ‖ " in out
-        assert json.loads(Path("run/diagnosis.json").read_text())["findings"][0]["sentence"] in first
+        assert (
+            json.loads(Path("run/diagnosis.json").read_text())["findings"][0]["sentence"] in first
+        )
 
     def test_nothing_to_find_is_exit_code_0(self, cli, tmp_path):
         with_log(tmp_path / "run", findings=False)
         code, out, err = cli("diagnose", "run")
         assert (code, err) == (0, "")
         assert out.startswith("No finding in 4 steps, 5 probes.\nAt step 4: ‖ξ‖ ")
-        assert sorted(file.name for file in Path("run/diagnosis").iterdir()) == ["course.png", "path.png"]
+        assert sorted(file.name for file in Path("run/diagnosis").iterdir()) == [
+            "course.png",
+            "path.png",
+        ]
 
     def test_at_a_step_with_the_spectrum(self, cli, run):
         code, out, _ = cli("diagnose", run, "--at", 5, "--spectrum")
@@ -73,7 +98,13 @@ class TestDiagnose:
             ("first", 'Error: --at "first" is neither last, best nor the number of a step.\n'),
             ("-1", 'Error: --at "-1" is neither last, best nor the number of a step.\n'),
             ("4.0", 'Error: --at "4.0" is neither last, best nor the number of a step.\n'),
-            ("99", "Error: run has no checkpoint of step 99. It has those of 4, 5, 6; keep more with keep_checkpoints.\n"),
+            (
+                "99",
+                (
+                    "Error: run has no checkpoint of step 99. It has those of 4, 5, 6; keep more"
+                    " with keep_checkpoints.\n"
+                ),
+            ),
         ],
     )
     def test_at_mistakes(self, cli, run, at, text):
@@ -81,7 +112,10 @@ class TestDiagnose:
         assert not Path("run/diagnosis.json").exists()
 
     def test_no_such_run(self, cli):
-        text = "Error: nowhere is not a run directory (no config.yaml). Give the directory that `saddlepoint train` printed.\n"
+        text = (
+            "Error: nowhere is not a run directory (no config.yaml). Give the directory that"
+            " `saddlepoint train` printed.\n"
+        )
         assert cli("diagnose", "nowhere") == (2, "", text)
         assert cli("best", "nowhere") == (2, "", text)
 
@@ -114,13 +148,18 @@ class TestBest:
         Path("run/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
         Path("run/checkpoints/best.pt").unlink()
         _, out, _ = cli("best", run, "--metric", "modes")
-        assert out.endswith("best by modes: step 2, no checkpoint of it is kept; keep more with keep_checkpoints\n")
+        assert out.endswith(
+            "best by modes: step 2, no checkpoint of it is kept; keep more with keep_checkpoints\n"
+        )
 
     def test_unknown_metric(self, cli, run):
         assert cli("best", run, "--metric", "ema/mods") == (
             2,
             "",
-            'Error: "ema/mods" is no metric of this run by which one is better. Did you mean "ema/modes"?\n',
+            (
+                'Error: "ema/mods" is no metric of this run by which one is better. Did you mean'
+                ' "ema/modes"?\n'
+            ),
         )
 
 
@@ -135,20 +174,32 @@ class TestEvaluate:
         assert " … " in modes
         assert modes.rstrip().endswith("known density")
         cards = json.loads(Path("run/evaluation.json").read_text())["cards"]
-        assert [card["metric"] for card in cards] == ["modes", "quality", "reverse-kl", "effective-modes", "mode-distance"] * 2
+        assert [card["metric"] for card in cards] == [
+            "modes",
+            "quality",
+            "reverse-kl",
+            "effective-modes",
+            "mode-distance",
+        ] * 2
         assert all(card["replicates"] == 200 and len(card["interval"]) == 2 for card in cards)
 
     def test_without_replicates(self, cli, run):
         code, out, _ = cli("evaluate", run, "--replicates", 0)
         assert code == 0
         assert "…" not in out
-        assert {card["interval"] for card in json.loads(Path("run/evaluation.json").read_text())["cards"]} == {None}
+        assert {
+            card["interval"]
+            for card in json.loads(Path("run/evaluation.json").read_text())["cards"]
+        } == {None}
 
     def test_few_replicates(self, cli, run):
         assert cli("evaluate", run, "--replicates", 5) == (
             2,
             "",
-            "Error: An interval needs at least 20 replicates and a level between 0 and 1, got 5 and 0.95. 200 at 0.95 are usual.\n",
+            (
+                "Error: An interval needs at least 20 replicates and a level between 0 and 1, got 5"
+                " and 0.95. 200 at 0.95 are usual.\n"
+            ),
         )
 
     def test_against_another_run_under_the_same_conditions(self, cli, run):
@@ -157,8 +208,14 @@ class TestEvaluate:
         code, out, err = cli("evaluate", "other", "--against", "run/evaluation.json")
         assert (code, err) == (0, "")
         assert "this − other" in out
-        ours, theirs = (json.loads(Path(f"{name}/evaluation.json").read_text())["metrics"] for name in ("other", "run"))
-        rows = {line.split()[0]: line.split()[1] for line in out.split("this − other")[1].splitlines()[1:11]}
+        ours, theirs = (
+            json.loads(Path(f"{name}/evaluation.json").read_text())["metrics"]
+            for name in ("other", "run")
+        )
+        rows = {
+            line.split()[0]: line.split()[1]
+            for line in out.split("this − other")[1].splitlines()[1:11]
+        }
         assert rows == {name: f"{ours[name] - theirs[name]:+.4g}" for name in ours}
         _, out, _ = cli("evaluate", "other", "--against", "other/evaluation.json")
         assert out.split("this − other")[1].count("+0 ") == 10
@@ -176,12 +233,18 @@ class TestEvaluate:
     def test_against_other_conditions(self, cli, run, options, fields):
         cli("evaluate", run)
         before = Path("run/evaluation.json").read_bytes()
-        text = f"Error: These two numbers must not be compared: they differ in {fields}. Evaluate both under the same conditions.\n"
+        text = (
+            f"Error: These two numbers must not be compared: they differ in {fields}. Evaluate both"
+            " under the same conditions.\n"
+        )
         assert cli("evaluate", run, "--against", "run/evaluation.json", *options) == (2, "", text)
         assert Path("run/evaluation.json").read_bytes() == before
 
     def test_against_nothing(self, cli, run):
-        text = "Error: none.json holds no cards (FileNotFoundError). Give the evaluation.json that `saddlepoint evaluate` wrote.\n"
+        text = (
+            "Error: none.json holds no cards (FileNotFoundError). Give the evaluation.json that"
+            " `saddlepoint evaluate` wrote.\n"
+        )
         assert cli("evaluate", run, "--against", "none.json") == (2, "", text)
 
 
@@ -221,7 +284,9 @@ class TestDoctor:
         assert (code, err) == (1, "")
         (line,) = [line for line in out.splitlines() if line.startswith("error: ")]
         assert "The discriminator ends in Sigmoid, " in line
-        assert line.endswith("the gradients would be too flat, and the optimum out of reach. Remove it.")
+        assert line.endswith(
+            "the gradients would be too flat, and the optimum out of reach. Remove it."
+        )
         assert "\n1 error.\n" in out
 
     @pytest.mark.parametrize(
@@ -229,10 +294,25 @@ class TestDoctor:
         [
             (
                 "my_needy_gan:make",
-                'Error: Module "my_needy_gan" imports "no_such_package", which is not installed. Install it or correct the import.\n',
+                (
+                    'Error: Module "my_needy_gan" imports "no_such_package", which is not'
+                    " installed. Install it or correct the import.\n"
+                ),
             ),
-            ("my_crashing_gan:make", 'Error: Importing "my_crashing_gan" raised RuntimeError: no data. Correct the module.\n'),
-            ("my_needy_gan:", 'Error: "my_needy_gan:" names no function: write package.module:factory, with a colon.\n'),
+            (
+                "my_crashing_gan:make",
+                (
+                    'Error: Importing "my_crashing_gan" raised RuntimeError: no data. Correct the'
+                    " module.\n"
+                ),
+            ),
+            (
+                "my_needy_gan:",
+                (
+                    'Error: "my_needy_gan:" names no function: write package.module:factory, with a'
+                    " colon.\n"
+                ),
+            ),
             ("digtis", 'Error: Unknown problem "digtis". Did you mean "digits"?\n'),
         ],
     )
@@ -249,7 +329,13 @@ class TestDoctor:
 
     def test_a_problem_that_needs_a_directory(self, cli):
         code, _, err = cli("doctor", "mnist")
-        assert (code, err) == (2, "Error: Problem mnist: give the directory that holds MNIST's four IDX files with --data-dir.\n")
+        assert (code, err) == (
+            2,
+            (
+                "Error: Problem mnist: give the directory that holds MNIST's four IDX files with"
+                " --data-dir.\n"
+            ),
+        )
 
 
 class TestClosingLines:
@@ -259,14 +345,19 @@ class TestClosingLines:
         summary = json.loads(Path("run/summary.json").read_text())
         whole = summary["seconds_here"] + summary["observing_seconds"]
         metrics, probes = summary["evaluating_seconds"], summary["probing_seconds"]
-        assert line == (
-            f"observing took {summary['observing_seconds']:.1f} s: metrics {metrics:.1f} s ({metrics / whole:.0%}), "
-            f"probes {probes:.1f} s ({probes / whole:.0%}) of all the time"
+        assert (
+            line == f"observing took {summary['observing_seconds']:.1f} s: metrics {metrics:.1f} s"
+            f" ({metrics / whole:.0%}), probes {probes:.1f} s ({probes / whole:.0%}) of all the"
+            " time"
         )
 
     def test_findings_are_pointed_to(self, cli):
         _, out, _ = cli("train", "mixture8", *TINY, "--out", "run")
-        serious = [f for f in json.loads(Path("run/summary.json").read_text())["findings"] if f["level"] != "note"]
+        serious = [
+            f
+            for f in json.loads(Path("run/summary.json").read_text())["findings"]
+            if f["level"] != "note"
+        ]
         assert serious, "six steps cover no mode"
         plural = "s" if len(serious) > 1 else ""
         assert f"\n{len(serious)} finding{plural}; see: saddlepoint diagnose run\n" in out
@@ -286,7 +377,16 @@ class TestClosingLines:
         assert "\nobserving took 0.0 s: " in out
 
     def test_rolled_back_too_often(self, cli):
-        options = ["--optimizer", "sgd", "--lr", 1e30, "--set", "problem.activation=leaky-relu", "--set", "on_divergence=roll-back"]
+        options = [
+            "--optimizer",
+            "sgd",
+            "--lr",
+            1e30,
+            "--set",
+            "problem.activation=leaky-relu",
+            "--set",
+            "on_divergence=roll-back",
+        ]
         code, out, err = cli("train", "mixture8", *TINY, *options, "--out", "run")
         assert code == 3
         assert out.count("diverged; back to step ") == 3
@@ -295,7 +395,9 @@ class TestClosingLines:
 
 
 class TestHelp:
-    @pytest.mark.parametrize("command", ["train", "resume", "sample", "evaluate", "diagnose", "best", "doctor", "list"])
+    @pytest.mark.parametrize(
+        "command", ["train", "resume", "sample", "evaluate", "diagnose", "best", "doctor", "list"]
+    )
     def test_of_every_command(self, cli, command):
         code, out, err = cli(command, "--help")
         assert (code, err) == (0, "")
@@ -303,7 +405,16 @@ class TestHelp:
 
     def test_the_list_of_commands_is_complete(self, cli):
         _, out, _ = cli("--help")
-        for command in ("train", "resume", "sample", "evaluate", "diagnose", "best", "doctor", "list"):
+        for command in (
+            "train",
+            "resume",
+            "sample",
+            "evaluate",
+            "diagnose",
+            "best",
+            "doctor",
+            "list",
+        ):
             assert f" {command} " in out
 
     @pytest.mark.parametrize("command", ["diagnose", "best", "doctor", "evaluate"])
@@ -313,4 +424,6 @@ class TestHelp:
             "try: main(sys.argv[1:])\nexcept SystemExit as end: assert not end.code\n"
             "assert 'torch' not in sys.modules"
         )
-        subprocess.run([sys.executable, "-c", script, command, "--help"], check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-c", script, command, "--help"], check=True, capture_output=True
+        )

@@ -23,7 +23,8 @@ def test_a_name_keeps_the_options_given_before_it():
 
 @pytest.mark.parametrize("key", ["rule.scaling", "rule.scaling.name"])
 @pytest.mark.parametrize(
-    ("rule", "name", "option", "value"), [("kronecker-cgd", "kronecker", "max_dimension", 512), ("newton", "rms", "beta", 0.999)]
+    ("rule", "name", "option", "value"),
+    [("kronecker-cgd", "kronecker", "max_dimension", 512), ("newton", "rms", "beta", 0.999)],
 )
 def test_a_name_alone_is_the_same_as_its_name(key, rule, name, option, value):
     assert settled(f"rule={rule}", f"{key}={name}").rule.options["scaling"][option] == value
@@ -54,7 +55,17 @@ def test_settings_that_are_refused(cli, settings, said):
 
 
 def test_numbers_to_other_bases_are_text():
-    assert parse_yaml("[1:30, 010, 1:30.5, 0x10, 1_000, 0, -5, 1.5, 1e-3]") == ["1:30", "010", "1:30.5", 16, 1000, 0, -5, 1.5, 0.001]
+    assert parse_yaml("[1:30, 010, 1:30.5, 0x10, 1_000, 0, -5, 1.5, 1e-3]") == [
+        "1:30",
+        "010",
+        "1:30.5",
+        16,
+        1000,
+        0,
+        -5,
+        1.5,
+        0.001,
+    ]
 
 
 def test_a_key_twice_in_a_file(cli):
@@ -75,8 +86,23 @@ def test_a_key_twice_in_a_file(cli):
         ([*TINY, "--timeout", "1e9"], "at most 2592000 seconds"),
         ([*TINY, "--nproc", "2000"], "the most that is allowed"),
         ([*TINY, "--nproc", "3"], "cannot be split over 3 processes"),
-        (["compare", "mixture8", "--methods", "adam", "--storage", "sqlite:///a.db"], "Give --trials too"),
-        (["compare", "mixture8", "--methods", "adam", "--trials", "2", "--storage", "sqlite:///:memory:"], "is in memory"),
+        (
+            ["compare", "mixture8", "--methods", "adam", "--storage", "sqlite:///a.db"],
+            "Give --trials too",
+        ),
+        (
+            [
+                "compare",
+                "mixture8",
+                "--methods",
+                "adam",
+                "--trials",
+                "2",
+                "--storage",
+                "sqlite:///:memory:",
+            ],
+            "is in memory",
+        ),
         (["tune", "mixture8", "--method", "adam", "--storage", "x"], "Cannot open the storage"),
         (["tune", "mixture8", "--method", "adam", "--storage", ""], "Cannot open the storage"),
         (["compare", "mixture8", "--budget", "steps=1.5"], "is not a whole number"),

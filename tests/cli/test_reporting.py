@@ -8,7 +8,16 @@ import pytest
 
 from tests.report import synthetic
 
-TINY = ["--set", "problem.hidden=3", "--set", "problem.latent=2", "--set", "evaluation_samples=160", "--steps", "6"]
+TINY = [
+    "--set",
+    "problem.hidden=3",
+    "--set",
+    "problem.latent=2",
+    "--set",
+    "evaluation_samples=160",
+    "--steps",
+    "6",
+]
 
 
 def size(path):
@@ -21,7 +30,11 @@ def test_a_run_from_training_to_its_page(cli):
     cli("evaluate", "run")
     cli("diagnose", "run", "--spectrum")
     code, out, err = cli("report", "run")
-    assert (code, out, err) == (0, f"{size('run/report.html')}, open it in a browser: run/report.html\n", "")
+    assert (code, out, err) == (
+        0,
+        f"{size('run/report.html')}, open it in a browser: run/report.html\n",
+        "",
+    )
     page = Path("run/report.html").read_text()
     assert "Finished after 6 steps" in page
     assert "makes it." not in page.split("<script")[0]  # nothing is missing
@@ -37,7 +50,11 @@ def test_a_run_from_training_to_its_page(cli):
 def test_a_comparison_into_a_file_of_one_s_choice(cli, tmp_path):
     synthetic.comparison(tmp_path / "made", problems=("digits",))
     for what in ("made", "made/comparison.json"):
-        assert cli("report", what, "-o", "page.html") == (0, f"{size('page.html')}, open it in a browser: page.html\n", "")
+        assert cli("report", what, "-o", "page.html") == (
+            0,
+            f"{size('page.html')}, open it in a browser: page.html\n",
+            "",
+        )
     assert not Path("made/report.html").exists()
     assert cli("report", "made/comparison.json")[0] == 0
     assert Path("made/report.html").read_bytes() == Path("page.html").read_bytes()
@@ -63,10 +80,16 @@ def test_a_damaged_file_leaves_no_page(cli, tmp_path):
 
 def test_a_place_that_cannot_be_written(cli, tmp_path):
     synthetic.run(tmp_path / "run")
-    text = "Error: Cannot write no/such/page.html: No such file or directory. Name another file with -o.\n"
+    text = (
+        "Error: Cannot write no/such/page.html: No such file or directory. Name another file with"
+        " -o.\n"
+    )
     assert cli("report", "run", "-o", "no/such/page.html") == (2, "", text)
     code, _, err = cli("report", "run", "-o", "run")
-    assert (code, err) == (2, "Error: Cannot write run: Is a directory. Name another file with -o.\n")
+    assert (code, err) == (
+        2,
+        "Error: Cannot write run: Is a directory. Name another file with -o.\n",
+    )
 
 
 def test_the_command_needs_no_torch(tmp_path):

@@ -1,4 +1,5 @@
-"""What can be known before a run directory is made is said before; and what commands accept and print."""
+"""What can be known before a run directory is made is said before; and what commands accept and
+print."""
 
 import json
 import os
@@ -46,13 +47,17 @@ class TestBeforeTheDirectory:
 
     @pytest.mark.parametrize("problem", ["mixture8", "mixture1d", "digits"])
     def test_too_few_samples(self, cli, problem):
-        code, _, err = cli("train", problem, "--steps", 2, "--set", "evaluation_samples=1", "--out", "run")
+        code, _, err = cli(
+            "train", problem, "--steps", 2, "--set", "evaluation_samples=1", "--out", "run"
+        )
         assert code == 2
         assert f"{problem} cannot be evaluated with evaluation_samples=1: " in err
         assert not list(Path().iterdir())
 
     @pytest.mark.parametrize("there", [False, True])
-    def test_what_fails_before_the_first_step_leaves_a_directory_that_can_be_used(self, cli, monkeypatch, there):
+    def test_what_fails_before_the_first_step_leaves_a_directory_that_can_be_used(
+        self, cli, monkeypatch, there
+    ):
         from saddlepoint.training.training import Training
 
         def fail(training):
@@ -76,7 +81,15 @@ class TestSeveralProcesses:
             ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK=2 must be below WORLD_SIZE=2"),
             ({"WORLD_SIZE": "2", "RANK": "1"}, "MASTER_PORT is not set"),
             ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_PORT": "1"}, "MASTER_ADDR is not set"),
-            ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "99999", "MASTER_ADDR": "localhost"}, "could not join the others"),
+            (
+                {
+                    "WORLD_SIZE": "2",
+                    "RANK": "0",
+                    "MASTER_PORT": "99999",
+                    "MASTER_ADDR": "localhost",
+                },
+                "could not join the others",
+            ),
         ],
     )
     def test_half_of_a_launcher_s_variables(self, cli, monkeypatch, variables, said):
@@ -102,8 +115,17 @@ class TestSeveralProcesses:
 def test_files_of_the_current_directory_are_no_modules(tmp_path):
     for name in ("torch", "random", "typer", "yaml"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
-    found = subprocess.run([sys.executable, "-m", "saddlepoint", "--version"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (found.returncode, found.stdout) == (0, f"saddlepoint {saddlepoint.__version__}\n"), found.stderr
+    found = subprocess.run(
+        [sys.executable, "-m", "saddlepoint", "--version"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (found.returncode, found.stdout) == (
+        0,
+        f"saddlepoint {saddlepoint.__version__}\n",
+    ), found.stderr
 
 
 class TestNumbers:
@@ -124,7 +146,9 @@ class TestNumbers:
         assert counted(1)("3") == 3
 
     def test_two_bounds_are_both_kept(self, cli):
-        code, out, _ = cli("train", "mixture8", "--steps", 4, "--seconds", 1000, *TINY, "--out", "run")
+        code, out, _ = cli(
+            "train", "mixture8", "--steps", 4, "--seconds", 1000, *TINY, "--out", "run"
+        )
         assert (code, "the bound of steps was reached first" in out) == (0, True)
         code, out, err = cli("resume", "run")
         assert "run has used its budget of 4 steps or 1000 seconds." in err
@@ -142,7 +166,10 @@ def test_a_short_run_on_digits_does_not_evaluate_more_than_it_trains():
 
 
 class TestPictures:
-    @pytest.mark.parametrize(("name", "form"), [("x.jpg", "JPEG"), ("x.WEBP", "WEBP"), ("x.png", "PNG"), ("x", "PNG"), ("x.bmp", "BMP")])
+    @pytest.mark.parametrize(
+        ("name", "form"),
+        [("x.jpg", "JPEG"), ("x.WEBP", "WEBP"), ("x.png", "PNG"), ("x", "PNG"), ("x.bmp", "BMP")],
+    )
     def test_are_what_their_names_say(self, cli, name, form):
         cli("train", "mixture8", "--steps", 2, *TINY, "--out", "run")
         assert cli("sample", "run", "-n", 4, "-o", name)[0] == 0
@@ -162,13 +189,17 @@ class TestTerminals:
     def test_tables_can_be_read(self, cli, monkeypatch, width, what):
         from saddlepoint.cli import listing
 
-        monkeypatch.setattr(listing, "make_console", lambda: Console(width=width, highlight=False, soft_wrap=False))
+        monkeypatch.setattr(
+            listing, "make_console", lambda: Console(width=width, highlight=False, soft_wrap=False)
+        )
         code, out, err = cli("list", what)
         assert (code, err) == (0, "")
         if width == 40:
             assert max(len(line) for line in out.splitlines()) <= 40
         if width == 40 and what == "rules":
-            assert "consensus\n  order: 2\n" in "\n".join(line.rstrip() for line in out.splitlines())
+            assert "consensus\n  order: 2\n" in "\n".join(
+                line.rstrip() for line in out.splitlines()
+            )
 
     def test_a_narrow_table_has_its_title_and_all_cells(self, capsys):
         from rich.table import Table
@@ -191,7 +222,9 @@ class TestTerminals:
 
         console = Console(width=width, force_terminal=True, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
         progress = _Progress(console)
-        progress.add_task("", total=1.0, step=123456, numbers="D 1.372 (‖g‖ 0.14)  G -0.698 (‖g‖ 0.2)")
+        progress.add_task(
+            "", total=1.0, step=123456, numbers="D 1.372 (‖g‖ 0.14)  G -0.698 (‖g‖ 0.2)"
+        )
         console.print(progress.get_renderable())
         said = console.export_text()
         console.file.close()
@@ -200,16 +233,27 @@ class TestTerminals:
         assert width < 70 or "D 1.372" in said
 
 
-@pytest.mark.parametrize("path", ["plain", "with space", "it's", "-dash", "new\nline", "tab\t'", "ü", os.fsdecode(b"b\xff")])
+@pytest.mark.parametrize(
+    "path",
+    ["plain", "with space", "it's", "-dash", "new\nline", "tab\t'", "ü", os.fsdecode(b"b\xff")],
+)
 def test_a_quoted_path_is_what_a_shell_reads(path):
-    found = subprocess.run(["bash", "-c", f"printf %s {quoted(path)}"], capture_output=True, check=True).stdout
+    found = subprocess.run(
+        ["bash", "-c", f"printf %s {quoted(path)}"], capture_output=True, check=True
+    ).stdout
     assert found == os.fsencode(f"./{path}" if path.startswith("-") else path)
 
 
 def test_the_help_of_train_has_defaults(cli):
     code, out, _ = cli("train", "--help")
     assert code == 0
-    for default in ("digits", "what fits the problem", "runs/PROBLEM-RULE-OPTIMIZER-NNN", "auto", "600.0"):
+    for default in (
+        "digits",
+        "what fits the problem",
+        "runs/PROBLEM-RULE-OPTIMIZER-NNN",
+        "auto",
+        "600.0",
+    ):
         assert default in out
 
 

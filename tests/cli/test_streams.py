@@ -70,7 +70,10 @@ def test_a_full_device_is_told_of_and_training_goes_on(here, printing_to, capfd)
     printing_to(open("/dev/full", "w"))  # noqa: SIM115
     assert run("train", "mixture8", "--steps", 4, *TINY, "--out", "run") == 0
     assert json.loads(Path("run/summary.json").read_text())["status"] == "finished"
-    assert "note: Standard output could not be written: No space left on device." in capfd.readouterr().err
+    assert (
+        "note: Standard output could not be written: No space left on device."
+        in capfd.readouterr().err
+    )
 
 
 def test_a_closed_pipe_stops_training_as_sigterm_does(here, printing_to, capfd):
@@ -81,7 +84,10 @@ def test_a_closed_pipe_stops_training_as_sigterm_does(here, printing_to, capfd):
     summary = json.loads(Path("a b/summary.json").read_text())
     assert summary["status"] == "interrupted"
     assert summary["steps"] < 4000
-    assert f"Stopped after step {summary['steps']}; saved. Go on with: saddlepoint resume 'a b'" in capfd.readouterr().err
+    assert (
+        f"Stopped after step {summary['steps']}; saved. Go on with: saddlepoint resume 'a b'"
+        in capfd.readouterr().err
+    )
 
 
 def test_a_closed_pipe_does_not_stop_what_is_short(here, printing_to, capfd):
@@ -120,7 +126,9 @@ def test_paths_that_are_no_text_in_every_command(here, capsys):
     assert run("resume", NO_TEXT, "--steps", "+1") == 0
     assert run("sample", NO_TEXT, "-n", 4, "-o", os.fsdecode(b"x\xfe.png")) == 0
     assert run("evaluate", NO_TEXT, "--replicates", 0) == 0
-    assert run("evaluate", NO_TEXT, "--replicates", 0, "--against", f"{NO_TEXT}/evaluation.json") == 0
+    assert (
+        run("evaluate", NO_TEXT, "--replicates", 0, "--against", f"{NO_TEXT}/evaluation.json") == 0
+    )
     assert run("best", NO_TEXT) == 0
     assert run("diagnose", NO_TEXT) in (0, 1)
     assert run("report", NO_TEXT) == 0

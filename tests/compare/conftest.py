@@ -7,7 +7,8 @@ import pytest
 
 from saddlepoint.compare.reading import study_from
 
-os.environ.setdefault("SADDLEPOINT_TRUST", "tests.compare.deadly")  # before any process is started: they inherit it
+# before any process is started: they inherit it
+os.environ.setdefault("SADDLEPOINT_TRUST", "tests.compare.deadly")
 
 
 @pytest.fixture
@@ -23,7 +24,12 @@ def small_study():
             "target": 2.0,  # mode-distance is at most 1, so every finished run succeeds
             "points": 3,
         }
-        tree = {"name": "small", "seeds": 2, "methods": ["adam", "sign"], "problems": [problem | changes.pop("problem", {})]}
+        tree = {
+            "name": "small",
+            "seeds": 2,
+            "methods": ["adam", "sign"],
+            "problems": [problem | changes.pop("problem", {})],
+        }
         return study_from(tree | changes, "The study")
 
     return make

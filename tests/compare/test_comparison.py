@@ -1,4 +1,5 @@
-"""A comparison makes what is missing, counts every outcome, and ends the same however often it was interrupted."""
+"""A comparison makes what is missing, counts every outcome, and ends the same however often it was
+interrupted."""
 
 import csv
 import json
@@ -15,7 +16,14 @@ from saddlepoint.compare.execution import execute, unfinished
 from saddlepoint.compare.jobs import Place
 from saddlepoint.errors import UsageError
 
-CLOCK = {"seconds", "peak_memory", "environment", "command", "milliseconds_per_step", "time_to_target"}
+CLOCK = {
+    "seconds",
+    "peak_memory",
+    "environment",
+    "command",
+    "milliseconds_per_step",
+    "time_to_target",
+}
 
 
 def without_clock(value):
@@ -34,7 +42,9 @@ class TestResults:
         runner = recorded()
         found = compare(small_study(seeds=3), tmp_path, execute=runner)
         assert len(runner.jobs) == 6
-        assert {name: [run["seed"] for run in own["runs"]] for name, own in methods_of(found).items()} == {
+        assert {
+            name: [run["seed"] for run in own["runs"]] for name, own in methods_of(found).items()
+        } == {
             "adam": [0, 1, 2],
             "sign": [0, 1, 2],
         }
@@ -54,24 +64,40 @@ class TestResults:
     def test_pictures_of_the_first_seed_at_every_point(self, small_study, recorded, tmp_path):
         found = compare(small_study(), tmp_path, execute=recorded())
         first, second = methods_of(found)["adam"]["runs"]
-        assert [point["picture"] for point in first["points"]] == [f"pictures/tiny-ring/adam/seed-0/0{n}.png" for n in (1, 2, 3)]
-        assert all((tmp_path / point["picture"]).read_bytes().startswith(b"\x89PNG") for point in first["points"])
+        assert [point["picture"] for point in first["points"]] == [
+            f"pictures/tiny-ring/adam/seed-0/0{n}.png" for n in (1, 2, 3)
+        ]
+        assert all(
+            (tmp_path / point["picture"]).read_bytes().startswith(b"\x89PNG")
+            for point in first["points"]
+        )
         assert [point["picture"] for point in second["points"]] == [None] * 3
 
     def test_outcomes_that_are_no_success_are_counted(self, small_study, recorded, tmp_path):
         def half_of_them_fail(job):
-            return execute(job) if job.config["seed"] == 0 else {**unfinished("overflow"), "status": "diverged", "steps": 2, "seconds": 1.0}
+            return (
+                execute(job)
+                if job.config["seed"] == 0
+                else {**unfinished("overflow"), "status": "diverged", "steps": 2, "seconds": 1.0}
+            )
 
         found = compare(small_study(), tmp_path, execute=recorded(outcome=half_of_them_fail))
         summary = methods_of(found)["adam"]["summary"]
-        assert (summary["diverged"], summary["success"]["rate"], summary["success"]["runs"]) == (1, 0.5, 2)
+        assert (summary["diverged"], summary["success"]["rate"], summary["success"]["runs"]) == (
+            1,
+            0.5,
+            2,
+        )
         assert summary["median"] is None  # infinite: one of two runs has no end
         assert summary["time_to_target"]["censored"] == 1
 
     def test_pairs_are_with_the_baseline(self, small_study, recorded, tmp_path):
         study = small_study(methods=["adam", "sign", "signum"], baseline="sign")
         pairs = compare(study, tmp_path, execute=recorded())["problems"][0]["pairs"]
-        assert [(pair["first"], pair["second"]) for pair in pairs] == [("adam", "sign"), ("signum", "sign")]
+        assert [(pair["first"], pair["second"]) for pair in pairs] == [
+            ("adam", "sign"),
+            ("signum", "sign"),
+        ]
         assert all(pair["p"] <= pair["p_adjusted"] <= 1 for pair in pairs)
 
     def test_larger_is_better(self, small_study, recorded, tmp_path):
@@ -79,7 +105,10 @@ class TestResults:
         found = compare(study, tmp_path, execute=recorded())
         trials = methods_of(found)["adam"]["tuning"]["trials"]
         assert all(trial["value"] >= 0 for trial in trials)
-        won = max((trial for trial in trials if trial["final"] is not None), key=lambda trial: trial["final"])
+        won = max(
+            (trial for trial in trials if trial["final"] is not None),
+            key=lambda trial: trial["final"],
+        )
         assert methods_of(found)["adam"]["tuning"]["best"] == won["parameters"]
         low, high = methods_of(found)["adam"]["summary"]["interval"]
         assert low <= methods_of(found)["adam"]["summary"]["median"] <= high
@@ -89,16 +118,33 @@ class TestResults:
 class TestRobustness:
     def test_the_map_scales_both_rates(self, small_study, recorded, tmp_path):
         runner = recorded()
-        study = small_study(methods=["adam"], problem={"robustness": {"factors": [0.1, 10], "seeds": 1}})
+        study = small_study(
+            methods=["adam"], problem={"robustness": {"factors": [0.1, 10], "seeds": 1}}
+        )
         found = methods_of(compare(study, tmp_path, execute=runner))["adam"]["robustness"]
-        rates = [(job.config["optimizer"]["lr"], job.config["optimizer"]["players"]["discriminator"]["lr"]) for job in runner.jobs]
-        assert rates == [(2e-3, 1e-3)] * 2 + [pytest.approx((2e-4, 1e-4)), pytest.approx((2e-2, 1e-2))]
-        assert (found["factors"], found["seeds"], found["success"]) == ([0.1, 1, 10], [0], [[True], [True], [True]])
+        rates = [
+            (
+                job.config["optimizer"]["lr"],
+                job.config["optimizer"]["players"]["discriminator"]["lr"],
+            )
+            for job in runner.jobs
+        ]
+        assert rates == [(2e-3, 1e-3)] * 2 + [
+            pytest.approx((2e-4, 1e-4)),
+            pytest.approx((2e-2, 1e-2)),
+        ]
+        assert (found["factors"], found["seeds"], found["success"]) == (
+            [0.1, 1, 10],
+            [0],
+            [[True], [True], [True]],
+        )
         assert len(found["runs"]) == 2
 
 
 class TestGoingOn:
-    def test_an_interrupted_comparison_ends_as_a_straight_one(self, small_study, recorded, tmp_path):
+    def test_an_interrupted_comparison_ends_as_a_straight_one(
+        self, small_study, recorded, tmp_path
+    ):
         study = small_study(tuning={"trials": 3, "finalists": 1})
         straight = compare(study, tmp_path / "straight", execute=recorded())
         made = 0
@@ -121,7 +167,10 @@ class TestGoingOn:
         assert runner.jobs == []
 
     def test_the_finished_file_alone_is_enough(self, small_study, recorded, tmp_path):
-        study = small_study(tuning={"trials": 2, "finalists": 1}, problem={"robustness": {"factors": [0.1], "seeds": 1}})
+        study = small_study(
+            tuning={"trials": 2, "finalists": 1},
+            problem={"robustness": {"factors": [0.1], "seeds": 1}},
+        )
         first = compare(study, tmp_path / "a", execute=recorded())
         (tmp_path / "b").mkdir()
         for name in ("study.yaml", "comparison.json"):
@@ -131,8 +180,11 @@ class TestGoingOn:
         assert runner.jobs == []
 
     @pytest.mark.parametrize("tuning", [{"trials": 2, "finalists": 1}, None])
-    def test_an_interrupt_in_a_new_problem_keeps_the_finished_ones_of_the_file(self, small_study, recorded, tmp_path, tuning):
-        """Also where the file is all there is: a problem that is put first is written beside the finished one, not in its place."""
+    def test_an_interrupt_in_a_new_problem_keeps_the_finished_ones_of_the_file(
+        self, small_study, recorded, tmp_path, tuning
+    ):
+        """Also where the file is all there is: a problem that is put first is written beside the
+        finished one, not in its place."""
         study = small_study(tuning=tuning)
         first = compare(study, tmp_path / "a", execute=recorded())
         (tmp_path / "b").mkdir()
@@ -140,7 +192,11 @@ class TestGoingOn:
             (tmp_path / "b" / name).write_bytes((tmp_path / "a" / name).read_bytes())
         new = study.problems[0].model_copy(update={"name": "put first", "budget": {"steps": 7}})
         with pytest.raises(KeyboardInterrupt):
-            compare(study.model_copy(update={"problems": (new, *study.problems)}), tmp_path / "b", execute=recorded(most=1))
+            compare(
+                study.model_copy(update={"problems": (new, *study.problems)}),
+                tmp_path / "b",
+                execute=recorded(most=1),
+            )
         left = json.loads((tmp_path / "b" / "comparison.json").read_text())["problems"]
         assert left[-1] == first["problems"][0]
 
@@ -161,9 +217,14 @@ class TestGoingOn:
 
     @pytest.mark.parametrize(
         ("content", "sentence"),
-        [("{", "Cannot read"), ('{"format": 99}', "is not a comparison of format 1. Choose another --out.")],
+        [
+            ("{", "Cannot read"),
+            ('{"format": 99}', "is not a comparison of format 1. Choose another --out."),
+        ],
     )
-    def test_a_damaged_finished_file_is_said(self, small_study, recorded, tmp_path, content, sentence):
+    def test_a_damaged_finished_file_is_said(
+        self, small_study, recorded, tmp_path, content, sentence
+    ):
         compare(small_study(), tmp_path, execute=recorded())
         (tmp_path / "comparison.json").write_text(content)
         with pytest.raises(UsageError, match=sentence):
@@ -180,17 +241,28 @@ class TestGoingOn:
         four = compare(study, tmp_path / "four", jobs=4, execute=recorded())
         assert without_clock(one) == without_clock(four)
 
-    def test_a_killed_process_leaves_what_the_next_one_goes_on_from(self, small_study, recorded, tmp_path):
+    def test_a_killed_process_leaves_what_the_next_one_goes_on_from(
+        self, small_study, recorded, tmp_path
+    ):
         study = small_study(seeds=4, tuning={"trials": 2, "finalists": 1})
         (tmp_path / "small.yaml").write_text(yaml.safe_dump(study.to_dict()))
         command = [sys.executable, "-m", "saddlepoint", "compare", "small.yaml", "--out", "killed"]
-        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1) as process:
+        with subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            bufsize=1,
+        ) as process:
             assert any("seed-0" in line for line in process.stdout)
             process.kill()
         runner = recorded()
         found = compare(study, tmp_path / "killed", execute=runner)
         assert 0 < len(runner.jobs) < 8
-        assert without_clock(found) == without_clock(compare(study, tmp_path / "straight", execute=recorded()))
+        assert without_clock(found) == without_clock(
+            compare(study, tmp_path / "straight", execute=recorded())
+        )
 
     def test_two_processes_share_one_comparison(self, small_study, tmp_path):
         context = multiprocessing.get_context("spawn")
@@ -203,8 +275,14 @@ class TestGoingOn:
         for worker in workers:
             worker.join()
         found = compare(study, tmp_path, execute=_refuse)
-        assert {name: len(own["runs"]) for name, own in methods_of(found).items()} == {"adam": 3, "sign": 3}
-        assert {name: len(own["tuning"]["trials"]) for name, own in methods_of(found).items()} == {"adam": 3, "sign": 3}
+        assert {name: len(own["runs"]) for name, own in methods_of(found).items()} == {
+            "adam": 3,
+            "sign": 3,
+        }
+        assert {name: len(own["tuning"]["trials"]) for name, own in methods_of(found).items()} == {
+            "adam": 3,
+            "sign": 3,
+        }
         assert sum(made) == 2 * 3 + 2 * 3  # trials and runs, none of them by both
 
 

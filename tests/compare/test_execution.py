@@ -1,4 +1,5 @@
-"""One run: the same start, data and evaluation for all methods, budgets of three kinds, every end an outcome."""
+"""One run: the same start, data and evaluation for all methods, budgets of three kinds, every end
+an outcome."""
 
 import mmap
 import time
@@ -11,7 +12,11 @@ from saddlepoint.compare.memory import PeakMemory
 from saddlepoint.compare.processes import execute_apart
 from saddlepoint.training import Training, resolve
 
-SMALL = {"problem": {"name": "mixture8", "hidden": 4, "latent": 2}, "batch_size": 8, "evaluation_samples": 160}
+SMALL = {
+    "problem": {"name": "mixture8", "hidden": 4, "latent": 2},
+    "batch_size": 8,
+    "evaluation_samples": 160,
+}
 
 
 def job(points=2, metric="ema/mode-distance", **options):
@@ -19,19 +24,36 @@ def job(points=2, metric="ema/mode-distance", **options):
 
 
 def without_clock(outcome):
-    points = [{key: value for key, value in point.items() if key != "seconds"} for point in outcome["points"]]
-    kept = {key: value for key, value in outcome.items() if key not in ("seconds", "peak_memory", "points")}
+    points = [
+        {key: value for key, value in point.items() if key != "seconds"}
+        for point in outcome["points"]
+    ]
+    kept = {
+        key: value
+        for key, value in outcome.items()
+        if key not in ("seconds", "peak_memory", "points")
+    }
     return {**kept, "points": points}
 
 
 class TestFairness:
     def test_every_method_starts_from_the_same_networks_and_sees_the_same_batches(self):
-        methods = [{"optimizer": "adam"}, {"optimizer": "sign"}, {"rule": "acgd"}, {"rule": "extragradient"}, {"rule": "newton"}]
-        trainings = [Training(resolve({**SMALL, "steps": 6, "seed": 3, **method})) for method in methods]
+        methods = [
+            {"optimizer": "adam"},
+            {"optimizer": "sign"},
+            {"rule": "acgd"},
+            {"rule": "extragradient"},
+            {"rule": "newton"},
+        ]
+        trainings = [
+            Training(resolve({**SMALL, "steps": 6, "seed": 3, **method})) for method in methods
+        ]
         first = trainings[0]
         for other in trainings[1:]:
             for player, network in first.networks.items():
-                for mine, theirs in zip(network.parameters(), other.networks[player].parameters(), strict=True):
+                for mine, theirs in zip(
+                    network.parameters(), other.networks[player].parameters(), strict=True
+                ):
                     assert torch.equal(mine, theirs)
             for ahead in range(3):
                 assert torch.equal(first.batch(ahead).real, other.batch(ahead).real)
@@ -52,7 +74,9 @@ class TestFairness:
             training.advance()
         straight = training.evaluate()
         outcome = execute(Job(config.model_dump(mode="json"), "ema/modes", 1, everything=True))
-        assert outcome["metrics"] == {name: value for name, value in straight.items() if name.startswith("ema/")}
+        assert outcome["metrics"] == {
+            name: value for name, value in straight.items() if name.startswith("ema/")
+        }
 
 
 class TestBudgets:
@@ -63,16 +87,21 @@ class TestBudgets:
 
     def test_gradient_equivalents(self):
         plain = execute(job(steps=None, gradient_equivalents=24))
-        double = execute(job(steps=None, gradient_equivalents=24, rule="extragradient", scheme="alternating"))
+        double = execute(
+            job(steps=None, gradient_equivalents=24, rule="extragradient", scheme="alternating")
+        )
         assert (plain["steps"], plain["gradient_equivalents"]) == (12, 24)  # two gradients a step
         assert (double["steps"], double["gradient_equivalents"]) == (6, 24)
 
     def test_products_count_twice(self):
         outcome = execute(job(rule="consensus"))
-        assert outcome["gradient_equivalents"] == pytest.approx(6 * (1 / 3 + 4 / 3 + 2 * 2))  # one closure, two gradients, two rows
+        # one closure, two gradients, two rows
+        assert outcome["gradient_equivalents"] == pytest.approx(6 * (1 / 3 + 4 / 3 + 2 * 2))
 
     def test_seconds_are_processor_time_and_leave_out_evaluation(self, monkeypatch):
-        monkeypatch.setattr(Training, "measured", lambda self, names: time.sleep(0.3) or dict.fromkeys(names, 0.0))
+        monkeypatch.setattr(
+            Training, "measured", lambda self, names: time.sleep(0.3) or dict.fromkeys(names, 0.0)
+        )
         began = time.perf_counter()
         outcome = execute(job(points=3, steps=None, seconds=0.05))
         assert time.perf_counter() - began > 0.9
@@ -81,14 +110,23 @@ class TestBudgets:
 
 class TestEnds:
     def test_divergence_is_an_outcome(self):
-        outcome = execute(job(optimizer={"name": "sgd", "lr": 1e30}, problem={**SMALL["problem"], "activation": "relu"}))
+        outcome = execute(
+            job(
+                optimizer={"name": "sgd", "lr": 1e30},
+                problem={**SMALL["problem"], "activation": "relu"},
+            )
+        )
         assert (outcome["status"], outcome["metrics"]) == ("diverged", None)
-        assert outcome["error"].startswith('Step 1: Term "fake" of the loss of player "generator" is')
+        assert outcome["error"].startswith(
+            'Step 1: Term "fake" of the loss of player "generator" is'
+        )
 
     def test_a_failure_is_an_outcome_with_its_reason(self):
         outcome = execute(job(metric="ema/mode-distances"))
         assert outcome["status"] == "failed"
-        assert outcome["error"].startswith('UsageError: "ema/mode-distances" is no metric of mixture8')
+        assert outcome["error"].startswith(
+            'UsageError: "ema/mode-distances" is no metric of mixture8'
+        )
 
     def test_a_process_that_is_killed_is_a_failed_run(self):
         outcome = execute_apart(job(optimizer={"name": "tests.compare.deadly:Deadly", "lr": 0.1}))
@@ -110,7 +148,8 @@ class TestEnds:
 
 
 def fresh(mebibytes: int) -> mmap.mmap:
-    """Memory new from the kernel: what an allocator gives may have been resident, and freed, long before."""
+    """Memory new from the kernel: what an allocator gives may have been resident, and freed, long
+    before."""
     memory = mmap.mmap(-1, mebibytes * 2**20)
     for _ in range(mebibytes):
         memory.write(b"x" * 2**20)

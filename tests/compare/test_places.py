@@ -1,4 +1,5 @@
-"""A directory holds one study: it may grow, another one is refused, and a finished one is not touched."""
+"""A directory holds one study: it may grow, another one is refused, and a finished one is not
+touched."""
 
 import json
 from pathlib import Path
@@ -15,20 +16,37 @@ class TestAnotherStudy:
     @pytest.mark.parametrize(
         ("changes", "difference"),
         [
-            ({"problem": {"budget": {"steps": 7}}}, 'problem "tiny ring": budget.steps is 6 there and 7 here'),
-            ({"problem": {"budget": {"seconds": 7}}}, 'problem "tiny ring": budget is steps=6 there and seconds=7 here'),
+            (
+                {"problem": {"budget": {"steps": 7}}},
+                'problem "tiny ring": budget.steps is 6 there and 7 here',
+            ),
+            (
+                {"problem": {"budget": {"seconds": 7}}},
+                'problem "tiny ring": budget is steps=6 there and seconds=7 here',
+            ),
             ({"problem": {"points": 4}}, 'problem "tiny ring": points is 3 there and 4 here'),
             ({"problem": {"name": "another"}}, 'problem "tiny ring" is there and not here'),
-            ({"problem": {"settings": {"batch_size": 9}}}, 'problem "tiny ring": settings is batch_size=8'),
-            ({"problem": {"methods": ["adam"]}}, 'problem "tiny ring": method "sign" is there and not here'),
+            (
+                {"problem": {"settings": {"batch_size": 9}}},
+                'problem "tiny ring": settings is batch_size=8',
+            ),
+            (
+                {"problem": {"methods": ["adam"]}},
+                'problem "tiny ring": method "sign" is there and not here',
+            ),
             ({"methods": ["adam"]}, 'method "sign" is there and not here'),
-            ({"methods": {"adam": {"settings": {"optimizer.lr": 1.0}}, "sign": None}}, 'method "adam": settings is empty there'),
+            (
+                {"methods": {"adam": {"settings": {"optimizer.lr": 1.0}}, "sign": None}},
+                'method "adam": settings is empty there',
+            ),
             ({"seeds": 1}, "seeds: 2 there and 1 here"),
             ({"tuning": {"trials": 2}}, "tuning is not given there and trials=2"),
             ({"name": "other"}, "name is small there and other here"),
         ],
     )
-    def test_is_refused_and_changes_nothing(self, small_study, recorded, tmp_path, changes, difference):
+    def test_is_refused_and_changes_nothing(
+        self, small_study, recorded, tmp_path, changes, difference
+    ):
         compare(small_study(), tmp_path, execute=recorded())
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         with pytest.raises(UsageError) as error:
@@ -54,26 +72,39 @@ class TestAnotherStudy:
         wide = small_study(problem={"robustness": {"factors": [0.1, 10], "seeds": 2}})
         narrow = small_study(problem={"robustness": {"factors": [0.1], "seeds": 2}})
         assert first_difference(narrow, wide) is None
-        assert first_difference(wide, narrow) == 'problem "tiny ring": robustness factor "10.0" is there and not here'
+        assert (
+            first_difference(wide, narrow)
+            == 'problem "tiny ring": robustness factor "10.0" is there and not here'
+        )
         assert "robustness" in first_difference(wide, small_study())
 
     def test_that_cannot_be_read_is_said(self, small_study, tmp_path):
         (tmp_path / "study.yaml").write_text("later: version")
-        with pytest.raises(UsageError, match="holds a study that cannot be read"), ComparisonDirectory.opened(tmp_path, small_study()):
+        with (
+            pytest.raises(UsageError, match="holds a study that cannot be read"),
+            ComparisonDirectory.opened(tmp_path, small_study()),
+        ):
             pass
 
 
 class TestAtTheSameTime:
     def test_the_same_study_is_shared(self, small_study, tmp_path):
-        with ComparisonDirectory.opened(tmp_path, small_study()) as one, ComparisonDirectory.opened(tmp_path, small_study()) as two:
+        with (
+            ComparisonDirectory.opened(tmp_path, small_study()) as one,
+            ComparisonDirectory.opened(tmp_path, small_study()) as two,
+        ):
             assert one.path == two.path
 
     @pytest.mark.parametrize(
-        ("changes", "sentence"), [({"seeds": 1}, "holds another study"), ({"seeds": 3}, "is at work on the study there")]
+        ("changes", "sentence"),
+        [({"seeds": 1}, "holds another study"), ({"seeds": 3}, "is at work on the study there")],
     )
     def test_others_are_refused(self, small_study, tmp_path, changes, sentence):
         with ComparisonDirectory.opened(tmp_path, small_study()):
-            with pytest.raises(UsageError, match=sentence), ComparisonDirectory.opened(tmp_path, small_study(**changes)):
+            with (
+                pytest.raises(UsageError, match=sentence),
+                ComparisonDirectory.opened(tmp_path, small_study(**changes)),
+            ):
                 pass
             with ComparisonDirectory.opened(tmp_path, small_study()):
                 pass
@@ -83,7 +114,9 @@ class TestAtTheSameTime:
             with ComparisonDirectory.opened(tmp_path, small_study(seeds=seeds)):
                 assert f"seeds: {seeds}" in (tmp_path / "study.yaml").read_text()
 
-    def test_what_a_killed_process_leaves_before_the_study_is_no_other_file(self, small_study, tmp_path):
+    def test_what_a_killed_process_leaves_before_the_study_is_no_other_file(
+        self, small_study, tmp_path
+    ):
         for name in (".lock", ".study.yaml.123.tmp"):
             (tmp_path / name).write_text("half")
         with ComparisonDirectory.opened(tmp_path, small_study()):
@@ -108,9 +141,18 @@ class TestDefaultDirectory:
 
 
 class TestTable:
-    @pytest.mark.parametrize("name", ["=HYPERLINK('x')", "+1+1", "-cmd", "@sum", "\t=1", "\r=1", "\n=1"])
+    @pytest.mark.parametrize(
+        "name", ["=HYPERLINK('x')", "+1+1", "-cmd", "@sum", "\t=1", "\r=1", "\n=1"]
+    )
     def test_names_are_no_formulas(self, name):
-        run = {"seed": 0, "status": "finished", "steps": 1, "seconds": -1.0, "gradient_equivalents": 1.0, "peak_memory": None}
+        run = {
+            "seed": 0,
+            "status": "finished",
+            "steps": 1,
+            "seconds": -1.0,
+            "gradient_equivalents": 1.0,
+            "peak_memory": None,
+        }
         run |= {"unconverged_solves": 0, "metrics": {name: -0.5}, "made_with": {}}
         method = {"name": name, "family": "first-order", "runs": [run]}
         text = table_of({"problems": [{"name": name, "methods": [method]}]})

@@ -1,4 +1,5 @@
-"""What an outcome was made with: changed files make runs again, other versions are said, and the user may ask for more."""
+"""What an outcome was made with: changed files make runs again, other versions are said, and the
+user may ask for more."""
 
 import csv
 import json
@@ -43,7 +44,10 @@ class TestVersions:
         runner, watcher = recorded(), Notes()
         found = compare(small_study(seeds=3), older, execute=runner, watcher=watcher)
         assert len(runner.jobs) == 2
-        assert "4 finished runs and trials were made otherwise (torch 2.0.0, now 2." in watcher.notes[0]
+        assert (
+            "4 finished runs and trials were made otherwise (torch 2.0.0, now 2."
+            in watcher.notes[0]
+        )
         assert sum(run["made_with"]["torch"] == "2.0.0" for run in runs_of(found)) == 4
         rows = list(csv.DictReader((older / "results.csv").read_text().splitlines()))
         assert sum("torch 2.0.0" in row["made_with"] for row in rows) == 4
@@ -54,7 +58,9 @@ class TestVersions:
         assert len(runner.jobs) == 4
         assert all(run["made_with"]["torch"] != "2.0.0" for run in runs_of(found))
 
-    def test_a_finished_file_without_a_record_was_made_in_its_environment(self, small_study, recorded, older):
+    def test_a_finished_file_without_a_record_was_made_in_its_environment(
+        self, small_study, recorded, older
+    ):
         file = older / "comparison.json"
         content = json.loads(file.read_text())
         for run in runs_of(content):
@@ -63,7 +69,9 @@ class TestVersions:
         for run in (older / "runs").rglob("*.json"):
             run.unlink()
         found = compare(small_study(), older, execute=recorded(most=0))
-        assert {run["made_with"]["torch"] for run in runs_of(found)} == {content["environment"]["torch"]}
+        assert {run["made_with"]["torch"] for run in runs_of(found)} == {
+            content["environment"]["torch"]
+        }
         assert {run["made_with"]["source"] for run in runs_of(found)} == {"not recorded"}
 
     def test_looking_again_does_not_change_where_it_was_made(self, small_study, recorded, older):
@@ -90,8 +98,14 @@ class TestFilesOfTheUser:
         (tmp_path / "beside.py").write_text("x = 1\n")
         module = tmp_path / "mine_for_provenance.py"
         module.write_text("import torch\nimport beside\nclass Mine(torch.optim.SGD):\n    pass\n")
-        study = small_study(methods={"mine": {"optimizer": {"name": "mine_for_provenance:Mine", "lr": 0.1}}})
-        for change, made in ((lambda: None, 2), (lambda: None, 0), (lambda: (tmp_path / "beside.py").write_text("x = 22\n"), 2)):
+        study = small_study(
+            methods={"mine": {"optimizer": {"name": "mine_for_provenance:Mine", "lr": 0.1}}}
+        )
+        for change, made in (
+            (lambda: None, 2),
+            (lambda: None, 0),
+            (lambda: (tmp_path / "beside.py").write_text("x = 22\n"), 2),
+        ):
             change()
             runner = recorded()
             compare(study, tmp_path / "out", execute=runner)
@@ -112,7 +126,9 @@ class TestFilesOfTheUser:
 
     def test_a_file_that_changes_meanwhile(self, small_study, recorded, tmp_path, monkeypatch):
         state = iter(range(100))
-        monkeypatch.setattr("saddlepoint.compare.jobs.inputs_of", lambda config: {"data": next(state)})
+        monkeypatch.setattr(
+            "saddlepoint.compare.jobs.inputs_of", lambda config: {"data": next(state)}
+        )
         with pytest.raises(ValueError, match="changed while a run was made"):
             compare(small_study(), tmp_path, execute=recorded())
         assert not list((tmp_path / "runs").rglob("*.json"))
@@ -130,7 +146,14 @@ class TestFailures:
             (KILLED, ["outdated"], 0),
             ("ValueError: no", ["killed"], 0),
             ("ValueError: no", ["failed"], 4),
-            ("The process of the run ended with exit code -15; −9 is what running out of memory looks like.", [], 4),
+            (
+                (
+                    "The process of the run ended with exit code -15; −9 is what running out of"
+                    " memory looks like."
+                ),
+                [],
+                4,
+            ),
         ],
     )
     def test_of_runs(self, small_study, recorded, tmp_path, error, rerun, made):
@@ -151,11 +174,18 @@ class TestFailures:
         runner = recorded()
         found = compare(study, tmp_path, execute=runner, rerun=["killed"])
         assert len(runner.jobs) == 2 + 1
-        assert [trial["status"] for trial in found["problems"][0]["methods"][0]["tuning"]["trials"]] == ["finished"] * 2
+        assert [
+            trial["status"] for trial in found["problems"][0]["methods"][0]["tuning"]["trials"]
+        ] == ["finished"] * 2
 
     def test_only_what_was_merely_stopped_is_no_outcome(self):
-        said = "The process of the run ended with exit code {}; −9 is what running out of memory looks like."
-        assert [is_interrupted(unfinished(said.format(code))) for code in (-1, -2, -15, -9, -11, 1, 2)] == [True] * 3 + [False] * 4
+        said = (
+            "The process of the run ended with exit code {}; −9 is what running out of memory looks"
+            " like."
+        )
+        assert [
+            is_interrupted(unfinished(said.format(code))) for code in (-1, -2, -15, -9, -11, 1, 2)
+        ] == [True] * 3 + [False] * 4
 
     def test_a_finished_run_is_never_failed(self):
         finished = {"status": "finished", "error": None, "made_with": {"torch": "2"}}

@@ -9,7 +9,14 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saddlepoint.compare.statistics import exchange_test, holm, median_interval, median_time, probability_better, share_interval
+from saddlepoint.compare.statistics import (
+    exchange_test,
+    holm,
+    median_interval,
+    median_time,
+    probability_better,
+    share_interval,
+)
 
 values = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=6)
 
@@ -21,13 +28,22 @@ class TestMedianInterval:
     def test_is_the_percentile_interval_of_scipy(self):
         sample = np.random.default_rng(1).normal(size=21)
         middle, interval = median_interval(sample)
-        reference = scipy.stats.bootstrap((sample,), np.median, method="percentile", n_resamples=20_000, rng=np.random.default_rng(2))
+        reference = scipy.stats.bootstrap(
+            (sample,),
+            np.median,
+            method="percentile",
+            n_resamples=20_000,
+            rng=np.random.default_rng(2),
+        )
         assert middle == np.median(sample)
         assert interval == pytest.approx(tuple(reference.confidence_interval), abs=0.15)
 
     def test_covers_the_true_median_about_as_often_as_it_says(self):
         generator = np.random.default_rng(0)
-        covered = [low <= 0 <= high for _, (low, high) in (median_interval(generator.normal(size=15)) for _ in range(200))]
+        covered = [
+            low <= 0 <= high
+            for _, (low, high) in (median_interval(generator.normal(size=15)) for _ in range(200))
+        ]
         assert 0.88 <= np.mean(covered) <= 0.99
 
     def test_a_run_without_an_end_is_worse_than_all_and_not_dropped(self):
@@ -57,7 +73,9 @@ class TestShareInterval:
 class TestProbabilityBetter:
     @given(values, values)
     def test_is_complementary(self, first, second):
-        assert probability_better(first, second) + probability_better(second, first) == pytest.approx(1)
+        assert probability_better(first, second) + probability_better(
+            second, first
+        ) == pytest.approx(1)
 
     def test_infinite_values_tie(self):
         assert probability_better([math.inf], [math.inf, 1.0]) == 0.25
@@ -67,7 +85,9 @@ class TestExchangeTest:
     def test_is_the_exact_test_of_mann_and_whitney_without_ties(self):
         generator = np.random.default_rng(3)
         first, second = generator.normal(size=5), generator.normal(0.8, size=6)
-        assert exchange_test(first, second) == pytest.approx(scipy.stats.mannwhitneyu(first, second, method="exact").pvalue)
+        assert exchange_test(first, second) == pytest.approx(
+            scipy.stats.mannwhitneyu(first, second, method="exact").pvalue
+        )
 
     def test_has_the_least_value_for_separated_samples(self):
         assert exchange_test([1.0] * 5, [2.0] * 5) == pytest.approx(2 / math.comb(10, 5))
@@ -79,7 +99,9 @@ class TestExchangeTest:
         dealt = []
         for chosen in combinations(range(len(pooled)), n):
             rest = np.delete(pooled, list(chosen))
-            dealt.append(abs(probability_better(pooled[list(chosen)], rest) - 0.5) >= observed - 1e-12)
+            dealt.append(
+                abs(probability_better(pooled[list(chosen)], rest) - 0.5) >= observed - 1e-12
+            )
         assert exchange_test(first, second) == pytest.approx(np.mean(dealt))
 
     def test_of_many_runs_draws_at_random(self):
@@ -94,7 +116,10 @@ class TestHolm:
     @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
     def test_lies_between_the_p_values_and_bonferroni(self, p_values):
         adjusted = holm(p_values)
-        assert all(p <= a <= min(1.0, len(p_values) * p) + 1e-12 for p, a in zip(p_values, adjusted, strict=True))
+        assert all(
+            p <= a <= min(1.0, len(p_values) * p) + 1e-12
+            for p, a in zip(p_values, adjusted, strict=True)
+        )
 
     @given(st.lists(st.floats(0, 1), min_size=2, max_size=8))
     def test_keeps_the_order(self, p_values):
@@ -110,7 +135,8 @@ class TestMedianTime:
     def test_is_the_kaplan_meier_median_of_scipy(self):
         times, ends = [1.0, None, 2.0, 5.0, None, 6.0], [9.0, 1.5, 9.0, 9.0, 4.0, 9.0]
         sample = scipy.stats.CensoredData.right_censored(
-            [end if time is None else time for time, end in zip(times, ends, strict=True)], [time is None for time in times]
+            [end if time is None else time for time, end in zip(times, ends, strict=True)],
+            [time is None for time in times],
         )
         survival = scipy.stats.ecdf(sample).sf
         reference = survival.quantiles[np.flatnonzero(survival.probabilities <= 0.5)[0]]

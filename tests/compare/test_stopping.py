@@ -1,4 +1,5 @@
-"""Signals, dead processes, waiting, progress: nobody waits in silence, and an interruption is no outcome."""
+"""Signals, dead processes, waiting, progress: nobody waits in silence, and an interruption is no
+outcome."""
 
 import os
 import signal
@@ -16,7 +17,13 @@ from saddlepoint.compare.execution import unfinished
 from saddlepoint.compare.jobs import Place
 from saddlepoint.compare.processes import _end_of, execute_apart
 from saddlepoint.compare.progress import Count, Progress, Waiting
-from saddlepoint.compare.storage import LAST_CALL, LONGEST_CALL, _Hurry, opened_search, opened_storage
+from saddlepoint.compare.storage import (
+    LAST_CALL,
+    LONGEST_CALL,
+    _Hurry,
+    opened_search,
+    opened_storage,
+)
 from saddlepoint.compare.trials import share
 from saddlepoint.compare.workers import Worker, this_process
 from saddlepoint.errors import UsageError
@@ -24,16 +31,22 @@ from tests.compare.test_execution import job
 
 
 def children():
-    """The processes of this process group that are forked from the server of runs, or are that server."""
-    found = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout.splitlines()[1:]
+    """The processes of this process group that are forked from the server of runs, or are that
+    server."""
+    found = subprocess.run(
+        ["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()[1:]
     rows = [line.split(maxsplit=2) for line in found]
-    servers = {pid for pid, parent, words in rows if int(parent) == os.getpid() and "forkserver" in words}
+    servers = {
+        pid for pid, parent, words in rows if int(parent) == os.getpid() and "forkserver" in words
+    }
     return [int(pid) for pid, parent, _ in rows if pid in servers or parent in servers]
 
 
 class TestSignals:
     def test_those_to_a_whole_group_do_not_reach_runs(self, tmp_path):
-        """The server and the run get all of them, as a time limit or a closed terminal sends them; the run ends as it would."""
+        """The server and the run get all of them, as a time limit or a closed terminal sends them;
+        the run ends as it would."""
         sent, file = [], tmp_path / "sent"
 
         def to_all():
@@ -45,13 +58,20 @@ class TestSignals:
             if pids:  # else the next second finds them
                 file.touch()
 
-        outcome = execute_apart(job(optimizer={"name": "tests.compare.deadly:Patient", "lr": 0.1, "until": str(file)}), beat=to_all)
+        outcome = execute_apart(
+            job(optimizer={"name": "tests.compare.deadly:Patient", "lr": 0.1, "until": str(file)}),
+            beat=to_all,
+        )
         assert outcome["status"] == "finished", outcome
         assert sent
 
     def test_this_process_still_gets_them(self):
         execute_apart(job())
-        assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {
+            signal.SIGINT,
+            signal.SIGTERM,
+            signal.SIGHUP,
+        }
 
     def test_what_killed_a_run_is_said(self):
         assert "killed by signal 9 (SIGKILL)" in _end_of(-9)
@@ -77,13 +97,19 @@ class TestDeadProcesses:
         with subprocess.Popen([sys.executable, "-c", ""]) as process:
             pass
         here = this_process()
-        for worker in (Worker(here.host, process.pid, "1", here.space), Worker(here.host, os.getpid(), "1", here.space)):
+        for worker in (
+            Worker(here.host, process.pid, "1", here.space),
+            Worker(here.host, os.getpid(), "1", here.space),
+        ):
             assert worker.is_alive() is False
         search = self.left_by(storage, worker)
         trials = share(search, 1, lambda *_: (0.5, {}), lambda: None, waiting=pytest.fail)
         assert [trial.value for trial in trials] == [0.5]
 
-    @pytest.mark.parametrize("worker", [Worker("elsewhere", 1, "2", "another boot"), this_process(), Worker("h", 1, "", "")])
+    @pytest.mark.parametrize(
+        "worker",
+        [Worker("elsewhere", 1, "2", "another boot"), this_process(), Worker("h", 1, "", "")],
+    )
     def test_others_may_live(self, worker):
         assert worker.is_alive() is not False
 
@@ -103,7 +129,11 @@ class TestWaiting:
         for now[0] in (0.0, 1.0, 29.0, 31.0, 40.0):
             waiting("process 7")
         waiting("process 8")
-        assert said == ["waiting for process 7, since 0 s", "waiting for process 7, since 31 s", "waiting for process 8, since 0 s"]
+        assert said == [
+            "waiting for process 7, since 0 s",
+            "waiting for process 7, since 31 s",
+            "waiting for process 8, since 0 s",
+        ]
 
     def test_for_a_run_of_another_process(self, small_study, recorded, tmp_path):
         from saddlepoint.compare.directory import ComparisonDirectory
@@ -119,7 +149,11 @@ class TestWaiting:
         with ComparisonDirectory.opened(tmp_path, study) as directory:
             claim = directory.claimed(Place("tiny ring", "adam", 0))
             claim.__enter__()
-            thread = threading.Thread(target=compare, args=(study, tmp_path), kwargs={"execute": recorded(), "watcher": Watcher()})
+            thread = threading.Thread(
+                target=compare,
+                args=(study, tmp_path),
+                kwargs={"execute": recorded(), "watcher": Watcher()},
+            )
             thread.start()
             assert held.wait(60)
             claim.__exit__(None, None, None)
@@ -132,7 +166,10 @@ class TestProgress:
     def test_runs_and_trials_are_counted(self, small_study, monkeypatch):
         now = [0.0]
         monkeypatch.setattr("saddlepoint.compare.progress.time.monotonic", lambda: now[0])
-        study = small_study(tuning={"trials": 3, "finalists": 2}, problem={"robustness": {"factors": [0.1], "seeds": 1}})
+        study = small_study(
+            tuning={"trials": 3, "finalists": 2},
+            problem={"robustness": {"factors": [0.1], "seeds": 1}},
+        )
         progress, plan = Progress(study, jobs=2), study.problems[0]
         assert progress.count() == Count(0, 2 * (3 + 2 + 2 + 1), None)
         progress.trial(plan, "adam")
@@ -143,7 +180,9 @@ class TestProgress:
         assert progress.count().finished == 6
 
     def test_budgets_in_seconds_are_known_before(self, small_study):
-        assert Progress(small_study(problem={"budget": {"seconds": 30}}), jobs=2).count() == Count(0, 4, 60.0)
+        assert Progress(small_study(problem={"budget": {"seconds": 30}}), jobs=2).count() == Count(
+            0, 4, 60.0
+        )
 
     def test_at_the_end_of_a_comparison(self, small_study, recorded, tmp_path):
         class Watcher(SilentWatcher):
@@ -154,8 +193,15 @@ class TestProgress:
 
         study = small_study(tuning={"trials": 2})
         for _ in range(2):
-            compare(study, tmp_path, execute=recorded(outcome=lambda job: unfinished("x")), watcher=Watcher())
-        assert [count.finished for count in Watcher.counts] == sorted(count.finished for count in Watcher.counts)
+            compare(
+                study,
+                tmp_path,
+                execute=recorded(outcome=lambda job: unfinished("x")),
+                watcher=Watcher(),
+            )
+        assert [count.finished for count in Watcher.counts] == sorted(
+            count.finished for count in Watcher.counts
+        )
         assert Watcher.counts[-1] == Count(12, 12, None)
 
 
@@ -179,7 +225,12 @@ class TestMistakes:
                 raise BrokenPipeError
 
         with pytest.raises(BrokenPipeError):
-            compare(small_study(), tmp_path, execute=recorded(outcome=lambda job: unfinished("x")), watcher=Watcher())
+            compare(
+                small_study(),
+                tmp_path,
+                execute=recorded(outcome=lambda job: unfinished("x")),
+                watcher=Watcher(),
+            )
         assert (tmp_path / "comparison.json").is_file()
 
 
@@ -192,15 +243,19 @@ class TestEndlessStatements:
             opened_search(storage, "search")
             with storage.engine.begin() as connection:
                 connection.exec_driver_sql(
-                    "CREATE TRIGGER endless AFTER INSERT ON trials BEGIN INSERT INTO studies(study_name) "
-                    "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n WHERE x < 0; END"
+                    "CREATE TRIGGER endless AFTER INSERT ON trials BEGIN INSERT INTO"
+                    " studies(study_name) WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1"
+                    " FROM n) SELECT x FROM n WHERE x < 0; END"
                 )
         return url
 
     def test_are_ended(self, endless, monkeypatch):
         monkeypatch.setattr("saddlepoint.compare.storage.LONGEST_CALL", 0.2)
         monkeypatch.setattr("saddlepoint.compare.storage.LAST_CALL", 0.05)
-        with pytest.raises(UsageError, match=r"tuning\.db failed: a statement had no end within"), opened_storage(endless) as storage:
+        with (
+            pytest.raises(UsageError, match=r"tuning\.db failed: a statement had no end within"),
+            opened_storage(endless) as storage,
+        ):
             share(opened_search(storage, "search"), 1, lambda *_: (0.5, {}), lambda: None)
 
     def test_have_less_time_when_the_search_is_stopped(self):

@@ -23,7 +23,8 @@ def full(storage, pages=1):
 
 
 def test_a_full_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr("saddlepoint.compare.trials._GRACE", 0.5)  # for the trial that was under way: its end could not be written either
+    # for the trial that was under way: its end could not be written either
+    monkeypatch.setattr("saddlepoint.compare.trials._GRACE", 0.5)
     url, made = f"sqlite:///{tmp_path / 'tuning.db'}", []
 
     def work(trial, place, beat):
@@ -37,7 +38,9 @@ def test_a_full_disk(tmp_path, monkeypatch):
             limit(storage)
             return share(opened, places, work, lambda: None)
 
-    with pytest.raises(UsageError, match=r"tuning\.db failed: database or disk is full\. What is finished is kept"):
+    with pytest.raises(
+        UsageError, match=r"tuning\.db failed: database or disk is full\. What is finished is kept"
+    ):
         search(50, full)
     assert 1 <= len(made) < 50
     made.clear()
@@ -55,7 +58,9 @@ def test_a_file_that_is_overwritten_meanwhile(tmp_path):
             storage.engine.dispose()
             opened_search(storage, "search")
 
-    with pytest.raises(UsageError, match=r"tuning\.db failed: (file is not a database|no such table)"):
+    with pytest.raises(
+        UsageError, match=r"tuning\.db failed: (file is not a database|no such table)"
+    ):
         overwrite()
 
 

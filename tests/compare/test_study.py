@@ -26,14 +26,21 @@ class TestMethodNames:
     )
     def test_names(self, name, rule, optimizer, family):
         plan = method_called(name)
-        assert (plan.rule.name, plan.optimizer and plan.optimizer.name, plan.family) == (rule, optimizer, family)
+        assert (plan.rule.name, plan.optimizer and plan.optimizer.name, plan.family) == (
+            rule,
+            optimizer,
+            family,
+        )
 
     @pytest.mark.parametrize(
         ("name", "sentence"),
         [
             ("adamm", 'Unknown method "adamm": "adamm" is no optimizer. Did you mean "adam"?'),
             ("sgd+adam", 'Unknown method "sgd+adam": "sgd" is no rule.'),
-            ("sga+", 'Method "sga+" names no optimizer after the plus. Write sga+adam, or sga alone.'),
+            (
+                "sga+",
+                'Method "sga+" names no optimizer after the plus. Write sga+adam, or sga alone.',
+            ),
         ],
     )
     def test_unknown_names(self, name, sentence):
@@ -47,16 +54,26 @@ class TestMethodNames:
 
     @pytest.mark.parametrize("name", [*RULES, *OPTIMIZERS])
     def test_every_choice_of_every_space_can_be_built(self, small_study, name):
-        problem = {"problem": {"name": "digits-binary"}} if RULES.get(name) and RULES[name].order == 0 else {}
+        problem = (
+            {"problem": {"name": "digits-binary"}}
+            if RULES.get(name) and RULES[name].order == 0
+            else {}
+        )
         check(small_study(methods=[name], problem=problem))
 
-    @pytest.mark.parametrize("name", ["adam", "soap", "acgd", "newton", "sga+adam", "normalized", "sign"])
+    @pytest.mark.parametrize(
+        "name", ["adam", "soap", "acgd", "newton", "sga+adam", "normalized", "sign"]
+    )
     def test_the_first_trial_is_what_the_method_brings(self, small_study, name):
         study = small_study(methods=[name])
         plan, method = study.problems[0], study.methods[name]
         start = starting_point(plan, method)
         assert start["optimizer.lr"] > 0
-        assert all(where.nearest(start[path]) == start[path] for path, where in space_of(plan, method).items() if path in start)
+        assert all(
+            where.nearest(start[path]) == start[path]
+            for path, where in space_of(plan, method).items()
+            if path in start
+        )
 
 
 class TestProblems:
@@ -79,9 +96,15 @@ class TestStudyFile:
     def test_precedence_of_settings(self, small_study):
         methods = {"adam": {"settings": {"batch_size": 3, "optimizer.eps": 1e-3}}}
         study = small_study(methods=methods, problem={"settings": {"batch_size": 8, "ema": 0.5}})
-        config = configuration(study.problems[0], study.methods["adam"], {"optimizer.lr": 0.25, "ratio": 2.0, "ema": 0.7})
+        config = configuration(
+            study.problems[0],
+            study.methods["adam"],
+            {"optimizer.lr": 0.25, "ratio": 2.0, "ema": 0.7},
+        )
         assert (config.batch_size, config.ema, config.optimizer.options["eps"]) == (3, 0.7, 1e-3)
-        assert [config.optimizer.options_for(player)["lr"] for player in ("generator", "discriminator")] == [0.25, 0.5]
+        assert [
+            config.optimizer.options_for(player)["lr"] for player in ("generator", "discriminator")
+        ] == [0.25, 0.5]
 
     @pytest.mark.parametrize(
         ("change", "sentence"),
@@ -91,13 +114,22 @@ class TestStudyFile:
             ({"methods": ["adm"]}, 'Unknown method "adm"'),
             ({"methods": 3}, "The study: methods must be a list of names"),
             ({"baseline": "sgd"}, 'The study: baseline "sgd" is no method of the study.'),
-            ({"tuning": {"trials": 2, "seeds": [1]}}, "The study: tuning: [1] are reported seeds too"),
+            (
+                {"tuning": {"trials": 2, "seeds": [1]}},
+                "The study: tuning: [1] are reported seeds too",
+            ),
             (
                 {"problem": {"budget": {"steps": 1, "seconds": 1}}},
                 "The study: problems.0: budget: give one of gradient_equivalents, seconds, steps",
             ),
-            ({"problem": {"methods": ["acgd"]}}, 'The study: problem "tiny ring": unknown method "acgd".'),
-            ({"problem": {"problem": "mixture9"}}, 'The study: problems.0: Unknown problem "mixture9". Did you mean "mixture'),
+            (
+                {"problem": {"methods": ["acgd"]}},
+                'The study: problem "tiny ring": unknown method "acgd".',
+            ),
+            (
+                {"problem": {"problem": "mixture9"}},
+                'The study: problems.0: Unknown problem "mixture9". Did you mean "mixture',
+            ),
             ({"sedes": 3}, "The study: sedes: Extra inputs are not permitted."),
         ],
     )
@@ -109,13 +141,28 @@ class TestStudyFile:
     @pytest.mark.parametrize(
         ("change", "sentence"),
         [
-            ({"problem": {"metric": "ema/frechet"}}, 'Problem "tiny ring": "ema/frechet" is no metric by which one is better.'),
+            (
+                {"problem": {"metric": "ema/frechet"}},
+                'Problem "tiny ring": "ema/frechet" is no metric by which one is better.',
+            ),
             (
                 {"problem": {"metric": "average/modes"}},
-                'Problem "tiny ring": metric "average/modes" is of weights that not every method has.',
+                (
+                    'Problem "tiny ring": metric "average/modes" is of weights that not every'
+                    " method has."
+                ),
             ),
-            ({"problem": {"settings": {"bacth_size": 3}}}, 'Problem "tiny ring", method "adam": Configuration: unknown key "bacth_size".'),
-            ({"methods": ["cgd+adam"]}, 'Problem "tiny ring", method "cgd+adam": Player "discriminator": CompetitiveGradient gives steps'),
+            (
+                {"problem": {"settings": {"bacth_size": 3}}},
+                'Problem "tiny ring", method "adam": Configuration: unknown key "bacth_size".',
+            ),
+            (
+                {"methods": ["cgd+adam"]},
+                (
+                    'Problem "tiny ring", method "cgd+adam": Player "discriminator":'
+                    " CompetitiveGradient gives steps"
+                ),
+            ),
             (
                 {"methods": {"adam": {"space": {"optimizer.betas": {"choices": [[0, 2]]}}}}},
                 'Problem "tiny ring", method "adam": Optimizer adam refuses its options',
@@ -134,7 +181,10 @@ class TestRange:
         assert Range(choices=(0.25, 0.5)).nearest(1 / 3) == 0.25
         assert Range(choices=([0.0, 0.9],)).nearest([0.5, 0.9]) is None
 
-    @pytest.mark.parametrize("wrong", [{}, {"log": (1, 1)}, {"log": (-1, 1)}, {"choices": ()}, {"log": (1, 2), "choices": (1,)}])
+    @pytest.mark.parametrize(
+        "wrong",
+        [{}, {"log": (1, 1)}, {"log": (-1, 1)}, {"choices": ()}, {"log": (1, 2), "choices": (1,)}],
+    )
     def test_refuses(self, wrong):
         with pytest.raises(ValueError, match=r"give one of|low|choices are empty"):
             Range(**wrong)

@@ -19,14 +19,28 @@ from saddlepoint.errors import UsageError
 
 def run(study, storage, execute, trials=4, method="adam", **plan):
     tuning = TuningPlan(**{"trials": trials, "finalists": 1, **plan})
-    return tune(study.problems[0], study.methods[method], tuning, name="test", storage=storage, execute=execute)
+    return tune(
+        study.problems[0],
+        study.methods[method],
+        tuning,
+        name="test",
+        storage=storage,
+        execute=execute,
+    )
 
 
 def valley(job):
     """An outcome whose mode-distance is least at a learning rate of 1e-3."""
     rate = job.config["optimizer"]["lr"]
     value = abs(rate - 1e-3)
-    return {**unfinished(""), "status": "finished", "error": None, "metrics": {"ema/mode-distance": value}, "steps": 1, "seconds": 1.0}
+    return {
+        **unfinished(""),
+        "status": "finished",
+        "error": None,
+        "metrics": {"ema/mode-distance": value},
+        "steps": 1,
+        "seconds": 1.0,
+    }
 
 
 @pytest.fixture
@@ -36,26 +50,43 @@ def storage(tmp_path):
 
 
 class TestSearch:
-    def test_the_first_trial_is_what_the_method_brings_and_the_best_is_kept(self, small_study, recorded, storage):
+    def test_the_first_trial_is_what_the_method_brings_and_the_best_is_kept(
+        self, small_study, recorded, storage
+    ):
         found = run(small_study(), storage, recorded(outcome=valley), trials=12)
-        assert found.trials[0]["parameters"] == {"optimizer.lr": 2e-3, "ratio": 0.5, "optimizer.betas": [0.0, 0.999]}
+        assert found.trials[0]["parameters"] == {
+            "optimizer.lr": 2e-3,
+            "ratio": 0.5,
+            "optimizer.betas": [0.0, 0.999],
+        }
         assert found.best == min(found.trials, key=lambda trial: trial["value"])["parameters"]
         assert abs(found.best["optimizer.lr"] - 1e-3) < 1e-3
         assert found.space["optimizer.lr"] == {"log": [3e-4, 1e-2]}
 
-    def test_trials_are_on_the_tuning_seed_and_at_their_parameters(self, small_study, recorded, storage):
+    def test_trials_are_on_the_tuning_seed_and_at_their_parameters(
+        self, small_study, recorded, storage
+    ):
         runner = recorded(outcome=valley)
         found = run(small_study(), storage, runner)
         assert {job.config["seed"] for job in runner.jobs} == {100}
-        assert [job.config["optimizer"]["lr"] for job in runner.jobs] == [trial["parameters"]["optimizer.lr"] for trial in found.trials]
-        ratios = [job.config["optimizer"]["players"]["discriminator"]["lr"] / job.config["optimizer"]["lr"] for job in runner.jobs]
+        assert [job.config["optimizer"]["lr"] for job in runner.jobs] == [
+            trial["parameters"]["optimizer.lr"] for trial in found.trials
+        ]
+        ratios = [
+            job.config["optimizer"]["players"]["discriminator"]["lr"]
+            / job.config["optimizer"]["lr"]
+            for job in runner.jobs
+        ]
         assert ratios == pytest.approx([trial["parameters"]["ratio"] for trial in found.trials])
 
     def test_a_search_does_not_depend_on_interruptions(self, small_study, recorded, tmp_path):
         with opened_storage(f"sqlite:///{tmp_path / 'a.db'}") as a:
             straight = run(small_study(), a, recorded(outcome=valley), trials=8)
         for most in (2, 3):
-            with opened_storage(f"sqlite:///{tmp_path / 'b.db'}") as b, pytest.raises(KeyboardInterrupt):
+            with (
+                opened_storage(f"sqlite:///{tmp_path / 'b.db'}") as b,
+                pytest.raises(KeyboardInterrupt),
+            ):
                 run(small_study(), b, recorded(most=most, outcome=valley), trials=8)
         with opened_storage(f"sqlite:///{tmp_path / 'b.db'}") as b:
             broken = run(small_study(), b, recorded(outcome=valley), trials=8)
@@ -63,7 +94,11 @@ class TestSearch:
 
     def test_a_diverged_trial_is_a_finished_trial(self, small_study, recorded, storage):
         def diverges_above(job):
-            return valley(job) if job.config["optimizer"]["lr"] < 2e-3 else {**unfinished("overflow"), "status": "diverged"}
+            return (
+                valley(job)
+                if job.config["optimizer"]["lr"] < 2e-3
+                else {**unfinished("overflow"), "status": "diverged"}
+            )
 
         found = run(small_study(), storage, recorded(outcome=diverges_above), trials=10)
         assert len(found.trials) == 10
@@ -73,7 +108,11 @@ class TestSearch:
         assert found.best["optimizer.lr"] < 2e-3
 
     def test_the_value_is_the_mean_over_the_seeds(self, small_study, recorded, storage):
-        runner = recorded(outcome=lambda job: valley(job) | {"metrics": {"ema/mode-distance": float(job.config["seed"])}})
+        runner = recorded(
+            outcome=lambda job: (
+                valley(job) | {"metrics": {"ema/mode-distance": float(job.config["seed"])}}
+            )
+        )
         found = run(small_study(), storage, runner, trials=1, seeds=(100, 102))
         assert found.trials[0]["value"] == 101
 
@@ -81,7 +120,11 @@ class TestSearch:
         def lucky_once(job):
             """At rates above 2e-3 seed 100 is lucky, and no other."""
             rate, seed = job.config["optimizer"]["lr"], job.config["seed"]
-            return valley(job) | {"metrics": {"ema/mode-distance": (0.0 if seed == 100 else 1.0) if rate > 2e-3 else 0.5}}
+            return valley(job) | {
+                "metrics": {
+                    "ema/mode-distance": (0.0 if seed == 100 else 1.0) if rate > 2e-3 else 0.5
+                }
+            }
 
         runner = recorded(outcome=lucky_once)
         found = run(small_study(), storage, runner, trials=8, finalists=8, final_seeds=(101, 102))
@@ -95,7 +138,9 @@ class TestSearch:
     def test_only_the_best_are_finalists(self, small_study, recorded, storage):
         found = run(small_study(), storage, recorded(outcome=valley), trials=6, finalists=2)
         finalists = [trial["number"] for trial in found.trials if trial["final"] is not None]
-        assert sorted(finalists) == sorted(sorted(range(6), key=lambda place: found.trials[place]["value"])[:2])
+        assert sorted(finalists) == sorted(
+            sorted(range(6), key=lambda place: found.trials[place]["value"])[:2]
+        )
 
     def test_a_method_without_hyperparameters_needs_no_trial(self, small_study, recorded, storage):
         runner = recorded()
@@ -103,7 +148,9 @@ class TestSearch:
         assert run(study, storage, runner).best == {}
         assert runner.jobs == []
 
-    def test_a_trial_of_a_killed_process_is_made_again(self, small_study, recorded, storage, monkeypatch):
+    def test_a_trial_of_a_killed_process_is_made_again(
+        self, small_study, recorded, storage, monkeypatch
+    ):
         run(small_study(), storage, recorded(outcome=valley), trials=2)
         name = next(iter(optuna.get_all_study_names(storage)))
         search = optuna.load_study(study_name=name, storage=storage)
@@ -119,7 +166,8 @@ class TestOnePlaceAtOnce:
 
     @staticmethod
     def other_says(search, place):
-        """Return a trial of another process, of a lower number, and what waits until it says which place it takes."""
+        """Return a trial of another process, of a lower number, and what waits until it says which
+        place it takes."""
         other = search.ask()
 
         def go_on():
@@ -172,11 +220,15 @@ class TestAClockThatIsSetBack:
         dead = search.ask()
         dead.set_user_attr("place", 0)
         dead.set_user_attr("beat", time.time() + 3600)
-        assert [trial.value for trial in share(search, 1, lambda *_: (0.25, {}), lambda: None)] == [0.25]
+        assert [trial.value for trial in share(search, 1, lambda *_: (0.25, {}), lambda: None)] == [
+            0.25
+        ]
 
 
 class TestStorage:
-    @pytest.mark.parametrize("url", ["nonsense", "oracle9://host/base", "sqlite:////no/such/directory/study.db"])
+    @pytest.mark.parametrize(
+        "url", ["nonsense", "oracle9://host/base", "sqlite:////no/such/directory/study.db"]
+    )
     def test_what_cannot_be_opened_is_said(self, url):
         with pytest.raises(UsageError, match="Cannot open the storage"), opened_storage(url):
             pass
@@ -190,13 +242,16 @@ class TestStorage:
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory):
     """The URL of a real PostgreSQL server, started for these tests."""
-    pytest.importorskip("psycopg", reason="the driver psycopg is not installed", exc_type=ImportError)
+    pytest.importorskip(
+        "psycopg", reason="the driver psycopg is not installed", exc_type=ImportError
+    )
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     initdb = shutil.which("initdb") or (str(installed[-1]) if installed else None)
     if initdb is None:
         pytest.skip("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
     home = tmp_path_factory.mktemp("postgres")
-    user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []  # the server refuses to run as root
+    # the server refuses to run as root
+    user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
     if user and shutil.which("runuser") is None:
         pytest.skip("PostgreSQL does not run as root, and there is no runuser")
     for folder in [home, *home.parents][:4]:
@@ -206,13 +261,45 @@ def postgres(tmp_path_factory):
         shutil.chown(home, "postgres")
     tools = Path(initdb).parent
     quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "cwd": home}
-    subprocess.run([*user, initdb, "-D", home / "data", "-A", "trust", "-U", "tester", "-E", "UTF8", "--locale=C", "--no-sync"], **quiet)
+    subprocess.run(
+        [
+            *user,
+            initdb,
+            "-D",
+            home / "data",
+            "-A",
+            "trust",
+            "-U",
+            "tester",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-sync",
+        ],
+        **quiet,
+    )
     options = f"-k {home} -c listen_addresses='' -c fsync=off"
-    subprocess.run([*user, tools / "pg_ctl", "-D", home / "data", "-o", options, "-l", home / "log", "-w", "start"], **quiet)
+    subprocess.run(
+        [
+            *user,
+            tools / "pg_ctl",
+            "-D",
+            home / "data",
+            "-o",
+            options,
+            "-l",
+            home / "log",
+            "-w",
+            "start",
+        ],
+        **quiet,
+    )
     try:
         yield f"postgresql+psycopg://tester@/postgres?host={home}"
     finally:
-        subprocess.run([*user, tools / "pg_ctl", "-D", home / "data", "-m", "immediate", "stop"], **quiet)
+        subprocess.run(
+            [*user, tools / "pg_ctl", "-D", home / "data", "-m", "immediate", "stop"], **quiet
+        )
 
 
 class TestPostgres:

@@ -8,7 +8,16 @@ import torch
 
 import saddlepoint as sp
 from saddlepoint.games import zero_sum
-from saddlepoint.optim import SOAP, Box, Grafted, MomentumSGD, NormalizedSubgradient, RandomCoordinate, SignSubgradient, Subgradient
+from saddlepoint.optim import (
+    SOAP,
+    Box,
+    Grafted,
+    MomentumSGD,
+    NormalizedSubgradient,
+    RandomCoordinate,
+    SignSubgradient,
+    Subgradient,
+)
 from saddlepoint.rules import Gradient
 from tests.conformance.test_rules import RULES, STACKELBERG
 
@@ -21,7 +30,9 @@ OPTIMIZERS = {
     "normalised per tensor": lambda p: NormalizedSubgradient(p, lr=0.05, per="tensor"),
     "grafted": lambda p: Grafted(p, lr=0.05),
     "subgradient": lambda p: Subgradient(p, lr=0.1, average="ergodic"),
-    "subgradient in a box": lambda p: Subgradient(p, lr=0.1, step="inverse", proximal=Box(-0.7, 0.7), average="suffix"),
+    "subgradient in a box": lambda p: Subgradient(
+        p, lr=0.1, step="inverse", proximal=Box(-0.7, 0.7), average="suffix"
+    ),
     "random coordinates": lambda p: RandomCoordinate(p, lr=0.1, share=0.5),
     "negative momentum": lambda p: MomentumSGD(p, lr=0.05),
     "soap": lambda p: SOAP(p, lr=0.05),
@@ -32,11 +43,15 @@ SCALING = sorted(name for name, rule in ALL_RULES.items() if rule.units == "grad
 
 
 def run(rule, make, which, steps=4, break_at=None):
-    """The end of a short run in which the players named move by ``make`` and others by SGD, broken by a state_dict where wanted."""
+    """The end of a short run in which the players named move by ``make`` and others by SGD, broken
+    by a state_dict where wanted."""
     game = zero_sum(-6.0, 4.0, -2.0, (0.5, 0.3))
 
     def optimizer():
-        inner = {p: make(t) if p in which else torch.optim.SGD(t, lr=0.05) for p, t in game.players.items()}
+        inner = {
+            p: make(t) if p in which else torch.optim.SGD(t, lr=0.05)
+            for p, t in game.players.items()
+        }
         return sp.GameOptimizer(inner, rule)
 
     current = optimizer()
@@ -49,7 +64,9 @@ def run(rule, make, which, steps=4, break_at=None):
     return game.theta.detach()
 
 
-@pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning", "ignore::saddlepoint.errors.CurvatureWarning")
+@pytest.mark.filterwarnings(
+    "ignore::saddlepoint.errors.SolverWarning", "ignore::saddlepoint.errors.CurvatureWarning"
+)
 @pytest.mark.parametrize("rule", SCALING)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_for_either_player_under_every_rule_in_units_of_gradients(name, rule):
@@ -57,7 +74,9 @@ def test_for_either_player_under_every_rule_in_units_of_gradients(name, rule):
         straight = run(ALL_RULES[rule], OPTIMIZERS[name], which)
         assert bool(straight.isfinite().all())
         assert not torch.equal(straight, torch.tensor([0.5, 0.3], dtype=torch.float64))
-        assert torch.equal(straight, run(ALL_RULES[rule], OPTIMIZERS[name], which, break_at=2)), "a run through state_dict differs"
+        assert torch.equal(straight, run(ALL_RULES[rule], OPTIMIZERS[name], which, break_at=2)), (
+            "a run through state_dict differs"
+        )
 
 
 @pytest.mark.parametrize("rule", STEPPING)
@@ -67,7 +86,11 @@ def test_rules_in_units_of_steps_refuse_them_and_say_why(name, rule):
         run(ALL_RULES[rule], OPTIMIZERS[name], ("x",))
 
 
-@pytest.mark.parametrize("again", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "again",
+    [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))],
+    ids=["deepcopy", "pickle"],
+)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_copy_goes_on_as_the_original_does(name, again):
     x = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64, requires_grad=True)
@@ -87,7 +110,9 @@ def test_a_copy_goes_on_as_the_original_does(name, again):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_checkpoint_loads_without_executing_anything(name, tmp_path):
     game = zero_sum(-6.0, 4.0, -2.0)
-    optimizer = sp.GameOptimizer({p: OPTIMIZERS[name](t) for p, t in game.players.items()}, Gradient())
+    optimizer = sp.GameOptimizer(
+        {p: OPTIMIZERS[name](t) for p, t in game.players.items()}, Gradient()
+    )
     optimizer.step(game.losses)
     torch.save(optimizer.state_dict(), tmp_path / "state.pt")
     optimizer.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))

@@ -39,7 +39,9 @@ RULES = {
     "clipped": rules.Clipped(rules.Consensus(gamma=0.5), norm=0.5),
     "every": rules.Every(rules.Consensus(gamma=0.5), k=2, otherwise=rules.Optimistic()),
     "smoothing": rules.RandomizedSmoothing(samples=2),
-    "smoothing on the sphere, shared": rules.RandomizedSmoothing(samples=2, noise="sphere", shared=True),
+    "smoothing on the sphere, shared": rules.RandomizedSmoothing(
+        samples=2, noise="sphere", shared=True
+    ),
     "smoothing one-sided": rules.RandomizedSmoothing(samples=2, antithetic=False),
     "spsa": rules.SimultaneousPerturbation(),
     "averaged spsa": rules.Averaged(rules.SimultaneousPerturbation()),
@@ -55,9 +57,13 @@ RULES = {
 XY = {"leader": "x", "follower": "y"}
 PER_PLAYER = {
     "per player": rules.PerPlayer(rules.Optimistic(), ("x",)),
-    "per player, order 0": rules.PerPlayer(rules.RandomizedSmoothing(samples=2), ("x",), rules.SimultaneousPerturbation()),
+    "per player, order 0": rules.PerPlayer(
+        rules.RandomizedSmoothing(samples=2), ("x",), rules.SimultaneousPerturbation()
+    ),
     "per player, order 0 and 1": rules.PerPlayer(rules.RandomizedSmoothing(samples=2), ("y",)),
-    "per player, wrapped": rules.PerPlayer(rules.Lookahead(sp.Newton(**TIGHT), k=2), ("y",), rules.Extragradient()),
+    "per player, wrapped": rules.PerPlayer(
+        rules.Lookahead(sp.Newton(**TIGHT), k=2), ("y",), rules.Extragradient()
+    ),
 }
 STACKELBERG = {
     "follow the ridge": rules.FollowTheRidge(**XY, damping=0.5, **TIGHT),
@@ -137,7 +143,9 @@ def few_objects():
 def test_memory_is_constant_over_200_steps(name, few_objects):
     game = zero_sum(1.0, 1.0, -1.0)
     rule = {**RULES, **STACKELBERG, **PER_PLAYER}[name]
-    optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=0.01) for p, t in game.players.items()}, rule)
+    optimizer = sp.GameOptimizer(
+        {p: torch.optim.SGD(t, lr=0.01) for p, t in game.players.items()}, rule
+    )
 
     def alive_after(steps):
         for _ in range(steps):
@@ -169,21 +177,34 @@ def test_rules_that_reduce_to_the_gradient(name):
     paths = []
     for rule in (sp.Gradient(), REDUCED[name]):
         game = zero_sum(-6.0, 4.0, -2.0)
-        optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()}, rule)
+        optimizer = sp.GameOptimizer(
+            {p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()}, rule
+        )
         for _ in range(5):
             optimizer.step(game.losses)
         paths.append(game.theta.detach())
     torch.testing.assert_close(*paths, rtol=1e-12, atol=1e-12)
 
 
-VANISHING = ["cgd", "lcgd", "proximal point", "extragradient", "runge-kutta", "runge-kutta 2", "past extragradient", "optimistic"]
+VANISHING = [
+    "cgd",
+    "lcgd",
+    "proximal point",
+    "extragradient",
+    "runge-kutta",
+    "runge-kutta 2",
+    "past extragradient",
+    "optimistic",
+]
 
 
 @pytest.mark.parametrize("name", VANISHING)
 def test_rules_that_reduce_to_the_gradient_as_the_step_vanishes(name):
     game = zero_sum(-6.0, 4.0, -2.0)
     xi = game.jacobian @ game.theta.detach()
-    optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=1e-8) for p, t in game.players.items()}, RULES[name])
+    optimizer = sp.GameOptimizer(
+        {p: torch.optim.SGD(t, lr=1e-8) for p, t in game.players.items()}, RULES[name]
+    )
     before = game.theta.detach()
     optimizer.step(game.losses)
     torch.testing.assert_close((before - game.theta.detach()) / 1e-8, xi, rtol=1e-6, atol=1e-6)

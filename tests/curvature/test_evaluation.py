@@ -10,7 +10,9 @@ def x():
 
 
 def evaluate(x, returned, order=1):
-    return sp.Evaluation({"x": (x,), "y": (torch.ones(1, requires_grad=True),)}, lambda: returned, order=order)
+    return sp.Evaluation(
+        {"x": (x,), "y": (torch.ones(1, requires_grad=True),)}, lambda: returned, order=order
+    )
 
 
 def test_named_terms_are_summed(x):
@@ -26,7 +28,10 @@ def test_named_terms_are_summed(x):
         ([], "must return a mapping of player → loss, not list"),
         ({"z": torch.ones(())}, r'unknown player "z"\. Known: x, y\.'),
         ({"x": 1.0}, 'loss of player "x" must be a scalar tensor, not a float'),
-        ({"x": torch.ones(2)}, r"must be a scalar tensor, not a tensor of shape \(2,\)\. Reduce it"),
+        (
+            {"x": torch.ones(2)},
+            r"must be a scalar tensor, not a tensor of shape \(2,\)\. Reduce it",
+        ),
         ({"x": {}}, 'no terms for the loss of player "x"'),
         ({"x": {"real": torch.ones(2)}}, 'Term "real" of the loss of player "x" must be a scalar'),
     ],
@@ -38,13 +43,18 @@ def test_what_a_closure_may_not_return(x, returned, text):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_non_finite_losses_name_player_and_term(x, value):
-    with pytest.raises(sp.DivergenceError, match=rf'Term "real" of the loss of player "x" is {value}') as caught:
+    with pytest.raises(
+        sp.DivergenceError, match=rf'Term "real" of the loss of player "x" is {value}'
+    ) as caught:
         evaluate(x, {"x": {"fake": x.sum(), "real": x.sum() * value}})
     assert (caught.value.player, caught.value.term) == ("x", "real")
 
 
 def test_a_loss_that_depends_on_nothing(x):
-    with pytest.raises(sp.UsageError, match=r'loss of player "x" does not depend on any parameter .* without detach\(\)'):
+    with pytest.raises(
+        sp.UsageError,
+        match=r'loss of player "x" does not depend on any parameter .* without detach\(\)',
+    ):
         _ = evaluate(x, {"x": x.detach().sum()}).gradient
 
 
@@ -56,7 +66,9 @@ def test_order_zero_builds_no_graph_and_knows_no_gradient(x):
 
 
 def test_a_game_refuses_shared_and_missing_parameters(x):
-    with pytest.raises(sp.UsageError, match=r'Parameter 0 of player "b", shape \(1,\), also belongs to player "a"'):
+    with pytest.raises(
+        sp.UsageError, match=r'Parameter 0 of player "b", shape \(1,\), also belongs to player "a"'
+    ):
         sp.Game({"a": [x], "b": [x]}, dict)
     with pytest.raises(sp.UsageError, match='Player "a" has no parameters that require gradients'):
         sp.Game({"a": [torch.ones(1)]}, dict)

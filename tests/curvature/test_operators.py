@@ -31,7 +31,9 @@ class TestAgainstTheDenseJacobian:
             own[rows, rows] = J[rows, rows]
             for other, columns in slices.items():
                 torch.testing.assert_close(part[player, other].dense(), J[rows, columns], **EXACT)
-                torch.testing.assert_close(part[player, other].T.dense(), J[rows, columns].T, **EXACT)
+                torch.testing.assert_close(
+                    part[player, other].T.dense(), J[rows, columns].T, **EXACT
+                )
         for found, expected in [(part.own, own), (part.interaction, J - own)]:
             torch.testing.assert_close(found.dense(), expected, **EXACT)
             torch.testing.assert_close(found.T.dense(), expected.T, **EXACT)
@@ -40,7 +42,12 @@ class TestAgainstTheDenseJacobian:
         gan = tiny_gan(activation=activation, zero_sum=zero_sum)
         _, J = gan.dense()
         A = point_of(gan).jacobian
-        for found, expected in [(A + A.T, J + J.T), (0.5 * (A.T - A), (J.T - J) / 2), (-A, -J), ((2 * A).T, 2 * J.T)]:
+        for found, expected in [
+            (A + A.T, J + J.T),
+            (0.5 * (A.T - A), (J.T - J) / 2),
+            (-A, -J),
+            ((2 * A).T, 2 * J.T),
+        ]:
             torch.testing.assert_close(found.dense(), expected, **EXACT)
             torch.testing.assert_close(found.T.dense(), expected.T, **EXACT)
 
@@ -81,7 +88,9 @@ def test_a_linear_loss_has_a_zero_hessian_and_an_unused_bias():
 def test_unknown_block():
     x = torch.ones(1, requires_grad=True)
     point = sp.linearize(sp.Game({"left": [x]}, lambda: {"left": (x**2).sum()}))
-    with pytest.raises(sp.UsageError, match=r'No player "lfet" moves at this point\. Did you mean "left"\?'):
+    with pytest.raises(
+        sp.UsageError, match=r'No player "lfet" moves at this point\. Did you mean "left"\?'
+    ):
         _ = point.jacobian["lfet", "left"]
 
 

@@ -32,7 +32,8 @@ def test_buffers_move_once_per_step():
 
 
 def test_the_graph_of_a_repeated_evaluation_survives_its_end():
-    """BatchNorm's graph holds the running statistics, so nothing may be written into them afterwards."""
+    """BatchNorm's graph holds the running statistics, so nothing may be written into them
+    afterwards."""
     for track in (1, 2):  # also where the module runs twice, as a discriminator does
         norm = torch.nn.BatchNorm2d(2)
         x = torch.arange(16.0).view(2, 2, 2, 2)
@@ -41,7 +42,9 @@ def test_the_graph_of_a_repeated_evaluation_survives_its_end():
         with replay.again():
             second = sum(norm(x + k).square().sum() for k in range(track))
         for loss in (second, first):
-            assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(loss, list(norm.parameters())))
+            assert all(
+                bool(g.isfinite().all()) for g in torch.autograd.grad(loss, list(norm.parameters()))
+            )
         assert int(norm.num_batches_tracked) == track
 
 

@@ -19,7 +19,9 @@ def matrix(values, seed, dtype=torch.float64):
 
 
 def vector(n, seed, dtype=torch.float64):
-    return torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(
+        dtype
+    )
 
 
 class Counted:
@@ -40,7 +42,9 @@ def check_report(solution, A, b, shift=0.0):
 
 
 positive = st.lists(st.floats(0.1, 10), min_size=1, max_size=12)
-indefinite = st.lists(st.floats(0.1, 10).flatmap(lambda v: st.sampled_from([v, -v])), min_size=1, max_size=12)
+indefinite = st.lists(
+    st.floats(0.1, 10).flatmap(lambda v: st.sampled_from([v, -v])), min_size=1, max_size=12
+)
 seeds = st.integers(0, 10_000)
 shifts = st.sampled_from([0.0, 0.5])
 
@@ -59,7 +63,12 @@ def test_positive_definite_systems(values, seed, shift, warm, method):
         check_report(solution, A, b, shift)
 
 
-@given(st.lists(st.floats(0.5, 5), min_size=1, max_size=10), seeds, st.booleans(), st.sampled_from(sorted(SOLVERS)))
+@given(
+    st.lists(st.floats(0.5, 5), min_size=1, max_size=10),
+    seeds,
+    st.booleans(),
+    st.sampled_from(sorted(SOLVERS)),
+)
 def test_single_precision(values, seed, warm, method):
     A, b = matrix(values, seed, torch.float32), vector(len(values), seed + 1, torch.float32)
     x0 = vector(len(values), seed + 2, torch.float32) if warm else None
@@ -80,10 +89,14 @@ def test_indefinite_systems(values, seed, method):
 @given(st.integers(1, 15), seeds, shifts)
 def test_gmres_solves_non_symmetric_systems(n, seed, shift):
     g = torch.Generator().manual_seed(seed)
-    A = torch.randn(n, n, generator=g, dtype=torch.float64) + 2 * math.sqrt(n) * torch.eye(n, dtype=torch.float64)
+    A = torch.randn(n, n, generator=g, dtype=torch.float64) + 2 * math.sqrt(n) * torch.eye(
+        n, dtype=torch.float64
+    )
     b = vector(n, seed + 1)
     solution = gmres(Counted(A), b, shift=shift, **GENERAL)
-    torch.testing.assert_close(A @ solution.x + shift * solution.x, b, rtol=0, atol=1e-8 * float(b.norm()))
+    torch.testing.assert_close(
+        A @ solution.x + shift * solution.x, b, rtol=0, atol=1e-8 * float(b.norm())
+    )
     check_report(solution, A, b, shift)
 
 
@@ -128,7 +141,11 @@ def test_zero_right_hand_side_costs_nothing(method):
     product = Counted(torch.eye(3, dtype=torch.float64))
     solution = SOLVERS[method](product, torch.zeros(3, dtype=torch.float64), **GENERAL)
     assert solution.x.tolist() == [0.0, 0.0, 0.0]
-    assert (solution.report.status, solution.report.products, product.products) == ("converged", 0, 0)
+    assert (solution.report.status, solution.report.products, product.products) == (
+        "converged",
+        0,
+        0,
+    )
 
 
 @pytest.mark.parametrize("method", sorted(SOLVERS))
@@ -146,13 +163,19 @@ def test_an_exact_warm_start_costs_one_product(method):
     A, b = matrix([1.0, 2.0, 3.0], 0), vector(3, 1)
     product = Counted(A)
     solution = SOLVERS[method](product, b, x0=torch.linalg.solve(A, b), **GENERAL)
-    assert (solution.report.status, solution.report.products, solution.report.iterations) == ("converged", 1, 0)
+    assert (solution.report.status, solution.report.products, solution.report.iterations) == (
+        "converged",
+        1,
+        0,
+    )
 
 
 @pytest.mark.parametrize("method", ["cg", "minres", "gmres"])
 def test_a_warm_start_worse_than_zero_is_not_used(method):
     A, b = matrix([1.0, 2.0, 3.0], 0), vector(3, 1)
-    solution = SOLVERS[method](Counted(A), b, x0=1e6 * torch.ones(3, dtype=torch.float64), tolerance=1e-12, budget=1)
+    solution = SOLVERS[method](
+        Counted(A), b, x0=1e6 * torch.ones(3, dtype=torch.float64), tolerance=1e-12, budget=1
+    )
     assert solution.report.status == "budget"
     assert solution.x.tolist() == [0.0, 0.0, 0.0]
 
@@ -172,7 +195,9 @@ def test_the_budget_is_never_exceeded(method, budget):
 def test_a_non_finite_product_ends_with_the_best_iterate(method, good_products):
     A, b = matrix([1.0, 2.0, 3.0, 4.0, 5.0], 0), vector(5, 1)
     calls = iter(range(100))
-    solution = SOLVERS[method](lambda v: A @ v if next(calls) < good_products else v * math.nan, b, **GENERAL)
+    solution = SOLVERS[method](
+        lambda v: A @ v if next(calls) < good_products else v * math.nan, b, **GENERAL
+    )
     assert solution.report.status == "non-finite"
     assert bool(solution.x.isfinite().all())
 
@@ -217,22 +242,36 @@ def test_schur_cg_solves_the_antisymmetric_system(n, m, seed, warm):
     forward, backward = Counted(B), Counted(B.T)
     x0 = torch.randn(n, generator=g, dtype=torch.float64) if warm else None
     x, y, report = schur_cg(forward, backward, bx, by, x0=x0, tolerance=1e-12, budget=50)
-    torch.testing.assert_close(x + B @ y, bx, rtol=0, atol=1e-10 * (1 + float(bx.norm() + by.norm())))
-    torch.testing.assert_close(y - B.T @ x, by, rtol=0, atol=1e-10 * (1 + float(bx.norm() + by.norm())))
+    torch.testing.assert_close(
+        x + B @ y, bx, rtol=0, atol=1e-10 * (1 + float(bx.norm() + by.norm()))
+    )
+    torch.testing.assert_close(
+        y - B.T @ x, by, rtol=0, atol=1e-10 * (1 + float(bx.norm() + by.norm()))
+    )
     assert report.status == "converged"
-    assert report.products == forward.products + backward.products == 1 + 2 * report.iterations + (2 if warm else 0)
-    assert report.iterations <= min(n, m) + 3  # as many distinct eigenvalues as B has singular values, and some rounding
+    assert (
+        report.products
+        == forward.products + backward.products
+        == 1 + 2 * report.iterations + (2 if warm else 0)
+    )
+    # as many distinct eigenvalues as B has singular values, and some rounding
+    assert report.iterations <= min(n, m) + 3
 
 
 def test_schur_cg_reports_how_it_ended():
     B = torch.diag(torch.tensor([1.0, 10.0, 100.0, 1000.0], dtype=torch.float64))
     ones = torch.ones(4, dtype=torch.float64)
-    x, y, report = schur_cg(lambda v: B @ v, lambda v: B.T @ v, ones, ones, tolerance=1e-12, budget=2)
+    x, y, report = schur_cg(
+        lambda v: B @ v, lambda v: B.T @ v, ones, ones, tolerance=1e-12, budget=2
+    )
     assert (report.status, report.iterations, report.products) == ("budget", 2, 5)
     true = torch.cat([ones - x - B @ y, ones - y + B.T @ x]).norm() / torch.cat([ones, ones]).norm()
     assert report.residual == pytest.approx(float(true), rel=1e-6)
     zero = torch.zeros(4, dtype=torch.float64)
-    assert schur_cg(lambda v: B @ v, lambda v: B.T @ v, zero, zero, tolerance=1e-6, budget=5)[2].status == "converged"
+    assert (
+        schur_cg(lambda v: B @ v, lambda v: B.T @ v, zero, zero, tolerance=1e-6, budget=5)[2].status
+        == "converged"
+    )
     calls = iter(range(10))
     broken = lambda v: B @ v if next(calls) < 2 else v * math.nan  # noqa: E731
     x, y, report = schur_cg(broken, lambda v: B.T @ v, ones, ones, tolerance=1e-12, budget=9)

@@ -12,7 +12,8 @@ from saddlepoint.vectors import Vector
 
 
 class Gan:
-    """A smooth GAN in float64 with more than forty parameters for each player, so that ARPACK runs on every block.
+    """A smooth GAN in float64 with more than forty parameters for each player, so that ARPACK runs
+    on every block.
 
     ``convex`` adds weight decay that makes the discriminator's Hessian positive definite.
     """
@@ -21,7 +22,9 @@ class Gan:
         draws = torch.Generator().manual_seed(seed)
         self.G = MLP((2, 9, 2), activation="tanh", generator=draws).double()
         self.D = MLP((2, 14, 1), activation="tanh", generator=draws).double()
-        self.z, self.real = (torch.randn(20, 2, generator=draws, dtype=torch.float64) for _ in range(2))
+        self.z, self.real = (
+            torch.randn(20, 2, generator=draws, dtype=torch.float64) for _ in range(2)
+        )
         self.zero_sum, self.convex = zero_sum, convex
         self.networks = {"discriminator": self.D, "generator": self.G}
 
@@ -30,7 +33,10 @@ class Gan:
         fake = self.D(self.G(self.z))
         f = softplus(-self.D(self.real)).mean() + softplus(fake).mean()
         decay = self.convex * sum((p**2).sum() for p in self.D.parameters())
-        return {"discriminator": f + decay, "generator": -f if self.zero_sum else softplus(-fake).mean()}
+        return {
+            "discriminator": f + decay,
+            "generator": -f if self.zero_sum else softplus(-fake).mean(),
+        }
 
     def jacobian(self):
         return sp.linearize(sp.Game(self.networks, self.losses)).jacobian
@@ -66,7 +72,9 @@ def assert_same_end(found, dense, which, tolerance=1e-8):
 
 
 def schur_of(J, x="generator", y="discriminator", **options):
-    return SchurComplement(J[x, x], J[x, y], J[y, x], J[y, y], **{"tolerance": 1e-12, "budget": 1000, **options})
+    return SchurComplement(
+        J[x, x], J[x, y], J[y, x], J[y, y], **{"tolerance": 1e-12, "budget": 1000, **options}
+    )
 
 
 class TestArnoldiAgainstTheDenseSpectrum:
@@ -105,7 +113,9 @@ class TestArnoldiAgainstTheDenseSpectrum:
         S = schur_of(J)
         torch.testing.assert_close(S.dense(), expected, rtol=0, atol=1e-10)
         v = torch.linspace(-1, 1, 47, dtype=torch.float64)
-        torch.testing.assert_close((S.T @ S.domain.unflatten(v)).flatten(), expected.T @ v, rtol=0, atol=1e-10)
+        torch.testing.assert_close(
+            (S.T @ S.domain.unflatten(v)).flatten(), expected.T @ v, rtol=0, atol=1e-10
+        )
         found = eigenvalues(S, 5, which="smallest", symmetric=zero_sum, budget=5000)
         assert found.method == "arpack"
         assert found.converged
@@ -132,7 +142,11 @@ class TestArnoldiAgainstTheDenseSpectrum:
 class TestDense:
     """Up to the size of ARPACK's basis the matrix is written out."""
 
-    @given(st.integers(1, 30), st.integers(0, 10**6), st.sampled_from(["magnitude", "smallest", "largest"]))
+    @given(
+        st.integers(1, 30),
+        st.integers(0, 10**6),
+        st.sampled_from(["magnitude", "smallest", "largest"]),
+    )
     def test_any_matrix(self, n, seed, which):
         M = torch.randn(n, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         found = eigenvalues(Matrix(M), 3, which=which)
@@ -149,8 +163,11 @@ class TestDense:
         assert eigenvalues(M, 9, which="ends", symmetric=True).real == (-2.0, 0.5, 1.0, 3.0, 5.0)
 
     def test_order_and_pairs(self):
-        M = torch.block_diag(torch.tensor([[1.0, 2.0], [-2.0, 1.0]]), torch.tensor([[-3.0]])).double()
-        assert eigenvalues(Matrix(M), 2).values == pytest.approx((-3.0, 1 + 2j, 1 - 2j))  # the pair at the border is kept whole
+        M = torch.block_diag(
+            torch.tensor([[1.0, 2.0], [-2.0, 1.0]]), torch.tensor([[-3.0]])
+        ).double()
+        # the pair at the border is kept whole
+        assert eigenvalues(Matrix(M), 2).values == pytest.approx((-3.0, 1 + 2j, 1 - 2j))
         assert eigenvalues(Matrix(M), 1, which="smallest").values == (-3.0,)
 
 
@@ -158,7 +175,9 @@ class TestDifficultSpectra:
     @pytest.mark.parametrize("symmetric", [True, False])
     def test_the_zero_operator(self, symmetric):
         """A linear critic has no curvature of its own; ARPACK refuses the zero matrix."""
-        found = eigenvalues(Matrix(torch.zeros(50, 50, dtype=torch.float64)), 4, symmetric=symmetric)
+        found = eigenvalues(
+            Matrix(torch.zeros(50, 50, dtype=torch.float64)), 4, symmetric=symmetric
+        )
         assert found.values == (0.0,) * 4
         assert found.converged
         assert found.method == "arpack"
@@ -192,25 +211,33 @@ class TestMistakes:
     M = Matrix(torch.eye(3))
 
     def test_options(self):
-        with pytest.raises(sp.UsageError, match=r'which="magnitud" is unknown\. Did you mean "magnitude"'):
+        with pytest.raises(
+            sp.UsageError, match=r'which="magnitud" is unknown\. Did you mean "magnitude"'
+        ):
             eigenvalues(self.M, 1, which="magnitud")
         with pytest.raises(sp.UsageError, match="needs symmetric=True"):
             eigenvalues(self.M, 1, which="ends")
         with pytest.raises(sp.UsageError, match="count must be at least 1, not 0"):
             eigenvalues(self.M, 0)
-        with pytest.raises(sp.UsageError, match="10 eigenvalues need a budget of at least 90 products, not 89"):
+        with pytest.raises(
+            sp.UsageError, match="10 eigenvalues need a budget of at least 90 products, not 89"
+        ):
             eigenvalues(self.M, 10, budget=89)
 
     @pytest.mark.parametrize("n", [3, 50])
     def test_a_product_that_is_not_finite(self, n):
         M = torch.eye(n)
         M[0, 0] = torch.inf
-        with pytest.raises(sp.DivergenceError, match='not finite in the part of player "x"') as error:
+        with pytest.raises(
+            sp.DivergenceError, match='not finite in the part of player "x"'
+        ) as error:
             eigenvalues(Matrix(M), 2)
         assert error.value.player == "x"
 
     def test_a_solve_that_stops_early(self):
-        with pytest.raises(sp.UsageError, match='ended as "budget" after 2 products at a relative residual'):
+        with pytest.raises(
+            sp.UsageError, match='ended as "budget" after 2 products at a relative residual'
+        ):
             schur_of(Gan(convex=0.3).jacobian(), budget=2).dense()
         with pytest.raises(sp.UsageError, match='ended as "negative-curvature"'):
             schur_of(Gan().jacobian()).dense()

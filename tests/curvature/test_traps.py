@@ -48,11 +48,29 @@ def compiled():
 TRAPS = {
     "weight norm": (
         weight_normed,
-        r"weight_norm, whose second derivative is silently wrong .* Remedy: write the weight as g \* v / v\.norm\(\)",
+        (
+            r"weight_norm, whose second derivative is silently wrong .* Remedy: write the weight as"
+            r" g \* v / v\.norm\(\)"
+        ),
     ),
-    "attention": (attending, r"fused attention, which has no second derivative.* Remedy: run it under .*sdpa_kernel\(SDPBackend\.MATH\)"),
-    "cdist": (measuring, r"torch\.cdist, which has no second derivative.* Remedy: write the distances out"),
-    "compiled": (compiled, r"compiled with torch\.compile, which has no second derivative.* Remedy: use the module before torch\.compile"),
+    "attention": (
+        attending,
+        (
+            r"fused attention, which has no second derivative.* Remedy: run it under"
+            r" .*sdpa_kernel\(SDPBackend\.MATH\)"
+        ),
+    ),
+    "cdist": (
+        measuring,
+        r"torch\.cdist, which has no second derivative.* Remedy: write the distances out",
+    ),
+    "compiled": (
+        compiled,
+        (
+            r"compiled with torch\.compile, which has no second derivative.* Remedy: use the module"
+            r" before torch\.compile"
+        ),
+    ),
 }
 
 
@@ -67,20 +85,31 @@ def test_each_trap_is_named_with_its_remedy_in_the_first_step(name):
             optimizer.step(losses)
         with pytest.raises(sp.DoubleBackwardError, match=text):
             sp.linearize(sp.Game({"x": net}, losses))
-        sp.GameOptimizer({"x": torch.optim.SGD(net.parameters(), lr=0.1)}).step(losses)  # first-order rules may use it
+        # first-order rules may use it
+        sp.GameOptimizer({"x": torch.optim.SGD(net.parameters(), lr=0.1)}).step(losses)
 
 
 def test_weight_norm_really_is_wrong():
-    """The reason for the refusal: against finite differences the Hessian is off by tens of per cent. When this fails, lift it."""
+    """The reason for the refusal: against finite differences the Hessian is off by tens of per
+    cent. When this fails, lift it."""
     net = weight_normed()[0].double()
     X64 = X.double()
     parameters = list(net.parameters())
 
     def gradient(create=False):
-        return torch.cat([g.reshape(-1) for g in torch.autograd.grad(net(X64).pow(2).mean(), parameters, create_graph=create)])
+        return torch.cat(
+            [
+                g.reshape(-1)
+                for g in torch.autograd.grad(
+                    net(X64).pow(2).mean(), parameters, create_graph=create
+                )
+            ]
+        )
 
     v = torch.ones(sum(p.numel() for p in parameters), dtype=torch.float64)
-    product = torch.cat([g.reshape(-1) for g in torch.autograd.grad(gradient(create=True) @ v, parameters)])
+    product = torch.cat(
+        [g.reshape(-1) for g in torch.autograd.grad(gradient(create=True) @ v, parameters)]
+    )
     shift, sides = 1e-6, []
     for sign in (1, -1):
         with torch.no_grad():
@@ -105,8 +134,13 @@ class TestEvaluatingAgain:
 
     def test_spectral_norm_without_its_module_is_told(self):
         net, losses = self.spectral()
-        optimizer = sp.GameOptimizer({"x": torch.optim.SGD(net.parameters(), lr=0.1)}, rules.Extragradient())
-        with pytest.warns(sp.CurvatureWarning, match=r"evaluates the closure several times a step.*x: .*, then .*modules=\[G, D\]"):
+        optimizer = sp.GameOptimizer(
+            {"x": torch.optim.SGD(net.parameters(), lr=0.1)}, rules.Extragradient()
+        )
+        with pytest.warns(
+            sp.CurvatureWarning,
+            match=r"evaluates the closure several times a step.*x: .*, then .*modules=\[G, D\]",
+        ):
             optimizer.step(losses)
         optimizer.step(losses)  # said once
 
@@ -124,7 +158,9 @@ class TestEvaluatingAgain:
                 return step.point.gradient
 
         vectors = net.layers[3].parametrizations.weight[0]
-        optimizer = sp.GameOptimizer({"x": torch.optim.SGD(net.parameters(), lr=0.0)}, Twice(), modules=[net])
+        optimizer = sp.GameOptimizer(
+            {"x": torch.optim.SGD(net.parameters(), lr=0.0)}, Twice(), modules=[net]
+        )
         optimizer.step(watched)
         after_one_step = vectors._u.clone()
         assert seen[0]["x"].item() == seen[1]["x"].item()
@@ -134,7 +170,9 @@ class TestEvaluatingAgain:
 
     def test_batch_norm_without_its_module_is_told(self):
         net = torch.nn.Sequential(mlp(4, 3), torch.nn.BatchNorm1d(3))
-        optimizer = sp.GameOptimizer({"x": torch.optim.SGD(net.parameters(), lr=0.1)}, rules.Extragradient())
+        optimizer = sp.GameOptimizer(
+            {"x": torch.optim.SGD(net.parameters(), lr=0.1)}, rules.Extragradient()
+        )
         with pytest.warns(sp.CurvatureWarning, match="BatchNorm moves its statistics"):
             optimizer.step(lambda: {"x": net(X).pow(3).mean()})
 
@@ -151,7 +189,9 @@ class TestEvaluatingAgain:
 
     def test_plain_networks_are_not_bothered(self):
         net = mlp(4, 1)
-        optimizer = sp.GameOptimizer({"x": torch.optim.SGD(net.parameters(), lr=0.1)}, rules.RungeKutta())
+        optimizer = sp.GameOptimizer(
+            {"x": torch.optim.SGD(net.parameters(), lr=0.1)}, rules.RungeKutta()
+        )
         optimizer.step(lambda: {"x": net(X).pow(2).mean()})
         assert optimizer.cost == sp.Cost(gradients=4, products=0, losses=4)
 
@@ -181,14 +221,20 @@ class TwiceCube(Cube):
 
 
 class TestOnceDifferentiable:
-    @pytest.mark.parametrize("loss", [lambda x: Cube.apply(x).sum(), lambda x: Cube.apply(2 * x).pow(2).sum()])
+    @pytest.mark.parametrize(
+        "loss", [lambda x: Cube.apply(x).sum(), lambda x: Cube.apply(2 * x).pow(2).sum()]
+    )
     def test_it_is_refused_where_torch_would_be_silent(self, loss):
         x = torch.ones(3, dtype=torch.float64, requires_grad=True)
-        with pytest.raises(sp.DoubleBackwardError, match=r"marked once_differentiable.*silently zero.*Remedy: write its backward"):
+        with pytest.raises(
+            sp.DoubleBackwardError,
+            match=r"marked once_differentiable.*silently zero.*Remedy: write its backward",
+        ):
             sp.linearize(sp.Game({"x": [x]}, lambda: {"x": loss(x)}))
 
     def test_torch_is_silent(self):
-        """The reason for the check: without it the Hessian of x³ at 1 would be 0, not 6. If this fails, torch has mended it."""
+        """The reason for the check: without it the Hessian of x³ at 1 would be 0, not 6. If this
+        fails, torch has mended it."""
         x = torch.ones(1, requires_grad=True)
         (gradient,) = torch.autograd.grad(Cube.apply(x).sum(), x, create_graph=True)
         assert not gradient.requires_grad
@@ -200,5 +246,7 @@ class TestOnceDifferentiable:
 
     def test_first_order_rules_take_it(self):
         x = torch.ones(1, requires_grad=True)
-        sp.GameOptimizer({"x": torch.optim.SGD([x], lr=0.1)}).step(lambda: {"x": Cube.apply(x).sum()})
+        sp.GameOptimizer({"x": torch.optim.SGD([x], lr=0.1)}).step(
+            lambda: {"x": Cube.apply(x).sum()}
+        )
         assert x.item() == pytest.approx(0.7)

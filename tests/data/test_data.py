@@ -51,7 +51,10 @@ class TestIdx:
             (lambda raw: raw[:-1], "holds 11 bytes of data where its header announces 12"),
             (lambda raw: b"\1" + raw[1:], "is not an IDX file of unsigned bytes"),
             (lambda raw: raw[:6], "is truncated inside its IDX header"),
-            (lambda raw: raw[:4] + b"\xff\xff\xff\xff" * 2 + raw[12:], "announces 18,446,744,065,119,617,025 bytes in 2 dimensions"),
+            (
+                lambda raw: raw[:4] + b"\xff\xff\xff\xff" * 2 + raw[12:],
+                "announces 18,446,744,065,119,617,025 bytes in 2 dimensions",
+            ),
         ],
     )
     def test_damaged_files(self, tmp_path, damage, text):
@@ -89,7 +92,10 @@ class TestDigits:
             assert all(image.numpy().tobytes() in known for image in embedded.images)
 
     def test_a_missing_file_is_named(self, tmp_path):
-        with pytest.raises(sp.UsageError, match=r"has neither train-images-idx3-ubyte\.gz nor train-images-idx3-ubyte"):
+        with pytest.raises(
+            sp.UsageError,
+            match=r"has neither train-images-idx3-ubyte\.gz nor train-images-idx3-ubyte",
+        ):
             load_mnist(tmp_path)
 
     def test_wrong_shapes(self, tmp_path):
@@ -111,7 +117,9 @@ class TestMixtures:
     def test_the_ring_has_eight_distinct_modes_at_its_radius(self):
         mixture = ring(8, radius=1.5)
         distances = torch.cdist(mixture.centres, mixture.centres) + 9 * torch.eye(8)
-        torch.testing.assert_close(distances.min(dim=1).values, torch.full((8,), 2 * 1.5 * math.sin(math.pi / 8)))
+        torch.testing.assert_close(
+            distances.min(dim=1).values, torch.full((8,), 2 * 1.5 * math.sin(math.pi / 8))
+        )
         torch.testing.assert_close(mixture.centres.norm(dim=1), torch.full((8,), 1.5))
 
     def test_the_grid(self):
@@ -149,5 +157,10 @@ class TestOrder:
             assert torch.equal(asked.indices(step), BatchOrder(size, batch, 1).indices(step))
 
     def test_streams_and_seeds_differ(self):
-        draws = {torch.rand(1, generator=generator_for(seed, name, step)).item() for seed in (0, 1) for name in "ab" for step in (0, 1)}
+        draws = {
+            torch.rand(1, generator=generator_for(seed, name, step)).item()
+            for seed in (0, 1)
+            for name in "ab"
+            for step in (0, 1)
+        }
         assert len(draws) == 8

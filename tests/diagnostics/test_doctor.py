@@ -16,13 +16,29 @@ import saddlepoint as sp
 from saddlepoint.diagnostics.doctor import examine
 from saddlepoint.diagnostics.doctor.costs import estimate
 from saddlepoint.diagnostics.doctor.pair import Pair
-from tests.diagnostics.doctor_pairs import Attention, X, Z, built, generator, judged_by, mlp, numbers, only
+from tests.diagnostics.doctor_pairs import (
+    Attention,
+    X,
+    Z,
+    built,
+    generator,
+    judged_by,
+    mlp,
+    numbers,
+    only,
+)
 
 
 @pytest.mark.parametrize("loss", ["minimax", "non-saturating", "hinge", "wasserstein"])
 @pytest.mark.parametrize("activation", ["leaky-relu", "tanh"])
 def test_a_good_pair_is_healthy(loss, activation):
-    found = examine(mlp(4, 8, 8, 3, activation=activation), mlp(3, 8, 8, 1, activation=activation), Z, X, loss=loss)
+    found = examine(
+        mlp(4, 8, 8, 3, activation=activation),
+        mlp(3, 8, 8, 1, activation=activation),
+        Z,
+        X,
+        loss=loss,
+    )
     assert found.healthy
     assert {remark.level for remark in found.remarks} == {"note"}
     assert only(found, "jacobian", "note").numbers["relative_error"] < 1e-6
@@ -37,9 +53,20 @@ def test_a_good_pair_with_a_gradient_penalty_is_healthy():
 def test_a_convolutional_pair_is_healthy():
     def networks():
         G = nn.Sequential(
-            nn.Linear(4, 8 * 4 * 4), nn.Unflatten(1, (8, 4, 4)), nn.Upsample(scale_factor=2), nn.Conv2d(8, 1, 3, padding=1), nn.Tanh()
+            nn.Linear(4, 8 * 4 * 4),
+            nn.Unflatten(1, (8, 4, 4)),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(8, 1, 3, padding=1),
+            nn.Tanh(),
         )
-        D = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.GroupNorm(2, 4), nn.ReLU(inplace=True), nn.Flatten(), nn.Dropout(), nn.Linear(64, 1))
+        D = nn.Sequential(
+            nn.Conv2d(1, 4, 3, 2, 1),
+            nn.GroupNorm(2, 4),
+            nn.ReLU(inplace=True),
+            nn.Flatten(),
+            nn.Dropout(),
+            nn.Linear(64, 1),
+        )
         return G, D
 
     found = examine(*built(networks), Z, numbers(16, 1, 8, 8), r1=1.0)
@@ -55,12 +82,20 @@ def test_the_ranking_puts_errors_first():
 
 
 def test_nothing_changes():
-    """Parameters, buffers, gradients, modes, hooks and random state are bit for bit what they were; also with a penalty."""
+    """Parameters, buffers, gradients, modes, hooks and random state are bit for bit what they were;
+    also with a penalty."""
     G = nn.Sequential(mlp(4, 8), nn.BatchNorm1d(8), nn.Dropout(), mlp(8, 3))
-    D = nn.Sequential(mlp(3, 8), built(lambda: parametrizations.spectral_norm(nn.Linear(8, 8))), built(Attention), mlp(8, 1))
+    D = nn.Sequential(
+        mlp(3, 8),
+        built(lambda: parametrizations.spectral_norm(nn.Linear(8, 8))),
+        built(Attention),
+        mlp(8, 1),
+    )
     D[0].eval()
     G[0].layers[1].weight.grad = torch.ones(8, 4)
-    before = copy.deepcopy([*G.state_dict().values(), *D.state_dict().values(), Z, X, torch.get_rng_state()])
+    before = copy.deepcopy(
+        [*G.state_dict().values(), *D.state_dict().values(), Z, X, torch.get_rng_state()]
+    )
     modes = [module.training for network in (G, D) for module in network.modules()]
     examine(G, D, Z, X, r1=1.0)
     after = [*G.state_dict().values(), *D.state_dict().values(), Z, X, torch.get_rng_state()]
@@ -68,7 +103,11 @@ def test_nothing_changes():
     assert modes == [module.training for network in (G, D) for module in network.modules()]
     assert torch.equal(G[0].layers[1].weight.grad, torch.ones(8, 4))
     assert all(p.grad is None for p in D.parameters())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for network in (G, D) for module in network.modules())
+    assert not any(
+        module._forward_hooks or module._forward_pre_hooks
+        for network in (G, D)
+        for module in network.modules()
+    )
     assert all(p.requires_grad for network in (G, D) for p in network.parameters())
 
 
@@ -82,7 +121,8 @@ def test_an_examination_does_not_depend_on_chance():
 
 class TestCosts:
     def test_bytes_are_what_the_shapes_say(self):
-        """G: 4→3, D: 3→1, both linear: the graph keeps G's output, its last layer's input; logits twice, for softplus."""
+        """G: 4→3, D: 3→1, both linear: the graph keeps G's output, its last layer's input; logits
+        twice, for softplus."""
         G, D = built(lambda: nn.Linear(4, 3)), built(lambda: nn.Linear(3, 1))
         cost = examine(G, D, Z, X, loss="wasserstein").cost
         n = 4 * 3 + 3 + 3 + 1
@@ -100,7 +140,9 @@ class TestCosts:
             def forward(self, x):
                 return x * x  # keeps x, and x
 
-        power, product = (judged_by(layer, mlp(8, 1)).cost.graph_bytes for layer in (Power(), Product()))
+        power, product = (
+            judged_by(layer, mlp(8, 1)).cost.graph_bytes for layer in (Power(), Product())
+        )
         assert power == product
 
     def test_times_are_positive_and_a_solve_is_ten_products(self):
@@ -119,18 +161,26 @@ class TestCosts:
     def test_without_second_derivatives_the_reason_is_given(self):
         cost = judged_by(built(Attention), mlp(8, 1)).cost
         assert cost.gradient_ms > 0
-        assert (cost.product_ms, cost.graph_ms, cost.solve_ms, cost.second_graph_bytes) == (None,) * 4
+        assert (cost.product_ms, cost.graph_ms, cost.solve_ms, cost.second_graph_bytes) == (
+            None,
+        ) * 4
         assert "1 (Attention)" in cost.reason
 
 
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (partial(examine, generator(), mlp(3, 1), Z, X, loss="wassertein"), 'Did you mean "wasserstein"'),
+        (
+            partial(examine, generator(), mlp(3, 1), Z, X, loss="wassertein"),
+            'Did you mean "wasserstein"',
+        ),
         (partial(examine, generator(), mlp(3, 1), Z, X, r1=math.nan), "r1=nan"),
         (partial(examine, generator(), print, Z, X), "discriminator must be a torch.nn.Module"),
         (partial(examine, generator(), mlp(3, 1), Z[:0], X), 'example "noise" must be a tensor'),
-        (partial(examine, generator(), mlp(3, 1), Z, [1.0]), 'example "real" must be a tensor .*not list'),
+        (
+            partial(examine, generator(), mlp(3, 1), Z, [1.0]),
+            'example "real" must be a tensor .*not list',
+        ),
     ],
 )
 def test_wrong_arguments(call, text):

@@ -1,4 +1,5 @@
-"""The doctor on layers whose second derivatives are refused or wrong: each is named with its remedy."""
+"""The doctor on layers whose second derivatives are refused or wrong: each is named with its
+remedy."""
 
 from __future__ import annotations
 
@@ -43,7 +44,10 @@ def test_attention_under_the_remedy_is_healthy():
 
 
 def test_weight_norm():
-    remark = only(judged_by(built(lambda: parametrizations.weight_norm(nn.Linear(8, 4))), mlp(4, 1)), "double-backward")
+    remark = only(
+        judged_by(built(lambda: parametrizations.weight_norm(nn.Linear(8, 4))), mlp(4, 1)),
+        "double-backward",
+    )
     assert remark.layer == "1.parametrizations.weight.0 (_WeightNorm)"
     assert remark.numbers["relative_error"] > 0.01
     assert "g * v / v.norm()" in remark.sentence
@@ -149,7 +153,8 @@ def test_operations_between_layers_are_found_in_the_layer_around_them():
 
 
 def test_a_third_derivative_that_the_penalty_needs_is_checked_on_the_whole_game():
-    """With R1 the Jacobian contains third derivatives of the discriminator, which no layer alone shows."""
+    """With R1 the Jacobian contains third derivatives of the discriminator, which no layer alone
+    shows."""
 
     class Third(nn.Module):
         def forward(self, x):

@@ -74,7 +74,10 @@ def test_a_factory_in_the_current_directory(here):
         ("my_crash:pair", r'Importing "my_crash" raised RuntimeError: no data\. Correct'),
         ("my_pair:pear", 'has no "pear". Did you mean "pair"'),
         ("my_pair:number", "is a int, not a function"),
-        ("my_pair:broken", r"raised ZeroDivisionError: division by zero\. It is called without arguments"),
+        (
+            "my_pair:broken",
+            r"raised ZeroDivisionError: division by zero\. It is called without arguments",
+        ),
         ("my_pair:three", "returned 3 values, not the four"),
         ("my_pair:one", "returned a Identity, not the four"),
         ("my_pair:words", "a str as discriminator, which must be a torch.nn.Module"),

@@ -10,13 +10,27 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from saddlepoint.diagnostics.doctor import examine
-from tests.diagnostics.doctor_pairs import Cut, Outer, X, Z, built, generator, judged_by, mlp, numbers, only
+from tests.diagnostics.doctor_pairs import (
+    Cut,
+    Outer,
+    X,
+    Z,
+    built,
+    generator,
+    judged_by,
+    mlp,
+    numbers,
+    only,
+)
 
 
 class TestBuffers:
-    @pytest.mark.parametrize("width", [8, 1])  # with one row the iteration has converged, and no pass changes it
+    # with one row the iteration has converged, and no pass changes it
+    @pytest.mark.parametrize("width", [8, 1])
     def test_spectral_norm_is_a_caution_and_its_derivatives_are_not_called_wrong(self, width):
-        found = judged_by(built(lambda: parametrizations.spectral_norm(nn.Linear(8, width))), mlp(width, 1))
+        found = judged_by(
+            built(lambda: parametrizations.spectral_norm(nn.Linear(8, width))), mlp(width, 1)
+        )
         remark = only(found, "spectral-norm", "caution")
         assert remark.layer == "1.parametrizations.weight.0 (_SpectralNorm)"
         assert "modules=[G, D]" in remark.sentence
@@ -41,18 +55,24 @@ class TestBuffers:
         assert found.cost.reason is None
 
     def test_batch_norm_under_a_penalty(self):
-        found = examine(generator(), nn.Sequential(mlp(3, 8), nn.BatchNorm1d(8), mlp(8, 1)), Z, X, r1=1.0)
+        found = examine(
+            generator(), nn.Sequential(mlp(3, 8), nn.BatchNorm1d(8), mlp(8, 1)), Z, X, r1=1.0
+        )
         remark = only(found, "batch-norm-penalty")
         assert (remark.player, remark.layer) == ("discriminator", "1 (BatchNorm1d)")
         assert "GroupNorm" in remark.sentence
 
     def test_evaluation_mode_is_told_and_kept(self):
-        found = examine(generator(), nn.Sequential(mlp(3, 8), nn.BatchNorm1d(8), mlp(8, 1)).eval(), Z, X)
+        found = examine(
+            generator(), nn.Sequential(mlp(3, 8), nn.BatchNorm1d(8), mlp(8, 1)).eval(), Z, X
+        )
         assert {remark.check for remark in found.remarks} == {"evaluation-mode", "jacobian"}
 
 
 class TestOutputs:
-    @pytest.mark.parametrize(("end", "layer"), [(nn.Sigmoid(), "2 (Sigmoid)"), (None, "whole network (Squashed)")])
+    @pytest.mark.parametrize(
+        ("end", "layer"), [(nn.Sigmoid(), "2 (Sigmoid)"), (None, "whole network (Squashed)")]
+    )
     def test_sigmoid(self, end, layer):
         class Squashed(nn.Module):
             def __init__(self):
@@ -106,7 +126,9 @@ class TestFlow:
         assert "Remove the detach()" in remark.sentence
 
     def test_a_discriminator_that_cuts_its_input(self):
-        remark = only(examine(generator(), nn.Sequential(Cut(mlp(3, 8)), mlp(8, 1)), Z, X), "detached")
+        remark = only(
+            examine(generator(), nn.Sequential(Cut(mlp(3, 8)), mlp(8, 1)), Z, X), "detached"
+        )
         assert (remark.player, remark.layer) == ("discriminator", "0 (Cut)")
 
     def test_a_dead_player(self):
@@ -145,10 +167,15 @@ class TestFlow:
         assert {remark.player for remark in notes} == {"discriminator", "generator"}
         assert notes[0].numbers == {"zero": 4.0, "tensors": 4.0}
         smooth = examine(mlp(4, 8, 3), mlp(3, 8, 1, activation="tanh"), Z, X, loss="wasserstein")
-        assert all(remark.numbers["zero"] < remark.numbers["tensors"] for remark in smooth.remarks if remark.check == "zero-hessian")
+        assert all(
+            remark.numbers["zero"] < remark.numbers["tensors"]
+            for remark in smooth.remarks
+            if remark.check == "zero-hessian"
+        )
 
     def test_players_that_do_not_see_each_other(self):
-        """D(x) = Σ x + body(x without its history): both have gradients, and neither depends on the other's parameters."""
+        """D(x) = Σ x + body(x without its history): both have gradients, and neither depends on the
+        other's parameters."""
 
         class Blind(Outer):
             def forward(self, x):
@@ -156,7 +183,10 @@ class TestFlow:
 
         found = examine(generator(), Blind(mlp(3, 8, 1)), Z, X, loss="wasserstein")
         blocks = [remark for remark in found.remarks if remark.check == "interaction"]
-        assert [(remark.level, remark.player) for remark in blocks] == [("error", "discriminator"), ("error", "generator")]
+        assert [(remark.level, remark.player) for remark in blocks] == [
+            ("error", "discriminator"),
+            ("error", "generator"),
+        ]
 
     def test_no_parameters(self):
         frozen = mlp(4, 8, 3).requires_grad_(False)
@@ -164,7 +194,9 @@ class TestFlow:
 
     @pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated in several ways
     def test_a_scripted_network_is_told(self):
-        found = examine(generator(), nn.Sequential(mlp(3, 8), torch.jit.trace(mlp(8, 1), numbers(2, 8))), Z, X)
+        found = examine(
+            generator(), nn.Sequential(mlp(3, 8), torch.jit.trace(mlp(8, 1), numbers(2, 8))), Z, X
+        )
         assert only(found, "scripted").layer == "1 (TopLevelTracedModule)"
         assert "before torch.jit" in found.cost.reason
 

@@ -10,7 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from saddlepoint.diagnostics import BANDS, Finding, GameSpectrum, History, PathAngle, game_spectrum, path_angle
+from saddlepoint.diagnostics import (
+    BANDS,
+    Finding,
+    GameSpectrum,
+    History,
+    PathAngle,
+    game_spectrum,
+    path_angle,
+)
 from saddlepoint.diagnostics.figures import course, figures, path_figure, png, spectrum_figure
 from saddlepoint.games import zero_sum
 from saddlepoint.models import MLP
@@ -43,7 +51,16 @@ def full_lines():
         }
         norms = {"discriminator": 1.0 + x, "generator": 10 ** (-6 * x)}
         metrics = {"modes": 8 * x, "ema/modes": 7 * x}
-        lines.append({"step": step, "losses": losses, "gradient_norms": norms, "metrics": metrics, "probe": probe, "trace": trace})
+        lines.append(
+            {
+                "step": step,
+                "losses": losses,
+                "gradient_norms": norms,
+                "metrics": metrics,
+                "probe": probe,
+                "trace": trace,
+            }
+        )
     return lines
 
 
@@ -52,7 +69,10 @@ def nulls(lines):
 
     def null(value):
         if isinstance(value, dict):
-            return {key: inner if key in ("step", "steps") else null(inner) for key, inner in value.items()}
+            return {
+                key: inner if key in ("step", "steps") else null(inner)
+                for key, inner in value.items()
+            }
         return [null(inner) for inner in value] if isinstance(value, list) else None
 
     return [null(line) for line in lines]
@@ -83,7 +103,9 @@ def spectrum(**options):
 
 def path(*cosines):
     alphas = np.linspace(-0.5, 1.5, len(cosines))
-    return PathAngle(tuple(alphas.tolist()), cosines, tuple(abs(a - 1) for a in alphas.tolist()), 2.0)
+    return PathAngle(
+        tuple(alphas.tolist()), cosines, tuple(abs(a - 1) for a in alphas.tolist()), 2.0
+    )
 
 
 PATH = path(-0.9, -0.8, -0.5, 0.1, 0.9, 0.8, 0.7)
@@ -119,7 +141,9 @@ class TestAll:
             assert 0.01 < ink(content) < 0.5
 
     def test_the_same_bytes_twice(self):
-        assert figures(full_history(), FINDINGS, spectrum(), PATH) == figures(full_history(), FINDINGS, spectrum(), PATH)
+        assert figures(full_history(), FINDINGS, spectrum(), PATH) == figures(
+            full_history(), FINDINGS, spectrum(), PATH
+        )
 
     def test_no_program_or_date_is_in_the_file(self):
         assert opened(png(path_figure(PATH))).info.keys() == {"dpi"}
@@ -139,21 +163,38 @@ class TestAll:
             "assert 'matplotlib.pyplot' not in sys.modules\n"
             "assert 'tkinter' not in sys.modules\n"
         )
-        subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, env={**os.environ, "MPLBACKEND": "TkAgg"})
+        subprocess.run(
+            [sys.executable, "-W", "error", "-c", program],
+            check=True,
+            env={**os.environ, "MPLBACKEND": "TkAgg"},
+        )
 
     def test_looking_at_a_run_does_not_load_matplotlib(self):
-        subprocess.run([sys.executable, "-c", "import sys, saddlepoint.diagnostics; assert 'matplotlib' not in sys.modules"], check=True)
+        subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "import sys, saddlepoint.diagnostics; assert 'matplotlib' not in sys.modules",
+            ],
+            check=True,
+        )
 
 
 class TestCourse:
     @pytest.mark.parametrize(
-        ("loss", "coverage"), list(zip(BANDS, [None, ("modes", 8.0), ("recall", 1.0), ("modes", 1000.0)], strict=True))
+        ("loss", "coverage"),
+        list(zip(BANDS, [None, ("modes", 8.0), ("recall", 1.0), ("modes", 1000.0)], strict=True)),
     )
     def test_empty_minimal_and_full(self, loss, coverage):
         complete = full_lines()
         one = {"step": 0, "probe": complete[0]["probe"]}
         for lines in ([], [one], complete, nulls(complete)):
-            assert opened(png(course(History(loss=loss, coverage=coverage, lines=lines), FINDINGS))).size == SIZES["course"]
+            assert (
+                opened(
+                    png(course(History(loss=loss, coverage=coverage, lines=lines), FINDINGS))
+                ).size
+                == SIZES["course"]
+            )
 
     def test_the_panels(self):
         figure = course(full_history(), FINDINGS)
@@ -169,11 +210,17 @@ class TestCourse:
         assert figure.axes[1].get_yscale() == "log"
         fine = next(line for line in figure.axes[0].lines if line.get_label() == "discriminator")
         assert len(fine.get_xdata()) == 22  # the trace, not the eleven lines
-        heights = {float(line.get_ydata()[0]) for line in figure.axes[0].lines if line.get_linestyle() == ":"}
+        heights = {
+            float(line.get_ydata()[0])
+            for line in figure.axes[0].lines
+            if line.get_linestyle() == ":"
+        }
         assert heights == {band.chance for band in BANDS["minimax"].values()}
 
     def test_losses_without_a_trace(self):
-        lines = [{key: value for key, value in line.items() if key != "trace"} for line in full_lines()]
+        lines = [
+            {key: value for key, value in line.items() if key != "trace"} for line in full_lines()
+        ]
         figure = course(History(loss="minimax", lines=lines), [])
         (line,) = [line for line in figure.axes[0].lines if line.get_label() == "generator"]
         assert line.get_ydata() == pytest.approx([-0.7 - k / 10 for k in range(11)])
@@ -198,7 +245,11 @@ class TestSpectrum:
             {},
             {"leading": (), "smallest": (), "own": {}, "classes": ()},
             {"leading": (0j,), "smallest": (0j,), "own": {"x": (0.0,), "y": ()}},
-            {"leading": (1e12 + 0j,), "smallest": (-1e-12 + 0j,), "own": {"firm0": (1e-9, 1e9), "firm1": (2.0,), "firm2": (-1.0,)}},
+            {
+                "leading": (1e12 + 0j,),
+                "smallest": (-1e-12 + 0j,),
+                "own": {"firm0": (1e-9, 1e9), "firm1": (2.0,), "firm2": (-1.0,)},
+            },
         ],
     )
     def test_of_all_kinds(self, options):
@@ -207,11 +258,19 @@ class TestSpectrum:
     def test_points_are_where_the_eigenvalues_are(self):
         """Those that attract are dots, the others, 0 among them, crosses."""
         plane, lines = spectrum_figure(spectrum()).axes
-        attracts, repels = (sorted(map(tuple, points.get_offsets().tolist())) for points in plane.collections)
+        attracts, repels = (
+            sorted(map(tuple, points.get_offsets().tolist())) for points in plane.collections
+        )
         assert attracts == [(2.0, -1.0), (2.0, 1.0)]
         assert repels == [(-0.5, 0.0), (0.0, 0.0)]
-        assert [label.get_text() for label in lines.get_yticklabels()] == ["discriminator", "generator"]
-        assert [points.get_offsets().tolist() for points in lines.collections] == [[[0.1, 0.0], [3.0, 0.0]], [[-2.0, 1.0], [0.0, 1.0]]]
+        assert [label.get_text() for label in lines.get_yticklabels()] == [
+            "discriminator",
+            "generator",
+        ]
+        assert [points.get_offsets().tolist() for points in lines.collections] == [
+            [[0.1, 0.0], [3.0, 0.0]],
+            [[-2.0, 1.0], [0.0, 1.0]],
+        ]
 
     def test_of_a_game(self):
         game = zero_sum(-6.0, 4.0, -2.0)
@@ -229,8 +288,13 @@ class TestPath:
         gan = TinyGan()
         networks = {"discriminator": gan.D, "generator": gan.G}
         draws = torch.Generator().manual_seed(1)
-        other = {"discriminator": MLP((2, 3, 1), generator=draws).double(), "generator": MLP((2, 3, 2), generator=draws).double()}
-        states = [{player: net.state_dict() for player, net in nets.items()} for nets in (other, networks)]
+        other = {
+            "discriminator": MLP((2, 3, 1), generator=draws).double(),
+            "generator": MLP((2, 3, 2), generator=draws).double(),
+        }
+        states = [
+            {player: net.state_dict() for player, net in nets.items()} for nets in (other, networks)
+        ]
         found = path_angle(networks, gan.losses, *states)
         figure = path_figure(found)
         assert figure.get_suptitle() == found.verdict

@@ -14,10 +14,17 @@ def finding(name="mode-loss", player="generator", sentence="3 of 8 modes.", **op
 
 
 class TestFinding:
-    @pytest.mark.parametrize(("sentence", "numbers"), [("3 of 8 modes.", {}), ("Modes are missing.", {"modes": 3.0}), ("", {"modes": 3.0})])
+    @pytest.mark.parametrize(
+        ("sentence", "numbers"),
+        [("3 of 8 modes.", {}), ("Modes are missing.", {"modes": 3.0}), ("", {"modes": 3.0})],
+    )
     def test_without_a_number_it_is_refused(self, sentence, numbers):
         with pytest.raises(
-            sp.UsageError, match=r'^The finding "mode-loss" has no number\. Give the number that it rests on, in numbers and'
+            sp.UsageError,
+            match=(
+                r'^The finding "mode-loss" has no number\. Give the number that it rests on, in'
+                r" numbers and"
+            ),
         ):
             Finding("mode-loss", "generator", sentence, numbers)
 
@@ -25,7 +32,11 @@ class TestFinding:
         assert finding(sentence="The gradient is exactly zero.").level == "warning"
 
     def test_kind_and_player_make_it_the_same(self):
-        assert finding().key == finding(sentence="2 of 8 modes.", since=9, level="alarm").key == "mode-loss generator"
+        assert (
+            finding().key
+            == finding(sentence="2 of 8 modes.", since=9, level="alarm").key
+            == "mode-loss generator"
+        )
         assert len({finding().key, finding(name="copying").key, finding(player="game").key}) == 3
 
     def test_plain_containers(self):
@@ -47,7 +58,9 @@ class TestRanked:
     def test_worst_first_and_otherwise_in_their_order(self, drawn):
         """Causes come before effects, so a level keeps the order in which the verdicts were asked."""
         findings = [finding(name=str(number), level=level) for number, level in enumerate(drawn)]
-        assert ranked(findings) == [one for level in ("alarm", "warning", "note") for one in findings if one.level == level]
+        assert ranked(findings) == [
+            one for level in ("alarm", "warning", "note") for one in findings if one.level == level
+        ]
 
 
 class TestSeries:
@@ -77,7 +90,9 @@ class TestHistory:
     def test_series_are_the_finite_numbers_at_a_path(self):
         values = [1.0, None, math.nan, math.inf, -math.inf, True, "2", {"deeper": 1.0}, [1.0], 3]
         lines = [{"step": 10 * k, "losses": {"generator": value}} for k, value in enumerate(values)]
-        found = history(*lines, {"step": 100}, {"step": 110, "losses": None}, {"step": 120, "losses": 5.0}).series("losses", "generator")
+        found = history(
+            *lines, {"step": 100}, {"step": 110, "losses": None}, {"step": 120, "losses": 5.0}
+        ).series("losses", "generator")
         assert found.steps.tolist() == [0, 90]
         assert found.values.tolist() == [1.0, 3.0]
         assert found.values.dtype == float
@@ -90,9 +105,22 @@ class TestHistory:
         assert history().moved_by_gradient() == set()
 
     def test_traces_run_on_over_lines_and_leave_gaps_out(self):
-        first = {"steps": [1, 2], "losses": {"generator": [0.1, None]}, "projections": {"generator": [7.0, 8.0]}}
-        later = {"steps": [3, 4], "losses": {"generator": [math.nan, 0.4]}, "projections": {"generator": [9.0, None]}}
-        log = history({"step": 2, "trace": first}, {"step": 3}, {"step": 4, "trace": later}, {"step": 5, "trace": None})
+        first = {
+            "steps": [1, 2],
+            "losses": {"generator": [0.1, None]},
+            "projections": {"generator": [7.0, 8.0]},
+        }
+        later = {
+            "steps": [3, 4],
+            "losses": {"generator": [math.nan, 0.4]},
+            "projections": {"generator": [9.0, None]},
+        }
+        log = history(
+            {"step": 2, "trace": first},
+            {"step": 3},
+            {"step": 4, "trace": later},
+            {"step": 5, "trace": None},
+        )
         assert log.trace("losses", "generator").steps.tolist() == [1, 4]
         assert log.trace("losses", "generator").values.tolist() == [0.1, 0.4]
         assert log.trace("projections", "generator").values.tolist() == [7.0, 8.0, 9.0]
@@ -100,7 +128,9 @@ class TestHistory:
 
     def test_probes_and_movers(self):
         log = history(
-            {"step": 0, "probe": {"accuracy": 0.5}}, {"step": 1, "gradient_norms": {"generator": None}}, {"step": 2, "probe": None}
+            {"step": 0, "probe": {"accuracy": 0.5}},
+            {"step": 1, "gradient_norms": {"generator": None}},
+            {"step": 2, "probe": None},
         )
         assert log.probes() == [(0, {"accuracy": 0.5})]
         assert log.moved_by_gradient() == {"generator"}  # its norm was NaN, but it has one

@@ -29,22 +29,34 @@ class Root(nn.Module):
 
 
 def linear(inputs, outputs, generator):
-    return next(m for m in MLP((inputs, outputs), generator=generator).double().modules() if isinstance(m, nn.Linear))
+    return next(
+        m
+        for m in MLP((inputs, outputs), generator=generator).double().modules()
+        if isinstance(m, nn.Linear)
+    )
 
 
 class Gan:
-    """Two linear layers each, with room for one module between them; the closure returns two terms for the discriminator."""
+    """Two linear layers each, with room for one module between them; the closure returns two terms
+    for the discriminator."""
 
     def __init__(self, in_generator=None, in_discriminator=None):
         draws = torch.Generator().manual_seed(0)
         self.G = nn.Sequential(linear(2, 3, draws), in_generator or nn.Tanh(), linear(3, 2, draws))
-        self.D = nn.Sequential(linear(2, 3, draws), in_discriminator or nn.Tanh(), linear(3, 1, draws))
+        self.D = nn.Sequential(
+            linear(2, 3, draws), in_discriminator or nn.Tanh(), linear(3, 1, draws)
+        )
         self.networks = {"discriminator": self.D, "generator": self.G}
-        self.real, self.noise = (torch.randn(5, 2, generator=draws, dtype=torch.float64) for _ in range(2))
+        self.real, self.noise = (
+            torch.randn(5, 2, generator=draws, dtype=torch.float64) for _ in range(2)
+        )
 
     def losses(self):
         fake = self.D(self.G(self.noise))
-        terms = {"real": nn.functional.softplus(-self.D(self.real)).mean(), "fake": nn.functional.softplus(fake).mean()}
+        terms = {
+            "real": nn.functional.softplus(-self.D(self.real)).mean(),
+            "fake": nn.functional.softplus(fake).mean(),
+        }
         return {"discriminator": terms, "generator": nn.functional.softplus(-fake).mean()}
 
     def origin(self, closure=None, player="discriminator"):
@@ -57,14 +69,25 @@ class TestPlaces:
         gan = Gan()
         gan.real[2, 1] = NAN
         found = gan.origin()
-        assert (found.place, found.player, found.tensor, found.share) == ("data", "discriminator", "the real samples", 0.1)
-        assert found.sentence == "The first bad tensor is in the data: the real samples (10% of its entries are not finite)."
+        assert (found.place, found.player, found.tensor, found.share) == (
+            "data",
+            "discriminator",
+            "the real samples",
+            0.1,
+        )
+        assert (
+            found.sentence
+            == "The first bad tensor is in the data: the real samples (10% of its entries are not"
+            " finite)."
+        )
 
     def test_noise(self):
         gan = Gan()
         gan.noise[:, 0] = -INF
-        assert gan.origin(player="generator").sentence == (
-            "The first bad tensor is in the data: the generator's noise (50% of its entries are not finite)."
+        assert (
+            gan.origin(player="generator").sentence
+            == "The first bad tensor is in the data: the generator's noise (50% of its entries are"
+            " not finite)."
         )
 
     @pytest.mark.parametrize("bad", [NAN, INF, -INF])
@@ -73,24 +96,30 @@ class TestPlaces:
         with torch.no_grad():
             gan.G[2].weight[1, 2] = bad
         found = gan.origin()
-        assert (found.place, found.player) == ("parameter", "generator")  # though the discriminator's loss was found bad
-        assert found.sentence == (
-            "The first bad tensor is a parameter: 2.weight, shape (2, 3) of the generator (17% of its entries are not finite)."
+        # though the discriminator's loss was found bad
+        assert (found.place, found.player) == ("parameter", "generator")
+        assert (
+            found.sentence
+            == "The first bad tensor is a parameter: 2.weight, shape (2, 3) of the generator (17%"
+            " of its entries are not finite)."
         )
 
     @pytest.mark.parametrize("player", ["generator", "discriminator"])
     def test_output_of_a_layer(self, player):
         gan = Gan(**{f"in_{player}": Exp(1e5)})
         found = gan.origin()
-        first = gan.networks[player][0](gan.noise if player == "generator" else gan.G(gan.noise)).detach()
+        first = gan.networks[player][0](
+            gan.noise if player == "generator" else gan.G(gan.noise)
+        ).detach()
         bad = ~torch.exp(1e5 * first).isfinite()
         assert 0 < bad.double().mean() < 1
         assert (found.place, found.player, found.tensor) == ("output", player, "1 (Exp)")
         assert found.share == pytest.approx(float(bad.double().mean()))
         assert found.largest == pytest.approx(float(first.abs().max()))
-        assert found.sentence == (
-            f"The first bad tensor is the output of 1 (Exp) of the {player} ({found.share:.0%} of its entries are not finite, "
-            f"from values up to {found.largest:.2g})."
+        assert (
+            found.sentence
+            == f"The first bad tensor is the output of 1 (Exp) of the {player} ({found.share:.0%}"
+            f" of its entries are not finite, from values up to {found.largest:.2g})."
         )
 
     def test_output_of_a_module_that_computes_after_its_layers(self):
@@ -112,13 +141,27 @@ class TestPlaces:
             return found
 
         found = gan.origin(losses)
-        assert (found.place, found.player, found.tensor) == ("loss", "discriminator", f'the term "{term}" of the loss')
-        assert found.sentence == f'All layers are finite; the first bad number is the term "{term}" of the loss of the discriminator.'
+        assert (found.place, found.player, found.tensor) == (
+            "loss",
+            "discriminator",
+            f'the term "{term}" of the loss',
+        )
+        assert (
+            found.sentence
+            == f'All layers are finite; the first bad number is the term "{term}" of the loss of'
+            " the discriminator."
+        )
 
     def test_whole_loss(self):
         gan = Gan()
-        found = gan.origin(lambda: gan.losses() | {"generator": gan.losses()["generator"] * NAN}, player="generator")
-        assert found.sentence == "All layers are finite; the first bad number is the loss of the generator."
+        found = gan.origin(
+            lambda: gan.losses() | {"generator": gan.losses()["generator"] * NAN},
+            player="generator",
+        )
+        assert (
+            found.sentence
+            == "All layers are finite; the first bad number is the loss of the generator."
+        )
 
     def test_gradient_on_its_way_through_the_layers(self):
         """√ has no finite slope at 0: the first gradient that is bad arrives at what went into it."""
@@ -128,10 +171,15 @@ class TestPlaces:
             gan.D[0].bias.zero_()
         assert all(math.isfinite(float(v.detach())) for v in gan.losses()["discriminator"].values())
         found = gan.origin()
-        assert (found.place, found.player, found.tensor) == ("gradient", "discriminator", "the output of 0 (Linear)")
-        assert found.sentence == (
-            "The losses are finite; the first bad tensor is a gradient: at the output of 0 (Linear) of the discriminator (100% of its "
-            "entries are not finite)."
+        assert (found.place, found.player, found.tensor) == (
+            "gradient",
+            "discriminator",
+            "the output of 0 (Linear)",
+        )
+        assert (
+            found.sentence
+            == "The losses are finite; the first bad tensor is a gradient: at the output of 0"
+            " (Linear) of the discriminator (100% of its entries are not finite)."
         )
 
     def test_gradient_of_a_parameter_alone(self):
@@ -139,8 +187,18 @@ class TestPlaces:
         gan = Gan()
         with torch.no_grad():
             gan.G[2].bias.zero_()
-        found = gan.origin(lambda: gan.losses() | {"generator": gan.losses()["generator"] + gan.G[2].bias.square().sum().sqrt()})
-        assert (found.place, found.player, found.tensor, found.share) == ("gradient", "generator", "2.bias", 1.0)
+        found = gan.origin(
+            lambda: (
+                gan.losses()
+                | {"generator": gan.losses()["generator"] + gan.G[2].bias.square().sum().sqrt()}
+            )
+        )
+        assert (found.place, found.player, found.tensor, found.share) == (
+            "gradient",
+            "generator",
+            "2.bias",
+            1.0,
+        )
 
     def test_gradient_only_for_the_player_that_moves(self):
         gan = Gan()
@@ -154,15 +212,23 @@ class TestPlaces:
         gan = Gan()
         largest = max(
             float(g.abs().max())
-            for player, loss in (("discriminator", sum(gan.losses()["discriminator"].values())), ("generator", gan.losses()["generator"]))
+            for player, loss in (
+                ("discriminator", sum(gan.losses()["discriminator"].values())),
+                ("generator", gan.losses()["generator"]),
+            )
             for g in torch.autograd.grad(loss, list(gan.networks[player].parameters()))
         )
         found = gan.origin(player="generator")
-        assert (found.place, found.player, found.largest) == ("update", "generator", pytest.approx(largest))
+        assert (found.place, found.player, found.largest) == (
+            "update",
+            "generator",
+            pytest.approx(largest),
+        )
         assert math.isnan(found.share)
-        assert found.sentence == (
-            f"Losses and gradients are finite (up to {largest:.2g}); the generator's update overflows in the rule or in the "
-            "inner optimizer."
+        assert (
+            found.sentence
+            == f"Losses and gradients are finite (up to {largest:.2g}); the generator's update"
+            " overflows in the rule or in the inner optimizer."
         )
 
     def test_plain_containers(self):
@@ -172,12 +238,15 @@ class TestPlaces:
             "tensor": "x",
             "share": 0.5,
             "largest": pytest.approx(NAN, nan_ok=True),
-            "sentence": "The first bad tensor is in the data: x (50% of its entries are not finite).",
+            "sentence": (
+                "The first bad tensor is in the data: x (50% of its entries are not finite)."
+            ),
         }
 
 
 class TestTheFirst:
-    """One fault is planted after the other, from the end of the way to its start: each is named before those that follow from it."""
+    """One fault is planted after the other, from the end of the way to its start: each is named
+    before those that follow from it."""
 
     def test_of_several(self):
         gan = Gan(in_generator=Exp(), in_discriminator=Exp())
@@ -209,19 +278,29 @@ class TestTheFirst:
         x = torch.ones(3, 1, dtype=torch.float64)
         scale = nn.Parameter(torch.ones((), dtype=torch.float64))
         network.scale = scale
-        found = find_nonfinite({"critic": network}, lambda: {"critic": (network(x) * scale).mean()}, {"x": x}, player="critic")
+        found = find_nonfinite(
+            {"critic": network},
+            lambda: {"critic": (network(x) * scale).mean()},
+            {"x": x},
+            player="critic",
+        )
         assert (found.tensor, found.largest) == ("0 (Exp)", 1.0)
 
 
 class TestNothingChanges:
     def networks(self):
         draws = torch.Generator().manual_seed(0)
-        body = nn.Sequential(linear(2, 3, draws), nn.BatchNorm1d(3).double(), nn.Dropout(0.5), linear(3, 1, draws))
+        body = nn.Sequential(
+            linear(2, 3, draws), nn.BatchNorm1d(3).double(), nn.Dropout(0.5), linear(3, 1, draws)
+        )
         return {"critic": body}
 
     @pytest.mark.parametrize("place", ["data", "parameter", "output", "loss", "gradient", "update"])
     def test_networks_buffers_and_random_states(self, place):
-        networks, x = self.networks(), torch.randn(6, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        networks, x = (
+            self.networks(),
+            torch.randn(6, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64),
+        )
         body = networks["critic"]
         if place == "data":
             x[0, 0] = NAN
@@ -233,7 +312,11 @@ class TestNothingChanges:
 
         def losses():
             y = body(x)
-            return {"critic": ((y - y).square().sum().sqrt() if place == "gradient" else y.mean()) * factor}
+            return {
+                "critic": (
+                    ((y - y).square().sum().sqrt() if place == "gradient" else y.mean()) * factor
+                )
+            }
 
         before = {name: t.clone() for name, t in body.state_dict().items()}
         with torch.random.fork_rng(devices=[]):
@@ -243,7 +326,10 @@ class TestNothingChanges:
             second = find_nonfinite(networks, losses, {"x": x}, player="critic")
         assert first.place == place
         assert str(first) == str(second)  # the same dropout masks; NaN equals itself in text
-        assert all(torch.equal(t.nan_to_num(7.0), before[name].nan_to_num(7.0)) for name, t in body.state_dict().items())
+        assert all(
+            torch.equal(t.nan_to_num(7.0), before[name].nan_to_num(7.0))
+            for name, t in body.state_dict().items()
+        )
         assert body.training
         assert all(p.grad is None and not p._backward_hooks for p in body.parameters())
         assert not any(module._forward_hooks for module in body.modules())
@@ -258,7 +344,12 @@ class TestNothingChanges:
                 return self.place
 
         network = Point()
-        found = find_nonfinite({"generator": network}, lambda: {"generator": network(None).square().sum()}, {}, player="generator")
+        found = find_nonfinite(
+            {"generator": network},
+            lambda: {"generator": network(None).square().sum()},
+            {},
+            player="generator",
+        )
         assert (found.place, found.largest) == ("update", 2.0)
         assert not network.place._backward_hooks
 
@@ -271,7 +362,11 @@ class TestNothingChanges:
 
         with pytest.raises(RuntimeError, match="no losses today"):
             gan.origin(losses)
-        assert not any(module._forward_hooks for network in gan.networks.values() for module in network.modules())
+        assert not any(
+            module._forward_hooks
+            for network in gan.networks.values()
+            for module in network.modules()
+        )
 
 
 class Many(nn.Module):
@@ -284,7 +379,13 @@ class Many(nn.Module):
 
     def forward(self, x):
         y = torch.exp(self.factor * self.weight * x)
-        return {"dict": {"logits": y, "none": None}, "tuple": (x, y), "list": [y], "nested": (x, (y, [y])), "none": None}[self.container]
+        return {
+            "dict": {"logits": y, "none": None},
+            "tuple": (x, y),
+            "list": [y],
+            "nested": (x, (y, [y])),
+            "none": None,
+        }[self.container]
 
 
 def unpacked(output):
@@ -309,5 +410,10 @@ class TestContainers:
     def test_whole_numbers_are_finite(self):
         network = nn.Embedding(4, 1, _weight=torch.full((4, 1), 2.0, dtype=torch.float64))
         index = torch.tensor([0, 3])
-        found = find_nonfinite({"critic": network}, lambda: {"critic": network(index).sum()}, {"index": index}, player="critic")
+        found = find_nonfinite(
+            {"critic": network},
+            lambda: {"critic": network(index).sum()},
+            {"index": index},
+            player="critic",
+        )
         assert (found.place, found.largest) == ("update", 1.0)

@@ -8,7 +8,15 @@ from torch import nn
 
 import saddlepoint as sp
 from saddlepoint.diagnostics.rotation import PathAngle, cosine, path_angle, rotation
-from saddlepoint.games.analytic import bilinear, bilinear_matrix, bowl, cournot, quadratic, with_spectrum, zero_sum
+from saddlepoint.games.analytic import (
+    bilinear,
+    bilinear_matrix,
+    bowl,
+    cournot,
+    quadratic,
+    with_spectrum,
+    zero_sum,
+)
 from saddlepoint.models import MLP
 from saddlepoint.vectors import Vector
 
@@ -18,7 +26,8 @@ def of(game):
 
 
 def random_game(seed, turn=None):
-    """A quadratic game of two and three parameters; ``turn`` changes the coordinates of each player by an orthogonal matrix."""
+    """A quadratic game of two and three parameters; ``turn`` changes the coordinates of each player
+    by an orthogonal matrix."""
     draws = torch.Generator().manual_seed(seed)
     A, B = (torch.randn(5, 5, generator=draws, dtype=torch.float64) for _ in range(2))
     start = torch.randn(5, generator=draws, dtype=torch.float64)
@@ -30,13 +39,18 @@ def random_game(seed, turn=None):
 
 def orthogonal(seed):
     draws = torch.Generator().manual_seed(seed)
-    blocks = [torch.linalg.qr(torch.randn(n, n, generator=draws, dtype=torch.float64))[0] for n in (2, 3)]
+    blocks = [
+        torch.linalg.qr(torch.randn(n, n, generator=draws, dtype=torch.float64))[0] for n in (2, 3)
+    ]
     return torch.block_diag(*blocks)
 
 
 class TestRotation:
     def test_bilinear_games_only_turn(self):
-        for game in (bilinear(3.0), bilinear_matrix([1.0, 2.0, 0.1], torch.Generator().manual_seed(0))):
+        for game in (
+            bilinear(3.0),
+            bilinear_matrix([1.0, 2.0, 0.1], torch.Generator().manual_seed(0)),
+        ):
             found = of(game)
             assert found.antisymmetric == pytest.approx(1.0, abs=1e-12)
             assert found.cosine == pytest.approx(0.0, abs=1e-12)
@@ -78,9 +92,13 @@ class TestRotation:
         game = random_game(seed)
         found = of(game).antisymmetric
         assert 0 <= found <= 1
-        scaled = rotation(game.players, lambda: {player: scale * loss for player, loss in game.losses().items()})
+        scaled = rotation(
+            game.players, lambda: {player: scale * loss for player, loss in game.losses().items()}
+        )
         assert scaled.antisymmetric == pytest.approx(found, abs=1e-9)
-        assert of(random_game(seed, orthogonal(turn))).antisymmetric == pytest.approx(found, abs=1e-9)
+        assert of(random_game(seed, orthogonal(turn))).antisymmetric == pytest.approx(
+            found, abs=1e-9
+        )
 
 
 class TestCosine:
@@ -101,7 +119,9 @@ class TestCosine:
         a = {"x": [torch.zeros(2)]}
         with pytest.raises(sp.UsageError, match=r"have the players \['x'\] and \['y'\]"):
             cosine(a, {"y": [torch.zeros(2)]})
-        with pytest.raises(sp.UsageError, match=r'player "x" have the shapes \[\(2,\)\] and \[\(3,\)\]'):
+        with pytest.raises(
+            sp.UsageError, match=r'player "x" have the shapes \[\(2,\)\] and \[\(3,\)\]'
+        ):
             cosine(a, {"x": [torch.zeros(3)]})
 
 
@@ -113,9 +133,13 @@ def spiral(a, b, p, **options):
 
 
 class TestPathAngle:
-    @pytest.mark.parametrize(("a", "b", "p"), [(1.0, 0.0, 0.0), (1.0, 2.0, 0.05), (0.0, 1.0, 0.1), (-1.0, 0.5, 0.2), (1.0, -1.0, 0.1)])
+    @pytest.mark.parametrize(
+        ("a", "b", "p"),
+        [(1.0, 0.0, 0.0), (1.0, 2.0, 0.05), (0.0, 1.0, 0.1), (-1.0, 0.5, 0.2), (1.0, -1.0, 0.1)],
+    )
     def test_closed_form(self, a, b, p):
-        """θ(α) = (−s, p) with s = α − 1 and ξ = (ax + by, ay − bx); the way is (−1, 0), so ⟨way, ξ⟩ = a s − b p."""
+        """θ(α) = (−s, p) with s = α − 1 and ξ = (ax + by, ay − bx); the way is (−1, 0), so ⟨way, ξ⟩
+        = a s − b p."""
         found = spiral(a, b, p)
         p = float(torch.tensor(p))  # as the parameters have it, in single precision
         for alpha, c, norm in zip(found.alphas, found.cosines, found.norms, strict=True):
@@ -147,7 +171,13 @@ class TestPathAngle:
 
     def test_a_field_that_vanishes_everywhere(self):
         x = torch.ones(1, requires_grad=True)
-        found = path_angle({"x": [x]}, lambda: {"x": 0 * x.sum()}, {"x": [torch.zeros(1)]}, {"x": [torch.ones(1)]}, points=5)
+        found = path_angle(
+            {"x": [x]},
+            lambda: {"x": 0 * x.sum()},
+            {"x": [torch.zeros(1)]},
+            {"x": [torch.ones(1)]},
+            points=5,
+        )
         assert found.verdict == "neither (switch +nan, bump +nan)"
 
     def test_options(self):
@@ -163,14 +193,21 @@ class TestThePathLeavesNothingBehind:
     @pytest.fixture
     def networks(self):
         return {
-            "discriminator": nn.Sequential(MLP((2, 8, 1), generator=torch.Generator().manual_seed(0)), nn.Dropout(0.5)),
-            "generator": nn.Sequential(MLP((4, 8, 2), generator=torch.Generator().manual_seed(1)), nn.BatchNorm1d(2)),
+            "discriminator": nn.Sequential(
+                MLP((2, 8, 1), generator=torch.Generator().manual_seed(0)), nn.Dropout(0.5)
+            ),
+            "generator": nn.Sequential(
+                MLP((4, 8, 2), generator=torch.Generator().manual_seed(1)), nn.BatchNorm1d(2)
+            ),
         }
 
     @staticmethod
     def other(networks):
         """Parameters and buffers elsewhere, as state dicts."""
-        return {player: {name: t + 1 for name, t in network.state_dict().items()} for player, network in networks.items()}
+        return {
+            player: {name: t + 1 for name, t in network.state_dict().items()}
+            for player, network in networks.items()
+        }
 
     @staticmethod
     def losses(networks):
@@ -179,18 +216,28 @@ class TestThePathLeavesNothingBehind:
 
     @staticmethod
     def snapshot(networks):
-        return {player: {name: t.clone() for name, t in network.state_dict().items()} for player, network in networks.items()}
+        return {
+            player: {name: t.clone() for name, t in network.state_dict().items()}
+            for player, network in networks.items()
+        }
 
     def assert_same(self, networks, before):
         for player, network in networks.items():
-            assert all(torch.equal(t, before[player][name]) for name, t in network.state_dict().items())
+            assert all(
+                torch.equal(t, before[player][name]) for name, t in network.state_dict().items()
+            )
             assert all(p.grad is None for p in network.parameters())
 
     def test_parameters_buffers_and_random_state(self, networks):
         before = self.snapshot(networks)
         with torch.random.fork_rng():
             state = torch.get_rng_state()
-            first, second = (path_angle(networks, lambda: self.losses(networks), before, self.other(networks), points=5) for _ in range(2))
+            first, second = (
+                path_angle(
+                    networks, lambda: self.losses(networks), before, self.other(networks), points=5
+                )
+                for _ in range(2)
+            )
             found = rotation(networks, lambda: self.losses(networks))
             assert found == rotation(networks, lambda: self.losses(networks))
             assert torch.equal(torch.get_rng_state(), state)
@@ -200,7 +247,10 @@ class TestThePathLeavesNothingBehind:
     def test_state_dicts_and_tensors_are_the_same(self, networks):
         start, end = self.snapshot(networks), self.other(networks)
         tensors = [
-            {player: [given[player][name] for name, _ in network.named_parameters()] for player, network in networks.items()}
+            {
+                player: [given[player][name] for name, _ in network.named_parameters()]
+                for player, network in networks.items()
+            }
             for given in (start, end)
         ]
         with torch.random.fork_rng():
@@ -233,35 +283,62 @@ class TestMistakes:
 
         with pytest.raises(sp.UsageError, match="start and end are the same point"):
             path(here, here)
-        with pytest.raises(sp.UsageError, match=r"at least 5 points and a span with 1 inside, not 4"):
+        with pytest.raises(
+            sp.UsageError, match=r"at least 5 points and a span with 1 inside, not 4"
+        ):
             path(here, there, points=4)
         with pytest.raises(sp.UsageError, match=r"not 41 and \(0.0, 1.0\)"):
             path(here, there, span=(0.0, 1.0))
-        with pytest.raises(sp.UsageError, match=r"end has the players \['y'\], the game has \['x'\]"):
+        with pytest.raises(
+            sp.UsageError, match=r"end has the players \['y'\], the game has \['x'\]"
+        ):
             path(here, {"y": [torch.ones(2)]})
-        with pytest.raises(sp.UsageError, match=r'start of player "x" has the shapes \[\(3,\)\], its parameters have \[\(2,\)\]'):
+        with pytest.raises(
+            sp.UsageError,
+            match=r'start of player "x" has the shapes \[\(3,\)\], its parameters have \[\(2,\)\]',
+        ):
             path({"x": [torch.zeros(3)]}, there)
-        with pytest.raises(sp.UsageError, match="a mapping of names, but the player is given as tensors"):
+        with pytest.raises(
+            sp.UsageError, match="a mapping of names, but the player is given as tensors"
+        ):
             path({"x": {"weight": torch.zeros(2)}}, there)
         state = module.state_dict()
         weight, bias = state
-        with pytest.raises(sp.UsageError, match=f'end of player "x" has no "{bias}". Did you mean "{bias}s"'):
-            path({"x": state}, {"x": {weight: state[weight], f"{bias}s": state[bias]}}, {"x": module})
+        with pytest.raises(
+            sp.UsageError, match=f'end of player "x" has no "{bias}". Did you mean "{bias}s"'
+        ):
+            path(
+                {"x": state}, {"x": {weight: state[weight], f"{bias}s": state[bias]}}, {"x": module}
+            )
 
     def test_a_closure_that_leaves_out_a_player(self):
         game = bilinear()
-        with pytest.raises(sp.UsageError, match='rotation: the closure left out the loss of player "y"'):
+        with pytest.raises(
+            sp.UsageError, match='rotation: the closure left out the loss of player "y"'
+        ):
             rotation(game.players, lambda: {"x": game.losses()["x"]})
         ends = [{"x": [torch.tensor([value])], "y": [torch.zeros(1)]} for value in (0.0, 1.0)]
-        with pytest.raises(sp.UsageError, match='path_angle: the closure left out the loss of player "y"'):
+        with pytest.raises(
+            sp.UsageError, match='path_angle: the closure left out the loss of player "y"'
+        ):
             path_angle(game.players, lambda: {"x": game.losses()["x"]}, *ends)
 
     def test_what_is_not_finite(self):
         x = torch.zeros(1, requires_grad=True)
-        with pytest.raises(sp.DivergenceError, match=r'rotation: ξ is not finite in the part of player "x"'):
+        with pytest.raises(
+            sp.DivergenceError, match=r'rotation: ξ is not finite in the part of player "x"'
+        ):
             rotation({"x": [x]}, lambda: {"x": x.abs().sqrt().sum()})
-        with pytest.raises(sp.DivergenceError, match='path_angle: at α = 1 ξ is not finite in the part of player "x"'):
-            path_angle({"x": [x]}, lambda: {"x": x.abs().sqrt().sum()}, {"x": [torch.ones(1)]}, {"x": [torch.zeros(1)]})
+        with pytest.raises(
+            sp.DivergenceError,
+            match='path_angle: at α = 1 ξ is not finite in the part of player "x"',
+        ):
+            path_angle(
+                {"x": [x]},
+                lambda: {"x": x.abs().sqrt().sum()},
+                {"x": [torch.ones(1)]},
+                {"x": [torch.zeros(1)]},
+            )
         assert x.item() == 0
 
     def test_an_operation_without_a_second_derivative(self):

@@ -8,7 +8,14 @@ from torch import nn
 
 import saddlepoint as sp
 from saddlepoint.diagnostics.spectrum import GameSpectrum, game_spectrum
-from saddlepoint.games.analytic import bilinear, bowl, quadratic, three_players, with_spectrum, zero_sum
+from saddlepoint.games.analytic import (
+    bilinear,
+    bowl,
+    quadratic,
+    three_players,
+    with_spectrum,
+    zero_sum,
+)
 from saddlepoint.games.dirac import dirac_gan
 from saddlepoint.models import MLP
 
@@ -20,13 +27,16 @@ def of(game, **options):
 def at(game, *theta):
     """The game with its parameters at θ."""
     with torch.no_grad():
-        for p, value in zip((p for tensors in game.players.values() for p in tensors), theta, strict=True):
+        for p, value in zip(
+            (p for tensors in game.players.values() for p in tensors), theta, strict=True
+        ):
             p.fill_(value)
     return game
 
 
 class Gan:
-    """A smooth GAN in float64, 57 parameters against 47; ``convex`` is a weight decay of the discriminator."""
+    """A smooth GAN in float64, 57 parameters against 47; ``convex`` is a weight decay of the
+    discriminator."""
 
     def __init__(self, zero_sum=True, convex=0.0):
         draws = torch.Generator().manual_seed(0)
@@ -34,7 +44,9 @@ class Gan:
             "discriminator": MLP((2, 14, 1), activation="tanh", generator=draws).double(),
             "generator": MLP((2, 9, 2), activation="tanh", generator=draws).double(),
         }
-        self.z, self.real = (torch.randn(20, 2, generator=draws, dtype=torch.float64) for _ in range(2))
+        self.z, self.real = (
+            torch.randn(20, 2, generator=draws, dtype=torch.float64) for _ in range(2)
+        )
         self.zero_sum, self.convex = zero_sum, convex
 
     def losses(self):
@@ -42,7 +54,10 @@ class Gan:
         fake = D(self.networks["generator"](self.z))
         f = softplus(-D(self.real)).mean() + softplus(fake).mean()
         decay = self.convex * sum((p**2).sum() for p in D.parameters())
-        return {"discriminator": f + decay, "generator": -f if self.zero_sum else softplus(-fake).mean()}
+        return {
+            "discriminator": f + decay,
+            "generator": -f if self.zero_sum else softplus(-fake).mean(),
+        }
 
     def dense(self):
         return sp.linearize(sp.Game(self.networks, self.losses)).jacobian.dense()
@@ -50,20 +65,30 @@ class Gan:
 
 class TestClosedForms:
     def test_a_minimax_point_that_is_no_nash_point(self):
-        """f = −3x² − y² + 4xy: x is at a maximum, J has the double eigenvalue −2, yet (0, 0) is local minimax: −6 + 4·4/2 = 2."""
+        """f = −3x² − y² + 4xy: x is at a maximum, J has the double eigenvalue −2, yet (0, 0) is
+        local minimax: −6 + 4·4/2 = 2."""
         found = of(at(zero_sum(-6.0, 4.0, -2.0), 0.0, 0.0), leader="x")
         assert found.classes == ("unstable", "local minimax", "no minimum of x's loss")
         assert found.own == {"x": (-6.0,), "y": (2.0,)}
         assert found.schur == pytest.approx([2.0])
         assert found.leading == pytest.approx([-2.0, -2.0], abs=1e-6)
-        assert (found.gradient_norm, found.zero_sum, found.converged, found.schur_reason) == (0.0, True, True, None)
+        assert (found.gradient_norm, found.zero_sum, found.converged, found.schur_reason) == (
+            0.0,
+            True,
+            True,
+            None,
+        )
 
     def test_a_stable_point_that_no_leader_can_want(self):
-        """f = 3x² + y² + 4xy: the double eigenvalue is 2, but y is at a minimum of what it maximises."""
+        """f = 3x² + y² + 4xy: the double eigenvalue is 2, but y is at a minimum of what it
+        maximises."""
         found = of(zero_sum(6.0, 4.0, 2.0), leader="x")
         assert found.classes == ("stable", "no minimum of y's loss")
         assert found.schur is None
-        assert "the follower y's own loss is not known to be positive definite: its smallest is -2" in found.schur_reason
+        assert (
+            "the follower y's own loss is not known to be positive definite: its smallest is -2"
+            in found.schur_reason
+        )
 
     @pytest.mark.parametrize("s", [0.5, 3.0])
     def test_bilinear(self, s):
@@ -79,7 +104,9 @@ class TestClosedForms:
         found = of(at(dirac_gan(r1=gamma), 0.0, 0.0))
         root = np.emath.sqrt(gamma**2 / 4 - 0.25)
         expected = [gamma / 2 + root, gamma / 2 - root]
-        assert sorted(found.jacobian, key=lambda v: (v.imag, v.real)) == pytest.approx(sorted(expected, key=lambda v: (v.imag, v.real)))
+        assert sorted(found.jacobian, key=lambda v: (v.imag, v.real)) == pytest.approx(
+            sorted(expected, key=lambda v: (v.imag, v.real))
+        )
         assert ("rotating" in found.classes) is turns
         assert ("stable" in found.classes) is (gamma > 0)
         assert "local minimax" in found.classes or gamma == 0  # the Schur complement is f′(0)²/γ
@@ -103,7 +130,10 @@ class TestClosedForms:
         assert found.classes == ("stable", "local Nash")
         assert found.rotation_ratio == pytest.approx(math.sqrt(3) / 2)  # 1, 1 ± i √3/2
         assert found.schur is None
-        assert "a leader and one follower are needed; the players are ['x', 'y', 'z']" in found.schur_reason
+        assert (
+            "a leader and one follower are needed; the players are ['x', 'y', 'z']"
+            in found.schur_reason
+        )
 
     def test_saddles_of_an_own_loss(self):
         A = torch.diag(torch.tensor([1.0, -1.0, 0.0], dtype=torch.float64))
@@ -111,12 +141,18 @@ class TestClosedForms:
         found = of(quadratic({"x": 2, "y": 1}, {"x": A, "y": B}, torch.zeros(3), "not minimax"))
         assert found.classes == ("unstable", "saddle of x's loss")
 
-    @pytest.mark.parametrize(("own", "schur", "classes"), [(1.0, -1.0, ("unstable", "local Nash")), (3.0, 1.0, ("stable", "local Nash"))])
+    @pytest.mark.parametrize(
+        ("own", "schur", "classes"),
+        [(1.0, -1.0, ("unstable", "local Nash")), (3.0, 1.0, ("stable", "local Nash"))],
+    )
     def test_general_sum_is_no_minimax_point_but_has_a_schur_complement(self, own, schur, classes):
-        """f_x = a x²/2 + xy, f_y = y²/2 + 2xy: S = a − 1·2, whose sign says nothing of a minimum over x of a maximum over y."""
+        """f_x = a x²/2 + xy, f_y = y²/2 + 2xy: S = a − 1·2, whose sign says nothing of a minimum
+        over x of a maximum over y."""
         A = torch.tensor([[own, 1.0], [1.0, 0.0]], dtype=torch.float64)
         B = torch.tensor([[0.0, 2.0], [2.0, 1.0]], dtype=torch.float64)
-        found = of(quadratic({"x": 1, "y": 1}, {"x": A, "y": B}, torch.ones(2), "not minimax"), leader="x")
+        found = of(
+            quadratic({"x": 1, "y": 1}, {"x": A, "y": B}, torch.ones(2), "not minimax"), leader="x"
+        )
         assert found.schur == pytest.approx([schur])
         assert not found.zero_sum
         assert found.classes == classes
@@ -133,20 +169,28 @@ class TestAgainstDenseMatrices:
         assert found.zero_sum is zero_sum
         values = torch.linalg.eigvals(J).numpy()
         leading = values[np.argsort(-abs(values))][: len(found.leading)]
-        np.testing.assert_allclose(sorted(abs(np.array(found.leading))), sorted(abs(leading)), atol=1e-8)
+        np.testing.assert_allclose(
+            sorted(abs(np.array(found.leading))), sorted(abs(leading)), atol=1e-8
+        )
         smallest = np.sort(values.real)[: len(found.smallest)]
         np.testing.assert_allclose(np.sort(np.real(found.smallest)), smallest, atol=1e-8)
         for player, part in {"discriminator": D, "generator": G}.items():
             own = torch.linalg.eigvalsh(J[part, part]).numpy()
             np.testing.assert_allclose(found.own[player], [*own[:3], *own[-3:]], atol=1e-8)
-        schur = torch.linalg.eigvals(J[G, G] - J[G, D] @ torch.linalg.solve(J[D, D], J[D, G])).numpy()
-        np.testing.assert_allclose(np.real(found.schur), np.sort(schur.real)[: len(found.schur)], atol=1e-8)
+        schur = torch.linalg.eigvals(
+            J[G, G] - J[G, D] @ torch.linalg.solve(J[D, D], J[D, G])
+        ).numpy()
+        np.testing.assert_allclose(
+            np.real(found.schur), np.sort(schur.real)[: len(found.schur)], atol=1e-8
+        )
 
     def test_classes_of_a_network_game(self):
         gan = Gan()
         found = game_spectrum(gan.networks, gan.losses, count=6, budget=5000)
         own = torch.linalg.eigvalsh(gan.dense()[:57, :57])
-        assert ("saddle of discriminator's loss" in found.classes) is bool(own[0] < -1e-5 * own.abs().max())
+        assert ("saddle of discriminator's loss" in found.classes) is bool(
+            own[0] < -1e-5 * own.abs().max()
+        )
         assert "local Nash" not in found.classes
 
     def test_the_union_has_nothing_twice(self):
@@ -177,10 +221,20 @@ def test_nothing_changes_by_it():
     with torch.random.fork_rng():
         bounded = nn.utils.parametrizations.spectral_norm(nn.Linear(2, 8))
     networks = {
-        "discriminator": nn.Sequential(bounded, nn.Tanh(), MLP((8, 1), generator=torch.Generator().manual_seed(0)), nn.Dropout(0.5)),
-        "generator": nn.Sequential(MLP((4, 8, 2), generator=torch.Generator().manual_seed(1)), nn.BatchNorm1d(2)),
+        "discriminator": nn.Sequential(
+            bounded,
+            nn.Tanh(),
+            MLP((8, 1), generator=torch.Generator().manual_seed(0)),
+            nn.Dropout(0.5),
+        ),
+        "generator": nn.Sequential(
+            MLP((4, 8, 2), generator=torch.Generator().manual_seed(1)), nn.BatchNorm1d(2)
+        ),
     }
-    before = {player: {name: t.clone() for name, t in network.state_dict().items()} for player, network in networks.items()}
+    before = {
+        player: {name: t.clone() for name, t in network.state_dict().items()}
+        for player, network in networks.items()
+    }
 
     def losses():
         f = networks["discriminator"](networks["generator"](torch.randn(16, 4))).square().mean()
@@ -209,13 +263,17 @@ def test_as_a_dictionary():
 class TestMistakes:
     def test_options(self):
         game = bilinear()
-        with pytest.raises(sp.UsageError, match=r'the leader "generater" is no player of this game\. Did you mean'):
+        with pytest.raises(
+            sp.UsageError, match=r'the leader "generater" is no player of this game\. Did you mean'
+        ):
             of(dirac_gan(), leader="generater")
         with pytest.raises(sp.UsageError, match="count must be at least 2"):
             of(game, count=1)
         with pytest.raises(sp.UsageError, match=r"lies in \[0, 1\), not 1"):
             of(game, zero=1.0)
-        with pytest.raises(sp.UsageError, match='game_spectrum: the closure left out the loss of player "y"'):
+        with pytest.raises(
+            sp.UsageError, match='game_spectrum: the closure left out the loss of player "y"'
+        ):
             game_spectrum(game.players, lambda: {"x": game.losses()["x"]})
 
     def test_an_operation_without_a_second_derivative(self):

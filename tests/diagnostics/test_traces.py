@@ -57,7 +57,9 @@ class TestProjection:
 
     def test_the_direction_has_about_unit_length(self):
         """‖r‖² is a mean of n squares of normal numbers, 1 ± 3√(2/n)."""
-        assert float(direction(network(), 0).square().sum()) == pytest.approx(1.0, abs=3 * math.sqrt(2 / 13))
+        assert float(direction(network(), 0).square().sum()) == pytest.approx(
+            1.0, abs=3 * math.sqrt(2 / 13)
+        )
 
     def test_the_seed_fixes_it(self):
         net = network()
@@ -82,7 +84,11 @@ class TestProjection:
         assert projection.value() == pytest.approx(2 * Projection(other, seed=0).value())
 
     def test_it_follows_parameters_that_are_not_contiguous(self):
-        net = nn.Conv2d(3, 4, 3, device="meta").to_empty(device="cpu").to(memory_format=torch.channels_last)
+        net = (
+            nn.Conv2d(3, 4, 3, device="meta")
+            .to_empty(device="cpu")
+            .to(memory_format=torch.channels_last)
+        )
         for p in net.parameters():
             nn.init.ones_(p)
         assert not net.weight.is_contiguous()
@@ -105,7 +111,11 @@ class TestProjection:
     def test_infinite_parameters_of_both_signs(self):
         net = network()
         with torch.no_grad():
-            for p, r in zip(net.parameters(), torch.split(direction(net, 0), [p.numel() for p in net.parameters()]), strict=True):
+            for p, r in zip(
+                net.parameters(),
+                torch.split(direction(net, 0), [p.numel() for p in net.parameters()]),
+                strict=True,
+            ):
                 p.copy_(math.inf * r.reshape(p.shape) * (-1 if p.ndim == 1 else 1))
         assert math.isnan(Projection(net, seed=0).value())
 
@@ -122,7 +132,10 @@ class TestProjection:
         net = network()
         before = [p.clone() for p in net.parameters()]
         Projection(net, seed=0).value()
-        assert all(torch.equal(p, b) and p.grad is None for p, b in zip(net.parameters(), before, strict=True))
+        assert all(
+            torch.equal(p, b) and p.grad is None
+            for p, b in zip(net.parameters(), before, strict=True)
+        )
 
 
 class TestTrace:
@@ -141,7 +154,10 @@ class TestTrace:
             "losses": {"discriminator": [1.5, 1.25], "generator": [0.25, None]},
             "projections": {
                 "discriminator": [first["discriminator"]] * 2,
-                "generator": [first["generator"], Projection(networks["generator"], seed=3).value()],
+                "generator": [
+                    first["generator"],
+                    Projection(networks["generator"], seed=3).value(),
+                ],
             },
         }
         nothing = {"discriminator": [], "generator": []}
@@ -168,7 +184,8 @@ class TestTrace:
         assert [step for step, _, _ in state] == [1]
 
 
-logits = st.lists(st.floats(-5, 5) | st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=12)  # with ties
+# with ties
+logits = st.lists(st.floats(-5, 5) | st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=12)
 
 
 def t(values):
@@ -185,9 +202,12 @@ class TestMemory:
     def test_invariances(self, a, b, random):
         found = memory(t(a), t(b))
         assert memory(t(b), t(a)) == pytest.approx(1 - found)
-        assert memory(8 * t(a) + 64, 8 * t(b) + 64) == pytest.approx(memory(t(a) + 8, t(b) + 8))  # powers of two: the same ties
+        # powers of two: the same ties
+        assert memory(8 * t(a) + 64, 8 * t(b) + 64) == pytest.approx(memory(t(a) + 8, t(b) + 8))
         assert memory(t(a + a), t(b)) == pytest.approx(found)
-        assert memory(t(random.sample(a, len(a))), t(random.sample(b, len(b)))) == pytest.approx(found)
+        assert memory(t(random.sample(a, len(a))), t(random.sample(b, len(b)))) == pytest.approx(
+            found
+        )
 
     def test_by_heart_and_not(self):
         a = torch.linspace(0, 1, 9)
@@ -207,11 +227,18 @@ class TestAccuracy:
     @given(logits, logits)
     def test_it_counts_sides_of_a_threshold(self, a, b):
         both = a + b
-        threshold = (sum(a) / len(a) + sum(b) / len(b)) / 2 if min(both) > 0 or max(both) < 0 else 0.0
+        threshold = (
+            (sum(a) / len(a) + sum(b) / len(b)) / 2 if min(both) > 0 or max(both) < 0 else 0.0
+        )
         if any(0 < abs(value - threshold) < 1e-9 for value in both):
             return  # rounding decides
-        right = [(x > threshold) + 0.5 * (x == threshold) for x in a], [(x < threshold) + 0.5 * (x == threshold) for x in b]
-        assert accuracy(t(a), t(b)) == pytest.approx(sum(sum(side) / len(side) for side in right) / 2)
+        right = (
+            [(x > threshold) + 0.5 * (x == threshold) for x in a],
+            [(x < threshold) + 0.5 * (x == threshold) for x in b],
+        )
+        assert accuracy(t(a), t(b)) == pytest.approx(
+            sum(sum(side) / len(side) for side in right) / 2
+        )
 
     @pytest.mark.parametrize("shift", [0.0, 100.0, -100.0])
     def test_a_critic_has_no_zero(self, shift):
@@ -232,26 +259,36 @@ class TestAccuracy:
         assert accuracy(t(a), t(a)) == pytest.approx(0.5)
 
 
-samples = arrays.arrays(float, st.tuples(st.integers(2, 7), st.integers(1, 4)), elements=st.floats(-10, 10))
+samples = arrays.arrays(
+    float, st.tuples(st.integers(2, 7), st.integers(1, 4)), elements=st.floats(-10, 10)
+)
 
 
 class TestSpread:
     @given(samples)
     def test_it_is_the_root_mean_square_distance_of_pairs(self, x):
         n = len(x)
-        squares = [float(np.square(x[i] - x[j]).sum()) for i in range(n) for j in range(n) if i != j]
-        assert spread(torch.tensor(x)) == pytest.approx(math.sqrt(sum(squares) / len(squares)), rel=1e-9, abs=1e-9)
+        squares = [
+            float(np.square(x[i] - x[j]).sum()) for i in range(n) for j in range(n) if i != j
+        ]
+        assert spread(torch.tensor(x)) == pytest.approx(
+            math.sqrt(sum(squares) / len(squares)), rel=1e-9, abs=1e-9
+        )
 
     @given(samples, st.floats(-5, 5), st.floats(-5, 5))
     def test_moving_and_scaling(self, x, shift, factor):
         found = spread(torch.tensor(x))
-        assert spread(factor * torch.tensor(x) + shift) == pytest.approx(abs(factor) * found, rel=1e-9, abs=1e-9)
+        assert spread(factor * torch.tensor(x) + shift) == pytest.approx(
+            abs(factor) * found, rel=1e-9, abs=1e-9
+        )
         assert spread(torch.tensor(x).flip(0)) == pytest.approx(found, rel=1e-9, abs=1e-9)
 
     def test_closed_forms(self):
         assert spread(torch.eye(5)) == pytest.approx(math.sqrt(2))  # all pairs are that far apart
         assert spread(torch.ones(9, 1, 28, 28)) == 0.0
         assert spread(torch.eye(6).reshape(6, 1, 2, 3)) == pytest.approx(spread(torch.eye(6)))
-        turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
+        turn = torch.linalg.qr(
+            torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        )[0]
         x = torch.randn(20, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         assert spread(x @ turn) == pytest.approx(spread(x))

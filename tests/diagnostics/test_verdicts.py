@@ -51,22 +51,38 @@ def history(lines, loss="minimax", coverage=("modes", 8.0)):
 
 
 def probed(*probes, every=100):
-    return history([MOVED, *({"step": every * k, "probe": found} for k, found in enumerate(probes))])
+    return history(
+        [MOVED, *({"step": every * k, "probe": found} for k, found in enumerate(probes))]
+    )
 
 
 def covered(*values, name="modes", full=8.0):
-    return history([{"step": 100 * (k + 1), "metrics": {f"ema/{name}": value}} for k, value in enumerate(values)], coverage=(name, full))
+    return history(
+        [
+            {"step": 100 * (k + 1), "metrics": {f"ema/{name}": value}}
+            for k, value in enumerate(values)
+        ],
+        coverage=(name, full),
+    )
 
 
 def lost(player, *values, loss="minimax"):
-    return history([{"step": 10 * (k + 1), "losses": {player: value}} for k, value in enumerate(values)], loss)
+    return history(
+        [{"step": 10 * (k + 1), "losses": {player: value}} for k, value in enumerate(values)], loss
+    )
 
 
 def rested(loss, generator=1e-9):
     """A run whose gradients are all gone, at a discriminator's loss."""
     last = probe(generator)
     last["gradients"]["norms"]["discriminator"] = 1e-9
-    return history([MOVED, {"step": 0, "probe": probe()}, {"step": 100, "losses": {"discriminator": loss}, "probe": last}])
+    return history(
+        [
+            MOVED,
+            {"step": 0, "probe": probe()},
+            {"step": 100, "losses": {"discriminator": loss}, "probe": last},
+        ]
+    )
 
 
 class TestRest:
@@ -74,15 +90,20 @@ class TestRest:
         (finding,) = vanished(rested(2 * math.log(2)))
         assert (finding.name, finding.level) == ("equilibrium", "note")
         assert finding.sentence.startswith(
-            "The game has come to rest: the gradients are 1e-09 of the discriminator's and 2e-09 of the generator's"
+            "The game has come to rest: the gradients are 1e-09 of the discriminator's and 2e-09 of"
+            " the generator's"
         )
 
     def test_elsewhere_they_are(self):
         assert {finding.name for finding in vanished(rested(0.01))} == {"vanishing-gradient"}
-        assert {finding.player for finding in vanished(rested(2 * math.log(2) + 0.01))} == set(PLAYERS)
+        assert {finding.player for finding in vanished(rested(2 * math.log(2) + 0.01))} == set(
+            PLAYERS
+        )
 
     def test_gradients_that_are_exactly_zero_are_an_alarm_anywhere(self):
-        assert {finding.level for finding in vanished(rested(2 * math.log(2), generator=0.0))} == {"alarm"}
+        assert {finding.level for finding in vanished(rested(2 * math.log(2), generator=0.0))} == {
+            "alarm"
+        }
 
 
 class TestBands:
@@ -103,28 +124,44 @@ class TestBands:
 class TestLosses:
     def test_a_discriminator_that_wins(self):
         (found,) = out_of_band(lost("discriminator", *[1.0] * 16, *[0.05] * 4))
-        assert found.sentence == (
-            "Of the minimax losses the discriminator's is 0.05, below 0.1 (chance: 1.4). "
-            "The discriminator wins. Try a smaller discriminator rate, R1 (problem.r1), or fewer discriminator steps."
+        assert (
+            found.sentence
+            == "Of the minimax losses the discriminator's is 0.05, below 0.1 (chance: 1.4). The"
+            " discriminator wins. Try a smaller discriminator rate, R1 (problem.r1), or fewer"
+            " discriminator steps."
         )
-        assert (found.key, found.level, found.since) == ("loss-out-of-band discriminator", "warning", 170)
+        assert (found.key, found.level, found.since) == (
+            "loss-out-of-band discriminator",
+            "warning",
+            170,
+        )
         assert found.numbers == {"discriminator loss": 0.05}
 
     def test_both_losses_may_say_so(self):
         lines = [
-            {"step": 10 * k, "losses": {"discriminator": 0.05 if k > 2 else 1.0, "generator": -0.01 if k > 4 else -0.6}}
+            {
+                "step": 10 * k,
+                "losses": {
+                    "discriminator": 0.05 if k > 2 else 1.0,
+                    "generator": -0.01 if k > 4 else -0.6,
+                },
+            }
             for k in range(1, 21)
         ]
         (found,) = out_of_band(history(lines))
         assert found.sentence.startswith(
-            "Of the minimax losses the discriminator's is 0.05, below 0.1 (chance: 1.4) and the generator's is -0.01, above -0.02 "
-            "(chance: -0.69). The discriminator wins. Try"
+            "Of the minimax losses the discriminator's is 0.05, below 0.1 (chance: 1.4) and the"
+            " generator's is -0.01, above -0.02 (chance: -0.69). The discriminator wins. Try"
         )
         assert (found.key, found.since) == ("loss-out-of-band discriminator", 30)
         assert found.numbers == {"discriminator loss": 0.05, "generator loss": -0.01}
         for line in lines:
             line["losses"] = {"discriminator": 0.05, "generator": -2.5}
-        assert [said.player for said in out_of_band(history(lines))] == ["discriminator", "generator"]  # they contradict each other
+        # they contradict each other
+        assert [said.player for said in out_of_band(history(lines))] == [
+            "discriminator",
+            "generator",
+        ]
 
     @pytest.mark.parametrize(
         ("loss", "player", "value", "says"),
@@ -139,12 +176,25 @@ class TestLosses:
                 "minimax",
                 "generator",
                 -2.5,
-                r"below -2 \(chance: -0\.69\)\. The generator wins: the discriminator does not follow. Try a larger",
+                (
+                    r"below -2 \(chance: -0\.69\)\. The generator wins: the discriminator does not"
+                    r" follow. Try a larger"
+                ),
             ),
             ("minimax", "generator", -0.01, r"above -0\.02 \(.*\)\. The discriminator wins"),
             ("non-saturating", "generator", 7.0, r"above 6 \(.*\)\. The discriminator wins"),
-            ("non-saturating", "generator", 0.05, r"below 0\.1 \(chance: 0\.69\)\. The generator wins"),
-            ("hinge", "discriminator", 2.5, r"above 2\.2 \(chance: 2\)\. It is worse than no discriminator"),
+            (
+                "non-saturating",
+                "generator",
+                0.05,
+                r"below 0\.1 \(chance: 0\.69\)\. The generator wins",
+            ),
+            (
+                "hinge",
+                "discriminator",
+                2.5,
+                r"above 2\.2 \(chance: 2\)\. It is worse than no discriminator",
+            ),
             (
                 "wasserstein",
                 "discriminator",
@@ -158,11 +208,17 @@ class TestLosses:
         assert re.search(says, found.sentence)
         assert (found.player, found.since) == (player, 10)
 
-    @pytest.mark.parametrize(("loss", "player"), [(loss, player) for loss in BANDS for player in PLAYERS])
+    @pytest.mark.parametrize(
+        ("loss", "player"), [(loss, player) for loss in BANDS for player in PLAYERS]
+    )
     def test_the_edges_are_healthy(self, loss, player):
         band = BANDS[loss][player]
         for edge, beyond in ((band.low, -math.inf), (band.high, math.inf)):
-            inside, outside = (edge, math.nextafter(edge, beyond)) if math.isfinite(edge) else (math.copysign(1e30, edge), math.nan)
+            inside, outside = (
+                (edge, math.nextafter(edge, beyond))
+                if math.isfinite(edge)
+                else (math.copysign(1e30, edge), math.nan)
+            )
             assert out_of_band(lost(player, *[inside] * 10, loss=loss)) == []
             assert len(out_of_band(lost(player, *[outside] * 10, loss=loss))) == math.isfinite(edge)
 
@@ -185,14 +241,22 @@ class TestLosses:
 
 class TestVanished:
     def test_since_when(self):
-        log = probed(probe(0.5), probe(0.5), probe(4e-4, saturated=0.95), probe(5e-10, saturated=1.0))
-        (found,) = vanished(log)
-        assert found.sentence == (
-            "The generator's gradient is 1e-09 of its initial size (5e-10, at first 0.5): the discriminator has saturated, "
-            "100% of its outputs lie where the generator's loss is flat. Try a smaller discriminator rate, R1 (problem.r1), the "
-            "non-saturating loss, or --optimizer sign."
+        log = probed(
+            probe(0.5), probe(0.5), probe(4e-4, saturated=0.95), probe(5e-10, saturated=1.0)
         )
-        assert (found.key, found.level, found.since) == ("vanishing-gradient generator", "alarm", 200)
+        (found,) = vanished(log)
+        assert (
+            found.sentence
+            == "The generator's gradient is 1e-09 of its initial size (5e-10, at first 0.5): the"
+            " discriminator has saturated, 100% of its outputs lie where the generator's loss is"
+            " flat. Try a smaller discriminator rate, R1 (problem.r1), the non-saturating loss,"
+            " or --optimizer sign."
+        )
+        assert (found.key, found.level, found.since) == (
+            "vanishing-gradient generator",
+            "alarm",
+            200,
+        )
 
     def test_a_spell_that_is_over_does_not_count(self):
         assert vanished(probed(probe(0.5), probe(1e-9), probe(0.5))) == []
@@ -207,38 +271,54 @@ class TestVanished:
         (found,) = vanished(probed(probe(1.0), probe(1e-5, saturated=0.9)))
         assert "the discriminator has saturated, 90% of its outputs" in found.sentence
         (found,) = vanished(probed(probe(1.0), probe(1e-5, saturated=0.89)))
-        assert ", though only 89% of the discriminator's outputs lie where its loss is flat. Try" in found.sentence
+        assert (
+            ", though only 89% of the discriminator's outputs lie where its loss is flat. Try"
+            in found.sentence
+        )
 
     def test_exactly_zero(self):
         (found,) = vanished(probed(probe(0.0, zeros=1.0), probe(0.0, zeros=1.0)))
-        assert found.sentence == (
-            "The generator's gradient is exactly zero in every entry: its output passes something that autograd cannot differentiate, such "
-            "as a threshold or a sample, or every unit on the way is dead. Try a straight-through or Gumbel estimator, or a rule of order "
-            "0 (--rule per-player)."
+        assert (
+            found.sentence
+            == "The generator's gradient is exactly zero in every entry: its output passes"
+            " something that autograd cannot differentiate, such as a threshold or a sample, or"
+            " every unit on the way is dead. Try a straight-through or Gumbel estimator, or a"
+            " rule of order 0 (--rule per-player)."
         )
         assert (found.key, found.since) == ("zero-gradient generator", 0)
 
     def test_a_gradient_that_has_become_zero_had_been_there(self):
         (found,) = vanished(probed(probe(0.5), probe(0.0, zeros=1.0, saturated=0.5)))
-        assert found.sentence == (
-            "The generator's gradient has become exactly zero in every entry (at first 0.5), though only 50% of the discriminator's "
-            "outputs lie where its loss is flat. Try --optimizer sign or normalized, or a smaller learning rate."
+        assert (
+            found.sentence
+            == "The generator's gradient has become exactly zero in every entry (at first 0.5),"
+            " though only 50% of the discriminator's outputs lie where its loss is flat. Try"
+            " --optimizer sign or normalized, or a smaller learning rate."
         )
         assert (found.key, found.since) == ("vanishing-gradient generator", 100)
 
     def test_a_rule_without_gradients_misses_none(self):
-        log = history([{"step": 0, "losses": {"generator": 1.0}}, {"step": 0, "probe": probe(0.0, zeros=1.0)}])
+        log = history(
+            [{"step": 0, "losses": {"generator": 1.0}}, {"step": 0, "probe": probe(0.0, zeros=1.0)}]
+        )
         assert vanished(log) == []
 
 
-REMEDY = "Try a smaller generator rate, R1 (problem.r1), another activation (problem.activation), or curvature (optimizer soap)."
+REMEDY = (
+    "Try a smaller generator rate, R1 (problem.r1), another activation (problem.activation), or"
+    " curvature (optimizer soap)."
+)
 
 
 class TestModeLoss:
     @pytest.mark.parametrize(
         ("values", "says", "since"),
         [
-            ((2, 7, 8, 4), "4 of 8 modes, down from 8 at step 300: mode collapse since step 400.", 400),
+            (
+                (2, 7, 8, 4),
+                "4 of 8 modes, down from 8 at step 300: mode collapse since step 400.",
+                400,
+            ),
             ((8, 3), "3 of 8 modes, down from 8 at step 100: mode collapse since step 200.", 200),
             ((1, 2, 3, 3), "3 of 8 modes and in 4 evaluations never made more than 3.", 100),
             ((1, 5, 3, 4), "4 of 8 modes and in 4 evaluations never made more than 5.", 100),
@@ -252,7 +332,10 @@ class TestModeLoss:
 
     def test_shares(self):
         (found,) = mode_loss(covered(0.9, 0.8, 0.6, name="recall", full=1.0))
-        assert found.sentence.startswith("The generator makes 0.6 of 1 recall, down from 0.9 at step 100: mode collapse since step 300. ")
+        assert found.sentence.startswith(
+            "The generator makes 0.6 of 1 recall, down from 0.9 at step 100: mode collapse since"
+            " step 300. "
+        )
 
     def test_three_quarters_are_enough(self):
         assert mode_loss(covered(8, 8, 8, 6)) == []
@@ -265,15 +348,24 @@ class TestModeLoss:
         assert len(mode_loss(covered(6, 5, 4))) == 1
 
     def test_problems_that_count_no_modes(self):
-        assert mode_loss(history([{"step": k, "metrics": {"ema/modes": 1.0}} for k in range(5)], coverage=None)) == []
+        assert (
+            mode_loss(
+                history(
+                    [{"step": k, "metrics": {"ema/modes": 1.0}} for k in range(5)], coverage=None
+                )
+            )
+            == []
+        )
 
 
 class TestDiversity:
     def test_the_sentence(self):
-        (found,) = shrunk_diversity(probed(*(probe(diversity=d) for d in (0.1, 0.9, 0.8, 0.2, 0.05))))
+        (found,) = shrunk_diversity(
+            probed(*(probe(diversity=d) for d in (0.1, 0.9, 0.8, 0.2, 0.05)))
+        )
         assert found.sentence == (
-            "Generated samples lie 0.05 times as far apart as real ones (at most 0.9 so far): the generator has collapsed since step 300. "
-            + REMEDY
+            "Generated samples lie 0.05 times as far apart as real ones (at most 0.9 so far): the"
+            " generator has collapsed since step 300. " + REMEDY
         )
         assert (found.key, found.level, found.since) == ("low-diversity generator", "alarm", 300)
         assert found.numbers == {"diversity": 0.05, "most": 0.9}
@@ -294,7 +386,8 @@ class TestDiversity:
         assert shrunk_diversity(probed(*(probe(diversity=0.1) for _ in range(7)))) == []
         (found,) = shrunk_diversity(probed(*(probe(diversity=0.1) for _ in range(8))))
         assert found.sentence.startswith(
-            "Generated samples lie 0.1 times as far apart as real ones (at most 0.1 so far): the generator has not learnt to vary them. Try"
+            "Generated samples lie 0.1 times as far apart as real ones (at most 0.1 so far): the"
+            " generator has not learnt to vary them. Try"
         )
         assert found.since == 0
 
@@ -305,48 +398,97 @@ class TestDiversity:
 class TestOverfitting:
     def test_memorising(self):
         (found,) = memorising(probed(*(probe(memory=m) for m in (0.5, 0.9, 0.6, 0.71, 0.8))))
-        assert found.sentence == (
-            "The discriminator ranks a training sample above a held-out one in 80% of pairs (50 % is healthy): it has learnt samples by "
-            "heart since step 300. Try more data or augmentation, R1 (problem.r1), a smaller discriminator, or the best checkpoint "
-            "(saddlepoint best)."
+        assert (
+            found.sentence
+            == "The discriminator ranks a training sample above a held-out one in 80% of pairs (50"
+            " % is healthy): it has learnt samples by heart since step 300. Try more data or"
+            " augmentation, R1 (problem.r1), a smaller discriminator, or the best checkpoint"
+            " (saddlepoint best)."
         )
-        assert (found.key, found.level, found.since) == ("overfitting discriminator", "warning", 300)
+        assert (found.key, found.level, found.since) == (
+            "overfitting discriminator",
+            "warning",
+            300,
+        )
 
-    @pytest.mark.parametrize("values", [(0.9,), (0.9, 0.7), (0.7, 0.9), (0.9, 0.9, 0.5), (None, None, None), (None, 0.9)])
+    @pytest.mark.parametrize(
+        "values", [(0.9,), (0.9, 0.7), (0.7, 0.9), (0.9, 0.9, 0.5), (None, None, None), (None, 0.9)]
+    )
     def test_knowing_nothing_by_heart(self, values):
         assert memorising(probed(*(probe(memory=m) for m in values))) == []
 
     def test_copying(self):
-        log = history([{"step": 100 * k, "metrics": {"ema/copying": value, "copying": 1.0}} for k, value in enumerate([0.5, 0.8, 0.9])])
+        log = history(
+            [
+                {"step": 100 * k, "metrics": {"ema/copying": value, "copying": 1.0}}
+                for k, value in enumerate([0.5, 0.8, 0.9])
+            ]
+        )
         (found,) = copying(log)
-        assert found.sentence == (
-            "In 90% of pairs a generated sample lies nearer to the training set than a held-out one (50 % is healthy): the generator "
-            "copies since step 100. Try more data, or an earlier checkpoint (saddlepoint best)."
+        assert (
+            found.sentence
+            == "In 90% of pairs a generated sample lies nearer to the training set than a held-out"
+            " one (50 % is healthy): the generator copies since step 100. Try more data, or an"
+            " earlier checkpoint (saddlepoint best)."
         )
         assert (found.key, found.level, found.since) == ("copying generator", "alarm", 100)
 
     def test_copying_less_than_three_quarters(self):
-        assert copying(history([{"step": 1, "metrics": {"ema/copying": 0.75, "copying": 1.0}}])) == []
-        assert copying(history([{"step": 1, "metrics": {"ema/copying": 0.9}}, {"step": 2, "metrics": {"ema/copying": 0.4}}])) == []
+        assert (
+            copying(history([{"step": 1, "metrics": {"ema/copying": 0.75, "copying": 1.0}}])) == []
+        )
+        assert (
+            copying(
+                history(
+                    [
+                        {"step": 1, "metrics": {"ema/copying": 0.9}},
+                        {"step": 2, "metrics": {"ema/copying": 0.4}},
+                    ]
+                )
+            )
+            == []
+        )
 
 
 def failed(step, place="output", **options):
-    what = {"step": step, "message": "…", "place": place, "player": "generator", "tensor": "2 (Linear)", "share": 0.25, "largest": 3e38}
-    return {"step": step - 1, "divergence": {**what, "sentence": "The first bad tensor is here.", **options}}
+    what = {
+        "step": step,
+        "message": "…",
+        "place": place,
+        "player": "generator",
+        "tensor": "2 (Linear)",
+        "share": 0.25,
+        "largest": 3e38,
+    }
+    return {
+        "step": step - 1,
+        "divergence": {**what, "sentence": "The first bad tensor is here.", **options},
+    }
 
 
 def rolled_back(step, failed_step, factor):
-    what = {"number": 1, "failed_step": failed_step, "rate_factor": factor, "divergence": failed(failed_step)["divergence"]}
+    what = {
+        "number": 1,
+        "failed_step": failed_step,
+        "rate_factor": factor,
+        "divergence": failed(failed_step)["divergence"],
+    }
     return {"step": step, "rollback": what}
 
 
 class TestDivergence:
     def test_the_sentence(self):
-        trace = {"steps": [10, 20], "losses": {"generator": [0.7, 1234.5]}, "projections": {"generator": [0.0, 1.0]}}
+        trace = {
+            "steps": [10, 20],
+            "losses": {"generator": [0.7, 1234.5]},
+            "projections": {"generator": [0.0, 1.0]},
+        }
         (found,) = divergence(history([{"step": 20, "trace": trace}, failed(25)]))
-        assert found.sentence == (
-            "Training diverged in step 25. The first bad tensor is here. Up to then the generator's loss went from 0.7 to 1.23e+03. "
-            "Try a smaller learning rate, a penalty on the discriminator (problem.r1), or on_divergence=roll-back."
+        assert (
+            found.sentence
+            == "Training diverged in step 25. The first bad tensor is here. Up to then the"
+            " generator's loss went from 0.7 to 1.23e+03. Try a smaller learning rate, a penalty"
+            " on the discriminator (problem.r1), or on_divergence=roll-back."
         )
         assert (found.key, found.level, found.since) == ("divergence generator", "alarm", 25)
         assert found.numbers == {"step": 25.0, "share": 0.25, "largest": 3e38}
@@ -355,13 +497,24 @@ class TestDivergence:
         ("place", "remedy"),
         [
             ("data", "Look at the data: the networks cannot be blamed."),
-            ("parameter", "The parameters were bad before this step; start from an earlier checkpoint."),
-            ("gradient", "Try a smaller learning rate, a penalty on the discriminator (problem.r1), or on_divergence=roll-back."),
+            (
+                "parameter",
+                "The parameters were bad before this step; start from an earlier checkpoint.",
+            ),
+            (
+                "gradient",
+                (
+                    "Try a smaller learning rate, a penalty on the discriminator (problem.r1), or"
+                    " on_divergence=roll-back."
+                ),
+            ),
         ],
     )
     def test_remedies(self, place, remedy):
         (found,) = divergence(history([failed(1, place)]))
-        assert found.sentence == f"Training diverged in step 1. The first bad tensor is here. {remedy}"
+        assert (
+            found.sentence == f"Training diverged in step 1. The first bad tensor is here. {remedy}"
+        )
 
     def test_an_update_has_no_share(self):
         (found,) = divergence(history([failed(1, "update", share=None)]))
@@ -370,7 +523,10 @@ class TestDivergence:
     @pytest.mark.parametrize(
         ("lines", "times"),
         [
-            ([rolled_back(100, 107, 0.5)], "1 time, last in step 107, and went on with learning rates × 0.5."),
+            (
+                [rolled_back(100, 107, 0.5)],
+                "1 time, last in step 107, and went on with learning rates × 0.5.",
+            ),
             (
                 [rolled_back(100, 107, 0.5), rolled_back(200, 230, 0.25)],
                 "2 times, last in step 230, and went on with learning rates × 0.25.",
@@ -379,12 +535,23 @@ class TestDivergence:
     )
     def test_rolled_back(self, lines, times):
         (found,) = divergence(history([*lines, {"step": 300}]))
-        assert found.sentence == f"Training diverged {times} The first bad tensor is here. Try these rates from the start."
-        assert (found.key, found.level, found.since) == ("rolled-back game", "warning", lines[-1]["rollback"]["failed_step"])
+        assert (
+            found.sentence
+            == f"Training diverged {times} The first bad tensor is here. Try these rates from the"
+            " start."
+        )
+        assert (found.key, found.level, found.since) == (
+            "rolled-back game",
+            "warning",
+            lines[-1]["rollback"]["failed_step"],
+        )
 
     def test_a_run_that_failed_right_after_its_checkpoint_and_went_on_did_not_end_there(self):
-        """Rolling back to step 100 keeps the line of step 101's failure, which was logged at step 100."""
-        (found,) = divergence(history([{"step": 100}, failed(101), rolled_back(100, 101, 0.5), {"step": 200}]))
+        """Rolling back to step 100 keeps the line of step 101's failure, which was logged at step
+        100."""
+        (found,) = divergence(
+            history([{"step": 100}, failed(101), rolled_back(100, 101, 0.5), {"step": 200}])
+        )
         assert found.name == "rolled-back"
 
     def test_one_that_failed_again_did(self):
@@ -395,13 +562,24 @@ class TestDivergence:
 def troubled():
     """A run in which everything goes wrong that can."""
     wave = np.cos(2 * np.pi * np.arange(400) / 20).tolist()
-    trace = {"steps": [k + 1 for k in range(400)], **{kind: dict.fromkeys(PLAYERS, wave) for kind in ("losses", "projections")}}
+    trace = {
+        "steps": [k + 1 for k in range(400)],
+        **{kind: dict.fromkeys(PLAYERS, wave) for kind in ("losses", "projections")},
+    }
     lines = [{"step": 0, "probe": probe()}]
     for step in range(40, 401, 40):
         losses = {"discriminator": 0.01, "generator": -0.001}
         metrics = {"modes": 1.0, "ema/modes": 1.0, "ema/copying": 0.9}
         bad = probe(1e-8, saturated=1.0, memory=0.9, diversity=0.01)
-        lines.append({"step": step, "losses": losses, "gradient_norms": dict(losses), "metrics": metrics, "probe": bad})
+        lines.append(
+            {
+                "step": step,
+                "losses": losses,
+                "gradient_norms": dict(losses),
+                "metrics": metrics,
+                "probe": bad,
+            }
+        )
     return [*lines[:-1], {**lines[-1], "trace": trace}, failed(401)]
 
 
@@ -416,7 +594,14 @@ def healthy():
         }
         losses = {"discriminator": 1.2, "generator": -0.6}
         lines.append(
-            {"step": step, "losses": losses, "gradient_norms": losses, "metrics": {"ema/modes": 8.0}, "probe": probe(), "trace": trace}
+            {
+                "step": step,
+                "losses": losses,
+                "gradient_norms": losses,
+                "metrics": {"ema/modes": 8.0},
+                "probe": probe(),
+                "trace": trace,
+            }
         )
     return lines
 
@@ -457,7 +642,9 @@ class TestJudge:
         assert [finding.level for finding in found] == ["alarm"] * 5 + ["warning"] * 3
         by_verdict = [finding for verdict in VERDICTS for finding in verdict(history(troubled()))]
         for level in ("alarm", "warning"):
-            assert [f for f in found if f.level == level] == [f for f in by_verdict if f.level == level]
+            assert [f for f in found if f.level == level] == [
+                f for f in by_verdict if f.level == level
+            ]
         assert found[0].name == "divergence"
 
     def test_sentences_and_evidence_are_numbers(self):
@@ -467,7 +654,9 @@ class TestJudge:
             assert "nan" not in finding.sentence
             assert "inf" not in finding.sentence
             assert finding.numbers
-            assert all(type(value) is float and math.isfinite(value) for value in finding.numbers.values())
+            assert all(
+                type(value) is float and math.isfinite(value) for value in finding.numbers.values()
+            )
             assert finding.since is None or type(finding.since) is int
 
     def test_a_log_that_was_read_again_says_the_same(self):
@@ -477,7 +666,12 @@ class TestJudge:
 
     @pytest.mark.parametrize("loss", list(BANDS))
     def test_nothing_known_nothing_said(self, loss):
-        for lines in ([], [{"step": 0}], [{"step": 5, "seconds": 0.1}], [{"step": 0, "probe": probe()}]):
+        for lines in (
+            [],
+            [{"step": 0}],
+            [{"step": 5, "seconds": 0.1}],
+            [{"step": 0, "probe": probe()}],
+        ):
             for coverage in (None, ("modes", 8.0)):
                 assert judge(history(lines, loss, coverage)) == []
 
@@ -531,14 +725,27 @@ PARTS = [
 @pytest.mark.parametrize("first", PARTS)
 def test_a_probe_may_be_partial(first, part):
     """Every key of a line but its step may be missing; verdicts need no more than they use."""
-    lines = [{"step": 0, "probe": first}, {"step": 5, "gradient_norms": None}, {"step": 10, "probe": part, "trace": {"losses": None}}]
+    lines = [
+        {"step": 0, "probe": first},
+        {"step": 5, "gradient_norms": None},
+        {"step": 10, "probe": part, "trace": {"losses": None}},
+    ]
     lines += [{"step": 11, "gradient_norms": {"generator": 1.0}}]
     judge(History(loss="minimax", lines=lines))
 
 
-@pytest.mark.parametrize("last", [{"divergence": {"step": 3}}, {"divergence": {"player": "generator"}}, {"rollback": {"number": 1}}])
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"divergence": {"step": 3}},
+        {"divergence": {"player": "generator"}},
+        {"rollback": {"number": 1}},
+    ],
+)
 def test_a_divergence_may_be_partial(last):
-    assert judge(History(loss="minimax", lines=[{"step": 2, **last}]))[0].sentence.startswith("Training diverged")
+    assert judge(History(loss="minimax", lines=[{"step": 2, **last}]))[0].sentence.startswith(
+        "Training diverged"
+    )
 
 
 def test_a_line_needs_a_step():
@@ -547,6 +754,13 @@ def test_a_line_needs_a_step():
 
 
 def test_a_vanished_gradient_is_found_without_the_other_numbers_of_a_probe():
-    probes = [{"gradients": {"norms": {"discriminator": 1.0, "generator": norm}}} for norm in (1.0, 1e-9)]
-    lines = [{"step": 10 * k, "probe": probe, "gradient_norms": {"generator": 1.0}} for k, probe in enumerate(probes)]
-    assert [finding.key for finding in judge(History(loss="minimax", lines=lines))] == ["vanishing-gradient generator"]
+    probes = [
+        {"gradients": {"norms": {"discriminator": 1.0, "generator": norm}}} for norm in (1.0, 1e-9)
+    ]
+    lines = [
+        {"step": 10 * k, "probe": probe, "gradient_norms": {"generator": 1.0}}
+        for k, probe in enumerate(probes)
+    ]
+    assert [finding.key for finding in judge(History(loss="minimax", lines=lines))] == [
+        "vanishing-gradient generator"
+    ]

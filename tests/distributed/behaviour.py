@@ -1,4 +1,5 @@
-"""Run in two processes: what they do together, and what they say where they cannot; process 0 writes what it found."""
+"""Run in two processes: what they do together, and what they say where they cannot; process 0
+writes what it found."""
 
 import json
 import os
@@ -20,13 +21,19 @@ SHORT = {"problem": "mixture8", "steps": 6, "evaluation_samples": 3500, "batch_s
 def together(ranks: Ranks) -> dict[str, object]:
     return {
         "evaluation": evaluation(ranks),
-        "seed": refusal(lambda: agreement.check_agreement(Training(resolve({**SHORT, "seed": ranks.rank}), ranks=ranks))),
+        "seed": refusal(
+            lambda: agreement.check_agreement(
+                Training(resolve({**SHORT, "seed": ranks.rank}), ranks=ranks)
+            )
+        ),
         "data": refusal(lambda: other_data(ranks)),
         "code": refusal(lambda: other_code(ranks)),
         "drift": refusal(lambda: drifted(ranks)),
         "first": refusal(lambda: ranks.from_first(lambda: 1 / 0)),
         "batch": refusal(lambda: Training(resolve({**SHORT, "batch_size": 9}), ranks=ranks)),
-        "normalised": refusal(lambda: Training(resolve({"problem": "stacked-digits"}), ranks=ranks)),
+        "normalised": refusal(
+            lambda: Training(resolve({"problem": "stacked-digits"}), ranks=ranks)
+        ),
         "sharded": refusal(lambda: sharded(ranks)),
         "wrapped": refusal(lambda: wrapped(ranks)),
     }
@@ -89,7 +96,9 @@ def sharded(ranks: Ranks) -> None:
 def wrapped(ranks: Ranks) -> None:
     network = nn.Linear(4, 4, device="meta").to_empty(device="cpu")
     sp.GameOptimizer(
-        {"x": torch.optim.SGD(network.parameters(), lr=0.1)}, modules=[nn.parallel.DistributedDataParallel(network)], ranks=ranks
+        {"x": torch.optim.SGD(network.parameters(), lr=0.1)},
+        modules=[nn.parallel.DistributedDataParallel(network)],
+        ranks=ranks,
     )
 
 

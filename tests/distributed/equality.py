@@ -1,4 +1,5 @@
-"""Run in W processes: every rule on shares of a batch, beside one process on the whole batch; process 0 writes what it found."""
+"""Run in W processes: every rule on shares of a batch, beside one process on the whole batch;
+process 0 writes what it found."""
 
 import json
 from functools import partial
@@ -15,7 +16,11 @@ from tests.distributed.group import in_group
 STEPS, BATCH = 20, 8
 SIGN_LIKE = ("sign", "signum", "random-coordinate", "grafted")
 OTHERS = ("normalized", "subgradient", *SIGN_LIKE)
-RATES = {"sgd": {"lr": 0.02}, "adam": {"lr": 0.002, "betas": (0.5, 0.999)}, "subgradient": {"lr": 0.1}}
+RATES = {
+    "sgd": {"lr": 0.02},
+    "adam": {"lr": 0.002, "betas": (0.5, 0.999)},
+    "subgradient": {"lr": 0.1},
+}
 SHORT = 4
 """Longest side that Kronecker factors are kept of here: those of longer ones are singular, and the eigenvectors of 0 are anybody's."""
 
@@ -32,24 +37,34 @@ class Pair:
     def closure(self, step: int, ranks: Ranks):
         source = torch.Generator().manual_seed(100 + step)
         share = ranks.share(BATCH)
-        real = (torch.randn(BATCH, 4, generator=source, dtype=torch.float64) + 1).to(self.dtype)[share]
+        real = (torch.randn(BATCH, 4, generator=source, dtype=torch.float64) + 1).to(self.dtype)[
+            share
+        ]
         z = torch.randn(BATCH, 3, generator=source, dtype=torch.float64).to(self.dtype)[share]
 
         def losses():
             softplus, fake = torch.nn.functional.softplus, self.D(self.G(z))
             fooled = -softplus(fake).mean() if self.zero_sum else softplus(-fake).mean()
-            return {"discriminator": softplus(-self.D(real)).mean() + softplus(fake).mean(), "generator": fooled}
+            return {
+                "discriminator": softplus(-self.D(real)).mean() + softplus(fake).mean(),
+                "generator": fooled,
+            }
 
         return losses
 
     def theta(self) -> torch.Tensor:
-        return torch.cat([p.detach().double().reshape(-1) for net in (self.D, self.G) for p in net.parameters()])
+        return torch.cat(
+            [p.detach().double().reshape(-1) for net in (self.D, self.G) for p in net.parameters()]
+        )
 
 
 def trajectory(rule, inner, dtype: torch.dtype, ranks: Ranks, width: int, zero_sum: bool):
     """Return the parameters after every step, and the optimizer."""
     pair = Pair(dtype, width, zero_sum)
-    players = {"discriminator": inner(list(pair.D.parameters())), "generator": inner(list(pair.G.parameters()))}
+    players = {
+        "discriminator": inner(list(pair.D.parameters())),
+        "generator": inner(list(pair.G.parameters())),
+    }
     optimizer = sp.GameOptimizer(players, rule, modules=[pair.G, pair.D], ranks=ranks)
     thetas = []
     for step in range(STEPS):
@@ -58,7 +73,15 @@ def trajectory(rule, inner, dtype: torch.dtype, ranks: Ranks, width: int, zero_s
     return thetas, optimizer
 
 
-def compared(rule, inner, ranks: Ranks, *, dtype: torch.dtype = torch.float64, width: int = 12, zero_sum: bool = False) -> dict[str, float]:
+def compared(
+    rule,
+    inner,
+    ranks: Ranks,
+    *,
+    dtype: torch.dtype = torch.float64,
+    width: int = 12,
+    zero_sum: bool = False,
+) -> dict[str, float]:
     """Return what process 0 finds; the others only take part."""
     bytes_before, calls_before = ranks.traffic.bytes, ranks.traffic.calls
     together, optimizer = trajectory(rule, inner, dtype, ranks, width, zero_sum)
@@ -66,7 +89,9 @@ def compared(rule, inner, ranks: Ranks, *, dtype: torch.dtype = torch.float64, w
     if ranks.rank:
         return {}
     alone, _ = trajectory(rule, inner, dtype, Ranks(), width, zero_sum)
-    shares = [float((a - b).abs().gt(1e-10).double().mean()) for a, b in zip(together, alone, strict=True)]
+    shares = [
+        float((a - b).abs().gt(1e-10).double().mean()) for a, b in zip(together, alone, strict=True)
+    ]
     return {
         "gap": float((together[-1] - alone[-1]).abs().max()),
         "relative": float((together[-1] - alone[-1]).norm() / alone[-1].norm()),
@@ -85,19 +110,30 @@ def everything(ranks: Ranks) -> dict[str, dict[str, float]]:
     for name, entry in registry.RULES.items():
         options = dict(entry.options)
         if name == "kronecker-cgd":
-            found["kronecker-cgd, default"] = compared(registry.build_rule(name, options), inner("sgd"), ranks)
+            found["kronecker-cgd, default"] = compared(
+                registry.build_rule(name, options), inner("sgd"), ranks
+            )
             options["scaling"] = {**options["scaling"], "max_dimension": SHORT}
-        rule, slower = registry.build_rule(name, options), {"lr": 0.005} if name == "kronecker-cgd" else {}
+        rule, slower = (
+            registry.build_rule(name, options),
+            ({"lr": 0.005} if name == "kronecker-cgd" else {}),
+        )
         few = ranks.world > 2  # there are two cores to test on
         zero_sum = entry.games.endswith("zero-sum")
         for optimizer in ("sgd", "adam") if rule.units == "gradient" and not few else ("sgd",):
             for dtype in (torch.float64,) if few else (torch.float64, torch.float32):
                 key = f"{name}, {optimizer}, {str(dtype)[-7:]}"
-                found[key] = compared(rule, inner(optimizer, **slower), ranks, dtype=dtype, zero_sum=zero_sum)
+                found[key] = compared(
+                    rule, inner(optimizer, **slower), ranks, dtype=dtype, zero_sum=zero_sum
+                )
     for name in OTHERS:
         found[f"gradient, {name}, float64"] = compared(sp.Gradient(), inner(name), ranks, width=512)
-    found["gradient, soap, float64"] = compared(sp.Gradient(), inner("soap", max_dimension=SHORT), ranks)
-    found["batched smoothing, sgd, float64"] = compared(sp.rules.RandomizedSmoothing(samples=4, batched=True), inner("sgd"), ranks)
+    found["gradient, soap, float64"] = compared(
+        sp.Gradient(), inner("soap", max_dimension=SHORT), ranks
+    )
+    found["batched smoothing, sgd, float64"] = compared(
+        sp.rules.RandomizedSmoothing(samples=4, batched=True), inner("sgd"), ranks
+    )
     return found
 
 

@@ -22,20 +22,33 @@ def outcome(directory, case, **options):
 
 
 REFUSALS = {
-    "seed": ["UsageError: The processes differ in the configuration's seed: 0 in process 0, 1 in process 1.", "Nothing was trained."],
+    "seed": [
+        (
+            "UsageError: The processes differ in the configuration's seed: 0 in process 0, 1 in"
+            " process 1."
+        ),
+        "Nothing was trained.",
+    ],
     "data": ["UsageError: The processes differ in the data: "],
     "code": ["differ in the source code: version 0 in process 0, version 1 in process 1"],
     "drift": ["RankError: Step 0: The processes differ in the parameters of the generator: "],
     "first": ["ZeroDivisionError: division by zero"],
-    "batch": ["UsageError: A batch of 9 samples cannot be split over 2 processes. Use a multiple, such as 8 or 10."],
-    "normalised": ['Player "discriminator", layer layers.1: batch normalisation', "--set problem.batch_norm=false"],
+    "batch": [
+        "UsageError: A batch of 9 samples cannot be split over 2 processes. Use a multiple, such as"
+        " 8 or 10."
+    ],
+    "normalised": [
+        'Player "discriminator", layer layers.1: batch normalisation',
+        "--set problem.batch_norm=false",
+    ],
     "sharded": ['UsageError: Player "x": its parameters are sharded', "ranks=TorchRanks()"],
     "wrapped": ["UsageError: A network is wrapped in DistributedDataParallel"],
 }
 
 
 def test_what_is_shared_and_what_cannot_be(tmp_path):
-    """An evaluation that is shared is that of one process; what cannot be shared is refused with its name."""
+    """An evaluation that is shared is that of one process; what cannot be shared is refused with
+    its name."""
     found = outcome(tmp_path, "together")
     shared, alone, other = found["evaluation"]
     assert list(shared) == list(alone)
@@ -46,7 +59,10 @@ def test_what_is_shared_and_what_cannot_be(tmp_path):
             assert sentence in found[case]
 
 
-@pytest.mark.parametrize(("case", "sentence"), [("silent", "did not answer in time"), ("dead", "another process has ended")])
+@pytest.mark.parametrize(
+    ("case", "sentence"),
+    [("silent", "did not answer in time"), ("dead", "another process has ended")],
+)
 def test_a_process_that_hangs_or_dies_is_noticed(tmp_path, case, sentence):
     said = outcome(tmp_path, case, timeout=20.0)["said"]  # the two may begin some seconds apart
     assert said.startswith("RankError: Process 0 of 2 waited for the mean of")

@@ -1,4 +1,5 @@
-"""Training in several processes from the command line: the same run, whatever happens to one of them."""
+"""Training in several processes from the command line: the same run, whatever happens to one of
+them."""
 
 import os
 import signal
@@ -15,7 +16,16 @@ from saddlepoint.training import RunDirectory, Training
 STEPS, EVERY = 400, 20
 SLOW = ["--optimizer", "sgd", "--lr", "0.02"]
 """Steps that do not blow rounding up: so many of Adam's would, in single precision."""
-OPTIONS = ["--set", "schedule=constant", "--set", f"checkpoint_every={EVERY}", "--set", "evaluation_samples=200", "--batch-size", "16"]
+OPTIONS = [
+    "--set",
+    "schedule=constant",
+    "--set",
+    f"checkpoint_every={EVERY}",
+    "--set",
+    "evaluation_samples=200",
+    "--batch-size",
+    "16",
+]
 
 
 def command(*arguments: object) -> list[str]:
@@ -23,7 +33,9 @@ def command(*arguments: object) -> list[str]:
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def last_step(path: Path) -> int:
@@ -57,15 +69,26 @@ def theta(path: Path, step: int) -> torch.Tensor:
     directory = RunDirectory.open(path)
     training = Training(directory.read_config())
     training.load_state_dict(directory.load_checkpoint(directory.read_config(), step))
-    return torch.cat([p.detach().double().reshape(-1) for network in training.networks.values() for p in network.parameters()])
+    return torch.cat(
+        [
+            p.detach().double().reshape(-1)
+            for network in training.networks.values()
+            for p in network.parameters()
+        ]
+    )
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes through /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="finds the processes through /proc"
+)
 def test_a_killed_process_another_number_of_them_and_one_alone_give_one_trajectory(tmp_path):
-    """Two processes of which one is killed, gone on with by one alone, against one alone all the way."""
+    """Two processes of which one is killed, gone on with by one alone, against one alone all the
+    way."""
     several, alone = tmp_path / "several", tmp_path / "alone"
     process = subprocess.Popen(
-        command("train", "mixture8", "--steps", STEPS, "--out", several, "--nproc", 2, *SLOW, *OPTIONS),
+        command(
+            "train", "mixture8", "--steps", STEPS, "--out", several, "--nproc", 2, *SLOW, *OPTIONS
+        ),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -107,13 +130,33 @@ def test_a_mistake_ends_with_one_sentence_and_its_exit_code(tmp_path):
     path = tmp_path / "run"
     found = run("train", "mixture8", "--steps", 10, "--out", path, "--nproc", 2, "--batch-size", 65)
     assert found.returncode == 2
-    assert found.stderr.count("Error: A batch of 65 samples cannot be split over 2 processes. Use a multiple, such as 64 or 66.") == 1
+    assert (
+        found.stderr.count(
+            "Error: A batch of 65 samples cannot be split over 2 processes. Use a multiple, such as"
+            " 64 or 66."
+        )
+        == 1
+    )
     assert "Traceback" not in found.stderr
     assert not path.exists()
 
 
 def test_a_divergence_has_its_own_exit_code(tmp_path):
-    found = run("train", "mixture8", "--steps", 50, "--out", tmp_path / "run", "--nproc", 2, "--optimizer", "sgd", "--lr", "1e38", *OPTIONS)
+    found = run(
+        "train",
+        "mixture8",
+        "--steps",
+        50,
+        "--out",
+        tmp_path / "run",
+        "--nproc",
+        2,
+        "--optimizer",
+        "sgd",
+        "--lr",
+        "1e38",
+        *OPTIONS,
+    )
     assert found.returncode == 3, found.stderr
     assert found.stderr.count("Diverged in step") == 1
 

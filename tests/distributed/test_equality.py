@@ -1,4 +1,5 @@
-"""W processes on shares of a batch take the steps of one process on the whole batch, and tell each other no more than they must."""
+"""W processes on shares of a batch take the steps of one process on the whole batch, and tell each
+other no more than they must."""
 
 import json
 
@@ -8,7 +9,15 @@ from saddlepoint import registry
 from tests.distributed.equality import OTHERS, SIGN_LIKE, STEPS
 from tests.distributed.group import ended, started
 
-ACROSS = {"lola", "sos", "total-gradient", "complete-newton", "unrolled", "follow-the-ridge", "gradient-newton"}
+ACROSS = {
+    "lola",
+    "sos",
+    "total-gradient",
+    "complete-newton",
+    "unrolled",
+    "follow-the-ridge",
+    "gradient-newton",
+}
 """Rules that also use what a player's loss does along the others' parameters."""
 
 
@@ -38,7 +47,11 @@ def all_processes_have_the_same_parameters_to_the_last_bit(found):
 
 
 def parameters_agree_in_double_precision(found):
-    rows = {name: row for name, row in found.items() if name.endswith("float64") and not any(s in name for s in SIGN_LIKE)}
+    rows = {
+        name: row
+        for name, row in found.items()
+        if name.endswith("float64") and not any(s in name for s in SIGN_LIKE)
+    }
     assert {name: row["gap"] for name, row in rows.items() if not row["gap"] <= 1e-10} == {}
     assert all(row["moved"] > 1e-3 for row in rows.values())
 
@@ -46,7 +59,9 @@ def parameters_agree_in_double_precision(found):
 def parameters_agree_in_single_precision(found):
     rows = {name: row for name, row in found.items() if name.endswith("float32")}
     assert len(rows) > 30
-    assert {name: row["relative"] for name, row in rows.items() if not row["relative"] <= 1e-4} == {}
+    assert {
+        name: row["relative"] for name, row in rows.items() if not row["relative"] <= 1e-4
+    } == {}
 
 
 def few_coordinates_of_a_sign_step_differ(found):
@@ -56,7 +71,8 @@ def few_coordinates_of_a_sign_step_differ(found):
 
 
 def bytes_are_those_of_the_derivatives_that_were_taken(found):
-    """A derivative that was taken is reduced once; blocks of the Jacobian give vectors of one player only."""
+    """A derivative that was taken is reduced once; blocks of the Jacobian give vectors of one
+    player only."""
     for name, row in found.items():
         across = row["gradients"] if name.split(",")[0] in ACROSS else 0
         assert row["vectors"] <= row["gradients"] + row["products"] + across + 1e-9, name

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 import saddlepoint as sp
-from saddlepoint.games import GAN_LOSSES, bilinear_matrix, cournot, dirac_gan, quadratic, with_spectrum, zero_sum
+from saddlepoint.games import (
+    GAN_LOSSES,
+    bilinear_matrix,
+    cournot,
+    dirac_gan,
+    quadratic,
+    with_spectrum,
+    zero_sum,
+)
 from saddlepoint.testing import ANALYTIC_GAMES
 
 EXTREME = torch.tensor([-1e4, -100.0, -1.0, 0.0, 1.0, 100.0, 1e4], dtype=torch.float64)
@@ -34,7 +42,10 @@ def test_losses_and_their_two_derivatives_are_finite_at_any_logit(name, logit):
 
 def test_where_the_discriminator_wins_one_loss_is_flat_and_the_other_steep():
     logit = torch.tensor([-30.0], dtype=torch.float64, requires_grad=True)
-    slopes = {name: torch.autograd.grad(g(logit)["fake"], logit)[0].item() for name, (_, g) in GAN_LOSSES.items()}
+    slopes = {
+        name: torch.autograd.grad(g(logit)["fake"], logit)[0].item()
+        for name, (_, g) in GAN_LOSSES.items()
+    }
     assert abs(slopes["minimax"]) < 1e-12
     assert slopes["non-saturating"] == pytest.approx(-1.0)
 
@@ -46,9 +57,17 @@ def test_the_minimax_game_is_antisymmetric_in_its_interaction(tiny_gan):
     torch.testing.assert_close(J[d, g], -J[g, d].T)
 
 
-@pytest.mark.parametrize("matrix", [torch.tensor([[1.0, 2.0], [0.0, 1.0]], dtype=torch.float64), torch.eye(3, dtype=torch.float64)])
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        torch.tensor([[1.0, 2.0], [0.0, 1.0]], dtype=torch.float64),
+        torch.eye(3, dtype=torch.float64),
+    ],
+)
 def test_quadratic_games_check_their_matrices(matrix):
-    with pytest.raises(sp.UsageError, match=r'Player "x" needs a symmetric matrix of shape \(2, 2\)'):
+    with pytest.raises(
+        sp.UsageError, match=r'Player "x" needs a symmetric matrix of shape \(2, 2\)'
+    ):
         quadratic({"x": 2}, {"x": matrix}, torch.zeros(2, dtype=torch.float64), "minimum")
 
 
@@ -57,7 +76,10 @@ DIRAC = {
     for loss in ("minimax", "non-saturating", "wasserstein")
     for options in ({}, {"r1": 0.3}, {"r2": 0.1, "noise": 0.5})
 }
-EVERY_GAME = {**ANALYTIC_GAMES, **{f"dirac {name}": lambda c=case: dirac_gan(c[0], **c[1]) for name, case in DIRAC.items()}}
+EVERY_GAME = {
+    **ANALYTIC_GAMES,
+    **{f"dirac {name}": lambda c=case: dirac_gan(c[0], **c[1]) for name, case in DIRAC.items()},
+}
 
 
 @pytest.mark.parametrize("name", EVERY_GAME)
@@ -70,7 +92,9 @@ def test_the_claimed_equilibrium_is_critical_and_has_the_claimed_jacobian(name):
                 p.copy_(flat[: p.numel()])
                 flat = flat[p.numel() :]
     point = sp.linearize(game)
-    torch.testing.assert_close(point.gradient.flatten(), torch.zeros_like(game.equilibrium), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        point.gradient.flatten(), torch.zeros_like(game.equilibrium), rtol=0, atol=1e-12
+    )
     torch.testing.assert_close(point.jacobian.dense(), game.jacobian, rtol=0, atol=1e-12)
     assert game.distance() == 0
 
@@ -90,7 +114,9 @@ def test_the_claimed_kind_is_what_the_jacobian_says(name):
         assert (follower > 0 and schur > 0) == (game.kind == "local minimax")
 
 
-@pytest.mark.parametrize(("loss", "slope"), [("minimax", 0.5), ("non-saturating", 0.5), ("wasserstein", 1.0)])
+@pytest.mark.parametrize(
+    ("loss", "slope"), [("minimax", 0.5), ("non-saturating", 0.5), ("wasserstein", 1.0)]
+)
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 3.0])
 def test_the_dirac_gan_has_the_published_eigenvalues(loss, slope, gamma):
     """γ/2 ± √(γ²/4 − f'(0)²), in the direction of descent."""
@@ -106,12 +132,16 @@ def test_the_dirac_gan_converges_with_r1_only(loss):
     distances = {}
     for r1 in (0.0, 1.0):
         game = dirac_gan(loss, r1=r1)
-        optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()})
+        optimizer = sp.GameOptimizer(
+            {p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()}
+        )
         for _ in range(500):
             optimizer.step(game.losses)
         distances[r1] = game.distance()
     assert distances[1.0] < 1e-3
-    assert distances[0.0] > 0.1  # it circles, on the logistic losses at the radius where the step's growth and the losses' flatness meet
+    # it circles, on the logistic losses at the radius where the step's growth and the losses'
+    # flatness meet
+    assert distances[0.0] > 0.1
 
 
 def test_cournot_firms_find_the_equilibrium():
@@ -125,8 +155,13 @@ def test_cournot_firms_find_the_equilibrium():
 def test_large_bilinear_game_has_its_singular_values_and_is_solved():
     values = torch.linspace(0.5, 1.5, 100).tolist()
     game = bilinear_matrix(values, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(torch.linalg.svdvals(game.jacobian[:100, 100:]).flip(0), torch.tensor(values, dtype=torch.float64))
-    optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=0.5) for p, t in game.players.items()}, sp.rules.Extragradient())
+    torch.testing.assert_close(
+        torch.linalg.svdvals(game.jacobian[:100, 100:]).flip(0),
+        torch.tensor(values, dtype=torch.float64),
+    )
+    optimizer = sp.GameOptimizer(
+        {p: torch.optim.SGD(t, lr=0.5) for p, t in game.players.items()}, sp.rules.Extragradient()
+    )
     before = game.distance()
     for _ in range(200):
         optimizer.step(game.losses)
@@ -136,12 +171,17 @@ def test_large_bilinear_game_has_its_singular_values_and_is_solved():
 
 def test_chosen_spectrum():
     found = torch.linalg.eigvals(with_spectrum([1 + 2j, 0.5 + 0.1j]).jacobian)
-    assert sorted((round(v.real, 9), round(abs(v.imag), 9)) for v in found.tolist()) == [(0.5, 0.1)] * 2 + [(1.0, 2.0)] * 2
+    assert (
+        sorted((round(v.real, 9), round(abs(v.imag), 9)) for v in found.tolist())
+        == [(0.5, 0.1)] * 2 + [(1.0, 2.0)] * 2
+    )
     assert zero_sum(1.0, 5.0, -1.0).kind == "monotone"
 
 
 def test_mistakes():
-    with pytest.raises(sp.UsageError, match=r'loss "wasserstien" is unknown\. Did you mean "wasserstein"'):
+    with pytest.raises(
+        sp.UsageError, match=r'loss "wasserstien" is unknown\. Did you mean "wasserstein"'
+    ):
         dirac_gan("wasserstien")
     with pytest.raises(sp.UsageError, match="must be at least 0"):
         dirac_gan(r1=-1.0)

@@ -69,13 +69,17 @@ def test_the_gradient_in_the_parameters_against_differences(net):
                 parameter += sign * h * direction
                 values.append(gradient_penalty(net, x).item())
                 parameter -= sign * h * direction
-            assert (values[0] - values[1]) / (2 * h) == pytest.approx((gradient * direction).sum().item(), rel=1e-6)
+            assert (values[0] - values[1]) / (2 * h) == pytest.approx(
+                (gradient * direction).sum().item(), rel=1e-6
+            )
 
 
 def test_second_derivatives_against_the_closed_form():
     """½ γ E‖∇D‖² of D(x) = ½ w·x² is ½ γ Σ w_i² E x_i²."""
     w, x, gamma = normal(3).requires_grad_(), normal(10, 3, seed=1), 0.7
-    game = sp.Game({"D": [w]}, lambda: {"D": 0.5 * gamma * gradient_penalty(lambda x: 0.5 * (x**2 @ w), x)})
+    game = sp.Game(
+        {"D": [w]}, lambda: {"D": 0.5 * gamma * gradient_penalty(lambda x: 0.5 * (x**2 @ w), x)}
+    )
     point = sp.linearize(game)
     second = gamma * x.square().mean(0)
     torch.testing.assert_close(point.gradient["D"][0], second * w.detach())
@@ -86,26 +90,41 @@ def test_second_derivatives_against_the_closed_form():
 def test_the_dirac_gan_with_the_penalty_computed_is_the_one_with_it_written_down(gamma):
     """The discriminator ψ x on data at 0 and a sample at θ."""
     written = dirac_gan("non-saturating", r1=gamma, start=(0.8, -1.3))
-    psi, place = (torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in (0.8, -1.3))
+    psi, place = (
+        torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in (0.8, -1.3)
+    )
     softplus, data = torch.nn.functional.softplus, torch.zeros(4, 1, dtype=torch.float64)
 
     def losses():
         penalty = gradient_penalty(lambda x: x @ psi, data)
-        return {"discriminator": softplus(psi @ place) + 0.5 * gamma * penalty, "generator": softplus(-psi @ place)}
+        return {
+            "discriminator": softplus(psi @ place) + 0.5 * gamma * penalty,
+            "generator": softplus(-psi @ place),
+        }
 
     computed = sp.linearize(sp.Game({"discriminator": [psi], "generator": [place]}, losses))
-    torch.testing.assert_close(computed.gradient.flatten(), sp.linearize(written).gradient.flatten())
+    torch.testing.assert_close(
+        computed.gradient.flatten(), sp.linearize(written).gradient.flatten()
+    )
     torch.testing.assert_close(computed.jacobian.dense(), sp.linearize(written).jacobian.dense())
 
 
 def test_a_linear_wasserstein_critic_has_a_minimum_with_it():
-    """−E w·real + E w·fake + ½ γ ‖w‖² is least at w = (E real − E fake) / γ; without the penalty w grows for ever."""
+    """−E w·real + E w·fake + ½ γ ‖w‖² is least at w = (E real − E fake) / γ; without the penalty w
+    grows for ever."""
     real, fake, gamma = normal(8, 2), normal(8, 2, seed=1) + 3, 0.5
     w = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     optimizer = sp.GameOptimizer({"D": torch.optim.SGD([w], lr=1.0)})
     critic, terms = lambda x: x @ w, GAN_LOSSES["wasserstein"][0]
     for _ in range(60):
-        optimizer.step(lambda: {"D": terms(critic(real), critic(fake)) | {"r1": 0.5 * gamma * gradient_penalty(critic, real)}})
+        optimizer.step(
+            lambda: {
+                "D": (
+                    terms(critic(real), critic(fake))
+                    | {"r1": 0.5 * gamma * gradient_penalty(critic, real)}
+                )
+            }
+        )
     torch.testing.assert_close(w.detach(), (real.mean(0) - fake.mean(0)) / gamma)
 
 
@@ -119,7 +138,10 @@ def test_there_is_no_nan_where_the_discriminator_is_flat():
 def test_it_is_a_mean_over_samples(net):
     x = normal(6, 3)
     torch.testing.assert_close(gradient_penalty(net, torch.cat([x, x])), gradient_penalty(net, x))
-    torch.testing.assert_close(gradient_penalty(net, x), torch.stack([gradient_penalty(net, sample[None]) for sample in x]).mean())
+    torch.testing.assert_close(
+        gradient_penalty(net, x),
+        torch.stack([gradient_penalty(net, sample[None]) for sample in x]).mean(),
+    )
 
 
 def test_without_gradients_it_is_the_same_number_without_a_graph(net):
@@ -131,14 +153,19 @@ def test_without_gradients_it_is_the_same_number_without_a_graph(net):
     assert torch.equal(found, expected)
     assert not found.requires_grad
     players = {"D": tuple(net.parameters())}
-    assert Evaluation(players, lambda: {"D": gradient_penalty(net, x)}, order=0).losses["D"] == expected.item()
+    assert (
+        Evaluation(players, lambda: {"D": gradient_penalty(net, x)}, order=0).losses["D"]
+        == expected.item()
+    )
     assert x.grad is None
     assert not x.requires_grad
 
 
 def test_on_generated_samples_the_generator_sees_it():
     """x = θ z and D(x) = ½ w x²: E‖∇D‖² = w² θ² E z², which is no constant to θ."""
-    w, theta = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (0.7, -1.5))
+    w, theta = (
+        torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (0.7, -1.5)
+    )
     z = normal(9, 1)
     penalty = gradient_penalty(lambda x: 0.5 * w * x**2, theta * z)
     found = torch.autograd.grad(penalty, [w, theta])
@@ -148,10 +175,17 @@ def test_on_generated_samples_the_generator_sees_it():
 
 
 @pytest.mark.parametrize(
-    "judge", [lambda x: x.detach().sum(1), lambda x: torch.ones(len(x), requires_grad=True), torch.no_grad()(torch.sum)]
+    "judge",
+    [
+        lambda x: x.detach().sum(1),
+        lambda x: torch.ones(len(x), requires_grad=True),
+        torch.no_grad()(torch.sum),
+    ],
 )
 def test_logits_cut_off_from_the_inputs_are_refused(judge):
-    with pytest.raises(sp.UsageError, match="gradient_penalty: the logits do not depend on the inputs"):
+    with pytest.raises(
+        sp.UsageError, match="gradient_penalty: the logits do not depend on the inputs"
+    ):
         gradient_penalty(judge, torch.ones(4, 2))
 
 
@@ -163,22 +197,36 @@ class TestGanProblem:
         with_r1 = dataclasses.replace(plain, r1=3.0).losses(networks, batch, BOTH)
         assert list(without["discriminator"]) == ["real", "fake"]
         assert list(with_r1["discriminator"]) == ["real", "fake", "r1"]
-        for player, term in (("discriminator", "real"), ("discriminator", "fake"), ("generator", "fake")):
+        for player, term in (
+            ("discriminator", "real"),
+            ("discriminator", "fake"),
+            ("generator", "fake"),
+        ):
             assert torch.equal(without[player][term], with_r1[player][term])
         found = with_r1["discriminator"]["r1"].item()
-        assert found == pytest.approx(1.5 * by_differences(networks["discriminator"].double(), batch.real.double()), rel=1e-4)
+        assert found == pytest.approx(
+            1.5 * by_differences(networks["discriminator"].double(), batch.real.double()), rel=1e-4
+        )
 
     def test_only_the_discriminator_pays_it(self):
         problem = Mixture8(**SMALL, r1=1.0)
         networks, batch = problem.networks(0), problem.batch(0, 16, 0)
         assert list(problem.losses(networks, batch, ("generator",))["generator"]) == ["fake"]
         penalty = problem.losses(networks, batch, BOTH)["discriminator"]["r1"]
-        assert not any(g is not None for g in torch.autograd.grad(penalty, list(networks["generator"].parameters()), allow_unused=True))
+        assert not any(
+            g is not None
+            for g in torch.autograd.grad(
+                penalty, list(networks["generator"].parameters()), allow_unused=True
+            )
+        )
 
     def test_r2_is_the_same_on_generated_data_in_every_turn(self):
         problem = Mixture8(**SMALL, r2=3.0)
         networks, batch = problem.networks(0), problem.batch(0, 16, 0)
-        joint, alone = (problem.losses(networks, batch, movers)["discriminator"] for movers in (BOTH, ("discriminator",)))
+        joint, alone = (
+            problem.losses(networks, batch, movers)["discriminator"]
+            for movers in (BOTH, ("discriminator",))
+        )
         assert list(joint) == ["real", "fake", "r2"]
         assert alone["r2"].item() == joint["r2"].item()
         with torch.no_grad():
@@ -191,30 +239,45 @@ class TestGanProblem:
         problem = Mixture8(**SMALL, r2=1.0)
         networks, batch = problem.networks(0), problem.batch(0, 16, 0)
         penalty = problem.losses(networks, batch, BOTH)["discriminator"]["r2"]
-        assert any(bool(g.any()) for g in torch.autograd.grad(penalty, list(networks["generator"].parameters())))
+        assert any(
+            bool(g.any())
+            for g in torch.autograd.grad(penalty, list(networks["generator"].parameters()))
+        )
 
     def test_losses_alone_have_it_too(self):
         problem = Mixture8(**SMALL, r1=1.0, r2=1.0)
         networks, batch = problem.networks(0), problem.batch(0, 16, 0)
         players = {player: tuple(network.parameters()) for player, network in networks.items()}
-        found = [Evaluation(players, lambda: problem.losses(networks, batch, BOTH), order=order).losses for order in (0, 1, 2)]
+        found = [
+            Evaluation(players, lambda: problem.losses(networks, batch, BOTH), order=order).losses
+            for order in (0, 1, 2)
+        ]
         assert found[0] == found[1] == found[2]
 
-    @pytest.mark.parametrize("rule", [sp.Gradient(), sp.AdaptiveCompetitiveGradient(), sp.Newton(), sp.rules.Extragradient()])
+    @pytest.mark.parametrize(
+        "rule",
+        [sp.Gradient(), sp.AdaptiveCompetitiveGradient(), sp.Newton(), sp.rules.Extragradient()],
+    )
     @pytest.mark.parametrize("loss", ["hinge", "wasserstein"])
     @pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning")
     def test_rules_train_with_it(self, rule, loss):
         problem = Mixture8(**SMALL, loss=loss, r1=1.0, r2=0.5)
         networks = problem.networks(0)
-        optimizer = sp.GameOptimizer({p: torch.optim.SGD(n.parameters(), lr=0.01) for p, n in networks.items()}, rule)
+        optimizer = sp.GameOptimizer(
+            {p: torch.optim.SGD(n.parameters(), lr=0.01) for p, n in networks.items()}, rule
+        )
         for step in range(4):
-            values = optimizer.step(lambda step=step: problem.losses(networks, problem.batch(step, 16, 0), BOTH))
+            values = optimizer.step(
+                lambda step=step: problem.losses(networks, problem.batch(step, 16, 0), BOTH)
+            )
         assert all(math.isfinite(value) for value in values.values())
 
     @pytest.mark.parametrize("r1", [-0.1, math.nan, math.inf])
     def test_weights_that_are_no_weights(self, r1):
         for name in ("r1", "r2"):
-            with pytest.raises(sp.UsageError, match=f"Problem mixture8: {name}={r1} must be at least 0 and finite"):
+            with pytest.raises(
+                sp.UsageError, match=f"Problem mixture8: {name}={r1} must be at least 0 and finite"
+            ):
                 Mixture8(**{name: r1})
 
     def test_it_is_an_option_of_the_registry(self):
@@ -224,4 +287,6 @@ class TestGanProblem:
     def test_an_option_of_a_later_version_changes_no_configuration_until_it_is_used(self):
         assert "r2" not in registry.options_of(Mixture8())
         assert registry.options_of(Mixture8(r2=0.5))["r2"] == 0.5
-        assert registry.build_problem("mixture8", registry.options_of(Mixture8(r2=0.5))) == Mixture8(r2=0.5)
+        assert registry.build_problem(
+            "mixture8", registry.options_of(Mixture8(r2=0.5))
+        ) == Mixture8(r2=0.5)

@@ -27,7 +27,10 @@ class TestDifference:
         assert found.value == 0.25
         assert found.overlap is False
 
-    @pytest.mark.parametrize(("other", "overlap"), [((0.6, 0.7), True), ((0.1, 0.9), True), ((0.61, 0.7), False), (None, None)])
+    @pytest.mark.parametrize(
+        ("other", "overlap"),
+        [((0.6, 0.7), True), ((0.1, 0.9), True), ((0.61, 0.7), False), (None, None)],
+    )
     def test_overlap(self, other, overlap):
         assert difference(card(), card(interval=other)).overlap is overlap
         assert difference(card(interval=other), card()).overlap is overlap
@@ -50,7 +53,9 @@ class TestDifference:
 class TestRoundTrip:
     @pytest.mark.parametrize("interval", [(0.25, 0.75), None])
     def test_through_json(self, interval):
-        assert Card.from_dict(json.loads(json.dumps(card(interval=interval).to_dict()))) == card(interval=interval)
+        assert Card.from_dict(json.loads(json.dumps(card(interval=interval).to_dict()))) == card(
+            interval=interval
+        )
 
     def test_missing_and_unknown_keys(self):
         entries = card().to_dict()
@@ -70,10 +75,19 @@ class TestRoundTrip:
 class TestCardOf:
     def about(self, **changes):
         generator = torch.Generator().manual_seed(0)
-        return {"metric": "m", "weights": "ema", "seed": 3, "extractor_hash": "", "replicates": 50, "generator": generator} | changes
+        return {
+            "metric": "m",
+            "weights": "ema",
+            "seed": 3,
+            "extractor_hash": "",
+            "replicates": 50,
+            "generator": generator,
+        } | changes
 
     def measure(self):
-        return mean_measure(torch.arange(9.0), generated=9, real=4, split="train", extractor="none", resize="8 x 8")
+        return mean_measure(
+            torch.arange(9.0), generated=9, real=4, split="train", extractor="none", resize="8 x 8"
+        )
 
     def test_everything_arrives(self):
         found = card_of(self.measure(), **self.about())

@@ -33,7 +33,9 @@ def uniform(modes):
 class TestEntropy:
     @pytest.mark.parametrize("classes", [1, 3, 10])
     def test_of_equally_frequent_classes(self, classes):
-        assert class_entropy(torch.eye(10)[torch.arange(30 * classes) % classes]) == pytest.approx(math.log(classes))
+        assert class_entropy(torch.eye(10)[torch.arange(30 * classes) % classes]) == pytest.approx(
+            math.log(classes)
+        )
 
     def test_of_unequal_classes(self):
         expected = -0.75 * math.log(0.75) - 0.25 * math.log(0.25)
@@ -41,7 +43,9 @@ class TestEntropy:
 
     @pytest.mark.parametrize("logits", [torch.zeros(0, 10), torch.full((5, 10), math.nan)])
     def test_refusals(self, logits):
-        with pytest.raises(sp.UsageError, match="Class entropy: there are no logits, or one is not finite"):
+        with pytest.raises(
+            sp.UsageError, match="Class entropy: there are no logits, or one is not finite"
+        ):
             class_entropy(logits)
 
 
@@ -53,10 +57,14 @@ class TestReverseKl:
 
     def test_of_unequal_modes(self):
         expected = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.3)
-        assert reverse_kl(torch.tensor([1, 3, 0]), torch.tensor([0.5, 0.3, 0.2])) == pytest.approx(expected)
+        assert reverse_kl(torch.tensor([1, 3, 0]), torch.tensor([0.5, 0.3, 0.2])) == pytest.approx(
+            expected
+        )
 
     def test_zero_where_the_histogram_is_the_data_s(self):
-        assert reverse_kl(torch.tensor([5, 3, 2]), torch.tensor([0.5, 0.3, 0.2])) == pytest.approx(0, abs=1e-7)
+        assert reverse_kl(torch.tensor([5, 3, 2]), torch.tensor([0.5, 0.3, 0.2])) == pytest.approx(
+            0, abs=1e-7
+        )
 
     def test_it_is_what_torch_calls_kl_div_the_other_way(self):
         p, q = torch.rand(2, 9, generator=seeded(), dtype=torch.float64)
@@ -65,9 +73,16 @@ class TestReverseKl:
         assert reverse_kl(p, q) == pytest.approx(float(expected))
 
     def test_bias_of_a_finite_histogram(self):
-        """2N · KL of N samples of the data is chi-squared with modes − 1 degrees of freedom: its mean is (modes − 1)/(2N)."""
+        """2N · KL of N samples of the data is chi-squared with modes − 1 degrees of freedom: its
+        mean is (modes − 1)/(2N)."""
         g, n, modes = seeded(), 5000, 50
-        values = [reverse_kl(torch.bincount(torch.randint(modes, (n,), generator=g), minlength=modes), uniform(modes)) for _ in range(100)]
+        values = [
+            reverse_kl(
+                torch.bincount(torch.randint(modes, (n,), generator=g), minlength=modes),
+                uniform(modes),
+            )
+            for _ in range(100)
+        ]
         mean, deviation = (modes - 1) / (2 * n), math.sqrt(2 * (modes - 1)) / (2 * n)
         assert sum(values) / 100 == pytest.approx(mean, abs=4 * deviation / 10)
 
@@ -85,7 +100,12 @@ class TestReverseKl:
             with pytest.raises(sp.UsageError, match="positive and sum to 1"):
                 reverse_kl(torch.ones(2), torch.tensor(wrong))
             with pytest.raises(sp.UsageError, match="positive and sum to 1"):
-                mode_measures(torch.zeros(5, dtype=torch.long), torch.tensor(wrong), split="test", extractor="none")
+                mode_measures(
+                    torch.zeros(5, dtype=torch.long),
+                    torch.tensor(wrong),
+                    split="test",
+                    extractor="none",
+                )
 
     @given(st.lists(st.integers(0, 50), min_size=2, max_size=12))
     def test_never_negative_and_never_above_its_limit(self, counts):
@@ -104,35 +124,54 @@ class TestModes:
 
     @pytest.mark.parametrize("outside", [-2, 3])
     def test_an_index_outside(self, outside):
-        with pytest.raises(sp.UsageError, match=r"Counts of 3 modes: an assignment lies outside -1 … 2"):
+        with pytest.raises(
+            sp.UsageError, match=r"Counts of 3 modes: an assignment lies outside -1 … 2"
+        ):
             mode_counts(torch.tensor([0, outside]), 3)
 
     def test_measures_agree_with_mode_coverage(self):
         mixture = ring()
         samples = mixture.sample(2000, seeded()) + 0.03 * torch.randn(2000, 2, generator=seeded(1))
         measures = mode_measures(
-            nearest_modes(samples, mixture.centres, mixture.sigma), uniform(8), split="known density", extractor="none"
+            nearest_modes(samples, mixture.centres, mixture.sigma),
+            uniform(8),
+            split="known density",
+            extractor="none",
         )
-        assert (measures["modes"].value, measures["quality"].value) == mode_coverage(samples, mixture.centres, mixture.sigma)
+        assert (measures["modes"].value, measures["quality"].value) == mode_coverage(
+            samples, mixture.centres, mixture.sigma
+        )
         assert 0 < measures["quality"].value < 1
 
     def test_a_generator_without_any_good_sample(self):
-        measures = mode_measures(torch.full((50,), -1), uniform(4), split="known density", extractor="none")
+        measures = mode_measures(
+            torch.full((50,), -1), uniform(4), split="known density", extractor="none"
+        )
         assert {name: measure.value for name, measure in measures.items()} == pytest.approx(
-            {"modes": 0, "quality": 0, "reverse-kl": math.log(4), "effective-modes": 0, "mode-distance": 1}
+            {
+                "modes": 0,
+                "quality": 0,
+                "reverse-kl": math.log(4),
+                "effective-modes": 0,
+                "mode-distance": 1,
+            }
         )
         for measure in measures.values():
             assert measure.interval(20, seeded()) == pytest.approx((measure.value, measure.value))
 
     def test_the_interval_of_a_count_stays_within_the_modes(self):
         assignments = torch.cat([torch.arange(100) % 24, torch.tensor([24])])
-        low, high = mode_measures(assignments, uniform(25), split="test", extractor="none")["modes"].interval(200, seeded())
+        low, high = mode_measures(assignments, uniform(25), split="test", extractor="none")[
+            "modes"
+        ].interval(200, seeded())
         assert 20 < low < 25
         assert high == 25
 
     def test_no_samples(self):
         with pytest.raises(sp.UsageError, match="at least one sample"):
-            mode_measures(torch.zeros(0, dtype=torch.long), uniform(4), split="test", extractor="none")
+            mode_measures(
+                torch.zeros(0, dtype=torch.long), uniform(4), split="test", extractor="none"
+            )
 
 
 class TestModeDistance:
@@ -148,22 +187,36 @@ class TestModeDistance:
         assert mode_distance(torch.full((50,), -1), uniform(8), inside=0.0) == pytest.approx(0)
 
     def test_of_unequal_modes(self):
-        found = torch.tensor([0] * 4 + [1] * 3 + [-1] * 3)  # 0.4, 0.3, none 0.3, against 0.4, 0.4, none 0.2
+        # 0.4, 0.3, none 0.3, against 0.4, 0.4, none 0.2
+        found = torch.tensor([0] * 4 + [1] * 3 + [-1] * 3)
         assert mode_distance(found, torch.tensor([0.5, 0.5]), inside=0.8) == pytest.approx(0.1)
 
     def test_zero_where_the_shares_are_the_data_s(self):
         found = torch.tensor([0] * 5 + [1] * 3 + [-1] * 2)
-        assert mode_distance(found, torch.tensor([5 / 8, 3 / 8], dtype=torch.float64), inside=0.8) == pytest.approx(0, abs=1e-15)
+        assert mode_distance(
+            found, torch.tensor([5 / 8, 3 / 8], dtype=torch.float64), inside=0.8
+        ) == pytest.approx(0, abs=1e-15)
 
     def test_of_finitely_many_samples_of_the_data(self):
         g, n, q = seeded(), 2500, 0.9 / 8
-        drawn = [torch.where(torch.rand(n, generator=g) < 0.9, torch.randint(8, (n,), generator=g), -1) for _ in range(100)]
+        drawn = [
+            torch.where(torch.rand(n, generator=g) < 0.9, torch.randint(8, (n,), generator=g), -1)
+            for _ in range(100)
+        ]
         values = [mode_distance(found, uniform(8), inside=0.9) for found in drawn]
-        expected = 0.5 * (8 * math.sqrt(2 * q * (1 - q) / (math.pi * n)) + math.sqrt(2 * 0.09 / (math.pi * n)))
+        expected = 0.5 * (
+            8 * math.sqrt(2 * q * (1 - q) / (math.pi * n)) + math.sqrt(2 * 0.09 / (math.pi * n))
+        )
         assert sum(values) / 100 == pytest.approx(expected, rel=0.1)
 
-    @given(st.lists(st.integers(-1, 4), min_size=1, max_size=60), st.permutations(range(5)), st.floats(0, 1))
-    def test_its_range_and_that_the_order_of_equally_likely_modes_does_not_matter(self, assignments, order, inside):
+    @given(
+        st.lists(st.integers(-1, 4), min_size=1, max_size=60),
+        st.permutations(range(5)),
+        st.floats(0, 1),
+    )
+    def test_its_range_and_that_the_order_of_equally_likely_modes_does_not_matter(
+        self, assignments, order, inside
+    ):
         found = torch.tensor(assignments)
         renamed = torch.tensor([a if a < 0 else order[a] for a in assignments])
         value = mode_distance(found, uniform(5), inside=inside)
@@ -175,19 +228,27 @@ class TestModeDistance:
     def test_what_is_missing_somewhere_is_too_much_elsewhere(self, assignments, inside):
         """The shares sum to 1, so that the distance is also the sum of what is missing."""
         q = [1 - inside] + [inside / 5] * 5
-        missing = sum(max(0.0, q[k + 1] - assignments.count(k) / len(assignments)) for k in range(-1, 5))
-        assert mode_distance(torch.tensor(assignments), uniform(5), inside=inside) == pytest.approx(missing, abs=1e-12)
+        missing = sum(
+            max(0.0, q[k + 1] - assignments.count(k) / len(assignments)) for k in range(-1, 5)
+        )
+        assert mode_distance(torch.tensor(assignments), uniform(5), inside=inside) == pytest.approx(
+            missing, abs=1e-12
+        )
 
     def test_the_interval(self):
         found = torch.tensor([0] * 50 + [1] * 30 + [2] * 10 + [-1] * 10)
-        measure = mode_measures(found, uniform(4), inside=0.9, split="test", extractor="none")["mode-distance"]
+        measure = mode_measures(found, uniform(4), inside=0.9, split="test", extractor="none")[
+            "mode-distance"
+        ]
         low, high = measure.interval(200, seeded())
         assert 0 < low < measure.value < high < 1
 
     def test_refusals(self):
         with pytest.raises(sp.UsageError, match="at least one sample"):
             mode_distance(torch.zeros(0, dtype=torch.long), uniform(4))
-        with pytest.raises(sp.UsageError, match=r"inside=1\.1 is the share of the data that lies in a mode"):
+        with pytest.raises(
+            sp.UsageError, match=r"inside=1\.1 is the share of the data that lies in a mode"
+        ):
             mode_distance(torch.zeros(4, dtype=torch.long), uniform(4), inside=1.1)
         with pytest.raises(sp.UsageError, match="positive and sum to 1"):
             mode_distance(torch.zeros(4, dtype=torch.long), torch.ones(4))
@@ -244,13 +305,17 @@ class TestClassMeasures:
 class TestEffective:
     @pytest.mark.parametrize("m", [1, 3, 8])
     def test_equally_frequent_modes_are_counted(self, m):
-        measures = mode_measures(torch.arange(m).repeat(40), uniform(8), split="known density", extractor="none")
+        measures = mode_measures(
+            torch.arange(m).repeat(40), uniform(8), split="known density", extractor="none"
+        )
         assert measures["effective-modes"].value == pytest.approx(m)
 
     def test_with_equally_likely_modes_it_is_the_reverse_kl_in_other_words(self):
         found = torch.tensor([0] * 70 + [1] * 20 + [5] * 10 + [-1] * 30)
         measures = mode_measures(found, uniform(8), split="known density", extractor="none")
-        assert measures["effective-modes"].value == pytest.approx(8 * math.exp(-measures["reverse-kl"].value))
+        assert measures["effective-modes"].value == pytest.approx(
+            8 * math.exp(-measures["reverse-kl"].value)
+        )
 
     def test_stray_samples_hardly_raise_it(self):
         found = torch.tensor([0] * 1000 + list(range(8)))
@@ -258,5 +323,7 @@ class TestEffective:
         assert (measures["modes"].value, measures["effective-modes"].value < 1.1) == (8, True)
 
     def test_classes(self):
-        measures = class_measures(torch.eye(10)[[0, 1, 2, 3] * 50], split="known classes", extractor="none")
+        measures = class_measures(
+            torch.eye(10)[[0, 1, 2, 3] * 50], split="known classes", extractor="none"
+        )
         assert measures["effective-classes"].value == pytest.approx(4)

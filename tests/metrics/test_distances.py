@@ -43,8 +43,13 @@ class TestFrechet:
         assert frechet_distance(a, b) == pytest.approx(torchmetrics_frechet(a, b), rel=1e-10)
 
     def test_it_converges_to_that_of_the_gaussians(self):
-        """N(0, A) and N(m, B) with commuting A and B: ‖m‖² + Σ(√a − √b)²; the error at N samples is of order 1/√N."""
-        a, b, m = torch.tensor([4.0, 1.0, 0.25]), torch.tensor([1.0, 1.0, 2.25]), torch.tensor([1.0, 0.0, -2.0])
+        """N(0, A) and N(m, B) with commuting A and B: ‖m‖² + Σ(√a − √b)²; the error at N samples is
+        of order 1/√N."""
+        a, b, m = (
+            torch.tensor([4.0, 1.0, 0.25]),
+            torch.tensor([1.0, 1.0, 2.25]),
+            torch.tensor([1.0, 0.0, -2.0]),
+        )
         exact = float(m.square().sum() + (a.sqrt() - b.sqrt()).square().sum())
         for n in (100, 10_000, 1_000_000):
             found = frechet_distance(normal(n, 3, 0) * a.sqrt(), normal(n, 3, 1) * b.sqrt() + m)
@@ -70,7 +75,8 @@ class TestFrechet:
                 alive.append(weakref.ref(part))
                 yield part
                 del part
-                assert sum(reference() is not None for reference in alive) <= 2  # the one in use, and the first, which gives the origin
+                # the one in use, and the first, which gives the origin
+                assert sum(reference() is not None for reference in alive) <= 2
 
         assert math.isfinite(frechet_distance(parts(0), parts(100)))
 
@@ -80,7 +86,9 @@ class TestFrechet:
         a, b = normal(60, 3, seed), normal(50, 3, seed + 1, scale=0.5)
         expected = frechet_distance(a, b)
         assert frechet_distance(a + shift, b + shift) == pytest.approx(expected, rel=1e-6)
-        assert frechet_distance(scale * a, scale * b) == pytest.approx(scale**2 * expected, rel=1e-6)
+        assert frechet_distance(scale * a, scale * b) == pytest.approx(
+            scale**2 * expected, rel=1e-6
+        )
         assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-6)
 
     def test_a_constant_generator(self):
@@ -88,7 +96,9 @@ class TestFrechet:
         a = normal(500, 8, 0)
         expected = (a.mean(0) - 0.1).square().sum() + a.var(0).sum()
         # the roots of eigenvalues that are zero but for rounding leave an error of 1e-8
-        assert frechet_distance(a, torch.full((300, 8), 0.1, dtype=torch.float64)) == pytest.approx(float(expected), rel=1e-6)
+        assert frechet_distance(a, torch.full((300, 8), 0.1, dtype=torch.float64)) == pytest.approx(
+            float(expected), rel=1e-6
+        )
 
     def test_degenerate_sets_give_numbers_that_are_not_negative(self):
         low_rank = normal(200, 2, 0) @ normal(2, 16, 1)
@@ -109,7 +119,9 @@ class TestFrechet:
             frechet_distance(iter([]), normal(20, 3, 0))
         with pytest.raises(sp.UsageError, match="at least 4 generated samples, got 0"):
             frechet_distance(normal(20, 3, 0), iter([]))
-        with pytest.raises(sp.UsageError, match=r"generated features of shape \(20, 4\) do not fit"):
+        with pytest.raises(
+            sp.UsageError, match=r"generated features of shape \(20, 4\) do not fit"
+        ):
             frechet_distance(normal(20, 3, 0), normal(20, 4, 0))
         with pytest.raises(sp.UsageError, match=r"real features of shape \(20,\) do not fit"):
             frechet_distance(torch.zeros(20), normal(20, 3, 0))
@@ -128,7 +140,8 @@ class TestFrechetMeasure:
         measure = frechet_measure(normal(300, 10, 0), normal(300, 10, 1), **HERE)
         g = seeded()
         replicates = torch.tensor([measure.replicate(g) for _ in range(50)])
-        assert float(replicates.mean()) > 1.5 * measure.value  # redrawn sets have fewer distinct samples
+        # redrawn sets have fewer distinct samples
+        assert float(replicates.mean()) > 1.5 * measure.value
         low, high = measure.interval(50, seeded())
         assert 0 <= low < measure.value < high
 
@@ -140,7 +153,9 @@ class TestKernelMeasure:
     def test_with_every_sample_once_it_is_torchmetrics(self):
         a, b = normal(200, 5, 0), normal(200, 5, 1, shift=0.5)
         once = torch.ones(200, dtype=torch.float64)
-        assert _weighted_mmd(self.kernels(a, b), once, once) == pytest.approx(kernel_distance(a, b), rel=1e-9)
+        assert _weighted_mmd(self.kernels(a, b), once, once) == pytest.approx(
+            kernel_distance(a, b), rel=1e-9
+        )
 
     def test_a_replicate_is_the_distance_of_redrawn_rows(self):
         a, b, g = normal(150, 5, 0), normal(150, 5, 1, shift=0.5), seeded()
@@ -188,18 +203,24 @@ class TestGap:
 class TestWassersteinLine:
     def test_of_a_shift_and_of_a_scale(self):
         x = normal(50, 1, 0)
-        assert wasserstein_line(x, x[torch.randperm(50, generator=seeded())] + 3) == pytest.approx(3)
+        assert wasserstein_line(x, x[torch.randperm(50, generator=seeded())] + 3) == pytest.approx(
+            3
+        )
         assert wasserstein_line(x, 1.5 * x) == pytest.approx(0.5 * float(x.abs().mean()))
 
     @given(st.lists(st.integers(-20, 20), min_size=1, max_size=20), st.integers(0, 5))
     def test_it_is_the_area_between_the_distribution_functions(self, values, seed):
         x = torch.tensor(values, dtype=torch.float64)
-        y = x[torch.randperm(len(x), generator=seeded(seed))] + torch.randint(-3, 4, x.shape, generator=seeded(seed))
+        y = x[torch.randperm(len(x), generator=seeded(seed))] + torch.randint(
+            -3, 4, x.shape, generator=seeded(seed)
+        )
         line = torch.arange(-24.0, 25.0, dtype=torch.float64).unsqueeze(1)
         area = float(((x <= line).double().mean(1) - (y <= line).double().mean(1)).abs().sum())
         assert wasserstein_line(x, y) == pytest.approx(area, abs=1e-12)
 
-    @pytest.mark.parametrize(("real", "fake"), [((0,), (0,)), ((3,), (4,)), ((3, 2), (3, 2)), ((3,), (3, 2))])
+    @pytest.mark.parametrize(
+        ("real", "fake"), [((0,), (0,)), ((3,), (4,)), ((3, 2), (3, 2)), ((3,), (3, 2))]
+    )
     def test_refusals(self, real, fake):
         with pytest.raises(sp.UsageError, match="needs equally many numbers on both sides"):
             wasserstein_line(torch.zeros(real), torch.zeros(fake))

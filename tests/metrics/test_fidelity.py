@@ -7,7 +7,11 @@ import torch
 import saddlepoint as sp
 from saddlepoint.metrics import fidelity_scores, weights_hash
 
-FOUND = {"frechet_inception_distance": 12.5, "kernel_inception_distance_mean": 0.25, "inception_score_mean": 3.0}
+FOUND = {
+    "frechet_inception_distance": 12.5,
+    "kernel_inception_distance_mean": 0.25,
+    "inception_score_mean": 3.0,
+}
 
 
 def images(n=20, seed=0):
@@ -39,7 +43,11 @@ def weights(tmp_path):
 class TestDelegation:
     def test_values_and_what_they_were_measured_on(self, calls):
         found = fidelity_scores(images(20), images(30), kid_subset_size=10)
-        assert {name: measure.value for name, measure in found.items()} == {"fid": 12.5, "kid": 0.25, "is": 3.0}
+        assert {name: measure.value for name, measure in found.items()} == {
+            "fid": 12.5,
+            "kid": 0.25,
+            "is": 3.0,
+        }
         assert (found["fid"].generated, found["fid"].real, found["fid"].split) == (20, 30, "test")
         assert found["is"].real == 0  # no real image enters it
         assert found["fid"].extractor == "inception-v3-compat"
@@ -69,7 +77,9 @@ class TestDelegation:
 
 class TestRefusals:
     def test_greyscale(self):
-        with pytest.raises(sp.UsageError, match=r"defined on colour images, but the real images have 1 channel"):
+        with pytest.raises(
+            sp.UsageError, match=r"defined on colour images, but the real images have 1 channel"
+        ):
             fidelity_scores(images(), torch.zeros(20, 1, 28, 28))
 
     @pytest.mark.parametrize("wrong", [images() * 2, images() * torch.nan, images().long()])
@@ -91,7 +101,13 @@ class TestRefusals:
             fidelity_scores(images(), images(), weights=tmp_path / "bad.pth", kid_subset_size=10)
         assert not calls
 
-    @pytest.mark.parametrize("error", [ModuleNotFoundError("no torch_fidelity"), RuntimeError("operator torchvision::nms does not exist")])
+    @pytest.mark.parametrize(
+        "error",
+        [
+            ModuleNotFoundError("no torch_fidelity"),
+            RuntimeError("operator torchvision::nms does not exist"),
+        ],
+    )
     def test_a_library_that_cannot_be_imported(self, monkeypatch, error):
         class Broken:
             def find_spec(self, name, path=None, target=None):
@@ -120,10 +136,13 @@ def random_inception(path, monkeypatch):
     with monkeypatch.context() as patched, torch.random.fork_rng():
         torch.manual_seed(0)
         patched.setattr(module, "load_state_dict_from_url", lambda *_, **__: {})
-        patched.setattr(module.FeatureExtractorInceptionV3, "load_state_dict", lambda *_, **__: None)
+        patched.setattr(
+            module.FeatureExtractorInceptionV3, "load_state_dict", lambda *_, **__: None
+        )
         network = module.FeatureExtractorInceptionV3("random", ["2048"])
         for weight in (p for p in network.parameters() if p.ndim == 4):
-            torch.nn.init.kaiming_normal_(weight)  # torch's default would leave nothing of the images after fifty layers
+            # torch's default would leave nothing of the images after fifty layers
+            torch.nn.init.kaiming_normal_(weight)
         torch.save(network.state_dict(), path)
 
 
@@ -134,7 +153,8 @@ def test_the_library_itself(tmp_path, monkeypatch):
         pytest.skip(f"torch-fidelity cannot be imported here: {error}")
     random_inception(tmp_path / "random.pth", monkeypatch)
     same, other = (
-        fidelity_scores(images(10), x, weights=tmp_path / "random.pth", kid_subset_size=10) for x in (images(10), images(10).abs() * 0.3)
+        fidelity_scores(images(10), x, weights=tmp_path / "random.pth", kid_subset_size=10)
+        for x in (images(10), images(10).abs() * 0.3)
     )
     assert abs(same["fid"].value) < 1e-6 * other["fid"].value
     assert same["kid"].value < other["kid"].value

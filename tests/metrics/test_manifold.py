@@ -13,7 +13,9 @@ NAMES = ("precision", "recall", "density", "coverage")
 
 
 def normal(n, d, seed, scale=1.0, shift=0.0):
-    return shift + scale * torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return shift + scale * torch.randn(
+        n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def means(real, fake, **options):
@@ -24,7 +26,12 @@ def means(real, fake, **options):
 def brute_force(real, fake, k):
     """Every definition written out, one pair at a time."""
     gap = lambda a, b: math.dist(a.tolist(), b.tolist())  # noqa: E731
-    reach = lambda X: [sorted(gap(x, y) for j, y in enumerate(X) if j != i)[k - 1] for i, x in enumerate(X)]  # noqa: E731
+
+    def reach(X):
+        return [
+            sorted(gap(x, y) for j, y in enumerate(X) if j != i)[k - 1] for i, x in enumerate(X)
+        ]
+
     r, s = reach(real), reach(fake)
     precision = [any(gap(y, x) <= r[i] for i, x in enumerate(real)) for y in fake]
     recall = [any(gap(x, y) <= s[j] for j, y in enumerate(fake)) for x in real]
@@ -42,18 +49,23 @@ class TestClosedCases:
         assert means(normal(50, 4, 0), normal(60, 4, 1, shift=1e3)) == (0.0, 0.0, 0.0, 0.0)
 
     def test_equal_distributions_have_density_one_in_the_mean(self):
-        """Each generated sample is among the k nearest of a real one with probability k/N; coverage is 1 − 2⁻ᵏ and a little more."""
+        """Each generated sample is among the k nearest of a real one with probability k/N; coverage
+        is 1 − 2⁻ᵏ and a little more."""
         _, _, density, coverage = means(normal(2000, 3, 0), normal(2000, 3, 1))
         assert density == pytest.approx(1.0, abs=0.05)
         assert coverage == pytest.approx(1 - 2**-5, abs=0.015)
 
     def test_counted_by_hand(self):
         """Real 0, 1, 3, 7 with k = 1: radii 1, 1, 2, 4. Generated 2, 4, 20: radii 2, 2, 16."""
-        real, fake = (torch.tensor(points)[:, None] for points in ([0.0, 1.0, 3.0, 7.0], [2.0, 4.0, 20.0]))
+        real, fake = (
+            torch.tensor(points)[:, None] for points in ([0.0, 1.0, 3.0, 7.0], [2.0, 4.0, 20.0])
+        )
         found = manifold(real, fake, k=1)
         assert found.precision.tolist() == [1, 1, 0]
-        assert found.recall.tolist() == [1, 1, 1, 1]  # 0 lies on the edge of the ball around 2, 7 in that around 20
-        assert found.density.tolist() == [1, 2, 0]  # 2 lies in the ball of 3 and on the edge of that of 1
+        # 0 lies on the edge of the ball around 2, 7 in that around 20
+        assert found.recall.tolist() == [1, 1, 1, 1]
+        # 2 lies in the ball of 3 and on the edge of that of 1
+        assert found.density.tolist() == [1, 2, 0]
         assert found.coverage.tolist() == [0, 1, 1, 1]
 
     @pytest.mark.parametrize("k", [1, 3, 5])
@@ -79,7 +91,12 @@ class TestTies:
         assert 0 < coverage < 0.5
 
     def test_a_collapsed_generator_far_away(self):
-        assert means(normal(60, 4, 0), torch.full((60, 4), 50.0, dtype=torch.float64)) == (0, 0, 0, 0)
+        assert means(normal(60, 4, 0), torch.full((60, 4), 50.0, dtype=torch.float64)) == (
+            0,
+            0,
+            0,
+            0,
+        )
 
     def test_both_constant(self):
         x = torch.full((10, 3), 0.1)
@@ -116,7 +133,9 @@ class TestMeasures:
 
 class TestRefusals:
     def test_too_few_samples(self):
-        with pytest.raises(sp.UsageError, match="Precision and recall needs at least 6 generated samples, got 5"):
+        with pytest.raises(
+            sp.UsageError, match="Precision and recall needs at least 6 generated samples, got 5"
+        ):
             manifold(normal(20, 2, 0), normal(5, 2, 1))
 
     def test_k(self):
@@ -128,5 +147,8 @@ class TestRefusals:
             manifold(normal(20, 2, 0), torch.full((20, 2), math.inf))
 
     def test_widths_that_differ(self):
-        with pytest.raises(sp.UsageError, match=r"generated features of shape \(20, 3\) do not fit; all must be \(N, d\)"):
+        with pytest.raises(
+            sp.UsageError,
+            match=r"generated features of shape \(20, 3\) do not fit; all must be \(N, d\)",
+        ):
             manifold(normal(20, 2, 0), normal(20, 3, 1))

@@ -19,20 +19,29 @@ def mean_of(values, **bounds):
 
 class TestInterval:
     def test_it_covers_the_mean_as_often_as_it_says(self):
-        """Of 200 simulated sets about 95 % of the intervals contain the mean; four binomial standard deviations are allowed."""
+        """Of 200 simulated sets about 95 % of the intervals contain the mean; four binomial
+        standard deviations are allowed."""
         g, sets, level = seeded(), 200, 0.95
-        ends = [mean_of(torch.randn(150, generator=g)).interval(200, g, level=level) for _ in range(sets)]
+        ends = [
+            mean_of(torch.randn(150, generator=g)).interval(200, g, level=level)
+            for _ in range(sets)
+        ]
         covered = sum(low <= 0 <= high for low, high in ends) / sets
         assert abs(covered - level) <= 4 * math.sqrt(level * (1 - level) / sets)
 
     def test_its_width_is_that_of_the_normal_law(self):
         values = torch.randn(1000, generator=seeded(1), dtype=torch.float64)
         low, high = mean_of(values).interval(2000, seeded())
-        assert high - low == pytest.approx(2 * 1.96 * float(values.std()) / math.sqrt(1000), rel=0.1)
+        assert high - low == pytest.approx(
+            2 * 1.96 * float(values.std()) / math.sqrt(1000), rel=0.1
+        )
 
     def test_replicates_are_shifted_to_the_value(self):
-        """The maximum of redrawn samples is smaller: without the shift the value would be the upper end or outside."""
-        biased = Measure(10.0, lambda g: float(torch.rand((), generator=g)), generated=1, real=0, **HERE)
+        """The maximum of redrawn samples is smaller: without the shift the value would be the upper
+        end or outside."""
+        biased = Measure(
+            10.0, lambda g: float(torch.rand((), generator=g)), generated=1, real=0, **HERE
+        )
         low, high = biased.interval(500, seeded())
         assert low < 10.0 < high
         assert (low + high) / 2 == pytest.approx(10.0, abs=0.05)
@@ -42,7 +51,9 @@ class TestInterval:
         assert constant.interval(20, seeded()) == (3.0, 3.0)
 
     def test_it_is_cut_off_at_the_range(self):
-        low, high = mean_of((torch.arange(100) > 0).double(), lower=0, upper=1).interval(200, seeded())
+        low, high = mean_of((torch.arange(100) > 0).double(), lower=0, upper=1).interval(
+            200, seeded()
+        )
         assert low < 0.99
         assert high == 1.0
 
@@ -53,12 +64,17 @@ class TestInterval:
 
     def test_higher_levels_are_wider(self):
         measure = mean_of(torch.arange(50.0))
-        narrow, wide = measure.interval(200, seeded(), level=0.5), measure.interval(200, seeded(), level=0.99)
+        narrow, wide = (
+            measure.interval(200, seeded(), level=0.5),
+            measure.interval(200, seeded(), level=0.99),
+        )
         assert wide[0] < narrow[0] < narrow[1] < wide[1]
 
     @pytest.mark.parametrize(("replicates", "level"), [(19, 0.95), (100, 0.0), (100, 1.0)])
     def test_refusals(self, replicates, level):
-        with pytest.raises(sp.UsageError, match="at least 20 replicates and a level between 0 and 1"):
+        with pytest.raises(
+            sp.UsageError, match="at least 20 replicates and a level between 0 and 1"
+        ):
             mean_of(torch.arange(5.0)).interval(replicates, seeded(), level=level)
 
     def test_without_replicates(self):
@@ -73,7 +89,9 @@ class TestInterval:
 class TestRedrawing:
     def test_rows_and_multiplicities_are_the_same_draw(self):
         rows = redraw(torch.arange(30), seeded())
-        assert torch.equal(torch.bincount(rows, minlength=30).double(), multiplicities(30, seeded()))
+        assert torch.equal(
+            torch.bincount(rows, minlength=30).double(), multiplicities(30, seeded())
+        )
 
     def test_rows_of_pairs_stay_together(self):
         pairs = torch.stack([torch.arange(9), 10 * torch.arange(9)], 1)

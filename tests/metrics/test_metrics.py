@@ -5,7 +5,14 @@ import torch
 
 import saddlepoint as sp
 from saddlepoint.data import load_digits, load_mnist, ring
-from saddlepoint.metrics import class_coverage, digit_cnn_hash, frechet_distance, kernel_distance, load_digit_cnn, mode_coverage
+from saddlepoint.metrics import (
+    class_coverage,
+    digit_cnn_hash,
+    frechet_distance,
+    kernel_distance,
+    load_digit_cnn,
+    mode_coverage,
+)
 from saddlepoint.metrics.digit_cnn import WEIGHTS
 
 
@@ -44,7 +51,9 @@ class TestFrechet:
         assert math.isfinite(frechet_distance(a, torch.zeros(100, 8, dtype=torch.float64)))
 
     def test_too_few_samples(self):
-        with pytest.raises(sp.UsageError, match=r"Fréchet distance needs at least 9 generated samples, got 8"):
+        with pytest.raises(
+            sp.UsageError, match=r"Fréchet distance needs at least 9 generated samples, got 8"
+        ):
             frechet_distance(normal(20, 8, 0), normal(8, 8, 1))
 
     def test_non_finite_features(self):
@@ -65,20 +74,28 @@ class TestKernel:
         assert kernel_distance(a, b) == kernel_distance(a, b)
 
     def test_too_few_samples(self):
-        with pytest.raises(sp.UsageError, match="Kernel distance needs at least 100 real samples, got 99"):
+        with pytest.raises(
+            sp.UsageError, match="Kernel distance needs at least 100 real samples, got 99"
+        ):
             kernel_distance(normal(99, 2, 0), normal(100, 2, 1))
 
 
 class TestCoverage:
     def test_modes_and_quality_of_the_data_itself(self):
         mixture = ring()
-        modes, quality = mode_coverage(mixture.sample(20_000, torch.Generator().manual_seed(0)), mixture.centres, mixture.sigma)
+        modes, quality = mode_coverage(
+            mixture.sample(20_000, torch.Generator().manual_seed(0)), mixture.centres, mixture.sigma
+        )
         assert modes == 8
-        assert quality == pytest.approx(1 - math.exp(-4.5), abs=0.003)  # a planar Gaussian within 3σ
+        # a planar Gaussian within 3σ
+        assert quality == pytest.approx(1 - math.exp(-4.5), abs=0.003)
 
     def test_a_collapsed_generator_has_one_mode(self):
         mixture = ring()
-        assert mode_coverage(mixture.centres[3].repeat(500, 1), mixture.centres, mixture.sigma) == (1, 1.0)
+        assert mode_coverage(mixture.centres[3].repeat(500, 1), mixture.centres, mixture.sigma) == (
+            1,
+            1.0,
+        )
 
     def test_points_between_modes_are_of_low_quality(self):
         assert mode_coverage(torch.zeros(500, 2), ring().centres, 0.02) == (0, 0.0)
@@ -92,7 +109,9 @@ class TestCoverage:
     def test_too_few_samples(self):
         with pytest.raises(sp.UsageError, match="Mode coverage needs at least 160 samples, got 10"):
             mode_coverage(torch.zeros(10, 2), ring().centres, 0.02)
-        with pytest.raises(sp.UsageError, match="Class coverage needs at least 100 samples, got 10"):
+        with pytest.raises(
+            sp.UsageError, match="Class coverage needs at least 100 samples, got 10"
+        ):
             class_coverage(torch.zeros(10, 10))
 
 
@@ -110,5 +129,7 @@ class TestDigitCnn:
 
     def test_real_digits_are_nearer_than_noise(self):
         train, test = (load_digit_cnn().features(part.images[:500]) for part in load_digits())
-        noise = load_digit_cnn().features(torch.rand(500, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+        noise = load_digit_cnn().features(
+            torch.rand(500, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        )
         assert frechet_distance(test, train) < 0.1 * frechet_distance(test, noise)

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 import saddlepoint as sp
-from saddlepoint.metrics import Memorisation, diversity, diversity_share, memorisation, memorisation_measures, nearest_distances
+from saddlepoint.metrics import (
+    Memorisation,
+    diversity,
+    diversity_share,
+    memorisation,
+    memorisation_measures,
+    nearest_distances,
+)
 
 HERE = {"split": "train and test", "extractor": "none"}
 
@@ -23,7 +30,10 @@ class TestNearest:
         expected = [min(math.dist(x, y) for y in b.tolist()) for x in a.tolist()]
         whole = nearest_distances(a, b)
         assert whole.tolist() == pytest.approx(expected)
-        assert all(torch.allclose(nearest_distances(a, b, rows=rows), whole, rtol=1e-12) for rows in (1, 10, 37))
+        assert all(
+            torch.allclose(nearest_distances(a, b, rows=rows), whole, rtol=1e-12)
+            for rows in (1, 10, 37)
+        )
 
     def test_copies_are_at_distance_zero_exactly(self):
         x = normal(100, 64, 0).float() + 1000
@@ -67,7 +77,9 @@ class TestMemorisation:
 
     def test_ties_by_hand(self):
         """Pairs (1, 1) tie, (1, 2) and (1, 2) win, (2, 1) loses, (2, 2) and (2, 2) tie."""
-        assert Memorisation(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 1.0, 2.0])).copying == pytest.approx((2 + 3 / 2) / 6)
+        assert Memorisation(
+            torch.tensor([1.0, 2.0]), torch.tensor([2.0, 1.0, 2.0])
+        ).copying == pytest.approx((2 + 3 / 2) / 6)
 
     def test_pairs_one_by_one(self):
         g, h = (torch.randint(6, (30,), generator=seeded(seed)).double() for seed in (0, 1))
@@ -76,7 +88,9 @@ class TestMemorisation:
 
     def test_measures(self):
         train, test = normal(300, 5, 0), normal(200, 5, 1)
-        measures = memorisation_measures(memorisation(normal(100, 5, 2), test, train), train=300, **HERE)
+        measures = memorisation_measures(
+            memorisation(normal(100, 5, 2), test, train), train=300, **HERE
+        )
         assert (measures["copying"].generated, measures["copying"].real) == (100, 500)
         for measure in measures.values():
             low, high = measure.interval(100, seeded())
@@ -85,7 +99,9 @@ class TestMemorisation:
 
     def test_held_out_samples_that_training_saw(self):
         train = normal(100, 3, 0)
-        with pytest.raises(sp.UsageError, match="half of the held-out samples are in the training data"):
+        with pytest.raises(
+            sp.UsageError, match="half of the held-out samples are in the training data"
+        ):
             _ = memorisation(normal(50, 3, 1), train[:50], train).ratio
 
 
@@ -105,10 +121,17 @@ class TestDiversity:
     def test_of_gaussians(self):
         """Two samples of N(0, 1) are 2/√π apart in the mean."""
         assert diversity(normal(4000, 1, 0)) == pytest.approx(2 / math.sqrt(math.pi), rel=0.03)
-        assert diversity_share(normal(3000, 1, 0), 3 * normal(3000, 1, 1), **HERE).value == pytest.approx(3, rel=0.05)
+        assert diversity_share(
+            normal(3000, 1, 0), 3 * normal(3000, 1, 1), **HERE
+        ).value == pytest.approx(3, rel=0.05)
 
     def test_replicates_vary_as_the_share_does_from_set_to_set(self):
-        shares = torch.tensor([diversity_share(normal(100, 2, 2 * i), normal(100, 2, 2 * i + 1), **HERE).value for i in range(100)])
+        shares = torch.tensor(
+            [
+                diversity_share(normal(100, 2, 2 * i), normal(100, 2, 2 * i + 1), **HERE).value
+                for i in range(100)
+            ]
+        )
         measure, g = diversity_share(normal(100, 2, 900), normal(100, 2, 901), **HERE), seeded()
         replicates = torch.tensor([measure.replicate(g) for _ in range(300)])
         assert float(replicates.std()) == pytest.approx(float(shares.std()), rel=0.3)

@@ -8,7 +8,12 @@ from saddlepoint.models import MLP, Binary, Interpolated
 
 def test_interpolation_is_the_cubic_one_of_torch():
     images = torch.randn(3, 1, 7, 7, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(Interpolated(7, 28)(images), nn.Upsample(size=28, mode="bicubic")(images), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        Interpolated(7, 28)(images),
+        nn.Upsample(size=28, mode="bicubic")(images),
+        rtol=1e-5,
+        atol=1e-5,
+    )
     assert torch.equal(Interpolated(7, 7)(images), images)
 
 
@@ -25,4 +30,7 @@ def test_the_columns_after_the_network_s_are_the_output_s_noise():
     assert torch.equal(seen[0][0], inputs[:, 2:].view(2, 2, 3))
     binary(inputs[:, :2])
     assert seen[1] == ()
-    assert [name for name, _ in copy.deepcopy(binary).named_parameters()] == ["logits.layers.1.weight", "logits.layers.1.bias"]
+    assert [name for name, _ in copy.deepcopy(binary).named_parameters()] == [
+        "logits.layers.1.weight",
+        "logits.layers.1.bias",
+    ]

@@ -41,32 +41,59 @@ class TestThePublishedArchitecture:
         assert x.shape == (2, 1)
         assert size(D) == 585
 
-    @pytest.mark.parametrize(("relative", "widths"), [(0.5, [4, 8, 16]), (1.0, [8, 16, 32]), (0.01, [1, 1, 1])])
+    @pytest.mark.parametrize(
+        ("relative", "widths"), [(0.5, [4, 8, 16]), (1.0, [8, 16, 32]), (0.01, [1, 1, 1])]
+    )
     def test_other_sizes(self, relative, widths):
         D = SmallConvDiscriminator(relative, generator=seeded())
         assert [layer.out_channels for layer in D.layers if isinstance(layer, nn.Conv2d)] == widths
 
     def test_without_normalisation_samples_do_not_see_each_other(self):
-        G, D = (make(batch_norm=False, generator=seeded()) for make in (lambda **o: SmallConvGenerator(8, **o), SmallConvDiscriminator))
-        assert not any(isinstance(module, nn.BatchNorm2d) for network in (G, D) for module in network.modules())
+        G, D = (
+            make(batch_norm=False, generator=seeded())
+            for make in (lambda **o: SmallConvGenerator(8, **o), SmallConvDiscriminator)
+        )
+        assert not any(
+            isinstance(module, nn.BatchNorm2d) for network in (G, D) for module in network.modules()
+        )
         z = torch.randn(4, 8, generator=seeded(1))
         torch.testing.assert_close(D(G(z))[:1], D(G(z[:1])))
         coupled = SmallConvGenerator(8, generator=seeded())
         assert not torch.allclose(coupled(z)[:1], coupled(z[:2])[:1])
 
     def test_channels(self):
-        assert SmallConvGenerator(4, channels=1, generator=seeded())(torch.zeros(2, 4)).shape == (2, 1, 28, 28)
-        assert SmallConvDiscriminator(channels=1, generator=seeded())(torch.zeros(2, 1, 28, 28)).shape == (2, 1)
+        assert SmallConvGenerator(4, channels=1, generator=seeded())(torch.zeros(2, 4)).shape == (
+            2,
+            1,
+            28,
+            28,
+        )
+        assert SmallConvDiscriminator(channels=1, generator=seeded())(
+            torch.zeros(2, 1, 28, 28)
+        ).shape == (2, 1)
 
 
-@pytest.mark.parametrize("make", [lambda g: SmallConvGenerator(64, generator=g), lambda g: SmallConvDiscriminator(1.0, generator=g)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda g: SmallConvGenerator(64, generator=g),
+        lambda g: SmallConvDiscriminator(1.0, generator=g),
+    ],
+)
 class TestInitialWeights:
     def test_come_from_the_generator_alone(self, make):
         before = torch.get_rng_state()
         first, again, other = make(seeded(0)), make(seeded(0)), make(seeded(1))
         assert torch.equal(torch.get_rng_state(), before)
-        assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
-        weights = [(a, b) for (name, a), b in zip(first.named_parameters(), other.parameters(), strict=True) if name.endswith("weight")]
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True)
+        )
+        weights = [
+            (a, b)
+            for (name, a), b in zip(first.named_parameters(), other.parameters(), strict=True)
+            if name.endswith("weight")
+        ]
         assert not any(torch.equal(a, b) for a, b in weights)
 
     def test_have_the_deviation_of_dcgan(self, make):

@@ -10,13 +10,22 @@ from saddlepoint.models import ACTIVATIONS, MLP
 def test_the_networks_of_the_reference_gan():
     g = torch.Generator().manual_seed(0)
     D = MLP((784, 128, 128, 1), generator=g)
-    assert [tuple(p.shape) for p in D.parameters()] == [(128, 784), (128,), (128, 128), (128,), (1, 128), (1,)]
+    assert [tuple(p.shape) for p in D.parameters()] == [
+        (128, 784),
+        (128,),
+        (128, 128),
+        (128,),
+        (1, 128),
+        (1,),
+    ]
     assert D(torch.zeros(3, 1, 28, 28)).shape == (3, 1)
 
 
 def test_weights_depend_on_the_generator_alone():
     first, second = (MLP((3, 4, 1), generator=torch.Generator().manual_seed(7)) for _ in range(2))
-    assert all(torch.equal(p, q) for p, q in zip(first.parameters(), second.parameters(), strict=True))
+    assert all(
+        torch.equal(p, q) for p, q in zip(first.parameters(), second.parameters(), strict=True)
+    )
 
 
 def test_initial_weights_have_the_spread_of_torch_s_own():
@@ -35,5 +44,7 @@ def test_every_activation_has_second_derivatives(activation):
 
 
 def test_unknown_activation():
-    with pytest.raises(sp.UsageError, match=r'activation="rellu" is unknown\. Did you mean "relu"\?'):
+    with pytest.raises(
+        sp.UsageError, match=r'activation="rellu" is unknown\. Did you mean "relu"\?'
+    ):
         MLP((1, 1), activation="rellu", generator=torch.Generator())

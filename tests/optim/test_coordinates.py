@@ -44,7 +44,12 @@ def test_coordinates_are_a_function_of_seed_and_step():
 
 
 @pytest.mark.parametrize(
-    ("options", "text"), [({"share": 0.0}, r"share=0\.0 must be in \(0, 1\]"), ({"lr": -1.0}, r"lr=-1\.0"), ({"seed": -1}, "seed")]
+    ("options", "text"),
+    [
+        ({"share": 0.0}, r"share=0\.0 must be in \(0, 1\]"),
+        ({"lr": -1.0}, r"lr=-1\.0"),
+        ({"seed": -1}, "seed"),
+    ],
 )
 def test_options_are_checked(options, text):
     with pytest.raises(sp.UsageError, match=text):

@@ -10,12 +10,19 @@ import saddlepoint as sp
 from saddlepoint.optim import L1, MAPS, Ball, Box, Map, Simplex, SpectralNorm, Subgradient
 from saddlepoint.optim.maps import build, plain, project_simplex
 
-SETS = {"box": Box(-0.5, 0.3), "ball": Ball(0.7), "simplex": Simplex(), "spectral-norm": SpectralNorm(0.8)}
+SETS = {
+    "box": Box(-0.5, 0.3),
+    "ball": Ball(0.7),
+    "simplex": Simplex(),
+    "spectral-norm": SpectralNorm(0.8),
+}
 seeds = st.integers(0, 10_000)
 
 
 def draw(seed, *shape, scale=2.0):
-    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return scale * torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def inside(name, x):
@@ -55,7 +62,9 @@ def test_l1_is_the_proximal_map(seed, strength, h):
 def test_spectral_norm_leaves_vectors_and_small_singular_values_and_flattens_kernels():
     assert SpectralNorm(0.1).apply(torch.ones(3), step=0.1).tolist() == [1.0, 1.0, 1.0]
     kernel = draw(0, 4, 2, 3, 3)
-    assert float(torch.linalg.matrix_norm(SpectralNorm(0.5).apply(kernel, 0.1).flatten(1), 2)) == pytest.approx(0.5)
+    assert float(
+        torch.linalg.matrix_norm(SpectralNorm(0.5).apply(kernel, 0.1).flatten(1), 2)
+    ) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("proximal", [*SETS.values(), L1(0.5)])
@@ -83,7 +92,10 @@ def test_the_plain_form_builds_the_same_map(proximal):
         (lambda: L1("0.1"), "L1: strength='0.1' must be a number"),
         (lambda: SpectralNorm([1.0]), "SpectralNorm: bound=[1.0] must be a number"),
         (lambda: plain({"name": "l1", "strength": None}), "L1: strength=None must be a number"),
-        (lambda: Subgradient([torch.tensor(1.0, requires_grad=True)], proximal="simplex"), "Simplex: the parameter has no dimension"),
+        (
+            lambda: Subgradient([torch.tensor(1.0, requires_grad=True)], proximal="simplex"),
+            "Simplex: the parameter has no dimension",
+        ),
         (lambda: plain(3), 'or a name with options such as {"name": "simplex"}, not 3'),
     ],
 )
@@ -92,7 +104,10 @@ def test_mistakes(make, text):
         make()
 
 
-@pytest.mark.parametrize(("box", "expected"), [(Box(0.0, None), [0, 0, 2]), (Box(None, 1.0), [-3, 0, 1]), (Box(None, None), [-3, 0, 2])])
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [(Box(0.0, None), [0, 0, 2]), (Box(None, 1.0), [-3, 0, 1]), (Box(None, None), [-3, 0, 2])],
+)
 def test_a_box_may_be_open(box, expected):
     assert box.apply(torch.tensor([-3.0, 0.0, 2.0]), step=0.1).tolist() == expected
     assert build(plain(box)) == box
@@ -112,7 +127,9 @@ def test_a_map_of_one_s_own_needs_a_name(monkeypatch):
         def apply(self, tensor, step):
             return self.factor * tensor
 
-    with pytest.raises(sp.UsageError, match=r'register it before: saddlepoint\.optim\.MAPS\["my-halved"\] = Halved'):
+    with pytest.raises(
+        sp.UsageError, match=r'register it before: saddlepoint\.optim\.MAPS\["my-halved"\] = Halved'
+    ):
         plain(Halved())
     monkeypatch.setitem(MAPS, "my-halved", Halved)
     x = torch.ones(1, requires_grad=True)
@@ -139,4 +156,6 @@ def test_groups_have_maps_of_their_own():
 
 def test_simplex_projection_of_many_rows_at_once():
     rows = draw(1, 50, 7)
-    torch.testing.assert_close(project_simplex(rows), torch.stack([project_simplex(row) for row in rows]))
+    torch.testing.assert_close(
+        project_simplex(rows), torch.stack([project_simplex(row) for row in rows])
+    )

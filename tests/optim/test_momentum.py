@@ -26,7 +26,10 @@ def radius(h, beta, alternating):
 def test_equals_torch_s_sgd_where_that_allows_it():
     """torch keeps v ← βv + g and moves by −lr·v: the same path at a constant learning rate."""
     x, y = (torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True) for _ in range(2))
-    for p, optimizer in ((x, MomentumSGD([x], lr=0.1, momentum=0.6)), (y, torch.optim.SGD([y], lr=0.1, momentum=0.6))):
+    for p, optimizer in (
+        (x, MomentumSGD([x], lr=0.1, momentum=0.6)),
+        (y, torch.optim.SGD([y], lr=0.1, momentum=0.6)),
+    ):
         for _ in range(5):
             optimizer.zero_grad()
             (p**4).sum().backward()
@@ -65,7 +68,11 @@ def test_state_dict_and_skipped_parameters():
 
 
 @pytest.mark.parametrize(
-    ("options", "text"), [({"lr": -1.0}, r"lr=-1\.0"), ({"lr": 1.0, "momentum": -1.0}, r"momentum=-1\.0 must be between")]
+    ("options", "text"),
+    [
+        ({"lr": -1.0}, r"lr=-1\.0"),
+        ({"lr": 1.0, "momentum": -1.0}, r"momentum=-1\.0 must be between"),
+    ],
 )
 def test_options_are_checked(options, text):
     with pytest.raises(sp.UsageError, match=text):

@@ -30,7 +30,9 @@ class TestNormalized:
         assert float(y.detach().norm()) == pytest.approx(2.0)
 
     @pytest.mark.parametrize("size", [1e-36, 1e-30, 1e-20, 1.0, 1e20, 1e34])
-    def test_the_length_does_not_depend_on_the_size_of_the_gradient_also_in_single_precision(self, size):
+    def test_the_length_does_not_depend_on_the_size_of_the_gradient_also_in_single_precision(
+        self, size
+    ):
         (x,) = parameters(300_000, dtype=torch.float32)
         x.grad = torch.linspace(-1, 1, 300_000) * size
         NormalizedSubgradient([x], lr=1.0).step()
@@ -47,11 +49,16 @@ class TestNormalized:
     def test_non_finite_gradients_raise_and_nothing_moves(self, bad):
         x, y = parameters(3, 2)
         y.grad[0] = bad
-        with pytest.raises(sp.DivergenceError, match=r"NormalizedSubgradient: gradient 1, shape \(2,\)"):
+        with pytest.raises(
+            sp.DivergenceError, match=r"NormalizedSubgradient: gradient 1, shape \(2,\)"
+        ):
             NormalizedSubgradient([x, y], lr=1.0).step()
         assert x.tolist() == [0.0, 0.0, 0.0]
 
-    @pytest.mark.parametrize(("options", "text"), [({"lr": -1.0}, r"lr=-1\.0"), ({"lr": 1.0, "per": "layer"}, 'per="layer" must be')])
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [({"lr": -1.0}, r"lr=-1\.0"), ({"lr": 1.0, "per": "layer"}, 'per="layer" must be')],
+    )
     def test_options_are_checked(self, options, text):
         with pytest.raises(sp.UsageError, match=text):
             NormalizedSubgradient(parameters(1), **options)
@@ -73,7 +80,9 @@ class TestGrafted:
             moves = [c.detach() - b for c, b in zip(copies, before, strict=True)]
             for c, b, m in zip(copies, before, moves, strict=True):
                 length = m.norm() if per == "tensor" else torch.cat(moves).norm()
-                norm = c.grad.norm() if per == "tensor" else torch.cat([c.grad for c in copies]).norm()
+                norm = (
+                    c.grad.norm() if per == "tensor" else torch.cat([c.grad for c in copies]).norm()
+                )
                 c.data = b - length * c.grad / norm
             grafted.step()
             for p, c in zip((x, y), copies, strict=True):
@@ -87,7 +96,9 @@ class TestGrafted:
     def test_schedulers_and_state_reach_the_optimizer_inside(self):
         def path(through_state):
             x, y = parameters(3, 2)
-            optimizer = Grafted([{"params": [x]}, {"params": [y], "lr": 0.5}], lr=0.1, options={"betas": (0.5, 0.9)})
+            optimizer = Grafted(
+                [{"params": [x]}, {"params": [y], "lr": 0.5}], lr=0.1, options={"betas": (0.5, 0.9)}
+            )
             schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
             for step in range(6):
                 if through_state and step == 3:
@@ -96,7 +107,9 @@ class TestGrafted:
                     optimizer.load_state_dict(state)
                     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
                     schedule.load_state_dict(rates)
-                    for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
+                    for group, rate in zip(
+                        optimizer.param_groups, schedule.get_last_lr(), strict=True
+                    ):
                         group["lr"] = rate
                 for p in (x, y):
                     p.grad = 2 * (p.detach() - 1)
@@ -108,7 +121,9 @@ class TestGrafted:
         assert torch.equal(path(False), path(True))
 
     def test_options_are_checked(self):
-        with pytest.raises(sp.UsageError, match="Grafted: the optimizer inside refuses its options"):
+        with pytest.raises(
+            sp.UsageError, match="Grafted: the optimizer inside refuses its options"
+        ):
             Grafted(parameters(1), options={"momentum": 1.0})
         with pytest.raises(sp.UsageError, match="per="):
             Grafted(parameters(1), per="layer")

@@ -1,4 +1,5 @@
-"""Every optimizer of this package on every kind of parameter: right, or refused by name before anything moves."""
+"""Every optimizer of this package on every kind of parameter: right, or refused by name before
+anything moves."""
 
 import copy
 import pickle
@@ -45,7 +46,16 @@ OPTIMIZERS = {
     "negative momentum": lambda p: MomentumSGD(p, lr=0.05),
     "soap": lambda p: SOAP(p, lr=0.05, frequency=2),
 }
-LINEAR = ("normalised", "normalised per tensor", "grafted", "grafted per tensor", "ergodic", "suffix", "polyak, best", "negative momentum")
+LINEAR = (
+    "normalised",
+    "normalised per tensor",
+    "grafted",
+    "grafted per tensor",
+    "ergodic",
+    "suffix",
+    "polyak, best",
+    "negative momentum",
+)
 every = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
@@ -58,9 +68,15 @@ def path(name, parameters, steps=5, wanted=lambda step, index: True):
     optimizer = OPTIMIZERS[name](parameters)
     for step in range(steps):
         for index, p in enumerate(parameters):
-            noise = draw(*p.shape, seed=100 * step + index, dtype=torch.complex128 if p.is_complex() else torch.float64)
+            noise = draw(
+                *p.shape,
+                seed=100 * step + index,
+                dtype=torch.complex128 if p.is_complex() else torch.float64,
+            )
             p.grad = (p.detach() + 0.1 * noise).to(p.dtype) if wanted(step, index) else None
-        optimizer.step(lambda: sum(float(p.detach().abs().double().square().sum()) for p in parameters))
+        optimizer.step(
+            lambda: sum(float(p.detach().abs().double().square().sum()) for p in parameters)
+        )
     return optimizer
 
 
@@ -70,7 +86,10 @@ def leaves(*tensors):
 
 @every
 def test_empty_tensors_change_nothing(name):
-    alone, beside = leaves(draw(3, 2)), leaves(draw(3, 2), *(torch.zeros(s) for s in ((0,), (0, 3), (3, 0), (2, 0, 3, 3))))
+    alone, beside = (
+        leaves(draw(3, 2)),
+        leaves(draw(3, 2), *(torch.zeros(s) for s in ((0,), (0, 3), (3, 0), (2, 0, 3, 3)))),
+    )
     path(name, alone), path(name, beside)
     assert torch.equal(alone[0], beside[0])
     path(name, leaves(torch.zeros(0)))
@@ -78,15 +97,23 @@ def test_empty_tensors_change_nothing(name):
 
 @every
 def test_a_tensor_without_dimensions_moves_as_one_of_one_entry(name):
-    single, vector = leaves(torch.tensor(1.5, dtype=torch.float64)), leaves(torch.tensor([1.5], dtype=torch.float64))
+    single, vector = (
+        leaves(torch.tensor(1.5, dtype=torch.float64)),
+        leaves(torch.tensor([1.5], dtype=torch.float64)),
+    )
     path(name, single), path(name, vector)
     assert single[0].item() == vector[0].item() != 1.5
 
 
 @every
 def test_strides_change_nothing(name):
-    """channels_last, transposed, sliced: the values of a contiguous copy, in the strides that the parameter has."""
-    given = [draw(4, 3, 2, 2).to(memory_format=torch.channels_last), draw(3, 4, seed=1).T, draw(8, 3, seed=2)[::2].t()]
+    """channels_last, transposed, sliced: the values of a contiguous copy, in the strides that the
+    parameter has."""
+    given = [
+        draw(4, 3, 2, 2).to(memory_format=torch.channels_last),
+        draw(3, 4, seed=1).T,
+        draw(8, 3, seed=2)[::2].t(),
+    ]
     plain, strided = (
         leaves(*(t.contiguous() for t in given)),
         [t.clone(memory_format=torch.preserve_format).requires_grad_() for t in given],
@@ -103,7 +130,8 @@ def test_strides_change_nothing(name):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_follows_finer_precision_to_its_own_rounding(name, dtype):
     start = draw(4, 3)
-    finer = torch.float32 if name in ("randomised sign", "random coordinates") else torch.float64  # each has draws of its own
+    # each has draws of its own
+    finer = torch.float32 if name in ("randomised sign", "random coordinates") else torch.float64
     half, fine = leaves(start.to(dtype)), leaves(start.to(dtype).to(finer))
     path(name, half), path(name, fine)
     assert half[0].dtype == dtype
@@ -114,7 +142,12 @@ def test_half_precision_follows_finer_precision_to_its_own_rounding(name, dtype)
 def test_precisions_mix_in_a_group(name):
     """Each tensor moves as far as in double precision, to its own precision."""
     start = [draw(3, 2), draw(2, 2, 2, seed=1), draw(4, seed=2)]
-    mixed = leaves(*(t.to(d) for t, d in zip(start, (torch.float32, torch.float64, torch.float32), strict=True)))
+    mixed = leaves(
+        *(
+            t.to(d)
+            for t, d in zip(start, (torch.float32, torch.float64, torch.float32), strict=True)
+        )
+    )
     double = leaves(*(t.detach().double() for t in mixed))
     path(name, mixed), path(name, double)
     if name in ("randomised sign", "random coordinates"):  # float32 has draws of its own
@@ -128,7 +161,10 @@ def test_complex_parameters_move_as_their_real_and_imaginary_parts_or_are_refuse
     start = draw(3, 2, dtype=torch.complex128)
     (z,) = leaves(start)
     if name not in LINEAR:
-        text = "parameter 0, shape (3, 2), is complex (torch.complex128); its step is defined for real numbers. Make"
+        text = (
+            "parameter 0, shape (3, 2), is complex (torch.complex128); its step is defined for real"
+            " numbers. Make"
+        )
         with pytest.raises(sp.UsageError, match=re.escape(text)) as caught:
             OPTIMIZERS[name]([z])
         assert "torch.view_as_real(p)" in str(caught.value)
@@ -142,11 +178,15 @@ def test_complex_parameters_move_as_their_real_and_imaginary_parts_or_are_refuse
             optimizer.step(lambda step=step: 5.0 - step)
     torch.testing.assert_close(torch.view_as_real(z.detach()), real.detach())
     if of_complex.state[z].get("average") is not None:
-        torch.testing.assert_close(torch.view_as_real(of_complex.state[z]["average"]), of_real.state[real]["average"])
+        torch.testing.assert_close(
+            torch.view_as_real(of_complex.state[z]["average"]), of_real.state[real]["average"]
+        )
 
 
 @every
-def test_complex_parameters_are_refused_also_in_a_group_that_is_added_and_the_group_is_not_kept(name):
+def test_complex_parameters_are_refused_also_in_a_group_that_is_added_and_the_group_is_not_kept(
+    name,
+):
     if name in LINEAR:
         return
     (x,) = leaves(draw(2))
@@ -166,7 +206,10 @@ def test_sparse_gradients_are_refused_by_name_and_nothing_moves(name, named):
     (table(torch.tensor([1, 3])).sum() + bias.sum()).backward()
     before = table.weight.detach().clone()
     label = '"table.weight"' if named else "1"
-    with pytest.raises(sp.UsageError, match=rf"the gradient of parameter {label}, shape \(5, 2\), is sparse.*sparse=False"):
+    with pytest.raises(
+        sp.UsageError,
+        match=rf"the gradient of parameter {label}, shape \(5, 2\), is sparse.*sparse=False",
+    ):
         optimizer.step(lambda: 1.0)
     assert bool((bias == 1).all())
     assert torch.equal(table.weight, before)
@@ -174,7 +217,8 @@ def test_sparse_gradients_are_refused_by_name_and_nothing_moves(name, named):
 
 @every
 def test_whether_others_have_a_gradient_changes_no_draw_and_no_memory_of_a_parameter(name):
-    """Norms over the whole player are meant to depend on the others; Polyak's step and a fitted length are such norms."""
+    """Norms over the whole player are meant to depend on the others; Polyak's step and a fitted
+    length are such norms."""
     if name in ("normalised", "grafted", "polyak, best"):
         return
     alone, all_of_them = leaves(draw(6), draw(3, 2, seed=1)), leaves(draw(6), draw(3, 2, seed=1))
@@ -207,7 +251,8 @@ def test_draws_in_half_precision_are_as_fine_as_in_single():
 
 class TestHalf:
     def test_a_running_mean_does_not_stall(self):
-        """The ergodic mean of 0 … 1 over 1,000 steps; in bfloat16 the 1/t of a late iterate would be rounded off."""
+        """The ergodic mean of 0 … 1 over 1,000 steps; in bfloat16 the 1/t of a late iterate would
+        be rounded off."""
         x = torch.zeros(1, dtype=torch.bfloat16, requires_grad=True)
         optimizer, sum_ = Subgradient([x], lr=1.0, step="constant", average="ergodic"), 0.0
         for step in range(1000):
@@ -234,7 +279,9 @@ class TestHalf:
 
     def test_a_large_tensor_s_norm_does_not_empty_a_ball(self):
         x = torch.full((100,), 300.0, dtype=torch.float16)
-        torch.testing.assert_close(Ball(1.0).apply(x, 0.1), torch.full((100,), 0.1, dtype=torch.float16))
+        torch.testing.assert_close(
+            Ball(1.0).apply(x, 0.1), torch.full((100,), 0.1, dtype=torch.float16)
+        )
         assert Ball(1.0).apply(torch.full((4,), 1e30), 0.1).tolist() == [0.5] * 4
 
     def test_maps_that_sum_or_decompose(self):
@@ -242,7 +289,9 @@ class TestHalf:
         for proximal in (Simplex(), SpectralNorm(1.0)):
             found = proximal.apply(wide.bfloat16(), 0.1)
             assert found.dtype == torch.bfloat16
-            torch.testing.assert_close(found.float(), proximal.apply(wide.bfloat16().float(), 0.1), rtol=0.01, atol=1e-3)
+            torch.testing.assert_close(
+                found.float(), proximal.apply(wide.bfloat16().float(), 0.1), rtol=0.01, atol=1e-3
+            )
 
     @pytest.mark.parametrize("name", ["signum", "ergodic", "suffix", "negative momentum", "soap"])
     def test_a_state_keeps_the_precision_of_what_is_remembered(self, name):
@@ -258,7 +307,11 @@ class TestHalf:
                 parameters[0].grad = draw(4, 3, seed=step).bfloat16()
                 optimizer.step()
             ends.append(
-                next(v for k, v in optimizer.state[parameters[0]].items() if k in ("momentum_buffer", "average", "move", "exp_avg"))
+                next(
+                    v
+                    for k, v in optimizer.state[parameters[0]].items()
+                    if k in ("momentum_buffer", "average", "move", "exp_avg")
+                )
             )
         assert ends[0].dtype == torch.float32
         assert torch.equal(*ends)
@@ -266,7 +319,8 @@ class TestHalf:
 
 class TestFrozenAndThawed:
     def mean(self, average, moves, steps=13):
-        """The mean of a path of which the second parameter's gradients are missing where ``moves`` says so, and the path itself."""
+        """The mean of a path of which the second parameter's gradients are missing where ``moves``
+        says so, and the path itself."""
         x, y = leaves(torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
         optimizer, points = Subgradient([x, y], lr=1.0, average=average), []
         for step in range(1, steps + 1):
@@ -294,7 +348,8 @@ class TestFrozenAndThawed:
     @pytest.mark.parametrize("moves", MOVES.values(), ids=MOVES)
     def test_the_suffix_mean_likewise(self, moves):
         points, average = self.mean("suffix", moves)
-        torch.testing.assert_close(average, points[4 - 1 :].mean(0))  # since the power of two before the last one below 13
+        # since the power of two before the last one below 13
+        torch.testing.assert_close(average, points[4 - 1 :].mean(0))
 
     def test_the_best_iterate_is_one_of_all_parameters(self):
         x, y = leaves(torch.ones(1), torch.full((1,), 5.0))
@@ -319,7 +374,13 @@ class TestFrozenAndThawed:
 
     @every
     def test_a_group_added_later_starts_as_it_would_in_an_optimizer_of_its_own(self, name):
-        if name in ("normalised", "grafted", "polyak, best", "randomised sign", "random coordinates"):
+        if name in (
+            "normalised",
+            "grafted",
+            "polyak, best",
+            "randomised sign",
+            "random coordinates",
+        ):
             return  # norms over the player, and draws by place, depend on what is there
         first, late = leaves(draw(3, 2), draw(3, 2, seed=1))
         (copied,) = leaves(draw(3, 2, seed=1))
@@ -336,7 +397,8 @@ class TestFrozenAndThawed:
 
 
 class TestLive:
-    """Options are options at any time: what a group is given after construction is checked in the step that would use it."""
+    """Options are options at any time: what a group is given after construction is checked in the
+    step that would use it."""
 
     @every
     @pytest.mark.parametrize("option", ["lr", "maximize"])
@@ -348,7 +410,10 @@ class TestLive:
             return  # the rate is that of Adam, which judges it
         optimizer.param_groups[1][option] = {"lr": -0.1, "maximize": True}[option]
         before = x.detach().clone()
-        with pytest.raises(sp.UsageError, match=r"lr=-0\.1 must be at least 0" if option == "lr" else "maximize=True"):
+        with pytest.raises(
+            sp.UsageError,
+            match=r"lr=-0\.1 must be at least 0" if option == "lr" else "maximize=True",
+        ):
             optimizer.step(lambda: 1.0)
         assert torch.equal(x, before)
 
@@ -360,8 +425,15 @@ class TestLive:
             OPTIMIZERS[name]([{"params": leaves(draw(2)), "lr": -1.0}])
 
     def test_torch_s_options_that_an_optimizer_does_not_have_are_not_ignored(self):
-        for make in (lambda g: MomentumSGD(g, lr=0.1), lambda g: RandomCoordinate(g), lambda g: Subgradient(g)):
-            with pytest.raises(sp.UsageError, match=r"sets weight_decay=0\.1, which \w+ does not have and would ignore"):
+        for make in (
+            lambda g: MomentumSGD(g, lr=0.1),
+            lambda g: RandomCoordinate(g),
+            lambda g: Subgradient(g),
+        ):
+            with pytest.raises(
+                sp.UsageError,
+                match=r"sets weight_decay=0\.1, which \w+ does not have and would ignore",
+            ):
                 make([{"params": leaves(draw(2)), "weight_decay": 0.1}])
 
     def test_a_grafted_length_says_nothing_of_the_sign(self):
@@ -375,7 +447,9 @@ class TestLive:
         (x,) = leaves(draw(3))
         optimizer = OPTIMIZERS[name]([x])
         before = x.detach().clone()
-        optimizer.param_groups[0].update(lr=0.0, **({"weight_decay": 0.0} if name == "signum" else {}))
+        optimizer.param_groups[0].update(
+            lr=0.0, **({"weight_decay": 0.0} if name == "signum" else {})
+        )
         x.grad = torch.ones_like(x)
         if name not in ("ball", "l1", "box"):
             for _ in range(2):
@@ -384,7 +458,9 @@ class TestLive:
         optimizer.param_groups[0]["lr"] = -1e-17
         optimizer.step(lambda: 1.0)
 
-    @pytest.mark.parametrize("name", [n for n in OPTIMIZERS if "sign" not in n and n not in ("dead zone", "signum")])
+    @pytest.mark.parametrize(
+        "name", [n for n in OPTIMIZERS if "sign" not in n and n not in ("dead zone", "signum")]
+    )
     def test_a_rate_may_be_a_tensor(self, name):
         ends = []
         for rate in (0.05, torch.tensor(0.05, dtype=torch.float64)):
@@ -414,7 +490,11 @@ class TestLive:
             optimizer.step()
 
 
-@pytest.mark.parametrize("again", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "again",
+    [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))],
+    ids=["deepcopy", "pickle"],
+)
 def test_copies_of_a_grafted_optimizer_take_new_groups_and_schedules(again):
     (x,) = leaves(draw(2))
     x.grad = None

@@ -21,7 +21,9 @@ def step_with(optimizer, x, gradient):
 def test_two_steps_by_hand():
     x = torch.tensor([3.0, -4.0, 0.0], requires_grad=True)
     y = torch.tensor(2.0, requires_grad=True)
-    optimizer = SignSubgradient([{"params": [x]}, {"params": [y], "lr": 0.01, "epsilon": 3.0}], lr=0.1, epsilon=2.0)
+    optimizer = SignSubgradient(
+        [{"params": [x]}, {"params": [y], "lr": 0.01, "epsilon": 3.0}], lr=0.1, epsilon=2.0
+    )
     for _ in range(2):
         optimizer.zero_grad()
         ((x**2).sum() + y * 1e-20).backward()
@@ -46,7 +48,9 @@ def test_non_finite_gradients_raise_and_nothing_moves(bad, size):
     optimizer = SignSubgradient([{"params": [x]}, {"params": [y]}], lr=0.1)
     x.grad, y.grad = torch.ones(2), torch.ones(size)
     y.grad[1] = bad
-    with pytest.raises(sp.DivergenceError, match=rf"SignSubgradient: gradient 1, shape \({size},\), is not finite"):
+    with pytest.raises(
+        sp.DivergenceError, match=rf"SignSubgradient: gradient 1, shape \({size},\), is not finite"
+    ):
         optimizer.step()
     assert x.tolist() == [1.0, 1.0]
     assert bool((y == 1).all())
@@ -110,7 +114,8 @@ def test_a_state_from_before_an_option_existed_gets_its_default():
 
 class TestSignum:
     def test_the_sign_is_of_the_running_mean(self):
-        """m = 0.1·1 = 0.1, then 0.9·0.1 − 0.1·0.5 = 0.04: the gradient has turned, the mean has not."""
+        """m = 0.1·1 = 0.1, then 0.9·0.1 − 0.1·0.5 = 0.04: the gradient has turned, the mean has
+        not."""
         x = vector(0.0)
         optimizer = SignSubgradient([x], lr=1.0, momentum=0.9)
         assert step_with(optimizer, x, [1.0]) == [-1.0]
@@ -128,13 +133,20 @@ class TestSignum:
 
 def test_dead_zone():
     x = vector(0.0, 0.0, 0.0, 0.0)
-    assert step_with(SignSubgradient([x], lr=1.0, dead_zone=0.5), x, [0.5, -0.6, 0.49, -0.1]) == [-1.0, 1.0, 0.0, 0.0]
+    assert step_with(SignSubgradient([x], lr=1.0, dead_zone=0.5), x, [0.5, -0.6, 0.49, -0.1]) == [
+        -1.0,
+        1.0,
+        0.0,
+        0.0,
+    ]
 
 
 def test_weight_decay_is_decoupled():
     """θ ← (1 − lr·λ) θ − lr · sign(g), whatever the size of the gradient."""
     x = vector(2.0)
-    assert step_with(SignSubgradient([x], lr=0.5, weight_decay=0.2), x, [1e-9])[0] == pytest.approx(0.9 * 2 - 0.5)
+    assert step_with(SignSubgradient([x], lr=0.5, weight_decay=0.2), x, [1e-9])[0] == pytest.approx(
+        0.9 * 2 - 0.5
+    )
 
 
 class TestRandomized:
@@ -148,7 +160,12 @@ class TestRandomized:
             step_with(optimizer, x, gradient)
             total += before - x.detach()
         assert set((before - x.detach()).tolist()) <= {-1.0, 1.0}
-        torch.testing.assert_close(total / n, torch.tensor(gradient, dtype=torch.float64) / 4, rtol=0, atol=5 / math.sqrt(n))
+        torch.testing.assert_close(
+            total / n,
+            torch.tensor(gradient, dtype=torch.float64) / 4,
+            rtol=0,
+            atol=5 / math.sqrt(n),
+        )
 
     def test_draws_are_a_function_of_seed_and_step(self):
         def path(seed, through_state):
@@ -182,12 +199,15 @@ class TestCapturable:
 
     def test_what_is_not_finite_shows_in_the_parameters(self):
         x = vector(1.0, 1.0, 1.0)
-        moved = step_with(SignSubgradient([x], lr=0.5, capturable=True), x, [math.nan, math.inf, 1.0])
+        moved = step_with(
+            SignSubgradient([x], lr=0.5, capturable=True), x, [math.nan, math.inf, 1.0]
+        )
         assert [math.isnan(value) for value in moved] == [True, True, False]
 
 
 def test_constant_steps_end_in_a_cycle_of_the_size_of_the_step_around_the_bilinear_equilibrium():
-    """The method's price: it neither converges nor diverges, and stays within a few steps of where it starts to circle."""
+    """The method's price: it neither converges nor diverges, and stays within a few steps of where
+    it starts to circle."""
     game = bilinear(start=(0.05, 0.03))
     optimizer = sp.GameOptimizer({p: SignSubgradient(t, lr=0.1) for p, t in game.players.items()})
     distances = []

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 import saddlepoint as sp
-from saddlepoint.optim import SOAP, Grafted, MomentumSGD, NormalizedSubgradient, RandomCoordinate, SignSubgradient, Subgradient
+from saddlepoint.optim import (
+    SOAP,
+    Grafted,
+    MomentumSGD,
+    NormalizedSubgradient,
+    RandomCoordinate,
+    SignSubgradient,
+    Subgradient,
+)
 from tests.optim.test_parameters import OPTIMIZERS, draw, every, leaves, path
 
 
@@ -16,7 +24,8 @@ def snapshot(optimizer):
 
 
 def refused(optimizer, state, text):
-    """Check that the state is refused with ``text`` and that the optimizer, its options included, is as it was."""
+    """Check that the state is refused with ``text`` and that the optimizer, its options included,
+    is as it was."""
     before = snapshot(optimizer)
     with pytest.raises(sp.UsageError, match=text):
         optimizer.load_state_dict(state)
@@ -33,14 +42,22 @@ def test_a_state_is_refused_where_a_shape_differs_and_nothing_is_changed(name):
     optimizer.step(lambda: 1.0)
     optimizer.param_groups[0]["lr"] = 0.5
     fresh = path(name, other)
-    refused(fresh, snapshot(optimizer), r"parameter 2 has the shape \(3, 2\), entry 2 of group 0 of the state \(2, 3\)")
+    refused(
+        fresh,
+        snapshot(optimizer),
+        r"parameter 2 has the shape \(3, 2\), entry 2 of group 0 of the state \(2, 3\)",
+    )
 
 
 @every
 def test_a_state_is_refused_where_groups_differ(name):
     x, y = leaves(draw(3), draw(3))
     whole, apart = OPTIMIZERS[name]([x, y]), OPTIMIZERS[name]([{"params": [x]}, {"params": [y]}])
-    refused(apart, snapshot(whole), re.escape("the state has parameter groups of [2] parameters, this optimizer of [1, 1]"))
+    refused(
+        apart,
+        snapshot(whole),
+        re.escape("the state has parameter groups of [2] parameters, this optimizer of [1, 1]"),
+    )
 
 
 @every
@@ -48,18 +65,35 @@ def test_a_state_of_another_optimizer_is_refused(name):
     (x,) = leaves(draw(3))
     x.grad = draw(3)
     optimizer = OPTIMIZERS[name]([x])
-    for foreign in (make([x]) for make in (lambda p: torch.optim.Adam(p), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9))):
+    for foreign in (
+        make([x])
+        for make in (
+            lambda p: torch.optim.Adam(p),
+            lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+        )
+    ):
         foreign.step()
-        if not (isinstance(optimizer, Grafted) and isinstance(foreign, torch.optim.Adam)):  # that is the state of its optimizer inside
-            refused(optimizer, foreign.state_dict(), "the state belongs to another optimizer; it has .* and lacks .*")
-    for kind, other in (("MomentumSGD", MomentumSGD([x], lr=0.1)), ("RandomCoordinate", RandomCoordinate([x])), ("SOAP", SOAP([x]))):
+        # that is the state of its optimizer inside
+        if not (isinstance(optimizer, Grafted) and isinstance(foreign, torch.optim.Adam)):
+            refused(
+                optimizer,
+                foreign.state_dict(),
+                "the state belongs to another optimizer; it has .* and lacks .*",
+            )
+    for kind, other in (
+        ("MomentumSGD", MomentumSGD([x], lr=0.1)),
+        ("RandomCoordinate", RandomCoordinate([x])),
+        ("SOAP", SOAP([x])),
+    ):
         if type(optimizer) is not type(other):
             refused(optimizer, other.state_dict(), f"the state belongs to the optimizer {kind}")
 
 
 def test_what_is_no_state_at_all():
     for nothing in ({}, {"state": {}}, None, [1]):
-        refused(MomentumSGD(leaves(draw(3)), lr=0.1), nothing, "is not the state_dict of an optimizer")
+        refused(
+            MomentumSGD(leaves(draw(3)), lr=0.1), nothing, "is not the state_dict of an optimizer"
+        )
 
 
 @pytest.mark.parametrize(
@@ -71,17 +105,39 @@ def test_what_is_no_state_at_all():
             {"step": "constant"},
             "the state was made with step='polyak', this optimizer with step='constant'",
         ),
-        (Subgradient, {"average": "suffix"}, {}, "made with average='suffix', this optimizer with average=None"),
+        (
+            Subgradient,
+            {"average": "suffix"},
+            {},
+            "made with average='suffix', this optimizer with average=None",
+        ),
         (Subgradient, {"target": 1.0}, {"target": 2.0}, "made with target=1.0"),
         (Subgradient, {"slack": 1.0}, {"slack": 2.0}, "made with slack=1.0"),
-        (NormalizedSubgradient, {"lr": 1.0}, {"lr": 1.0, "per": "tensor"}, "made with per='player', this optimizer with per='tensor'"),
+        (
+            NormalizedSubgradient,
+            {"lr": 1.0},
+            {"lr": 1.0, "per": "tensor"},
+            "made with per='player', this optimizer with per='tensor'",
+        ),
         (Grafted, {}, {"per": "tensor"}, "made with per='player'"),
-        (Grafted, {"magnitude": Subgradient}, {"magnitude": Subgradient, "options": {"step": "inverse"}}, "made with step='inverse-root'"),
-        (Grafted, {}, {"magnitude": torch.optim.RMSprop}, "made with magnitude='Adam', this optimizer with magnitude='RMSprop'"),
+        (
+            Grafted,
+            {"magnitude": Subgradient},
+            {"magnitude": Subgradient, "options": {"step": "inverse"}},
+            "made with step='inverse-root'",
+        ),
+        (
+            Grafted,
+            {},
+            {"magnitude": torch.optim.RMSprop},
+            "made with magnitude='Adam', this optimizer with magnitude='RMSprop'",
+        ),
     ],
 )
 def test_options_that_are_in_no_group_are_compared(kind, saved, own, text):
-    refused(kind(leaves(draw(3)), **own), kind(leaves(draw(3)), **saved).state_dict(), re.escape(text))
+    refused(
+        kind(leaves(draw(3)), **own), kind(leaves(draw(3)), **saved).state_dict(), re.escape(text)
+    )
 
 
 def test_options_of_groups_come_with_the_state_as_in_torch_and_are_checked():
@@ -96,7 +152,8 @@ def test_options_of_groups_come_with_the_state_as_in_torch_and_are_checked():
 @every
 def test_parameters_with_names_are_matched_by_name(name):
     """Saved as a, b; loaded into b, a: the path goes on as if the order had not changed."""
-    tolerance = 1e-12 if name in ("normalised", "grafted", "polyak, best") else 0.0  # a norm over the player adds up in another order
+    # a norm over the player adds up in another order
+    tolerance = 1e-12 if name in ("normalised", "grafted", "polyak, best") else 0.0
     ends = []
     for turned in (False, True):
         a, b = leaves(draw(3, 2), draw(3, 2, seed=1))
@@ -116,7 +173,12 @@ def test_parameters_with_names_are_matched_by_name(name):
 def test_other_names_are_refused():
     saved = MomentumSGD([("layer.weight", p) for p in leaves(draw(3))], lr=0.1).state_dict()
     optimizer = MomentumSGD([("head.weight", p) for p in leaves(draw(3))], lr=0.1)
-    refused(optimizer, saved, r"group 0 of the state has parameters of other names: layer\.weight instead of head\.weight")
+    refused(
+        optimizer,
+        saved,
+        r"group 0 of the state has parameters of other names: layer\.weight instead of"
+        r" head\.weight",
+    )
 
 
 @every
@@ -143,11 +205,19 @@ def test_their_entries_are_compared_with_the_parameters():
     optimizer.step()
     state = snapshot(optimizer)
     del state["param_groups"][0]["saved_by"]
-    refused(SignSubgradient(leaves(draw(4)), lr=0.1), state, r'parameter 0 has the shape \(4,\), "momentum_buffer" of the state \(3,\)')
+    refused(
+        SignSubgradient(leaves(draw(4)), lr=0.1),
+        state,
+        r'parameter 0 has the shape \(4,\), "momentum_buffer" of the state \(3,\)',
+    )
 
 
 def test_a_state_of_other_sides_is_refused():
     """The factors of SOAP belong to the shape, which is compared."""
     W = leaves(draw(3, 2))
     path("soap", W)
-    refused(SOAP(leaves(draw(2, 3))), path("soap", W).state_dict(), r"parameter 0 has the shape \(2, 3\)")
+    refused(
+        SOAP(leaves(draw(2, 3))),
+        path("soap", W).state_dict(),
+        r"parameter 0 has the shape \(2, 3\)",
+    )

@@ -29,7 +29,11 @@ def minimise(x, f, steps, **options):
 class TestSteps:
     @pytest.mark.parametrize(
         ("step", "lengths"),
-        [("constant", [1, 1, 1, 1]), ("inverse-root", [1, 2**-0.5, 3**-0.5, 0.5]), ("inverse", [1, 1 / 2, 1 / 3, 1 / 4])],
+        [
+            ("constant", [1, 1, 1, 1]),
+            ("inverse-root", [1, 2**-0.5, 3**-0.5, 0.5]),
+            ("inverse", [1, 1 / 2, 1 / 3, 1 / 4]),
+        ],
     )
     def test_lengths(self, step, lengths):
         x = vector(0.0)
@@ -39,7 +43,9 @@ class TestSteps:
     def test_polyak_with_known_target_by_hand(self):
         """h = (f − f*) / ‖g‖² over both tensors: on |x| + 2|y| from (1, 1), (3 − 0) / 5."""
         x, y = vector(1.0), vector(1.0)
-        optimizer = Subgradient([{"params": [x]}, {"params": [y]}], lr=1.0, step="polyak", target=0.0)
+        optimizer = Subgradient(
+            [{"params": [x]}, {"params": [y]}], lr=1.0, step="polyak", target=0.0
+        )
         loss = x.abs().sum() + 2 * y.abs().sum()
         loss.backward()
         optimizer.step(lambda: loss.detach())
@@ -56,7 +62,13 @@ class TestSteps:
         assert error(lr=0.5) > 1e-3
 
     def test_polyak_with_estimated_target_comes_near_without_knowing_it(self):
-        losses, _ = minimise(vector(2.0, -1.0), lambda x: (x - 1).abs().sum() + 3 * x[0].abs() + 7, 2000, lr=1.0, step="polyak")
+        losses, _ = minimise(
+            vector(2.0, -1.0),
+            lambda x: (x - 1).abs().sum() + 3 * x[0].abs() + 7,
+            2000,
+            lr=1.0,
+            step="polyak",
+        )
         assert min(losses) - 8 < 0.02
 
     def test_polyak_never_steps_uphill_where_the_target_is_too_high(self):
@@ -69,7 +81,10 @@ class TestSteps:
         x = vector(1.0)
         optimizer = Subgradient([x], **options)
         x.grad = torch.ones_like(x)
-        with pytest.raises(sp.UsageError, match=r"needs the loss of every step, a finite number, not None\. Call step\(closure\)"):
+        with pytest.raises(
+            sp.UsageError,
+            match=r"needs the loss of every step, a finite number, not None\. Call step\(closure\)",
+        ):
             optimizer.step()
         assert x.item() == 1.0
 
@@ -126,7 +141,12 @@ class TestAverages:
 
     def test_there_is_none_before_the_first_step_or_when_not_asked_for(self):
         for optimizer in (Subgradient([vector(1.0)], average="suffix"), Subgradient([vector(1.0)])):
-            with pytest.raises(sp.UsageError, match="Subgradient: there is no average of the iterates"), optimizer.averaged():
+            with (
+                pytest.raises(
+                    sp.UsageError, match="Subgradient: there is no average of the iterates"
+                ),
+                optimizer.averaged(),
+            ):
                 pass
 
 
@@ -161,8 +181,11 @@ class TestInGames:
         assert optimizer.keeps_average
 
     def test_extragradient_averages_the_points_it_steps_from(self):
-        """Both half steps begin at θ_t, so the average is over those, each with the weight of its two half steps."""
-        optimizer, losses, x = self.optimizer(Extragradient(), lr=0.1, step="constant", average="ergodic")
+        """Both half steps begin at θ_t, so the average is over those, each with the weight of its
+        two half steps."""
+        optimizer, losses, x = self.optimizer(
+            Extragradient(), lr=0.1, step="constant", average="ergodic"
+        )
         path = []
         for _ in range(6):
             path.append(x.detach().clone())
@@ -175,19 +198,26 @@ class TestInGames:
         before, f = x.detach().clone(), float(losses()["x"].detach())
         gradient = torch.tensor([0.3, 0.9], dtype=torch.float64)
         optimizer.step(losses)
-        torch.testing.assert_close(x.detach(), before - (f + 1) / gradient.square().sum() * gradient)
+        torch.testing.assert_close(
+            x.detach(), before - (f + 1) / gradient.square().sum() * gradient
+        )
 
     @pytest.mark.parametrize("options", [{"step": "polyak"}, {"average": "best"}])
     def test_rules_whose_directions_do_not_belong_to_the_loss_say_so(self, options):
         with pytest.raises(
-            sp.UsageError, match='Player "x": this Subgradient uses the value of the loss, and directions of Extragradient are not'
+            sp.UsageError,
+            match=(
+                'Player "x": this Subgradient uses the value of the loss, and directions of'
+                " Extragradient are not"
+            ),
         ):
             self.optimizer(Extragradient(), **options)
         self.optimizer(Averaged(), **options)
 
 
 def box_game(n=4):
-    """‖x − a‖₁ + xᵀM y − ‖y − b‖₁ on the box [−1, 1]²ⁿ; with |M b|, |Mᵀ a| < 1 in every entry the saddle is (a, b), of value aᵀM b."""
+    """‖x − a‖₁ + xᵀM y − ‖y − b‖₁ on the box [−1, 1]²ⁿ; with |M b|, |Mᵀ a| < 1 in every entry the
+    saddle is (a, b), of value aᵀM b."""
     generator = torch.Generator().manual_seed(3)
     a, b = (torch.rand(n, generator=generator, dtype=torch.float64) - 0.5 for _ in range(2))
     M = torch.randn(n, n, generator=generator, dtype=torch.float64)
@@ -198,12 +228,15 @@ def box_game(n=4):
         return (x - a).abs().sum() + x @ M @ y - (y - b).abs().sum()
 
     def largest(slope, centre):
-        """max over u in [−1, 1] of slope · u − |u − centre|, entry by entry: it is at a corner or at the kink."""
+        """max over u in [−1, 1] of slope · u − |u − centre|, entry by entry: it is at a corner or
+        at the kink."""
         corners = torch.stack([torch.full_like(centre, -1.0), centre, torch.full_like(centre, 1.0)])
         return (slope * corners - (corners - centre).abs()).max(dim=0).values.sum()
 
     def gap(x, y):
-        return float((x - a).abs().sum() + largest(M.T @ x, b) + (y - b).abs().sum() + largest(-(M @ y), a))
+        return float(
+            (x - a).abs().sum() + largest(M.T @ x, b) + (y - b).abs().sum() + largest(-(M @ y), a)
+        )
 
     return f, gap, value, (a, b)
 
@@ -220,7 +253,10 @@ def ergodic_gaps(horizons):
     """The gap at the average of projected simultaneous subgradient steps c/√t, started in a corner."""
     f, gap, _, _ = box_game()
     x, y = vector(1.0, -1.0, 1.0, -1.0), vector(-1.0, -1.0, 1.0, 1.0)
-    inner = {p: Subgradient([t], lr=0.5, proximal=Box(-1.0, 1.0), average="ergodic") for p, t in (("x", x), ("y", y))}
+    inner = {
+        p: Subgradient([t], lr=0.5, proximal=Box(-1.0, 1.0), average="ergodic")
+        for p, t in (("x", x), ("y", y))
+    }
     optimizer = sp.GameOptimizer(inner)
     gaps = []
     for t in range(1, max(horizons) + 1):
@@ -232,20 +268,29 @@ def ergodic_gaps(horizons):
 
 
 def test_the_ergodic_gap_falls_like_one_over_the_root_of_the_steps():
-    """Nedić and Ozdaglar (2009): O(1/√T) on a convex–concave game with kinks, a slope of −½; the measured one must be at most −0.45."""
+    """Nedić and Ozdaglar (2009): O(1/√T) on a convex–concave game with kinks, a slope of −½; the
+    measured one must be at most −0.45."""
     horizons = [2**k for k in range(5, 12)]
     gaps, _ = ergodic_gaps(horizons)
     logs = torch.tensor([[math.log(t), 1.0] for t in horizons], dtype=torch.float64)
-    slope = float(torch.linalg.lstsq(logs, torch.tensor(gaps, dtype=torch.float64).log()[:, None]).solution[0])
+    slope = float(
+        torch.linalg.lstsq(logs, torch.tensor(gaps, dtype=torch.float64).log()[:, None]).solution[0]
+    )
     assert slope <= -0.45
     assert all(value > 0 for value in gaps)
 
 
 def test_a_matrix_game_on_simplices():
-    """Rock, paper, scissors: the average of projected steps comes to even odds, the last iterate circles."""
+    """Rock, paper, scissors: the average of projected steps comes to even odds, the last iterate
+    circles."""
     M = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], dtype=torch.float64)
     x, y = vector(0.8, 0.1, 0.1), vector(0.1, 0.8, 0.1)
-    optimizer = sp.GameOptimizer({p: Subgradient([t], lr=0.5, proximal=Simplex(), average="ergodic") for p, t in (("x", x), ("y", y))})
+    optimizer = sp.GameOptimizer(
+        {
+            p: Subgradient([t], lr=0.5, proximal=Simplex(), average="ergodic")
+            for p, t in (("x", x), ("y", y))
+        }
+    )
     for _ in range(1500):
         optimizer.step(lambda: {"x": x @ M @ y, "y": -(x @ M @ y)})
         assert x.sum().item() == pytest.approx(1.0)
@@ -259,7 +304,9 @@ def test_a_matrix_game_on_simplices():
 def test_projected_steps_stay_in_the_ball():
     x = vector(3.0, 4.0)
     minimise(x, lambda x: -x.sum(), 60, lr=1.0, step="constant", proximal=Ball(2.0))
-    torch.testing.assert_close(x.detach(), torch.full((2,), math.sqrt(2.0), dtype=torch.float64), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        x.detach(), torch.full((2,), math.sqrt(2.0), dtype=torch.float64), rtol=1e-3, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ ORDERED = {"leader": "generator", "follower": "discriminator"}
 
 def point(problem, seed=0, size=64):
     networks = problem.networks(seed)
-    return sp.linearize(sp.Game(networks, partial(problem.losses, networks, problem.batch(0, size, seed), BOTH)))
+    return sp.linearize(
+        sp.Game(networks, partial(problem.losses, networks, problem.batch(0, size, seed), BOTH))
+    )
 
 
 def norms(problem, rule, steps, rate=1.0, seed=0):
@@ -31,7 +33,10 @@ def norms(problem, rule, steps, rate=1.0, seed=0):
 def trained(problem, rule, steps, rate=1.0, seed=0):
     """‖ξ‖ before each step, until rounding, 1e-13, is reached; and the generator."""
     networks, batch = problem.networks(seed), problem.batch(0, 64, seed)
-    inner = {player: torch.optim.SGD(network.parameters(), lr=rate) for player, network in networks.items()}
+    inner = {
+        player: torch.optim.SGD(network.parameters(), lr=rate)
+        for player, network in networks.items()
+    }
     optimizer = sp.GameOptimizer(inner, rule)
     found = []
     while len(found) < steps and (not found or found[-1] > 1e-13):
@@ -48,7 +53,8 @@ class TestEquilibrium:
             assert float(xi.norm()) < 1e-15
 
     def test_it_is_a_strict_local_minimax_point(self, modes):
-        """H_ww = ½ E[φ φᵀ] + λ I and J_wθ = ½ ∂E φ / ∂θ, in closed form; the generator's own Hessian is zero."""
+        """H_ww = ½ E[φ φᵀ] + λ I and J_wθ = ½ ∂E φ / ∂θ, in closed form; the generator's own
+        Hessian is zero."""
         problem = Mixture1d(modes=modes, displacement=0.0)
         J, d = point(problem, size=60).jacobian.dense(), problem.features
         H, B = _closed_form(problem, 60)
@@ -62,7 +68,9 @@ class TestEquilibrium:
 
     def test_the_metrics_there(self, modes):
         problem = Mixture1d(modes=modes, displacement=0.0)
-        metrics = problem.metrics(problem.generate(problem.networks(0)["generator"], 2520, 0, "evaluation"))
+        metrics = problem.metrics(
+            problem.generate(problem.networks(0)["generator"], 2520, 0, "evaluation")
+        )
         assert list(metrics) == list(problem.metric_names)
         assert metrics["wasserstein"] == pytest.approx(0, abs=1e-15)
         assert metrics["effective-modes"] == pytest.approx(modes)
@@ -79,28 +87,40 @@ def _closed_form(problem, size):
     phi = torch.exp(-0.5 * ((x - judge.centres) / judge.width) ** 2)
     slope = -phi * (x - judge.centres) / judge.width**2
     H = 0.5 * phi.T @ phi / size + problem.ridge * torch.eye(problem.features, dtype=torch.float64)
-    return H, torch.cat([slope.T @ components, slope.T @ (components * z)], dim=1) / size  # σ = 1, so that ∂x/∂s = z
+    # σ = 1, so that ∂x/∂s = z
+    return H, torch.cat([slope.T @ components, slope.T @ (components * z)], dim=1) / size
 
 
 class TestConvergence:
-    """From a small displacement: who converges at which order. ‖ξ_{t+k}‖ ≤ C ‖ξ_t‖² over k steps, with one C down to rounding."""
+    """From a small displacement: who converges at which order. ‖ξ_{t+k}‖ ≤ C ‖ξ_t‖² over k steps,
+    with one C down to rounding."""
 
     @pytest.mark.parametrize("seed", [0, 1, 2])
     def test_newton_on_the_whole_jacobian_is_quadratic(self, seed):
-        found = norms(Mixture1d(displacement=0.1), sp.Newton(part="full", adapt=False, **EXACT), 10, seed=seed)
+        found = norms(
+            Mixture1d(displacement=0.1), sp.Newton(part="full", adapt=False, **EXACT), 10, seed=seed
+        )
         assert found[-1] < 1e-12
         assert max(after / before**2 for before, after in pairwise(found) if after > 1e-14) < 100
-        orders = [math.log(after) / math.log(before) for before, after in pairwise(found) if after > 1e-14]
+        orders = [
+            math.log(after) / math.log(before) for before, after in pairwise(found) if after > 1e-14
+        ]
         assert max(orders) > 1.75
 
     @pytest.mark.parametrize("seed", [0, 1, 2])
     def test_complete_newton_is_quadratic_within_two_steps(self, seed):
-        """The leader's step ends at the solution of a quadratic game only where the follower answered before: M² = 0, but not M."""
-        found = norms(Mixture1d(displacement=0.1), sp.rules.CompleteNewton(**ORDERED, **EXACT), 12, seed=seed)
+        """The leader's step ends at the solution of a quadratic game only where the follower
+        answered before: M² = 0, but not M."""
+        found = norms(
+            Mixture1d(displacement=0.1), sp.rules.CompleteNewton(**ORDERED, **EXACT), 12, seed=seed
+        )
         assert found[-1] < 1e-12
         pairs = list(zip(found, found[2:], strict=False))
         assert max(after / before**2 for before, after in pairs) < 15
-        assert max(math.log(after) / math.log(before) for before, after in pairs if after > 1e-14) > 2.2
+        assert (
+            max(math.log(after) / math.log(before) for before, after in pairs if after > 1e-14)
+            > 2.2
+        )
 
     def test_gradient_newton_is_linear(self):
         found = norms(Mixture1d(displacement=0.1), sp.rules.GradientNewton(**ORDERED, **EXACT), 16)
@@ -109,16 +129,22 @@ class TestConvergence:
         assert 1e-13 < found[-1] < 1e-3
 
     def test_simultaneous_gradient_descent_is_slow(self):
-        """Weights that the generator cannot see decay by 1 − hλ; a rate of 5 is beyond the stable range."""
+        """Weights that the generator cannot see decay by 1 − hλ; a rate of 5 is beyond the stable
+        range."""
         for rate in (1.0, 3.0, 5.0):
             assert min(norms(Mixture1d(displacement=0.1), sp.Gradient(), 12, rate)) > 1e-6
 
     @pytest.mark.parametrize("seed", range(5))
     def test_the_default_starts_lead_complete_newton_to_the_equilibrium(self, seed):
         problem = Mixture1d()
-        found, generator = trained(problem, sp.rules.CompleteNewton(**ORDERED, **EXACT), 12, seed=seed)
+        found, generator = trained(
+            problem, sp.rules.CompleteNewton(**ORDERED, **EXACT), 12, seed=seed
+        )
         assert found[-1] < 1e-12
-        assert problem.metrics(problem.generate(generator, 100, 0, "evaluation"))["wasserstein"] < 1e-10
+        assert (
+            problem.metrics(problem.generate(generator, 100, 0, "evaluation"))["wasserstein"]
+            < 1e-10
+        )
 
 
 class TestBatches:
@@ -131,26 +157,46 @@ class TestBatches:
 
     def test_the_samples_are_midpoint_quantiles_of_every_component(self):
         real = Mixture1d(modes=3).real(0, 12, 0).squeeze(1)
-        cdf = torch.special.ndtr(torch.stack([real[k::3] - mean for k, mean in enumerate((-6.0, 0.0, 6.0))]))
-        torch.testing.assert_close(cdf, torch.tensor([[0.125, 0.375, 0.625, 0.875]] * 3, dtype=torch.float64))
+        cdf = torch.special.ndtr(
+            torch.stack([real[k::3] - mean for k, mean in enumerate((-6.0, 0.0, 6.0))])
+        )
+        torch.testing.assert_close(
+            cdf, torch.tensor([[0.125, 0.375, 0.625, 0.875]] * 3, dtype=torch.float64)
+        )
 
-    @pytest.mark.parametrize(("size", "modes", "near"), [(64, 3, "63 or 66"), (1, 2, "2"), (7, 4, "4 or 8")])
+    @pytest.mark.parametrize(
+        ("size", "modes", "near"), [(64, 3, "63 or 66"), (1, 2, "2"), (7, 4, "4 or 8")]
+    )
     def test_sizes_that_do_not_divide(self, size, modes, near):
         problem = Mixture1d(modes=modes)
-        with pytest.raises(sp.UsageError, match=f"{size} samples do not divide evenly among {modes} components. Use {near}, or another"):
+        with pytest.raises(
+            sp.UsageError,
+            match=(
+                f"{size} samples do not divide evenly among {modes} components. Use {near}, or"
+                " another"
+            ),
+        ):
             problem.batch(0, size, 0)
 
     def test_the_pair_is_a_function_of_the_seed(self):
         problem = Mixture1d()
         first, again, other = (problem.networks(seed) for seed in (1, 1, 2))
         for player in BOTH:
-            for a, b, c in zip(first[player].parameters(), again[player].parameters(), other[player].parameters(), strict=True):
+            for a, b, c in zip(
+                first[player].parameters(),
+                again[player].parameters(),
+                other[player].parameters(),
+                strict=True,
+            ):
                 assert a.dtype == torch.float64
                 assert torch.equal(a, b)
                 assert not torch.equal(a, c)
 
     def test_displacements_scale(self):
-        near, far = (Mixture1d(displacement=d).networks(0)["generator"].means - Mixture1d()._means for d in (0.1, 0.3))
+        near, far = (
+            Mixture1d(displacement=d).networks(0)["generator"].means - Mixture1d()._means
+            for d in (0.1, 0.3)
+        )
         torch.testing.assert_close(3 * near, far)
 
 
@@ -163,7 +209,9 @@ class TestLosses:
             0.25 * float(networks["discriminator"].weights.detach().norm()) ** 2
         )
         assert list(losses["generator"]) == ["fake"]
-        assert set(dataclasses.replace(problem, r1=1.0).losses(networks, batch, BOTH)["discriminator"]) == {"real", "fake", "r1", "ridge"}
+        assert set(
+            dataclasses.replace(problem, r1=1.0).losses(networks, batch, BOTH)["discriminator"]
+        ) == {"real", "fake", "r1", "ridge"}
 
     def test_convex_in_the_weights_wherever_the_generator_stands(self):
         problem = Mixture1d(displacement=1.0)
@@ -177,7 +225,10 @@ class TestLosses:
         ({"latent": 2}, "latent=2 must be 1"),
         ({"modes": 0}, "needs modes ≥ 1 and features ≥ 2, not 0 and 14"),
         ({"features": 1}, "not 2 and 1"),
-        ({"displacement": -0.1}, r"displacement=-0\.1 and ridge=0\.001 must be at least 0 and finite"),
+        (
+            {"displacement": -0.1},
+            r"displacement=-0\.1 and ridge=0\.001 must be at least 0 and finite",
+        ),
         ({"ridge": math.inf}, "ridge=inf must be at least 0 and finite"),
         ({"loss": "minmax"}, 'loss "minmax" is unknown'),
     ],
@@ -189,21 +240,40 @@ def test_mistakes(options, text):
 
 class TestRuns:
     @pytest.mark.parametrize(
-        ("rule", "steps"), [("complete-newton", 6), ("gradient-newton", 6), ("follow-the-ridge", 6), ("gradient", 6), ("newton", 6)]
+        ("rule", "steps"),
+        [
+            ("complete-newton", 6),
+            ("gradient-newton", 6),
+            ("follow-the-ridge", 6),
+            ("gradient", 6),
+            ("newton", 6),
+        ],
     )
     def test_the_whole_pipeline(self, rule, steps, tmp_path):
         options = {} if rule == "gradient" else {"budget": 20}
-        config = resolve({"problem": "mixture1d", "rule": {"name": rule, **options}, "steps": steps, "log_every": 1, "probe_every": 2})
+        config = resolve(
+            {
+                "problem": "mixture1d",
+                "rule": {"name": rule, **options},
+                "steps": steps,
+                "log_every": 1,
+                "probe_every": 2,
+            }
+        )
         training, run = Training(config), RunDirectory.create(config, tmp_path / "run")
         train(training, run, SilentWatcher())
         assert (run.path / "samples.png").is_file()
-        assert set(training.metrics) == {prefix + name for prefix in ("", "ema/") for name in training.problem.metric_names}
+        assert set(training.metrics) == {
+            prefix + name for prefix in ("", "ema/") for name in training.problem.metric_names
+        }
         lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
         assert any("probe" in line for line in lines)
 
     def test_complete_newton_ends_at_rounding(self, tmp_path):
         rule = {"name": "complete-newton", "damping": 0.0, "budget": 20}
-        config = resolve({"problem": "mixture1d", "rule": rule, "optimizer": {"lr": 1.0}, "steps": 12})
+        config = resolve(
+            {"problem": "mixture1d", "rule": rule, "optimizer": {"lr": 1.0}, "steps": 12}
+        )
         training = Training(config)
         train(training, RunDirectory.create(config, tmp_path / "run"), SilentWatcher())
         assert training.metrics["wasserstein"] < 1e-14
@@ -211,7 +281,9 @@ class TestRuns:
     def test_every_rule_plays_the_same_game(self):
         for rule in ("cgd", "gradient"):  # cgd brings the non-saturating loss
             config = resolve({"problem": "mixture1d", "rule": rule})
-            assert registry.build_problem(config.problem.name, config.problem.options) == Mixture1d()
+            assert (
+                registry.build_problem(config.problem.name, config.problem.options) == Mixture1d()
+            )
 
 
 class TestPicture:
@@ -224,5 +296,7 @@ class TestPicture:
 
     def test_of_a_problem_with_many_components(self):
         problem = Mixture1d(modes=9)
-        samples = problem.generate(problem.networks(0)["generator"], problem.picture_samples, 0, "samples")
+        samples = problem.generate(
+            problem.networks(0)["generator"], problem.picture_samples, 0, "samples"
+        )
         assert problem.picture(samples).size == (640, 320)

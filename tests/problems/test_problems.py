@@ -21,7 +21,9 @@ class TestEveryProblem:
         for player in BOTH:
             alone = problem.losses(networks, batch, (player,))
             assert list(alone) == [player]
-            assert {t: v.item() for t, v in alone[player].items()} == {t: v.item() for t, v in joint[player].items()}
+            assert {t: v.item() for t, v in alone[player].items()} == {
+                t: v.item() for t, v in joint[player].items()
+            }
 
     def test_the_discriminator_s_turn_builds_no_graph_in_the_generator(self, problem):
         networks, batch = problem.networks(0), problem.batch(0, 8, 0)
@@ -40,7 +42,9 @@ class TestEveryProblem:
 
     def test_metrics_of_an_untrained_generator_are_named_and_deterministic(self, problem):
         generator = problem.networks(0)["generator"]
-        first, second = (problem.metrics(problem.generate(generator, 1000, 0, "evaluation")) for _ in range(2))
+        first, second = (
+            problem.metrics(problem.generate(generator, 1000, 0, "evaluation")) for _ in range(2)
+        )
         assert first == second
         assert list(first) == list(problem.metric_names)
         assert problem.score(first) == problem.score(second)
@@ -51,7 +55,9 @@ class TestEveryProblem:
         assert generator.training
 
     def test_pictures(self, problem):
-        picture = problem.picture(problem.generate(problem.networks(0)["generator"], 10, 0, "samples"))
+        picture = problem.picture(
+            problem.generate(problem.networks(0)["generator"], 10, 0, "samples")
+        )
         assert min(picture.size) > 200
 
     @pytest.mark.parametrize("option", ["loss", "activation"])
@@ -66,19 +72,30 @@ class TestEveryProblem:
 
 def test_real_data_scores_better_than_noise():
     digits = Digits()
-    real, noise = digits.real(0, 1000, 0), torch.rand(1000, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    real, noise = (
+        digits.real(0, 1000, 0),
+        torch.rand(1000, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1,
+    )
     good, bad = digits.metrics(real), digits.metrics(noise)
     assert good["frechet[digit-cnn]"] < 0.05 * bad["frechet[digit-cnn]"]
     assert good["kernel[digit-cnn]"] < 0.05 * bad["kernel[digit-cnn]"]
     assert good["classes"] == 1.0
     assert digits.score(good) < digits.score(bad)
     ring = Mixture8()
-    assert ring.score(ring.metrics(ring.real(0, 1000, 0))) < ring.score(ring.metrics(torch.zeros(1000, 2)))
+    assert ring.score(ring.metrics(ring.real(0, 1000, 0))) < ring.score(
+        ring.metrics(torch.zeros(1000, 2))
+    )
 
 
 def test_the_networks_of_the_mission():
-    sizes = {p: [tuple(w.shape) for w in n.parameters() if w.dim() == 2] for p, n in Digits(latent=100).networks(0).items()}
-    assert sizes == {"discriminator": [(128, 784), (128, 128), (1, 128)], "generator": [(128, 100), (128, 128), (784, 128)]}
+    sizes = {
+        p: [tuple(w.shape) for w in n.parameters() if w.dim() == 2]
+        for p, n in Digits(latent=100).networks(0).items()
+    }
+    assert sizes == {
+        "discriminator": [(128, 784), (128, 128), (1, 128)],
+        "generator": [(128, 100), (128, 128), (784, 128)],
+    }
 
 
 def test_extractor_hash():
@@ -88,7 +105,10 @@ def test_extractor_hash():
 
 class TestMnist:
     def test_needs_a_directory(self):
-        with pytest.raises(sp.UsageError, match="give the directory that holds MNIST's four IDX files with --data-dir"):
+        with pytest.raises(
+            sp.UsageError,
+            match="give the directory that holds MNIST's four IDX files with --data-dir",
+        ):
             Mnist()
 
     def test_full_set(self, mnist_directory):
@@ -106,7 +126,9 @@ class TestPictures:
         assert centres == [0, 64, 128, 191, 255, 96]
 
     def test_the_scatter_puts_up_up(self):
-        pixels = np.asarray(scatter(torch.tensor([[0.0, 1.5]]), torch.tensor([[2.0, 0.0], [-2.0, 0.0]]), 0.06))
+        pixels = np.asarray(
+            scatter(torch.tensor([[0.0, 1.5]]), torch.tensor([[2.0, 0.0], [-2.0, 0.0]]), 0.06)
+        )
         blue = (pixels == (30, 70, 150)).all(axis=2)
         row, column = (axis.mean() for axis in np.nonzero(blue))
         assert row < 320
@@ -120,11 +142,18 @@ class TestRegistry:
 
     def test_options_are_checked_and_converted(self):
         assert registry.build_rule("acgd", {"beta": "0.5"}).beta == 0.5
-        with pytest.raises(sp.UsageError, match=r'Rule acgd has no option "bta"\. Did you mean "beta"\?'):
+        with pytest.raises(
+            sp.UsageError, match=r'Rule acgd has no option "bta"\. Did you mean "beta"\?'
+        ):
             registry.build_rule("acgd", {"bta": 1})
-        with pytest.raises(sp.UsageError, match=r"Rule newton: budget='many' is not valid: Input should be a valid integer"):
+        with pytest.raises(
+            sp.UsageError,
+            match=r"Rule newton: budget='many' is not valid: Input should be a valid integer",
+        ):
             registry.build_rule("newton", {"budget": "many"})
-        with pytest.raises(sp.UsageError, match=r'Unknown problem "digit"\. Did you mean "digits"\?'):
+        with pytest.raises(
+            sp.UsageError, match=r'Unknown problem "digit"\. Did you mean "digits"\?'
+        ):
             registry.build_problem("digit", {})
 
     @pytest.mark.parametrize("name", registry.RULES)
@@ -134,20 +163,39 @@ class TestRegistry:
 
     def test_every_public_rule_has_a_name(self):
         public = {getattr(sp.rules, label) for label in sp.rules.__all__}
-        rules = {thing for thing in public if isinstance(thing, type) and issubclass(thing, sp.Rule) and thing is not sp.Rule}
+        rules = {
+            thing
+            for thing in public
+            if isinstance(thing, type) and issubclass(thing, sp.Rule) and thing is not sp.Rule
+        }
         assert rules == {registry.load(entry.path) for entry in registry.RULES.values()}
 
     def test_rules_within_rules(self):
-        rule = registry.build_rule("every", {"rule": {"name": "lookahead", "rule": "extragradient", "k": 3}, "otherwise": "optimistic"})
-        assert rule == sp.rules.Every(sp.rules.Lookahead(sp.rules.Extragradient(), k=3), otherwise=sp.rules.Optimistic())
+        rule = registry.build_rule(
+            "every",
+            {
+                "rule": {"name": "lookahead", "rule": "extragradient", "k": 3},
+                "otherwise": "optimistic",
+            },
+        )
+        assert rule == sp.rules.Every(
+            sp.rules.Lookahead(sp.rules.Extragradient(), k=3), otherwise=sp.rules.Optimistic()
+        )
         assert registry.build_rule("every", registry.options_of(rule)) == rule
-        with pytest.raises(sp.UsageError, match=r"A rule within a rule is a name, or a mapping with a name and options, not 3"):
+        with pytest.raises(
+            sp.UsageError,
+            match=r"A rule within a rule is a name, or a mapping with a name and options, not 3",
+        ):
             registry.build_rule("lookahead", {"rule": 3})
-        with pytest.raises(sp.UsageError, match="Rule follow-the-ridge needs a value for leader, follower"):
+        with pytest.raises(
+            sp.UsageError, match="Rule follow-the-ridge needs a value for leader, follower"
+        ):
             registry.build_rule("lookahead", {"rule": "follow-the-ridge"})
 
     def test_a_metric_is_a_mapping_with_a_name(self):
-        kronecker = registry.build_rule("cgd", {"scaling": {"name": "kronecker", "max_dimension": 64}})
+        kronecker = registry.build_rule(
+            "cgd", {"scaling": {"name": "kronecker", "max_dimension": 64}}
+        )
         assert kronecker == sp.CompetitiveGradient(scaling=sp.Kronecker(max_dimension=64))
         assert registry.build_rule("cgd", registry.options_of(kronecker)) == kronecker
         with pytest.raises(sp.UsageError, match="does not say which one it is"):
@@ -157,9 +205,13 @@ class TestRegistry:
 
     def test_optimizers(self):
         layer = Mixture8().networks(0)["generator"]
-        soap = registry.build_optimizer("pytorch_optimizer:SOAP", layer.named_parameters(), {"lr": 1e-3})
+        soap = registry.build_optimizer(
+            "pytorch_optimizer:SOAP", layer.named_parameters(), {"lr": 1e-3}
+        )
         assert type(soap).__name__ == "SOAP"
-        sign = registry.build_optimizer("sign", layer.named_parameters(), {"lr": 1e-3, "epsilon": 2})
+        sign = registry.build_optimizer(
+            "sign", layer.named_parameters(), {"lr": 1e-3, "epsilon": 2}
+        )
         assert isinstance(sign, sp.optim.SignSubgradient)
 
     @pytest.mark.parametrize(
@@ -170,7 +222,11 @@ class TestRegistry:
             ("adam", {"betas": [2.0, 0.9]}, "Optimizer adam refuses its options"),
             ("nothing.here:SOAP", {}, 'Cannot load "nothing.here:SOAP"'),
             ("torch.optim:Nothing", {}, 'Cannot load "torch.optim:Nothing"'),
-            ("torch.nn:Linear", {}, 'Optimizer "torch.nn:Linear" is not a subclass of torch.optim.Optimizer'),
+            (
+                "torch.nn:Linear",
+                {},
+                'Optimizer "torch.nn:Linear" is not a subclass of torch.optim.Optimizer',
+            ),
         ],
     )
     def test_optimizer_mistakes(self, name, options, text):

@@ -1,4 +1,5 @@
-"""A thousand modes: that they are equally likely, that metrics see them all in data, and that the networks train."""
+"""A thousand modes: that they are equally likely, that metrics see them all in data, and that the
+networks train."""
 
 import math
 
@@ -22,8 +23,12 @@ def digits():
 
 @pytest.fixture(scope="module")
 def labels_of(digits):
-    """Return the labels of all channels, found by comparing whole images with those of the training set; −1 where there is none."""
-    known = {image.numpy().tobytes(): int(label) for image, label in zip(digits[0].images, digits[0].labels, strict=True)}
+    """Return the labels of all channels, found by comparing whole images with those of the training
+    set; −1 where there is none."""
+    known = {
+        image.numpy().tobytes(): int(label)
+        for image, label in zip(digits[0].images, digits[0].labels, strict=True)
+    }
 
     def look_up(images):
         flat = images.reshape(-1, 28, 28).contiguous().numpy()
@@ -74,7 +79,9 @@ class TestData:
         stacks = problem.held_out(200, 0)
         assert stacks.shape == (200, 3, 28, 28)
         test = {image.numpy().tobytes() for image in digits[1].images}
-        assert all(channel.contiguous().numpy().tobytes() in test for stack in stacks for channel in stack)
+        assert all(
+            channel.contiguous().numpy().tobytes() in test for stack in stacks for channel in stack
+        )
         assert (labels_of(stacks) == -1).mean() > 0.99, "and none of them is in the training set"
         assert torch.equal(stacks, problem.held_out(200, 0))
         assert not torch.equal(stacks, problem.held_out(200, 1))
@@ -89,7 +96,8 @@ def real():
 
 class TestMetrics:
     def test_real_data_covers_what_two_thousand_samples_can(self, real):
-        """The number of distinct modes among N uniform draws of M: mean M(1 − (1 − 1/M)^N), and its exact variance."""
+        """The number of distinct modes among N uniform draws of M: mean M(1 − (1 − 1/M)^N), and its
+        exact variance."""
         m, n = 1000, 2000
         one, two = (1 - 1 / m) ** n, (1 - 2 / m) ** n
         mean, deviation = m * (1 - one), math.sqrt(m * (m - 1) * two + m * one - (m * one) ** 2)
@@ -104,7 +112,9 @@ class TestMetrics:
 
     def test_an_untrained_generator_is_far_from_it(self, real):
         problem = StackedDigits()
-        found = problem.metrics(problem.generate(problem.networks(0)["generator"], 300, 0, "evaluation"))
+        found = problem.metrics(
+            problem.generate(problem.networks(0)["generator"], 300, 0, "evaluation")
+        )
         assert list(found) == list(problem.metric_names)
         assert found["modes"] < 30
         assert found["reverse-kl"] > 3
@@ -122,22 +132,53 @@ class TestMetrics:
 
 class TestNetworks:
     def test_sizes(self):
-        count = {player: sum(p.numel() for p in network.parameters()) for player, network in StackedDigits().networks(0).items()}
+        count = {
+            player: sum(p.numel() for p in network.parameters())
+            for player, network in StackedDigits().networks(0).items()
+        }
         assert count == {"discriminator": 585, "generator": 287_875}
         larger = StackedDigits(size=0.5).networks(0)["discriminator"]
         assert [m.out_channels for m in larger.modules() if isinstance(m, nn.Conv2d)] == [4, 8, 16]
 
     def test_without_normalisation(self):
         networks = StackedDigits(batch_norm=False, latent=4, r1=1.0).networks(0)
-        assert not any(isinstance(module, nn.BatchNorm2d) for network in networks.values() for module in network.modules())
+        assert not any(
+            isinstance(module, nn.BatchNorm2d)
+            for network in networks.values()
+            for module in network.modules()
+        )
 
     @pytest.mark.parametrize(
         ("options", "text"),
         [
-            ({"r1": 1.0}, "Problem stacked-digits: r1=1.0 with batch_norm mixes the gradients of a batch's samples. Use batch_norm=false."),
-            ({"r2": 1.0}, "Problem stacked-digits: r2=1.0 with batch_norm mixes the gradients of a batch's samples. Use batch_norm=false."),
-            ({"size": 0.0}, "Problem stacked-digits: size=0.0 must be positive; 0.25 is a quarter of the generator's channels."),
-            ({"size": math.inf}, "Problem stacked-digits: size=inf must be positive; 0.25 is a quarter of the generator's channels."),
+            (
+                {"r1": 1.0},
+                (
+                    "Problem stacked-digits: r1=1.0 with batch_norm mixes the gradients of a"
+                    " batch's samples. Use batch_norm=false."
+                ),
+            ),
+            (
+                {"r2": 1.0},
+                (
+                    "Problem stacked-digits: r2=1.0 with batch_norm mixes the gradients of a"
+                    " batch's samples. Use batch_norm=false."
+                ),
+            ),
+            (
+                {"size": 0.0},
+                (
+                    "Problem stacked-digits: size=0.0 must be positive; 0.25 is a quarter of the"
+                    " generator's channels."
+                ),
+            ),
+            (
+                {"size": math.inf},
+                (
+                    "Problem stacked-digits: size=inf must be positive; 0.25 is a quarter of the"
+                    " generator's channels."
+                ),
+            ),
             ({"latent": 0}, "Problem stacked-digits: latent must be at least 1, not 0."),
         ],
     )
@@ -155,24 +196,41 @@ class TestNetworks:
 
     @pytest.mark.parametrize(
         ("rule", "lr"),
-        [(sp.Gradient(), 0.01), (rules.Extragradient(), 0.01), (rules.AdaptiveCompetitiveGradient(), 1e-4)],
+        [
+            (sp.Gradient(), 0.01),
+            (rules.Extragradient(), 0.01),
+            (rules.AdaptiveCompetitiveGradient(), 1e-4),
+        ],
         ids=lambda value: type(value).__name__,
     )
     @pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning")
     def test_they_train_and_the_buffers_move_once_a_step(self, rule, lr):
         problem = StackedDigits(latent=4, size=0.125)
         networks = problem.networks(0)
-        inner = {player: torch.optim.SGD(network.parameters(), lr=lr) for player, network in networks.items()}
+        inner = {
+            player: torch.optim.SGD(network.parameters(), lr=lr)
+            for player, network in networks.items()
+        }
         optimizer = sp.GameOptimizer(inner, rule, modules=networks.values())
         for step in range(3):
-            before = {player: [p.detach().clone() for p in network.parameters()] for player, network in networks.items()}
+            before = {
+                player: [p.detach().clone() for p in network.parameters()]
+                for player, network in networks.items()
+            }
             batch = problem.batch(step, 4, 0)
             optimizer.step(lambda batch=batch: problem.losses(networks, batch, BOTH))
             for player, network in networks.items():
-                assert not all(torch.equal(p, q) for p, q in zip(network.parameters(), before[player], strict=True))
+                assert not all(
+                    torch.equal(p, q)
+                    for p, q in zip(network.parameters(), before[player], strict=True)
+                )
                 assert all(bool(p.isfinite().all()) for p in network.parameters())
             counts = {
-                player: {int(m.num_batches_tracked) for m in network.modules() if isinstance(m, nn.BatchNorm2d)}
+                player: {
+                    int(m.num_batches_tracked)
+                    for m in network.modules()
+                    if isinstance(m, nn.BatchNorm2d)
+                }
                 for player, network in networks.items()
             }
             # the discriminator judges generated and real samples, one pass each
@@ -183,8 +241,14 @@ class TestFewTrainingImages:
     def test_only_those_are_used(self, digits):
         problem = Digits(train_images=150)
         known = {image.numpy().tobytes(): index for index, image in enumerate(digits[0].images)}
-        seen = [known[image.contiguous().numpy().tobytes()] for step in range(5) for image in problem.real(step, 60, 0)]
-        assert sorted(seen) == sorted([*range(150)] * 2), "each of the first 150 once in each of the two epochs"
+        seen = [
+            known[image.contiguous().numpy().tobytes()]
+            for step in range(5)
+            for image in problem.real(step, 60, 0)
+        ]
+        assert sorted(seen) == sorted([*range(150)] * 2), (
+            "each of the first 150 once in each of the two epochs"
+        )
 
     def test_copies_and_overfitting_are_still_measured(self):
         problem = Digits(train_images=150)
@@ -200,7 +264,10 @@ class TestFewTrainingImages:
     def test_too_few(self, n):
         with pytest.raises(sp.UsageError) as caught:
             Digits(train_images=n)
-        assert str(caught.value) == f"Problem digits: train_images={n} must be at least 100, or left out for all images."
+        assert (
+            str(caught.value)
+            == f"Problem digits: train_images={n} must be at least 100, or left out for all images."
+        )
 
     def test_the_least(self):
         assert len(Digits(train_images=100).real(0, 100, 0)) == 100

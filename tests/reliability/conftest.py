@@ -39,12 +39,18 @@ def same_run(finished):
 
 @pytest.fixture
 def disk(tmp_path):
-    """Mounts a small disk of its own; returns what sets its options. Skipped where one may not mount."""
+    """Mounts a small disk of its own; returns what sets its options. Skipped where one may not
+    mount."""
     place = tmp_path / "disk"
     place.mkdir()
 
     def mount(options):
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             pytest.skip(f"mounting a small disk is not allowed here: {done.stderr.strip()}")
 

@@ -18,7 +18,10 @@ from saddlepoint.compare.study import Range
 from saddlepoint.compare.trials import draw, share
 
 PLACES = 3
-SPACE = {"optimizer.lr": Range(log=(1e-4, 1e-1)), "optimizer.betas": Range(choices=[[0.0, 0.9], [0.5, 0.999]])}
+SPACE = {
+    "optimizer.lr": Range(log=(1e-4, 1e-1)),
+    "optimizer.betas": Range(choices=[[0.0, 0.9], [0.5, 0.999]]),
+}
 KEPT = {"status": "finished", "error": None, "steps": 10, "seconds": 1.0}
 
 
@@ -52,7 +55,9 @@ TABLES = {
     "version_info": ["schema_version", "library_version"],
     "alembic_version": ["version_num"],
 }
-CELLS = st.sampled_from([(table, column) for table, columns in TABLES.items() for column in columns])
+CELLS = st.sampled_from(
+    [(table, column) for table, columns in TABLES.items() for column in columns]
+)
 VALUES = st.one_of(
     st.none(),
     st.integers(-2, 2**40),
@@ -60,14 +65,32 @@ VALUES = st.one_of(
     st.text(max_size=8),
     st.binary(max_size=8),
     st.sampled_from(
-        ["null", "{}", "[]", "NaN", "1e999", "RUNNING", "WAITING", "COMPLETE", "FAIL", "INF_POS", "[" * 5000, '"place"', "true"]
+        [
+            "null",
+            "{}",
+            "[]",
+            "NaN",
+            "1e999",
+            "RUNNING",
+            "WAITING",
+            "COMPLETE",
+            "FAIL",
+            "INF_POS",
+            "[" * 5000,
+            '"place"',
+            "true",
+        ]
     ),
     st.sampled_from(["place", "beat", "status", "fixed_params", "optimizer.lr"]),
     st.builds(
         lambda name, attributes: json.dumps({"name": name, "attributes": attributes}),
-        st.sampled_from(["FloatDistribution", "CategoricalDistribution", "IntDistribution", "Other"]),
+        st.sampled_from(
+            ["FloatDistribution", "CategoricalDistribution", "IntDistribution", "Other"]
+        ),
         st.dictionaries(
-            st.sampled_from(["low", "high", "log", "step", "choices"]), st.none() | st.floats() | st.lists(st.text()), max_size=4
+            st.sampled_from(["low", "high", "log", "step", "choices"]),
+            st.none() | st.floats() | st.lists(st.text()),
+            max_size=4,
         ),
     ),
 )
@@ -88,5 +111,6 @@ def go_on_with(case: Any) -> None:
                 where = "" if everywhere else f" WHERE rowid = (SELECT min(rowid) FROM {table})"
                 with contextlib.suppress(sqlite3.IntegrityError):
                     connection.execute(f"UPDATE {table} SET {column} = ?{where}", (value,))
-    with mock.patch.multiple("saddlepoint.compare.trials", _GRACE=0.5, _POLL=0.01):  # what seems to be worked on is dead
+    # what seems to be worked on is dead
+    with mock.patch.multiple("saddlepoint.compare.trials", _GRACE=0.5, _POLL=0.01):
         assert len(searched(path)) == PLACES

@@ -1,7 +1,9 @@
 # ruff: noqa: E501 -- lists of words, which are clearer in long lines than with a word in each
-"""What is fuzzed: targets that take whatever Hypothesis draws, in the tests or for a fuzzer's bytes, and end in a result or in a sentence.
+"""What is fuzzed: targets that take whatever Hypothesis draws, in the tests or for a fuzzer's
+bytes, and end in a result or in a sentence.
 
-Every target must return, raise nothing but the errors for a user (exit codes 0 to 3 on the command line), and within twenty seconds.
+Every target must return, raise nothing but the errors for a user (exit codes 0 to 3 on the command
+line), and within twenty seconds.
 """
 
 import contextlib
@@ -94,24 +96,48 @@ NUMBERS = st.one_of(
 TEXTS = st.one_of(
     st.text(max_size=12),
     st.sampled_from(
-        ["", "\0", "../x", "/etc/passwd", "<script>", "a" * 300, "\ud800", "generator", "adam", "torch.optim:SGD", "os:system", "1e5"]
+        [
+            "",
+            "\0",
+            "../x",
+            "/etc/passwd",
+            "<script>",
+            "a" * 300,
+            "\ud800",
+            "generator",
+            "adam",
+            "torch.optim:SGD",
+            "os:system",
+            "1e5",
+        ]
     ),
 )
 LEAVES = st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS)
-JUNK = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=5)
+JUNK = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=5,
+)
 
 
 def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Yield the paths of everything in a tree."""
     if path:
         yield path
-    for key, inner in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+    for key, inner in (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list)
+        else ()
+    ):
         yield from places(inner, (*path, key))
 
 
 @st.composite
 def mutated(draw: Any, make: Callable[[], Any], values: Any = JUNK) -> Any:
-    """A tree with up to three changes: something else in a place, a place gone, a key more, or what stands elsewhere."""
+    """A tree with up to three changes: something else in a place, a place gone, a key more, or what
+    stands elsewhere."""
     tree = copy.deepcopy(make())
     for _ in range(draw(st.integers(1, 3))):
         known = list(places(tree))
@@ -131,7 +157,8 @@ def mutated(draw: Any, make: Callable[[], Any], values: Any = JUNK) -> Any:
             for key in draw(st.sampled_from(known)):
                 other = (
                     other[key]
-                    if isinstance(other, dict | list) and key in (other if isinstance(other, dict) else range(len(other)))
+                    if isinstance(other, dict | list)
+                    and key in (other if isinstance(other, dict) else range(len(other)))
                     else other
                 )
             place[last] = copy.deepcopy(other)
@@ -143,7 +170,11 @@ def mutated(draw: Any, make: Callable[[], Any], values: Any = JUNK) -> Any:
 def damaged(content: bytes) -> Any:
     """Bytes that are cut, or have some changed, put in or taken out."""
     size = len(content)
-    edits = st.lists(st.tuples(st.integers(0, size - 1), st.integers(0, 3), st.binary(min_size=1, max_size=4)), min_size=1, max_size=4)
+    edits = st.lists(
+        st.tuples(st.integers(0, size - 1), st.integers(0, 3), st.binary(min_size=1, max_size=4)),
+        min_size=1,
+        max_size=4,
+    )
 
     def edit(changes: list[tuple[int, int, bytes]]) -> bytes:
         made = bytearray(content)
@@ -162,10 +193,19 @@ def damaged(content: bytes) -> Any:
 @st.composite
 def idx_bytes(draw: Any) -> bytes:
     """An IDX file, more or less."""
-    sizes = draw(st.lists(st.one_of(st.integers(0, 5), st.sampled_from([2**32 - 1, 2**28, 2**16])), max_size=5))
+    sizes = draw(
+        st.lists(
+            st.one_of(st.integers(0, 5), st.sampled_from([2**32 - 1, 2**28, 2**16])), max_size=5
+        )
+    )
     magic = draw(st.sampled_from([b"\0\0\x08", b"\0\0\x08", b"\0\0\x0d", b"\x1f\x8b\x08"]))
     count = draw(st.one_of(st.just(len(sizes)), st.integers(0, 255)))
-    content = magic + bytes([count]) + b"".join(struct.pack(">I", size) for size in sizes) + draw(st.binary(max_size=40))
+    content = (
+        magic
+        + bytes([count])
+        + b"".join(struct.pack(">I", size) for size in sizes)
+        + draw(st.binary(max_size=40))
+    )
     return gzip.compress(content) if draw(st.booleans()) else content
 
 
@@ -267,7 +307,20 @@ NAMES = {
     ),
     "optimizer": (
         registry.OPTIMIZERS,
-        ["lr", "betas", "eps", "momentum", "weight_decay", "players", "nesterov", "fused", "foreach", "params", "average", "frequency"],
+        [
+            "lr",
+            "betas",
+            "eps",
+            "momentum",
+            "weight_decay",
+            "players",
+            "nesterov",
+            "fused",
+            "foreach",
+            "params",
+            "average",
+            "frequency",
+        ],
     ),
 }
 
@@ -277,14 +330,22 @@ def components(draw: Any, kind: str) -> Any:
     """A problem, rule or optimizer with options."""
     names, options = NAMES[kind]
     name = draw(st.one_of(st.sampled_from(sorted(names)), TEXTS))
-    own = draw(st.dictionaries(st.sampled_from(options), st.one_of(JUNK, st.sampled_from(sorted(names))), max_size=3))
+    own = draw(
+        st.dictionaries(
+            st.sampled_from(options), st.one_of(JUNK, st.sampled_from(sorted(names))), max_size=3
+        )
+    )
     return draw(st.sampled_from([name, {"name": name, **own}, own, {"name": name}]))
 
 
 @st.composite
 def config_trees(draw: Any) -> Any:
     """A configuration, more or less."""
-    tree = draw(st.dictionaries(st.one_of(st.sampled_from(sorted(RunConfig.model_fields)), TEXTS), JUNK, max_size=3))
+    tree = draw(
+        st.dictionaries(
+            st.one_of(st.sampled_from(sorted(RunConfig.model_fields)), TEXTS), JUNK, max_size=3
+        )
+    )
     for kind in NAMES:
         if draw(st.booleans()):
             tree[kind] = draw(components(kind))
@@ -303,7 +364,9 @@ def fuzz_config(tree: Any) -> None:
         assert validate(parse_yaml(text)).digest() == config.digest()  # NaN is not equal to itself
         for player in ("discriminator", "generator"):
             weight = [("weight", torch.zeros(2, 2, requires_grad=True))]
-            registry.build_optimizer(config.optimizer.name, weight, config.optimizer.options_for(player))
+            registry.build_optimizer(
+                config.optimizer.name, weight, config.optimizer.options_for(player)
+            )
     path = room() / "config.yaml"
     path.write_text(yaml.safe_dump(tree), encoding="utf-8", errors="surrogatepass")
     with judged():
@@ -319,7 +382,12 @@ def fuzz_settings(settings: list[str]) -> None:
 SETTINGS = st.lists(
     st.tuples(
         st.lists(
-            st.one_of(st.sampled_from(["rule", "optimizer", "problem", "lr", "players", "name", "seed", "steps"]), st.text(max_size=3)),
+            st.one_of(
+                st.sampled_from(
+                    ["rule", "optimizer", "problem", "lr", "players", "name", "seed", "steps"]
+                ),
+                st.text(max_size=3),
+            ),
             max_size=4,
         ).map(".".join),
         st.sampled_from(["=", "", "=="]),
@@ -368,7 +436,13 @@ PICKLES = st.lists(st.one_of(PIECES, PIECES, st.binary(min_size=1, max_size=2)),
 def small_checkpoint() -> bytes:
     """A small file of the kind."""
     return saved(
-        {"format": FORMAT, "config": "x", "a": torch.arange(3.0), "b": [torch.zeros(2, dtype=torch.int64)], "c": (1, 2.5, None, "text")}
+        {
+            "format": FORMAT,
+            "config": "x",
+            "a": torch.arange(3.0),
+            "b": [torch.zeros(2, dtype=torch.int64)],
+            "c": (1, 2.5, None, "text"),
+        }
     )
 
 
@@ -387,7 +461,8 @@ def fuzz_checkpoint(content: bytes) -> None:
     """Files of checkpoints."""
     run = room() / "run"
     for file in checkpoints(run):
-        file.write_bytes(sealed(content) if len(content) % 8 else content)  # anyone can make a checksum that fits
+        # anyone can make a checksum that fits
+        file.write_bytes(sealed(content) if len(content) % 8 else content)
     with judged():
         RunDirectory.open(run).load_checkpoint(read_config())
 
@@ -434,7 +509,9 @@ def fuzz_state(state: Any) -> None:
 @cache
 def log_lines() -> list[Any]:
     """The lines of the run in the room, and one of each other kind."""
-    lines = [json.loads(line) for line in (room() / "kept" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (room() / "kept" / "metrics.jsonl").read_text().splitlines()
+    ]
     divergence = {
         "step": 9,
         "message": "x",
@@ -445,7 +522,18 @@ def log_lines() -> list[Any]:
         "largest": None,
         "sentence": "It is.",
     }
-    lines.append({"step": 9, "seconds": 1.0, "rollback": {"number": 1, "failed_step": 9, "rate_factor": 0.5, "divergence": divergence}})
+    lines.append(
+        {
+            "step": 9,
+            "seconds": 1.0,
+            "rollback": {
+                "number": 1,
+                "failed_step": 9,
+                "rate_factor": 0.5,
+                "divergence": divergence,
+            },
+        }
+    )
     lines.append({"step": 10, "seconds": 1.0, "divergence": divergence})
     return lines
 
@@ -454,7 +542,11 @@ def fuzz_log(lines: Any) -> None:
     """Logs, as resuming and the verdicts read them."""
     with judged():
         try:
-            text = [json.dumps(line) for line in lines] if isinstance(lines, list) else [json.dumps(lines)]
+            text = (
+                [json.dumps(line) for line in lines]
+                if isinstance(lines, list)
+                else [json.dumps(lines)]
+            )
             read = [parse_json(line) for line in text]
         except UnicodeEncodeError:
             return
@@ -469,12 +561,21 @@ def fuzz_log(lines: Any) -> None:
 def page_sources() -> dict[str, Any]:
     """file → its content, of a run and of a comparison."""
     run = synthetic.run(room() / "page-run")
-    other = synthetic.comparison(room() / "page-comparison", methods=("adam", "sign"), problems=("a",), seeds=2, pictures=False)
+    other = synthetic.comparison(
+        room() / "page-comparison",
+        methods=("adam", "sign"),
+        problems=("a",),
+        seeds=2,
+        pictures=False,
+    )
     found = {
-        name: json.loads((run / name).read_text()) for name in ("summary.json", "evaluation.json", "diagnosis.json", "environment.json")
+        name: json.loads((run / name).read_text())
+        for name in ("summary.json", "evaluation.json", "diagnosis.json", "environment.json")
     }
     found["config.yaml"] = yaml.safe_load((run / "config.yaml").read_text())
-    found["metrics.jsonl"] = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][-3:]
+    found["metrics.jsonl"] = [
+        json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()
+    ][-3:]
     found["comparison.json"] = json.loads((other / "comparison.json").read_text())
     return found
 
@@ -491,7 +592,11 @@ def fuzz_report(changed: tuple[str, Any]) -> None:
     name, content = changed
     path = room() / ("page-comparison" if name == "comparison.json" else "page-run") / name
     before = path.read_bytes()
-    text = "\n".join(json.dumps(line) for line in content) if name.endswith("l") and isinstance(content, list) else json.dumps(content)
+    text = (
+        "\n".join(json.dumps(line) for line in content)
+        if name.endswith("l") and isinstance(content, list)
+        else json.dumps(content)
+    )
     path.write_text(text)
     try:
         with judged():
@@ -543,7 +648,9 @@ def fuzz_comparison(tree: Any) -> None:
     path.write_text(json.dumps(tree))
     shutil.rmtree(room() / "tiny" / "runs", ignore_errors=True)
     with judged():
-        compare(study, path.parent, execute=lambda job, beat: {**unfinished("made again"), "steps": 1})
+        compare(
+            study, path.parent, execute=lambda job, beat: {**unfinished("made again"), "steps": 1}
+        )
 
 
 # the command line
@@ -556,7 +663,16 @@ WORDS = st.one_of(
     st.sampled_from(["-1", "0", "1", "3", "1.5", "nan", "inf", "1e400", "10000000000000", "9" * 30, "9" * 5000, "+1", "+-1", "1_0", "٣"]),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6),
 )  # fmt: skip
-TINY = ["--steps", "1", "--set", "problem.hidden=4", "--set", "evaluation_samples=160", "--set", "batch_size=4"]
+TINY = [
+    "--steps",
+    "1",
+    "--set",
+    "problem.hidden=4",
+    "--set",
+    "evaluation_samples=160",
+    "--set",
+    "batch_size=4",
+]
 
 
 @st.composite
@@ -564,11 +680,31 @@ def command_lines(draw: Any) -> list[str]:
     """A command with words behind it."""
     command = draw(
         st.sampled_from(
-            ["train", "resume", "sample", "evaluate", "diagnose", "best", "report", "compare", "tune", "list", "doctor", "", "nothing"]
+            [
+                "train",
+                "resume",
+                "sample",
+                "evaluate",
+                "diagnose",
+                "best",
+                "report",
+                "compare",
+                "tune",
+                "list",
+                "doctor",
+                "",
+                "nothing",
+            ]
         )
     )
-    start = {"train": ["mixture8", *TINY], "doctor": ["nothing:x"], "evaluate": ["--replicates", "0"]}.get(command, [])
-    if command in ("resume", "sample", "evaluate", "diagnose", "best", "report") and draw(st.booleans()):
+    start = {
+        "train": ["mixture8", *TINY],
+        "doctor": ["nothing:x"],
+        "evaluate": ["--replicates", "0"],
+    }.get(command, [])
+    if command in ("resume", "sample", "evaluate", "diagnose", "best", "report") and draw(
+        st.booleans()
+    ):
         start = ["run", *start]
     return [command, *start, *draw(st.lists(WORDS, max_size=4))]
 
@@ -631,7 +767,11 @@ TARGETS: dict[str, tuple[Callable[[Any], None], Any, int]] = {
     "cards": (fuzz_cards, mutated(card_tree), 200),
     "report": (fuzz_report, pages(), 40),
     "comparison": (fuzz_comparison, mutated(lambda: finished_comparison()[1]), 40),
-    "search": (fuzz_search, st.one_of(CHANGES, st.deferred(lambda: damaged(finished().read_bytes()))), 60),
+    "search": (
+        fuzz_search,
+        st.one_of(CHANGES, st.deferred(lambda: damaged(finished().read_bytes()))),
+        60,
+    ),
     "command line": (fuzz_cli, command_lines(), 80),
 }
 """name → what takes a case, what draws it, and how many are taken in the tests."""

@@ -9,8 +9,9 @@ from saddlepoint.report import comparison_file, run_files
 from saddlepoint.report.reading import Record
 
 PAYLOAD = (
-    "\"onload='window.ran=1' x='><script>window.ran=1</script><img src=x onerror=window.ran=1></title></style></textarea><!--"
-    '<a href="javascript:window.ran=1">{{ 7 * 7 }}${7*7}%{x}\u2028</script>'
+    "\"onload='window.ran=1' x='><script>window.ran=1</script><img src=x"
+    ' onerror=window.ran=1></title></style></textarea><!--<a href="javascript:window.ran=1">{{ 7'
+    " * 7 }}${7*7}%{x}\u2028</script>"
 )
 FIELDS = {
     name
@@ -19,16 +20,24 @@ FIELDS = {
     if isinstance(kind, type) and issubclass(kind, Record)
     for name in kind.model_fields
 }
-KEPT = {"finished", "diverged", "failed", "smaller", "larger"}  # the words that a file must choose from
+# the words that a file must choose from
+KEPT = {"finished", "diverged", "failed", "smaller", "larger"}
 
 
 def infected(value, key=""):
     """A tree in which every text and every name that a file may choose is followed by the payload."""
     if isinstance(value, dict):
-        return {name if name in FIELDS or key == "budget" else name + PAYLOAD: infected(inner, name) for name, inner in value.items()}
+        return {
+            name if name in FIELDS or key == "budget" else name + PAYLOAD: infected(inner, name)
+            for name, inner in value.items()
+        }
     if isinstance(value, list):
         return [infected(inner, key) for inner in value]
-    return value + PAYLOAD if isinstance(value, str) and value not in KEPT and key != "picture" else value
+    return (
+        value + PAYLOAD
+        if isinstance(value, str) and value not in KEPT and key != "picture"
+        else value
+    )
 
 
 def infect(directory: Path) -> None:
@@ -37,7 +46,11 @@ def infect(directory: Path) -> None:
         if file.suffix == ".json":
             file.write_text(json.dumps(infected(json.loads(file.read_text()))))
         elif file.suffix == ".jsonl":
-            lines = [json.dumps(infected(json.loads(line))) for line in file.read_text().splitlines()]
+            lines = [
+                json.dumps(infected(json.loads(line))) for line in file.read_text().splitlines()
+            ]
             file.write_text("\n".join(lines) + "\n")
         elif file.suffix == ".yaml":
-            file.write_text(yaml.safe_dump(infected(yaml.safe_load(file.read_text())), allow_unicode=True))
+            file.write_text(
+                yaml.safe_dump(infected(yaml.safe_load(file.read_text())), allow_unicode=True)
+            )

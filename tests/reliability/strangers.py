@@ -1,4 +1,5 @@
-"""What the tests of hostile input share: a small run, checkpoints of a stranger's making, and commands in this process."""
+"""What the tests of hostile input share: a small run, checkpoints of a stranger's making, and
+commands in this process."""
 
 import io
 import os
@@ -16,7 +17,8 @@ from tests.training.conftest import run_to_the_end, small
 
 
 def make_run(path, **options):
-    """Write a run of eight steps with one checkpoint beside the best one, and return its configuration."""
+    """Write a run of eight steps with one checkpoint beside the best one, and return its
+    configuration."""
     config = small(steps=8, keep_checkpoints=1, **options)
     run_to_the_end(config, path)
     return config
@@ -33,7 +35,8 @@ def state_of(path):
 
 
 def replace_checkpoints(path, content):
-    """Put the bytes, or the state, in the place of every checkpoint of a run, with a checksum that fits: anyone can make one."""
+    """Put the bytes, or the state, in the place of every checkpoint of a run, with a checksum that
+    fits: anyone can make one."""
     for file in checkpoints(path):
         file.write_bytes(sealed(content if isinstance(content, bytes) else saved(content)))
 
@@ -74,7 +77,9 @@ def saved(value, **options):
 
 def calling(module, name, *arguments):
     """A pickle, written by hand, that calls ``module.name(*arguments)`` with texts."""
-    words = b"".join(b"X" + len(word.encode()).to_bytes(4, "little") + word.encode() for word in arguments)
+    words = b"".join(
+        b"X" + len(word.encode()).to_bytes(4, "little") + word.encode() for word in arguments
+    )
     return b"\x80\x02c" + f"{module}\n{name}\n".encode() + b"(" + words + b"tR."
 
 
@@ -96,17 +101,32 @@ def payloads(witness):
         "os.system": evil,
         "eval": saved({"format": 2, "state": Calls(eval, code)}),
         "exec": saved([Calls(exec, code)]),
-        "global of torch": archive({"data.pkl": calling("torch.utils.collect_env", "run", shell), "version": b"3\n"}),
-        "global of the library": archive({"data.pkl": calling("saddlepoint.registry.build", "load", "this:s"), "version": b"3\n"}),
+        "global of torch": archive(
+            {"data.pkl": calling("torch.utils.collect_env", "run", shell), "version": b"3\n"}
+        ),
+        "global of the library": archive(
+            {"data.pkl": calling("saddlepoint.registry.build", "load", "this:s"), "version": b"3\n"}
+        ),
         "protocol 4": archive({"data.pkl": pickle.dumps(call, 4), "version": b"3\n"}),
         "protocol 0": archive({"data.pkl": pickle.dumps(call, 0), "version": b"3\n"}),
-        "nested archive": archive({"data.pkl": pickle.dumps({"format": 2}, 2), "data/0": evil, "inner/data.pkl": pickle.dumps(call)}),
+        "nested archive": archive(
+            {
+                "data.pkl": pickle.dumps({"format": 2}, 2),
+                "data/0": evil,
+                "inner/data.pkl": pickle.dumps(call),
+            }
+        ),
         "two archives": benign + evil,
         "hidden behind": evil + benign,
         "legacy format": saved(call, _use_new_zipfile_serialization=False),
         "bare pickle": pickle.dumps(call),
         "tar": tar.getvalue(),
         "script": archive(
-            {"constants.pkl": pickle.dumps(call), "data.pkl": pickle.dumps(call), "code/a.py": code.encode(), "version": b"3\n"}
+            {
+                "constants.pkl": pickle.dumps(call),
+                "data.pkl": pickle.dumps(call),
+                "code/a.py": code.encode(),
+                "version": b"3\n",
+            }
         ),
     }

@@ -1,4 +1,5 @@
-"""Checkpoints and logs that the disk has damaged: it is noticed, named, and the run goes on from what is whole, to the same end."""
+"""Checkpoints and logs that the disk has damaged: it is noticed, named, and the run goes on from
+what is whole, to the same end."""
 
 import errno
 import os
@@ -31,14 +32,26 @@ def loaded(path, at="last"):
 
 class TestEveryBit:
     def test_truncated_at_every_kibibyte(self, copy):
-        """And by a byte, to nothing, and by as much as the checksum is long: each is noticed, and the one before is used."""
+        """And by a byte, to nothing, and by as much as the checksum is long: each is noticed, and
+        the one before is used."""
         last = copy / "checkpoints" / FILES[2]
         whole = last.read_bytes()
-        sizes = [*range(0, len(whole), 1024), len(whole) - 1, len(whole) - 96, len(whole) - 97, len(whole) - 98]
+        sizes = [
+            *range(0, len(whole), 1024),
+            len(whole) - 1,
+            len(whole) - 96,
+            len(whole) - 97,
+            len(whole) - 98,
+        ]
         assert len(sizes) > 20
         for size in sizes:
             last.write_bytes(whole[:size])
-            with pytest.warns(DamageWarning, match=r"step-00000012\.pt is truncated or damaged: .*one, step-00000008\.pt, is used"):
+            with pytest.warns(
+                DamageWarning,
+                match=(
+                    r"step-00000012\.pt is truncated or damaged: .*one, step-00000008\.pt, is used"
+                ),
+            ):
                 assert loaded(copy)["step"] == 8
         last.write_bytes(whole + b"\0")
         with pytest.warns(DamageWarning, match="it does not end with its checksum"):
@@ -50,7 +63,9 @@ class TestEveryBit:
     def test_a_bit_flipped_anywhere(self, finished, name):
         """In places spread over the file, and in every bit of the checksum itself."""
         content = (finished / "checkpoints" / name).read_bytes()
-        places = [8 * at + at % 8 for at in range(0, len(content), 211)] + list(range(8 * (len(content) - 98), 8 * len(content)))
+        places = [8 * at + at % 8 for at in range(0, len(content), 211)] + list(
+            range(8 * (len(content) - 98), 8 * len(content))
+        )
         assert decode(content)["format"] == FORMAT
         for place in places:
             flipped = bytearray(content)
@@ -68,7 +83,12 @@ class TestEveryBit:
 class TestThePreviousOneIsUsed:
     def test_and_the_run_ends_as_if_nothing_had_been(self, copy, same_run):
         spoil(copy / "checkpoints" / FILES[2])
-        with pytest.warns(DamageWarning, match=r"step-00000012\.pt is truncated or damaged: its checksum is that of other content"):
+        with pytest.warns(
+            DamageWarning,
+            match=(
+                r"step-00000012\.pt is truncated or damaged: its checksum is that of other content"
+            ),
+        ):
             training, _, status = resume(copy)
         assert (status, training.step) == ("finished", 12)
         same_run(copy)
@@ -96,20 +116,29 @@ class TestThePreviousOneIsUsed:
             spoil(copy / "checkpoints" / name)
         with pytest.raises(sp.UsageError) as error:
             resume(copy)
-        assert str(error.value) == (
-            f"Checkpoint {copy}/checkpoints/step-00000012.pt is truncated or damaged: its checksum is that of other content. No earlier "
-            f"one is whole. Restore it from a copy, or start again with `saddlepoint train --config {copy}/config.yaml`."
+        assert (
+            str(error.value)
+            == f"Checkpoint {copy}/checkpoints/step-00000012.pt is truncated or damaged: its"
+            " checksum is that of other content. No earlier one is whole. Restore it from a"
+            f" copy, or start again with `saddlepoint train --config {copy}/config.yaml`."
         )
-        assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == sorted(FILES), "nothing is removed"
+        assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == sorted(FILES), (
+            "nothing is removed"
+        )
 
     def test_a_sector_that_cannot_be_read(self, copy, monkeypatch):
         failing(monkeypatch, errno.EIO)
-        with pytest.warns(DamageWarning, match=r"step-00000012\.pt is truncated or damaged: the disk cannot read it"):
+        with pytest.warns(
+            DamageWarning,
+            match=r"step-00000012\.pt is truncated or damaged: the disk cannot read it",
+        ):
             assert loaded(copy)["step"] == 8
 
     def test_one_that_may_not_be_read_is_no_damage(self, copy, monkeypatch):
         failing(monkeypatch, errno.EACCES)
-        with pytest.raises(sp.UsageError, match=r"Cannot read .*step-00000012\.pt: Permission denied"):
+        with pytest.raises(
+            sp.UsageError, match=r"Cannot read .*step-00000012\.pt: Permission denied"
+        ):
             loaded(copy)
 
     def test_one_of_a_later_version_is_no_damage(self, copy):
@@ -117,7 +146,11 @@ class TestThePreviousOneIsUsed:
         last = copy / "checkpoints" / FILES[2]
         last.write_bytes(encode({**decode(last.read_bytes()), "format": FORMAT + 1}))
         with pytest.raises(
-            sp.UsageError, match=rf"it is of format {FORMAT + 1}, written by saddlepoint .*; this version reads format {FORMAT}"
+            sp.UsageError,
+            match=(
+                rf"it is of format {FORMAT + 1}, written by saddlepoint .*; this version reads"
+                rf" format {FORMAT}"
+            ),
         ):
             resume(copy)
         assert last.exists()
@@ -126,7 +159,13 @@ class TestThePreviousOneIsUsed:
     def test_one_that_was_asked_for_by_its_step(self, copy, step):
         spoil(copy / f"checkpoints/step-{step:08d}.pt")
         others = ", ".join(str(other) for other in (4, 8, 12) if other != step)
-        with pytest.raises(sp.UsageError, match=rf"step-{step:08d}\.pt is truncated or damaged: .* Use another one: {others}, best\."):
+        with pytest.raises(
+            sp.UsageError,
+            match=(
+                rf"step-{step:08d}\.pt is truncated or damaged: .* Use another one: {others},"
+                r" best\."
+            ),
+        ):
             loaded(copy, step)
 
 
@@ -144,7 +183,13 @@ def failing(monkeypatch, number):
 class TestTheBestOne:
     def test_is_named_and_the_last_one_offered(self, copy):
         spoil(copy / "checkpoints/best.pt")
-        with pytest.raises(sp.UsageError, match=r"best\.pt is truncated or damaged: .* Use the last one in its place; training goes on"):
+        with pytest.raises(
+            sp.UsageError,
+            match=(
+                r"best\.pt is truncated or damaged: .* Use the last one in its place; training"
+                r" goes on"
+            ),
+        ):
             loaded(copy, "best")
         assert loaded(copy)["step"] == 12
 
@@ -159,7 +204,12 @@ class TestTheBestOne:
         elif fault == "missing":
             best.unlink()
         else:
-            best.write_bytes((copy / f"checkpoints/step-{next(other for other in (4, 8, 12) if other != step):08d}.pt").read_bytes())
+            best.write_bytes(
+                (
+                    copy
+                    / f"checkpoints/step-{next(other for other in (4, 8, 12) if other != step):08d}.pt"
+                ).read_bytes()
+            )
         run = RunDirectory.open(copy)
         run.rewind(loaded(copy))
         assert best.read_bytes() == before
@@ -170,7 +220,13 @@ class TestTheBestOne:
         state = loaded(copy, 12 if step != 12 else 8)
         (copy / f"checkpoints/step-{step:08d}.pt").unlink()
         state["best"] = {"score": 0.0, "step": step}
-        with pytest.warns(DamageWarning, match=r"best\.pt is damaged: .* no whole copy is kept\. The next better evaluation writes it"):
+        with pytest.warns(
+            DamageWarning,
+            match=(
+                r"best\.pt is damaged: .* no whole copy is kept\. The next better evaluation"
+                r" writes it"
+            ),
+        ):
             RunDirectory.open(copy).rewind(state)
 
     def test_is_not_replaced_by_a_copy_that_is_damaged_itself(self, copy):
@@ -187,7 +243,13 @@ class TestTheBestOne:
         for name in FILES[:3]:
             (copy / "checkpoints" / name).unlink()
         code, _, err = cli("resume", copy)
-        assert (code, err) == (2, f"Error: {copy}/checkpoints holds nothing but best.pt. Restore the other checkpoints from a copy.\n")
+        assert (code, err) == (
+            2,
+            (
+                f"Error: {copy}/checkpoints holds nothing but best.pt. Restore the other"
+                " checkpoints from a copy.\n"
+            ),
+        )
         assert len((copy / "metrics.jsonl").read_text().splitlines()) == 4
 
 
@@ -211,11 +273,15 @@ class TestTheLog:
         log = copy / "metrics.jsonl"
         log.write_bytes(log.read_bytes()[:-40])
         assert [line["step"] for line in RunDirectory.open(copy).read_log()] == [0, 4, 8]
-        with pytest.warns(DamageWarning, match=r"metrics\.jsonl ends in half a line, which is left out"):
+        with pytest.warns(
+            DamageWarning, match=r"metrics\.jsonl ends in half a line, which is left out"
+        ):
             resume(copy)
         same_run(copy)
 
-    @pytest.mark.parametrize("tail", [b'{"step": 14, "lo', b"\0" * 4096, b'{"step": 13}\n{"step": 14, "sec'])
+    @pytest.mark.parametrize(
+        "tail", [b'{"step": 14, "lo', b"\0" * 4096, b'{"step": 13}\n{"step": 14, "sec']
+    )
     def test_what_a_crash_leaves_behind_the_checkpoint_is_made_again(self, copy, same_run, tail):
         with (copy / "metrics.jsonl").open("ab") as file:
             file.write(tail)
@@ -223,13 +289,19 @@ class TestTheLog:
             resume(copy)
         same_run(copy)
 
-    @pytest.mark.parametrize("damage", [b"\0\0\0\0\n", b'{"step": 8, "se\n', b"17\n", b'{"stop": 3}\n', b"\xff\xfe\n"])
-    def test_a_damaged_line_in_the_middle_does_not_take_the_others_with_it(self, copy, same_run, damage):
+    @pytest.mark.parametrize(
+        "damage", [b"\0\0\0\0\n", b'{"step": 8, "se\n', b"17\n", b'{"stop": 3}\n', b"\xff\xfe\n"]
+    )
+    def test_a_damaged_line_in_the_middle_does_not_take_the_others_with_it(
+        self, copy, same_run, damage
+    ):
         log = copy / "metrics.jsonl"
         whole = log.read_bytes().splitlines(keepends=True)
         log.write_bytes(b"".join([*whole[:2], damage, *whole[2:]]))
         run = RunDirectory.open(copy)
-        with pytest.warns(DamageWarning, match=r"metrics\.jsonl has 1 damaged line, which is left out"):
+        with pytest.warns(
+            DamageWarning, match=r"metrics\.jsonl has 1 damaged line, which is left out"
+        ):
             assert [line["step"] for line in run.read_log()] == [0, 4, 8, 12]
         with pytest.warns(DamageWarning):
             resume(copy)

@@ -1,4 +1,5 @@
-"""A disk that is full, read-only or broken: a sentence, exit code 2, nothing half written, and the run goes on when it is whole again."""
+"""A disk that is full, read-only or broken: a sentence, exit code 2, nothing half written, and the
+run goes on when it is whole again."""
 
 import errno
 import os
@@ -16,7 +17,10 @@ from saddlepoint.files import append_whole
 from saddlepoint.training import RunDirectory
 from tests.training.conftest import resume, run_to_the_end, small
 
-SENTENCE = r"Cannot write \S+: {}\. (The checkpoint of step \d+ is safe|Nothing is trained yet); when the cause is gone, go on with: saddle"
+SENTENCE = (
+    r"Cannot write \S+: {}\. (The checkpoint of step \d+ is safe|Nothing is trained yet); when the"
+    r" cause is gone, go on with: saddle"
+)
 
 
 def broken(monkeypatch, at, number):
@@ -40,9 +44,12 @@ class TestWhereverItFails:
         counted, mend = broken(monkeypatch, 1000, errno.EIO)
         run_to_the_end(small(), tmp_path / "run")
         mend()
-        assert self.FLUSHES - 2 <= counted[0] <= self.FLUSHES + 2  # the best evaluation is written where it is
+        # the best evaluation is written where it is
+        assert self.FLUSHES - 2 <= counted[0] <= self.FLUSHES + 2
 
-    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS], ids=errno.errorcode.get)
+    @pytest.mark.parametrize(
+        "number", [errno.ENOSPC, errno.EIO, errno.EROFS], ids=errno.errorcode.get
+    )
     @pytest.mark.parametrize("at", range(5, FLUSHES - 2, 4))
     def test_it_is_said_and_nothing_is_lost(self, monkeypatch, tmp_path, same_run, number, at):
         _, mend = broken(monkeypatch, at + number % 4, number)
@@ -51,17 +58,28 @@ class TestWhereverItFails:
         mend()
         assert not list((tmp_path / "run").rglob(".*.tmp"))
         for path in (tmp_path / "run/checkpoints").iterdir():
-            RunDirectory.open(tmp_path / "run").load_checkpoint(small(), "best" if path.stem == "best" else int(path.stem[5:]))
+            RunDirectory.open(tmp_path / "run").load_checkpoint(
+                small(), "best" if path.stem == "best" else int(path.stem[5:])
+            )
         resume(tmp_path / "run")
         same_run(tmp_path / "run")
 
     @pytest.mark.parametrize("at", range(1, 5))
-    def test_before_there_is_a_run_another_directory_is_asked_for(self, monkeypatch, tmp_path, at, same_run):
+    def test_before_there_is_a_run_another_directory_is_asked_for(
+        self, monkeypatch, tmp_path, at, same_run
+    ):
         _, mend = broken(monkeypatch, at, errno.ENOSPC)
-        with pytest.raises(sp.UsageError, match=r"Cannot make the run directory .*run: No space left on device\. Choose another --out"):
+        with pytest.raises(
+            sp.UsageError,
+            match=(
+                r"Cannot make the run directory .*run: No space left on device\. Choose another"
+                r" --out"
+            ),
+        ):
             run_to_the_end(small(), tmp_path / "run")
         mend()
-        (tmp_path / "run/config.yaml").unlink(missing_ok=True)  # there where only its flush had failed
+        # there where only its flush had failed
+        (tmp_path / "run/config.yaml").unlink(missing_ok=True)
         run_to_the_end(small(), tmp_path / "run")
         same_run(tmp_path / "run")
 
@@ -82,10 +100,17 @@ for number in range(8):
 
 def test_a_line_is_appended_whole_or_not_at_all(tmp_path):
     """The kernel itself takes ten bytes of the fourth line and refuses the rest."""
-    child = subprocess.run([sys.executable, "-c", LIMITED, tmp_path / "log"], capture_output=True, text=True, check=True)
+    child = subprocess.run(
+        [sys.executable, "-c", LIMITED, tmp_path / "log"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert child.stdout.splitlines() == [f"{number} {errno.EFBIG} 90" for number in range(3, 8)]
     append_whole(tmp_path / "log", b"more\n")
-    assert (tmp_path / "log").read_bytes() == b"".join(b"%029d\n" % number for number in range(3)) + b"more\n"
+    assert (tmp_path / "log").read_bytes() == b"".join(
+        b"%029d\n" % number for number in range(3)
+    ) + b"more\n"
 
 
 def command(*arguments):
@@ -103,7 +128,10 @@ class TestASmallDisk:
         arguments = ("train", "--config", tmp_path / "config.yaml", "--out", place / "run")
         assert command(*arguments) == 2
         said = capsys.readouterr().err
-        assert re.match(f"Error: {SENTENCE.format('No space left on device')}", said) or "Cannot make the run directory" in said
+        assert (
+            re.match(f"Error: {SENTENCE.format('No space left on device')}", said)
+            or "Cannot make the run directory" in said
+        )
         assert said.count("\n") == 1, "one sentence, no traceback"
         assert not list(place.rglob(".*.tmp"))
         begun = (place / "run/config.yaml").exists()
@@ -119,11 +147,17 @@ class TestASmallDisk:
         before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
         remount("ro")
         assert command("resume", copy, "--steps", "+4") == 2
-        assert re.match(f"Error: {SENTENCE.format('Read-only file system')}", capsys.readouterr().err)
+        assert re.match(
+            f"Error: {SENTENCE.format('Read-only file system')}", capsys.readouterr().err
+        )
         for name in ("evaluate", "diagnose", "sample", "report"):
             assert command(name, copy) == 2
             said = capsys.readouterr().err
-            assert re.fullmatch(r"Error: Cannot write \S+: Read-only file system\.( Name another file with -o\.)?\n", said), said
+            assert re.fullmatch(
+                r"Error: Cannot write \S+: Read-only file system\.( Name another file with"
+                r" -o\.)?\n",
+                said,
+            ), said
         assert command("sample", copy, "-o", place.parent / "picture.png") == 0
         assert command("train", "mixture8", "--out", place / "new") == 2
         assert "Read-only file system. Choose another --out." in capsys.readouterr().err

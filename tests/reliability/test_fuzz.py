@@ -10,7 +10,12 @@ from tests.reliability.fuzzing import TARGETS
 def test_ends_in_a_result_or_a_sentence(name):
     target, strategy, cases = TARGETS[name]
 
-    @settings(max_examples=cases, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None)
+    @settings(
+        max_examples=cases,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        database=None,
+    )
     @given(strategy)
     def run(case):
         target(case)

@@ -1,4 +1,5 @@
-"""Checkpoints of a stranger's making: nothing in them is executed, and nothing in them ends in a traceback."""
+"""Checkpoints of a stranger's making: nothing in them is executed, and nothing in them ends in a
+traceback."""
 
 import contextlib
 import copy
@@ -15,7 +16,16 @@ import saddlepoint as sp
 from saddlepoint.training import RunDirectory, Training
 from saddlepoint.training.checkpoint import sealed
 from saddlepoint.training.checkpoint_file import ForeignContentError, read_checkpoint
-from tests.reliability.strangers import archive, checkpoints, command, make_run, payloads, replace_checkpoints, saved, state_of
+from tests.reliability.strangers import (
+    archive,
+    checkpoints,
+    command,
+    make_run,
+    payloads,
+    replace_checkpoints,
+    saved,
+    state_of,
+)
 from tests.training.conftest import small
 
 KINDS = sorted(payloads(Path("witness")))
@@ -46,7 +56,11 @@ def run(made, tmp_path, monkeypatch):
 
 def contents(run):
     """What lies in a run, but for the file of its lock, which says who had it last."""
-    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    return {
+        path: path.read_bytes()
+        for path in run.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 class TestNoPickleIsExecuted:
@@ -73,11 +87,14 @@ class TestNoPickleIsExecuted:
         assert (code, err[:30]) == (2, "Error: Checkpoint run/checkpoi")
         assert not (tmp_path / "witness").exists()
 
-    @pytest.mark.parametrize("kind", ["reduce", "os.system", "eval", "exec", "legacy format", "bare pickle"])
+    @pytest.mark.parametrize(
+        "kind", ["reduce", "os.system", "eval", "exec", "legacy format", "bare pickle"]
+    )
     def test_and_the_payloads_are_live(self, tmp_path, kind):
         """Whoever does execute them makes the witness: else the tests above would prove nothing."""
         witness = tmp_path / "witness"
-        with contextlib.suppress(RuntimeError):  # what follows the payload is not what PyTorch expects
+        # what follows the payload is not what PyTorch expects
+        with contextlib.suppress(RuntimeError):
             torch.load(io.BytesIO(payloads(witness)[kind]), weights_only=False)
         assert witness.exists()
 
@@ -100,7 +117,18 @@ class TestTheArchive:
         assert found["a"].tolist() == [0.0, 1.0, 2.0]
         assert found["b"] == {"c": (1, 2.5, None, True, "text", [7, 7, 7])}
         views = torch.zeros(4, dtype=torch.float64)
-        shared = read(saved({"x": views, "y": views[1:3], "z": torch.zeros(0), "n": 2**40, "m": -(2**70), "t": torch.tensor(True)}))
+        shared = read(
+            saved(
+                {
+                    "x": views,
+                    "y": views[1:3],
+                    "z": torch.zeros(0),
+                    "n": 2**40,
+                    "m": -(2**70),
+                    "t": torch.tensor(True),
+                }
+            )
+        )
         assert (shared["y"].shape, shared["n"], shared["m"]) == ((2,), 2**40, -(2**70))
 
     def test_a_compressed_record(self):
@@ -112,12 +140,15 @@ class TestTheArchive:
             read(archive(records, compression=zipfile.ZIP_DEFLATED))
 
     def test_a_memory_that_is_longer_than_its_record(self):
-        """Older versions of PyTorch read beyond the record's end; its length is a number in the pickle."""
+        """Older versions of PyTorch read beyond the record's end; its length is a number in the
+        pickle."""
         longer = self.plain.replace(b"K\x03tq", b"K\x7ftq")
         assert longer != self.plain
         records = self._records(self.plain)
         records["data.pkl"] = records["data.pkl"].replace(b"K\x03tq", b"K\x7ftq")
-        with pytest.raises(ForeignContentError, match=r"a tensor's memory of 508 bytes is in a record of 12"):
+        with pytest.raises(
+            ForeignContentError, match=r"a tensor's memory of 508 bytes is in a record of 12"
+        ):
             read(archive(records))
 
     def test_a_shape_beyond_the_memory(self):
@@ -141,21 +172,38 @@ class TestTheArchive:
             read(bytes(content))
 
     def test_names_of_records(self):
-        for records in ({"../data.pkl": b"\x80\x02}."}, {"data.pkl": b""}, {"other.pkl": b"\x80\x02}."}):
+        for records in (
+            {"../data.pkl": b"\x80\x02}."},
+            {"data.pkl": b""},
+            {"other.pkl": b"\x80\x02}."},
+        ):
             with pytest.raises(ForeignContentError, match=r"no data\.pkl"):
                 read(archive(records))
 
     @pytest.mark.parametrize(
         ("pickle", "text"),
         [
-            (b"\x80\x02cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.", r"it names builtins\.bytearray"),  # allowed by PyTorch: 2 GiB
+            # allowed by PyTorch: 2 GiB
+            (
+                b"\x80\x02cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.",
+                r"it names builtins\.bytearray",
+            ),
             (b"\x80\x02ctorch\nSize\n)R.", r"it names torch\.Size"),
             (b"\x80\x02ctorch._utils\n_rebuild_wrapper_subclass\n)R.", "_rebuild_wrapper_subclass"),
             (b"\x80\x04}.", "protocol 4"),
             (b"\x80\x02X\x01\x00\x00\x00aQ.", "in a way of its own"),
-            (b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x04\x00\x00\x00metaK\x01tQ.", "unknown device"),
-            (b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x02\x00\x00\x00..X\x03\x00\x00\x00cpuK\x01tQ.", "of its own"),
-            (b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuJ\xff\xff\xff\xfftQ.", "own"),
+            (
+                b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x04\x00\x00\x00metaK\x01tQ.",
+                "unknown device",
+            ),
+            (
+                b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x02\x00\x00\x00..X\x03\x00\x00\x00cpuK\x01tQ.",
+                "of its own",
+            ),
+            (
+                b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuJ\xff\xff\xff\xfftQ.",
+                "own",
+            ),
             (b"\x80\x02i", "STRING|INST|no archive"),
             (b"\x80\x02" + b"(" * 100 + b".", "IndexError|."),
         ],
@@ -203,10 +251,15 @@ for _ in range(5):
 
 
 def remembered(what, value):
-    """Return a change that puts a value into what the rule remembers of the generator's first weight."""
+    """Return a change that puts a value into what the rule remembers of the generator's first
+    weight."""
 
     def change(state):
-        name = next(name for name, shape, _ in state["optimizer"]["parameters"]["generator"] if len(shape) == 2)
+        name = next(
+            name
+            for name, shape, _ in state["optimizer"]["parameters"]["generator"]
+            if len(shape) == 2
+        )
         state["optimizer"]["rule_state"]["parameters"] = {"generator": {name: {what: value}}}
 
     return change
@@ -223,49 +276,109 @@ CHANGES = {
     "a factor above one": (put(1e9, "rate_factor"), "rate_factor is 1000000000.0"),
     "a missing key": (drop("ema"), "the state lacks 'ema'"),
     "an unexpected key": (put(1, "more"), "the state has 'more'"),
-    "networks that are a list": (put([], "networks"), "networks is a list instead of keys and values"),
+    "networks that are a list": (
+        put([], "networks"),
+        "networks is a list instead of keys and values",
+    ),
     "a missing player": (drop("networks", "generator"), "networks lacks 'generator'"),
     "another player": (put({}, "networks", "judge"), "networks has 'judge'"),
     "text for a tensor": (put("weights", *WEIGHT), "is 'weights' instead of a tensor"),
     "nothing for a tensor": (put(None, *WEIGHT), "is None instead of a tensor"),
-    "another shape": (put(torch.zeros(3, 3), *WEIGHT), r"a tensor of \(3, 3\), torch.float32, instead of \(8, 2\)"),
+    "another shape": (
+        put(torch.zeros(3, 3), *WEIGHT),
+        r"a tensor of \(3, 3\), torch.float32, instead of \(8, 2\)",
+    ),
     "another type": (put(torch.zeros(8, 2, dtype=torch.int64), *WEIGHT), "torch.int64, instead of"),
     "a missing tensor": (drop(*WEIGHT), "lacks 'layers.1.weight'"),
-    "an expanded tensor": (put(lambda w: torch.zeros(1).expand(10**6, 10**6), *WEIGHT), "more entries than there are in the file"),
-    "a huge shape elsewhere": (put(torch.zeros(1).expand(1 << 40), "metrics", "x"), "more entries than there are in the file"),
+    "an expanded tensor": (
+        put(lambda w: torch.zeros(1).expand(10**6, 10**6), *WEIGHT),
+        "more entries than there are in the file",
+    ),
+    "a huge shape elsewhere": (
+        put(torch.zeros(1).expand(1 << 40), "metrics", "x"),
+        "more entries than there are in the file",
+    ),
     "a value a thousand times a thousand": (put(ALIASED, "trace"), "more values than a state has"),
     "metrics that are text": (put("good", "metrics"), "metrics is 'good' instead of a dict"),
-    "a metric that is text": (put("9", "metrics", "ema/modes"), "metrics.'ema/modes' is '9' instead of a number"),
+    "a metric that is text": (
+        put("9", "metrics", "ema/modes"),
+        "metrics.'ema/modes' is '9' instead of a number",
+    ),
     "a best without a step": (put({"score": 1.0}, "best"), "best lacks 'step'"),
     "a trace of text": (put(["abc"], "trace"), r"trace\.0 is 'abc'"),
     "a trace of another player": (put([(1, {"judge": 1.0}, {})], "trace"), "unknown players"),
-    "updates of other shapes": (put([(1, {"generator": [torch.zeros(1)]})], "updates"), "other shapes"),
-    "randomness of another length": (put(torch.zeros(3, dtype=torch.uint8), "random", "cpu"), "random.cpu is a tensor"),
-    "randomness that is none": (put(lambda t: torch.full_like(t, 255), "random", "cpu"), "no state of a random generator"),
+    "updates of other shapes": (
+        put([(1, {"generator": [torch.zeros(1)]})], "updates"),
+        "other shapes",
+    ),
+    "randomness of another length": (
+        put(torch.zeros(3, dtype=torch.uint8), "random", "cpu"),
+        "random.cpu is a tensor",
+    ),
+    "randomness that is none": (
+        put(lambda t: torch.full_like(t, 255), "random", "cpu"),
+        "no state of a random generator",
+    ),
     "another rule": (put("Newton", "optimizer", "rule"), "belongs to the rule Newton"),
     "a rule that is a number": (put(7, "optimizer", "rule"), "optimizer.rule is 7"),
-    "a cost that is text": (put("1", "optimizer", "cost", "gradients"), "is '1' instead of a count"),
+    "a cost that is text": (
+        put("1", "optimizer", "cost", "gradients"),
+        "is '1' instead of a count",
+    ),
     "a cost of another kind": (put(1, "optimizer", "cost", "dollars"), "has 'dollars'"),
     "no groups": (put([], *ADAM, "param_groups"), "has 0 groups"),
     "groups that are text": (put(["abc"], *ADAM, "param_groups"), "is 'abc' instead of a dict"),
     "other parameters": (put([5, 6, 7], *ADAM, "param_groups", 0, "params"), "instead of"),
     "betas that are text": (put("ab", *ADAM, "param_groups", 0, "betas"), "betas is 'ab'"),
-    "a rate that is text": (put("fast", *ADAM, "param_groups", 0, "lr"), "lr is 'fast' instead of a number"),
+    "a rate that is text": (
+        put("fast", *ADAM, "param_groups", 0, "lr"),
+        "lr is 'fast' instead of a number",
+    ),
     "a state of no parameter": (put({}, *ADAM, "state", 99), "is of no parameter"),
     "a state of a parameter called -1": (put({}, *ADAM, "state", -1), "is of no parameter"),
-    "a moment of another shape": (put(torch.zeros(5), *ADAM, "state", 0, "exp_avg"), r"has the shape \(5,\) instead of \(8, 2\)"),
+    "a moment of another shape": (
+        put(torch.zeros(5), *ADAM, "state", 0, "exp_avg"),
+        r"has the shape \(5,\) instead of \(8, 2\)",
+    ),
     "a moment that is text": (put("old", *ADAM, "state", 0, "exp_avg"), "using it ends in"),
     "a missing moment": (drop(*ADAM, "state", 0, "exp_avg_sq"), "using it ends in KeyError"),
-    "memory of another shape": (remembered("past", torch.zeros(1)), r"past is a tensor of shape \(1,\) instead of"),
-    "matrices of another number": (remembered("bases.joint", [None]), "bases.joint has 1 matrices instead of 2"),
-    "matrices of another shape": (remembered("bases.joint", [None, torch.zeros(1, 1)]), "bases.joint has no matrix of"),
+    "memory of another shape": (
+        remembered("past", torch.zeros(1)),
+        r"past is a tensor of shape \(1,\) instead of",
+    ),
+    "matrices of another number": (
+        remembered("bases.joint", [None]),
+        "bases.joint has 1 matrices instead of 2",
+    ),
+    "matrices of another shape": (
+        remembered("bases.joint", [None, torch.zeros(1, 1)]),
+        "bases.joint has no matrix of",
+    ),
     "memory that is text": (remembered("past", "abc"), "past is 'abc' instead of a count"),
-    "memory of another player": (put({"judge": {}}, "optimizer", "rule_state", "parameters"), "unknown players"),
-    "memory of no parameter": (put({"generator": {"x": {}}}, "optimizer", "rule_state", "parameters"), "which is none of its parameters"),
-    "other options of the rule": (put({"k": 3}, "optimizer", "rule_options"), "rule_options are those of another run"),
-    "optimizers of another class": (put({"generator": "torch.SGD"}, "optimizer", "classes"), "classes are those of another run"),
-    "numbers that are text": (put({"count": "3"}, "optimizer", "rule_state", "numbers"), "instead of a number"),
-    "children that are text": (put("abc", "optimizer", "rule_state", "children"), "instead of a dict"),
+    "memory of another player": (
+        put({"judge": {}}, "optimizer", "rule_state", "parameters"),
+        "unknown players",
+    ),
+    "memory of no parameter": (
+        put({"generator": {"x": {}}}, "optimizer", "rule_state", "parameters"),
+        "which is none of its parameters",
+    ),
+    "other options of the rule": (
+        put({"k": 3}, "optimizer", "rule_options"),
+        "rule_options are those of another run",
+    ),
+    "optimizers of another class": (
+        put({"generator": "torch.SGD"}, "optimizer", "classes"),
+        "classes are those of another run",
+    ),
+    "numbers that are text": (
+        put({"count": "3"}, "optimizer", "rule_state", "numbers"),
+        "instead of a number",
+    ),
+    "children that are text": (
+        put("abc", "optimizer", "rule_state", "children"),
+        "instead of a dict",
+    ),
 }
 
 
@@ -294,7 +407,10 @@ class TestTheState:
         training.advance()
         assert training.step == state["step"] + 1
 
-    @pytest.mark.parametrize("what", ["a step that is text", "an expanded tensor", "a missing moment", "betas that are text"])
+    @pytest.mark.parametrize(
+        "what",
+        ["a step that is text", "an expanded tensor", "a missing moment", "betas that are text"],
+    )
     def test_by_the_command_line(self, run, capsys, what):
         changed = state_of(run)
         CHANGES[what][0](changed)
@@ -303,20 +419,28 @@ class TestTheState:
         assert (code, "Traceback" in err) == (2, False)
         assert "Error: The checkpoint's state does not fit this run" in err
 
-    @pytest.mark.parametrize("none", [[], 7, None, {"format": 2}, {"format": "2"}, {}, {"format": 4, "config": [1]}])
+    @pytest.mark.parametrize(
+        "none", [[], 7, None, {"format": 2}, {"format": "2"}, {}, {"format": 4, "config": [1]}]
+    )
     def test_that_is_none(self, made, run, none):
         replace_checkpoints(run, none)
-        with pytest.raises(sp.UsageError, match=r"is not of format|belongs to another configuration"):
+        with pytest.raises(
+            sp.UsageError, match=r"is not of format|belongs to another configuration"
+        ):
             RunDirectory.open(run).load_checkpoint(made[1])
 
-    @pytest.mark.parametrize("rule", ["kronecker-cgd", "lookahead", "averaged", "newton", "per-player"])
+    @pytest.mark.parametrize(
+        "rule", ["kronecker-cgd", "lookahead", "averaged", "newton", "per-player"]
+    )
     def test_of_every_kind_of_memory_is_read_back(self, tmp_path, rule):
         config = make_run(tmp_path / "run", rule=rule)
         training = Training(config)
         training.load_state_dict(RunDirectory.open(tmp_path / "run").load_checkpoint(config))
         assert training.step == 8
 
-    @pytest.mark.parametrize("optimizer", ["soap", "pytorch_optimizer:SOAP", "torch.optim:Adafactor", "signum"])
+    @pytest.mark.parametrize(
+        "optimizer", ["soap", "pytorch_optimizer:SOAP", "torch.optim:Adafactor", "signum"]
+    )
     def test_of_every_kind_of_optimizer_is_read_back(self, tmp_path, optimizer):
         config = make_run(tmp_path / "run", optimizer=optimizer)
         training = Training(config)
@@ -334,4 +458,6 @@ def test_a_training_is_untouched_by_a_state_that_it_refuses(made):
     after = training.state_dict()
     assert after["step"] == before["step"]
     for player, tensors in before["networks"].items():
-        assert all(torch.equal(after["networks"][player][name], tensor) for name, tensor in tensors.items())
+        assert all(
+            torch.equal(after["networks"][player][name], tensor) for name, tensor in tensors.items()
+        )

@@ -1,4 +1,5 @@
-"""Configurations, logs, data and pictures of a stranger's making: read as plain values, in little memory, or refused in a sentence."""
+"""Configurations, logs, data and pictures of a stranger's making: read as plain values, in little
+memory, or refused in a sentence."""
 
 import ast
 import gzip
@@ -31,8 +32,12 @@ from saddlepoint.training.log_line import checked_line
 from tests.reliability.strangers import command, make_run
 
 SRC = Path(sp.__file__).parent
-LAUGHS = "a0: &a0 [lol, lol]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
-MERGES = "m0: &m0 {x: 1, y: 2}\n" + "".join(f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 10)}]}}\n" for n in range(1, 12))
+LAUGHS = "a0: &a0 [lol, lol]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
+MERGES = "m0: &m0 {x: 1, y: 2}\n" + "".join(
+    f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 10)}]}}\n" for n in range(1, 12)
+)
 
 
 TREES = {path: ast.parse(path.read_text()) for path in sorted(SRC.rglob("*.py"))}
@@ -48,7 +53,9 @@ class TestTheSource:
                     yield path.relative_to(SRC), node
 
     def test_no_code_is_made_from_text(self):
-        assert not list(self.calls("eval", "exec", "compile", "__import__", "os.system", "os.popen"))
+        assert not list(
+            self.calls("eval", "exec", "compile", "__import__", "os.system", "os.popen")
+        )
 
     def test_no_module_that_unpickles_is_imported(self):
         unsafe = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "runpy", "code"}
@@ -60,26 +67,57 @@ class TestTheSource:
 
     def test_checkpoints_are_loaded_as_weights_only(self):
         found = list(self.calls("torch.load"))
-        assert {str(path) for path, _ in found} == {"training/checkpoint_file.py", "metrics/fidelity.py"}
+        assert {str(path) for path, _ in found} == {
+            "training/checkpoint_file.py",
+            "metrics/fidelity.py",
+        }
         for _, call in found:
             assert {k.arg: ast.unparse(k.value) for k in call.keywords}["weights_only"] == "True"
-        assert not list(self.calls("torch.jit.load", "torch.package.PackageImporter", "np.load", "numpy.load", "torch.hub.load"))
+        assert not list(
+            self.calls(
+                "torch.jit.load",
+                "torch.package.PackageImporter",
+                "np.load",
+                "numpy.load",
+                "torch.hub.load",
+            )
+        )
 
     def test_yaml_is_loaded_in_one_place(self):
-        names = [f"yaml.{name}" for name in ("load", "safe_load", "load_all", "full_load", "unsafe_load", "safe_load_all", "full_load_all")]
+        names = [
+            f"yaml.{name}"
+            for name in (
+                "load",
+                "safe_load",
+                "load_all",
+                "full_load",
+                "unsafe_load",
+                "safe_load_all",
+                "full_load_all",
+            )
+        ]
         assert not list(self.calls(*names))
         for path, tree in TREES.items():
-            loaders = {ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr.endswith("Loader")}
-            assert not {name for name in loaders if name.startswith("yaml.")} - {"yaml.SafeLoader"}, path
+            loaders = {
+                ast.unparse(n)
+                for n in ast.walk(tree)
+                if isinstance(n, ast.Attribute) and n.attr.endswith("Loader")
+            }
+            assert not {name for name in loaders if name.startswith("yaml.")} - {
+                "yaml.SafeLoader"
+            }, path
         assert issubclass(type(parse_yaml.__globals__["_Loader"]("")), yaml.SafeLoader)
 
     def test_modules_are_imported_by_name_in_two_places(self):
-        """Optimizers, whose modules somebody must vouch for, and the doctor's factory, which is named on the command line."""
+        """Optimizers, whose modules somebody must vouch for, and the doctor's factory, which is
+        named on the command line."""
         found = {str(path) for path, _ in self.calls("import_module", "importlib.import_module")}
         assert found == {"__init__.py", "registry/imports.py", "diagnostics/doctor/factory.py"}
 
     def test_no_process_is_started_through_a_shell(self):
-        for _, call in self.calls("subprocess.run", "subprocess.Popen", "subprocess.check_output", "subprocess.call"):
+        for _, call in self.calls(
+            "subprocess.run", "subprocess.Popen", "subprocess.check_output", "subprocess.call"
+        ):
             assert isinstance(call.args[0], ast.List)
             assert "shell" not in {keyword.arg for keyword in call.keywords}
 
@@ -129,7 +167,9 @@ class TestYaml:
         text = "{a: &a {x: 1e-3, y: [1, ~, true, no]}, b: {<<: *a, z: 2001-01-01}, c: *a}"
         assert parse_yaml(text)["b"] == {"x": 0.001, "y": [1, None, True, False], "z": "2001-01-01"}
 
-    @pytest.mark.parametrize("text", ["1e5", "1e-3", "-.5E+7", "2001-01-01", "yes", "~", "12", "<<"])
+    @pytest.mark.parametrize(
+        "text", ["1e5", "1e-3", "-.5E+7", "2001-01-01", "yes", "~", "12", "<<"]
+    )
     def test_text_that_looks_like_something_else_stays_text(self, text):
         assert parse_yaml(dump_yaml({"data_dir": text, text: 1})) == {"data_dir": text, text: 1}
 
@@ -147,7 +187,17 @@ class TestYaml:
         with pytest.raises(sp.UsageError, match="is not text"):
             read_yaml(tmp_path / "a.yaml")
 
-    @pytest.mark.parametrize("setting", ["a" + ".b" * 5000 + "=1", "a=" + "[" * 5000, "rule=&a [*a]", "seed=" + "9" * 400, "=1", "a..b=2"])
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            "a" + ".b" * 5000 + "=1",
+            "a=" + "[" * 5000,
+            "rule=&a [*a]",
+            "seed=" + "9" * 400,
+            "=1",
+            "a..b=2",
+        ],
+    )
     def test_settings(self, setting):
         with pytest.raises(sp.UsageError):
             with_settings({}, [setting])
@@ -187,7 +237,11 @@ class TestConfigurations:
         config = resolve(tree)
         registry.build_problem(config.problem.name, config.problem.options).load()
         weight = torch.zeros(2, requires_grad=True)
-        registry.build_optimizer(config.optimizer.name, [("weight", weight)], config.optimizer.options_for("discriminator"))
+        registry.build_optimizer(
+            config.optimizer.name,
+            [("weight", weight)],
+            config.optimizer.options_for("discriminator"),
+        )
 
     def test_a_study_that_asks_for_a_thousand_years(self, tmp_path):
         plan = {"problem": "mixture8", "budget": {"steps": 5}}
@@ -204,8 +258,20 @@ class TestConfigurations:
             {"problems": [{**plan, "budget": {"steps": float("inf")}}]},
             {"problems": [{**plan, "robustness": {"factors": [float("nan")]}}]},
             {"problems": [{**plan, "space": {"optimizer.lr": {"log": [1e-3, float("inf")]}}}]},
-            {"methods": {"adam": {"space": {"optimizer.lr": {"log": [0.1, 0.2]}, "ratio": {"choices": [{"a": 1}]}}}}},
-            {"methods": {"adam": {"space": {}}}, "problems": [{**plan, "space": {"ratio": {"choices": [0.5]}}}]},
+            {
+                "methods": {
+                    "adam": {
+                        "space": {
+                            "optimizer.lr": {"log": [0.1, 0.2]},
+                            "ratio": {"choices": [{"a": 1}]},
+                        }
+                    }
+                }
+            },
+            {
+                "methods": {"adam": {"space": {}}},
+                "problems": [{**plan, "space": {"ratio": {"choices": [0.5]}}}],
+            },
         ):
             (tmp_path / "study.yaml").write_text(yaml.safe_dump(base | change))
             with pytest.raises(sp.UsageError):
@@ -219,7 +285,8 @@ class TestImports:
     def lying_about(self, tmp_path, monkeypatch):
         """A module in the current directory that says when it is imported."""
         (tmp_path / "stranger.py").write_text(
-            "open('witness', 'w').close()\nfrom torch.optim import SGD as Mine\ndef system(*_, **__): 0\n"
+            "open('witness', 'w').close()\nfrom torch.optim import SGD as Mine\ndef system(*_,"
+            " **__): 0\n"
         )
         monkeypatch.chdir(tmp_path)
         monkeypatch.syspath_prepend(tmp_path)
@@ -228,7 +295,9 @@ class TestImports:
         sys.modules.pop("stranger", None)
 
     def test_a_configuration(self, lying_about, capsys):
-        Path("config.yaml").write_text("problem: mixture8\noptimizer: {name: 'stranger:Mine', lr: 0.1}\n")
+        Path("config.yaml").write_text(
+            "problem: mixture8\noptimizer: {name: 'stranger:Mine', lr: 0.1}\n"
+        )
         code, _, err = command(capsys, "train", "--config", "config.yaml", "--steps", 1)
         assert code == 2
         assert "belongs to no installed package" in err
@@ -239,44 +308,89 @@ class TestImports:
         make_run(Path("run"))
         config = Path("run/config.yaml")
         config.write_text(config.read_text().replace("name: adam", "name: stranger:Mine"))
-        for words in (["resume", "run"], ["sample", "run"], ["evaluate", "run"], ["diagnose", "run"], ["best", "run"]):
+        for words in (
+            ["resume", "run"],
+            ["sample", "run"],
+            ["evaluate", "run"],
+            ["diagnose", "run"],
+            ["best", "run"],
+        ):
             code, _, err = command(capsys, *words)
             assert (code, "belongs to no installed package" in err) == (2, True)
         assert command(capsys, "report", "run")[0] == 0  # a report imports nothing
         assert not lying_about.exists()
 
     @pytest.mark.parametrize(
-        "methods", ["['stranger:Mine']", "{a: {optimizer: 'stranger:Mine'}}", "{adam: {settings: {optimizer.name: 'stranger:Mine'}}}"]
+        "methods",
+        [
+            "['stranger:Mine']",
+            "{a: {optimizer: 'stranger:Mine'}}",
+            "{adam: {settings: {optimizer.name: 'stranger:Mine'}}}",
+        ],
     )
     def test_a_study(self, lying_about, capsys, methods):
-        Path("study.yaml").write_text(f"methods: {methods}\nproblems: [{{problem: mixture8, budget: {{steps: 1}}}}]\n")
+        Path("study.yaml").write_text(
+            f"methods: {methods}\nproblems: [{{problem: mixture8, budget: {{steps: 1}}}}]\n"
+        )
         code, _, err = command(capsys, "compare", "study.yaml")
         assert (code, "belongs to no installed package" in err) == (2, True)
         assert not lying_about.exists()
 
     def test_the_user_may(self, lying_about, capsys, monkeypatch):
         monkeypatch.setenv("SADDLEPOINT_TRUST", "")
-        words = ["--steps", 1, "--lr", 0.1, "--set", "problem.hidden=4", "--set", "evaluation_samples=160", "--out", "run"]
+        words = [
+            "--steps",
+            1,
+            "--lr",
+            0.1,
+            "--set",
+            "problem.hidden=4",
+            "--set",
+            "evaluation_samples=160",
+            "--out",
+            "run",
+        ]
         code, _, err = command(capsys, "train", "mixture8", "--optimizer", "stranger:Mine", *words)
         assert (code, err) == (0, "")
         assert lying_about.exists()
 
     @pytest.mark.parametrize(
-        "name", ["os:system", "builtins:eval", "subprocess:Popen", "torch:load", "torch.optim:Optimizer.step", "sys:exit"]
+        "name",
+        [
+            "os:system",
+            "builtins:eval",
+            "subprocess:Popen",
+            "torch:load",
+            "torch.optim:Optimizer.step",
+            "sys:exit",
+        ],
     )
     def test_what_is_no_optimizer_is_not_called(self, name):
-        with pytest.raises(sp.UsageError, match=r"is not a subclass of torch.optim.Optimizer|Cannot load"):
+        with pytest.raises(
+            sp.UsageError, match=r"is not a subclass of torch.optim.Optimizer|Cannot load"
+        ):
             registry.build_optimizer(name, [], {"command": "touch witness"})
 
     @pytest.mark.parametrize(
-        "name", ["antigravity:fly", "this:s", "idlelib.idle:x", "pytest.__main__:x", "unittest.__main__:x", "turtledemo:x"]
+        "name",
+        [
+            "antigravity:fly",
+            "this:s",
+            "idlelib.idle:x",
+            "pytest.__main__:x",
+            "unittest.__main__:x",
+            "turtledemo:x",
+        ],
     )
     def test_modules_that_do_something_are_not_imported(self, name):
         with pytest.raises(sp.UsageError, match=r"belongs to no installed package|names a program"):
             registry.optimizer_class(name)
         assert name.partition(":")[0] not in sys.modules
 
-    @pytest.mark.parametrize("name", [":", "a:", ":a", "..:a", ".a:b", "a b:c", "a\0b:c", "a/b:c", "a" * 5000 + ":b", "é:b"])
+    @pytest.mark.parametrize(
+        "name",
+        [":", "a:", ":a", "..:a", ".a:b", "a b:c", "a\0b:c", "a/b:c", "a" * 5000 + ":b", "é:b"],
+    )
     def test_names_that_are_none(self, name):
         with pytest.raises(sp.UsageError, match="Cannot load"):
             registry.optimizer_class(name)
@@ -307,8 +421,14 @@ class TestLogs:
             {"step": 3, "losses": {"generator": 10**400}},
             {"step": 3, "metrics": {"ema/modes": [1]}},
             {"step": 3, "trace": {"steps": [1]}},
-            {"step": 3, "trace": {"steps": [0.0], "losses": {"generator": [1.0]}, "projections": {}}},
-            {"step": 3, "trace": {"steps": [1, 2], "losses": {"generator": [1.0]}, "projections": {}}},
+            {
+                "step": 3,
+                "trace": {"steps": [0.0], "losses": {"generator": [1.0]}, "projections": {}},
+            },
+            {
+                "step": 3,
+                "trace": {"steps": [1, 2], "losses": {"generator": [1.0]}, "projections": {}},
+            },
             {"step": 3, "probe": {"gradients": {"norms": {}}, "saturated": {}}},
             {"step": 3, "divergence": {"step": 4}},
             {"step": 3, "rollback": {"number": 1}},
@@ -331,10 +451,20 @@ class TestLogs:
         checked_line({"step": 3, "probe": {"gradients": gradients, "saturated": {}}}, "here")
         for part in ("norms", "zeros"):
             with pytest.raises(sp.UsageError, match="not a number of each player"):
-                checked_line({"step": 3, "probe": {"gradients": {**gradients, part: {"judge": 1.0}}, "saturated": {}}}, "here")
+                checked_line(
+                    {
+                        "step": 3,
+                        "probe": {
+                            "gradients": {**gradients, part: {"judge": 1.0}},
+                            "saturated": {},
+                        },
+                    },
+                    "here",
+                )
 
     def test_a_summary_that_is_nested_deeply(self, run, capsys):
-        """Whether a run has ended is looked up there; what cannot be read says no, and is written anew."""
+        """Whether a run has ended is looked up there; what cannot be read says no, and is written
+        anew."""
         (run / "summary.json").write_text("[" * 100_000)
         code, _, err = command(capsys, "resume", "run")
         assert (code, "Traceback" in err) == (0, False)
@@ -370,10 +500,30 @@ class TestJson:
             read_bytes(Path("a\0b"), 10)
 
     @pytest.mark.parametrize(
-        "name", ["summary.json", "evaluation.json", "diagnosis.json", "environment.json", "config.yaml", "metrics.jsonl"]
+        "name",
+        [
+            "summary.json",
+            "evaluation.json",
+            "diagnosis.json",
+            "environment.json",
+            "config.yaml",
+            "metrics.jsonl",
+        ],
     )
     @pytest.mark.parametrize(
-        "content", [b"", b"[]", b"7", b'"x"', b"{", b"\xff\xfe", b"[" * 100_000, b'{"steps": "x"}', b"null", b'{"step": []}']
+        "content",
+        [
+            b"",
+            b"[]",
+            b"7",
+            b'"x"',
+            b"{",
+            b"\xff\xfe",
+            b"[" * 100_000,
+            b'{"steps": "x"}',
+            b"null",
+            b'{"step": []}',
+        ],
     )
     def test_files_of_a_run_in_a_report(self, run, capsys, name, content):
         (run / name).write_bytes(content)
@@ -401,7 +551,15 @@ class TestJson:
             file.write_text(json.dumps({"cards": [{**card, **change}]}))
             with pytest.raises(sp.UsageError):
                 read_cards(file)
-        for content in ("[]", "{}", '{"cards": 3}', '{"cards": [3]}', "[" * 100_000, '{"cards": {"a": 1}}', ""):
+        for content in (
+            "[]",
+            "{}",
+            '{"cards": 3}',
+            '{"cards": [3]}',
+            "[" * 100_000,
+            '{"cards": {"a": 1}}',
+            "",
+        ):
             file.write_text(content)
             with pytest.raises(sp.UsageError, match=r"holds no cards|not a card"):
                 read_cards(file)
@@ -418,17 +576,25 @@ def endless_gzip(start, blocks=4096):
 def png_header(width, height):
     """The beginning of a PNG file that says it is so large."""
     chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return (
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    )
 
 
 class TestIdx:
     @pytest.mark.parametrize(
         ("start", "said"),
         [
-            (b"\0\0\x08\x03" + b"\xff" * 12, "announces 79,228,162,458,924,105,385,300,197,375 bytes in 3 dimensions"),
+            (
+                b"\0\0\x08\x03" + b"\xff" * 12,
+                "announces 79,228,162,458,924,105,385,300,197,375 bytes in 3 dimensions",
+            ),
             (b"\0\0\x08\x01" + struct.pack(">I", (1 << 28) + 1), "announces 268,435,457 bytes"),
             (b"\0\0\x08\xff" + b"\0\0\0\1" * 255, "in 255 dimensions"),
-            (b"\0\0\x08\x01" + struct.pack(">I", 100), "holds more bytes of data where its header announces 100"),
+            (
+                b"\0\0\x08\x01" + struct.pack(">I", 100),
+                "holds more bytes of data where its header announces 100",
+            ),
         ],
     )
     def test_a_bomb(self, tmp_path, start, said):
@@ -448,7 +614,9 @@ class TestIdx:
         assert read_idx(tmp_path / "a.gz").shape == (0, 28, 28)
 
     def test_two_members(self, tmp_path):
-        (tmp_path / "a.gz").write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\2a") + gzip.compress(b"b"))
+        (tmp_path / "a.gz").write_bytes(
+            gzip.compress(b"\0\0\x08\x01\0\0\0\2a") + gzip.compress(b"b")
+        )
         assert read_idx(tmp_path / "a.gz").tolist() == [97, 98]
 
 
@@ -469,8 +637,11 @@ class TestPictures:
 
 
 def test_memory_stays_bounded(tmp_path, made):
-    """Every bomb in one process that may take 1.5 GiB of addresses above what its imports take, and a third of that of memory."""
-    (tmp_path / "a.gz").write_bytes(endless_gzip(b"\0\0\x08\x03" + struct.pack(">3I", 300_000, 28, 28), blocks=512))
+    """Every bomb in one process that may take 1.5 GiB of addresses above what its imports take, and
+    a third of that of memory."""
+    (tmp_path / "a.gz").write_bytes(
+        endless_gzip(b"\0\0\x08\x03" + struct.pack(">3I", 300_000, 28, 28), blocks=512)
+    )
     (tmp_path / "laughs.yaml").write_text(LAUGHS)
     (tmp_path / "merges.yaml").write_text(MERGES)
     (tmp_path / "deep.json").write_text('{"cards": ' + "[" * 5_000_000)
@@ -523,9 +694,15 @@ def test_memory_stays_bounded(tmp_path, made):
                 sys.exit(f"bomb {{number}} went off")
         print("grown", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert int(re.search(r"grown (\d+)", done.stdout).group(1)) < 512, done.stdout  # MiB; 256 of them are what an IDX file may hold
+    # MiB; 256 of them are what an IDX file may hold
+    assert int(re.search(r"grown (\d+)", done.stdout).group(1)) < 512, done.stdout
 
 
 def test_a_message_is_a_sentence(capsys, tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
-"""Names of a stranger's choosing: text in a page and on a terminal, one part of a path in a directory, and nothing else."""
+"""Names of a stranger's choosing: text in a page and on a terminal, one part of a path in a
+directory, and nothing else."""
 
 import json
 import os
@@ -25,7 +26,8 @@ from tests.report import synthetic
 
 
 class Tags(HTMLParser):
-    """What a browser would make of a page: its tags, its attributes, what its links lead to, and the texts in scripts."""
+    """What a browser would make of a page: its tags, its attributes, what its links lead to, and
+    the texts in scripts."""
 
     def __init__(self, html):
         super().__init__(convert_charrefs=True)
@@ -36,7 +38,11 @@ class Tags(HTMLParser):
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self.names |= {name for name, _ in attributes}
-        self.links |= {value for name, value in attributes if name in ("href", "src", "action", "style", "srcdoc", "data")}
+        self.links |= {
+            value
+            for name, value in attributes
+            if name in ("href", "src", "action", "style", "srcdoc", "data")
+        }
         if tag == "script":
             self.scripts.append("")
             self.inside = True
@@ -84,7 +90,21 @@ def test_a_name_is_one_part_of_a_path(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["../../x", "/etc/passwd", "..", "a/../../b", "C:\\x", "\\\\host\\share", "con", "nul.txt", "a\0b", "a" * 5000, "\u202e", "~", "-rf"],
+    [
+        "../../x",
+        "/etc/passwd",
+        "..",
+        "a/../../b",
+        "C:\\x",
+        "\\\\host\\share",
+        "con",
+        "nul.txt",
+        "a\0b",
+        "a" * 5000,
+        "\u202e",
+        "~",
+        "-rf",
+    ],
 )
 def test_a_study_writes_within_its_directory(tmp_path, small_study, name):
     study = small_study(methods={name: {"optimizer": "adam"}}, problem={"name": name})
@@ -93,9 +113,14 @@ def test_a_study_writes_within_its_directory(tmp_path, small_study, name):
     with ComparisonDirectory.opened(out, study) as directory:
         before = {path for path in tmp_path.rglob("*") if not path.is_relative_to(out)}
         with directory.claimed(Place(name, name, 0)):
-            directory.write_outcome(Place(name, name, 0), "key", {"pictures": [b"\x89PNG"], "points": points, "status": "failed"})
+            directory.write_outcome(
+                Place(name, name, 0),
+                "key",
+                {"pictures": [b"\x89PNG"], "points": points, "status": "failed"},
+            )
     assert {path for path in tmp_path.rglob("*") if not path.is_relative_to(out)} == before
-    assert len([path for path in out.rglob("*") if path.is_file()]) == 5  # the study, two locks, the picture, the run
+    # the study, two locks, the picture, the run
+    assert len([path for path in out.rglob("*") if path.is_file()]) == 5
 
 
 @given(st.text())
@@ -116,14 +141,26 @@ class TestLinks:
         return Path("run")
 
     @pytest.mark.parametrize(
-        "name", ["samples", "checkpoints", "diagnosis", "metrics.jsonl", "summary.json", "samples.png", ".lock", "samples/x.png"]
+        "name",
+        [
+            "samples",
+            "checkpoints",
+            "diagnosis",
+            "metrics.jsonl",
+            "summary.json",
+            "samples.png",
+            ".lock",
+            "samples/x.png",
+        ],
     )
     def test_that_lead_out_of_a_run_are_refused(self, run, capsys, name):
         place, target = run / name, Path("elsewhere").absolute()
         if place.is_dir():
             shutil.rmtree(place)
         place.unlink(missing_ok=True)
-        place.symlink_to(target if name in ("samples", "checkpoints", "diagnosis") else target / "file")
+        place.symlink_to(
+            target if name in ("samples", "checkpoints", "diagnosis") else target / "file"
+        )
         for words in (
             ["resume", "run", "--steps", "+2"],
             ["sample", "run"],
@@ -144,17 +181,35 @@ class TestLinks:
     def test_in_a_comparison_are_refused(self, tmp_path, small_study):
         with ComparisonDirectory.opened(tmp_path / "out", small_study()) as directory:
             (directory.path / "runs").symlink_to(tmp_path)
-        with pytest.raises(sp.UsageError, match="runs is a symbolic link"), ComparisonDirectory.opened(tmp_path / "out", small_study()):
+        with (
+            pytest.raises(sp.UsageError, match="runs is a symbolic link"),
+            ComparisonDirectory.opened(tmp_path / "out", small_study()),
+        ):
             pass
 
-    @pytest.mark.parametrize("picture", ["../secret.png", "/secret.png", "pictures/../../secret.png", "a\0b", "a" * 5000, ".", "link.png"])
+    @pytest.mark.parametrize(
+        "picture",
+        [
+            "../secret.png",
+            "/secret.png",
+            "pictures/../../secret.png",
+            "a\0b",
+            "a" * 5000,
+            ".",
+            "link.png",
+        ],
+    )
     def test_pictures_of_a_comparison_are_of_its_directory(self, tmp_path, picture):
         Path(tmp_path / "secret.png").write_bytes(b"\x89PNG\r\n\x1a\n secret")
         path = synthetic.comparison(tmp_path / "out", methods=("adam",), problems=("a",), seeds=1)
         (path / "link.png").symlink_to(tmp_path / "secret.png")
         content = json.loads((path / "comparison.json").read_text())
         for point in content["problems"][0]["methods"][0]["runs"][0]["points"]:
-            point["picture"] = picture.replace("/secret", f"{tmp_path}/secret") if picture.startswith("/") else picture
+            point["picture"] = (
+                picture.replace("/secret", f"{tmp_path}/secret")
+                if picture.startswith("/")
+                else picture
+            )
         (path / "comparison.json").write_text(json.dumps(content))
         assert "IHNlY3JldA" not in make_report(path)  # base64 of " secret"
 
@@ -181,7 +236,10 @@ class TestFilesInARun:
         assert RunDirectory.open(run).checkpoint_steps() == [8]
         assert command(capsys, "resume", "run", "--steps", "+2")[0] == 0
 
-    @pytest.mark.parametrize("name", ["config.yaml", "summary.json", "metrics.jsonl", "environment.json", "evaluation.json"])
+    @pytest.mark.parametrize(
+        "name",
+        ["config.yaml", "summary.json", "metrics.jsonl", "environment.json", "evaluation.json"],
+    )
     def test_pipes_are_not_waited_for(self, run, capsys, name):
         (run / name).unlink(missing_ok=True)
         os.mkfifo(run / name)
@@ -190,16 +248,32 @@ class TestFilesInARun:
             assert code in (0, 2)
             assert code == 0 or "is not a r" in err or "is neither a run" in err
 
-    @pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000, "run/config.yaml/x", "/proc/nothing/x", "full"])
+    @pytest.mark.parametrize(
+        "name", ["a" * 300, "a/" * 3000, "run/config.yaml/x", "/proc/nothing/x", "full"]
+    )
     def test_paths_that_cannot_be(self, run, capsys, name):
         Path("full").symlink_to("/dev/full")  # a device is written to, and never replaced by a file
-        for words in (["resume", name], ["sample", "run", "-o", name], ["report", "run", "-o", name], ["train", "mixture8", "--out", name]):
+        for words in (
+            ["resume", name],
+            ["sample", "run", "-o", name],
+            ["report", "run", "-o", name],
+            ["train", "mixture8", "--out", name],
+        ):
             code, _, err = command(capsys, *words, *(["--steps", 1] if words[0] == "train" else []))
             assert (code, err.startswith("Error: ")) == (2, True)
         assert Path("full").is_symlink()
 
 
-@pytest.mark.parametrize("name", ["torch.optim:../../x", "torch.optim:SGD/../../..", "../../x", "sgd/..", "torch.optim:" + "a" * 5000])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torch.optim:../../x",
+        "torch.optim:SGD/../../..",
+        "../../x",
+        "sgd/..",
+        "torch.optim:" + "a" * 5000,
+    ],
+)
 def test_the_default_directory_is_named_after_what_exists(name):
     with pytest.raises(sp.UsageError):
         resolve({"problem": "mixture8", "optimizer": {"name": name, "lr": 0.1}})
@@ -244,7 +318,9 @@ def test_outcomes_of_a_stranger_are_refused(tmp_path, small_study, change):
         with pytest.raises(sp.UsageError, match="damaged, or another program wrote it"):
             directory.outcome(place, "k")
     method = {"runs": [{**run, **change}], "robustness": None, "tuning": None}
-    (tmp_path / "out/comparison.json").write_text(json.dumps({"format": 1, "problems": [{"methods": [method]}]}))
+    (tmp_path / "out/comparison.json").write_text(
+        json.dumps({"format": 1, "problems": [{"methods": [method]}]})
+    )
     with pytest.raises(sp.UsageError, match="damaged, or another program wrote it"):
         read_comparison(tmp_path / "out/comparison.json")
     with pytest.raises(sp.UsageError, match="damaged, or another program wrote it"):  # noqa: SIM117 -- one of two that raise

@@ -1,4 +1,5 @@
-"""Runs that are killed or told to stop in the middle of what they do: each ends as the one that nobody disturbed."""
+"""Runs that are killed or told to stop in the middle of what they do: each ends as the one that
+nobody disturbed."""
 
 import json
 import os
@@ -16,9 +17,18 @@ from tests.training.conftest import lines, small
 PLANS = {
     "in a step, and while the directory is put in order": [Kill("step", 2, 9), Kill("rewind", 2)],
     "with half a checkpoint written": [Kill("checkpoint", 4, 3)],
-    "between a checkpoint and its name, in an evaluation": [Kill("checkpoint", 1, 1), Kill("evaluation", 2, 4)],
-    "between the best checkpoint and the other, with half a line written": [Kill("checkpoint", 2, 2), Kill("log", 1, 3)],
-    "with half a picture written, and at any time": [Kill("sample", 4, 3), Kill(OUTSIDE, seconds=0.7)],
+    "between a checkpoint and its name, in an evaluation": [
+        Kill("checkpoint", 1, 1),
+        Kill("evaluation", 2, 4),
+    ],
+    "between the best checkpoint and the other, with half a line written": [
+        Kill("checkpoint", 2, 2),
+        Kill("log", 1, 3),
+    ],
+    "with half a picture written, and at any time": [
+        Kill("sample", 4, 3),
+        Kill(OUTSIDE, seconds=0.7),
+    ],
 }
 
 
@@ -32,7 +42,9 @@ def test_killed_it_ends_as_the_run_that_nobody_killed(straight, tmp_path, plan):
     fate = suffer(straight, tmp_path, PLANS[plan])
     assert fate.differences == []
     planned = [f"{kill.moment} {kill.point}" for kill in PLANS[plan] if kill.moment != OUTSIDE]
-    assert [kill for kill in fate.kills if not kill.startswith(OUTSIDE)] == planned, "every one has hit"
+    assert [kill for kill in fate.kills if not kill.startswith(OUTSIDE)] == planned, (
+        "every one has hit"
+    )
 
 
 def test_the_comparison_finds_what_differs(straight, tmp_path):
@@ -51,8 +63,14 @@ def test_the_comparison_finds_what_differs(straight, tmp_path):
     (tmp_path / "run/samples/step-00000003.png").unlink()
     (tmp_path / "run/.summary.json.17.tmp").write_text("")
     found = differences(straight.path, tmp_path / "run")
-    assert found[:2] == [".summary.json.17.tmp is in one only", "samples/step-00000003.png is in one only"]
-    assert [text.split(":")[0] for text in found[2:]] == ["checkpoints/step-00000024.pt", "metrics.jsonl"]
+    assert found[:2] == [
+        ".summary.json.17.tmp is in one only",
+        "samples/step-00000003.png is in one only",
+    ]
+    assert [text.split(":")[0] for text in found[2:]] == [
+        "checkpoints/step-00000024.pt",
+        "metrics.jsonl",
+    ]
 
 
 class TestBeforeTheFirstCheckpoint:
@@ -62,7 +80,9 @@ class TestBeforeTheFirstCheckpoint:
         (copy / "checkpoints/.step-00000000.pt.17.tmp").write_bytes(b"half")
         code, out, _ = cli("resume", copy)
         assert code == 0
-        assert out.startswith("note: The run was stopped before its first checkpoint; it starts from the beginning.\n")
+        assert out.startswith(
+            "note: The run was stopped before its first checkpoint; it starts from the beginning.\n"
+        )
         assert differences(finished, copy) == []
 
     def test_a_directory_that_was_only_begun_is_used(self, cli, tmp_path, finished):
@@ -84,12 +104,20 @@ class TestBeforeTheFirstCheckpoint:
         assert (tmp_path / "run" / foreign).read_text() == "mine"
 
 
-def test_killed_between_the_last_checkpoint_and_the_summary_it_is_ended_by_resume(cli, copy, finished):
+def test_killed_between_the_last_checkpoint_and_the_summary_it_is_ended_by_resume(
+    cli, copy, finished
+):
     (copy / "summary.json").unlink()
     assert cli("resume", copy)[0] == 0
     assert differences(finished, copy) == []
     code, _, err = cli("resume", copy)
-    assert (code, err) == (2, f"Error: {copy} has used its budget of 12 steps. Give it more with --steps +N or --seconds S.\n")
+    assert (code, err) == (
+        2,
+        (
+            f"Error: {copy} has used its budget of 12 steps. Give it more with --steps +N or"
+            " --seconds S.\n"
+        ),
+    )
 
 
 SIGNALLED = {
@@ -104,7 +132,8 @@ SIGNALLED = {
 class TestSignals:
     @pytest.fixture
     def signalled(self, cli, tmp_path, monkeypatch):
-        """Trains with the cadence of ``small``; signals arrive inside the ``number``-th call of a method."""
+        """Trains with the cadence of ``small``; signals arrive inside the ``number``-th call of a
+        method."""
 
         def train(owner, method, number, *signals):
             original, calls = getattr(owner, method), iter(range(1, 1000))
@@ -127,7 +156,10 @@ class TestSignals:
         owner, method, call = SIGNALLED[what]
         found, out, _ = signalled(owner, method, call, number)
         step = 7 if what == "a step" else 8 if what == "an evaluation" else 4
-        assert (found, f"Stopped after step {step}; saved. Go on with: saddlepoint resume run\n" in out) == (code, True)
+        assert (
+            found,
+            f"Stopped after step {step}; saved. Go on with: saddlepoint resume run\n" in out,
+        ) == (code, True)
         assert json.loads(Path("run/summary.json").read_text())["status"] == "interrupted"
         assert RunDirectory(Path("run")).checkpoint_steps()[-1] == step
         assert cli("resume", "run")[0] == 0
@@ -135,10 +167,16 @@ class TestSignals:
         assert lines(Path("run")) == lines(finished)
         assert not extra.exists() or step == 7
         last = "checkpoints/step-00000012.pt"
-        assert not [text for text in differences(finished, Path("run")) if "checkpoints/" not in text or text.startswith(last)]
+        assert not [
+            text
+            for text in differences(finished, Path("run"))
+            if "checkpoints/" not in text or text.startswith(last)
+        ]
 
     @pytest.mark.parametrize("what", SIGNALLED)
-    def test_a_second_ctrl_c_stops_at_once_and_the_run_goes_on_all_the_same(self, signalled, cli, finished, what):
+    def test_a_second_ctrl_c_stops_at_once_and_the_run_goes_on_all_the_same(
+        self, signalled, cli, finished, what
+    ):
         owner, method, call = SIGNALLED[what]
         found, _, _ = signalled(owner, method, call, signal.SIGINT, signal.SIGINT)
         assert found in (1, 130)

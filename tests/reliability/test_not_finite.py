@@ -1,4 +1,5 @@
-"""NaN and infinity, planted in each place where they can arise: caught before anything moves, named, and the policy applied."""
+"""NaN and infinity, planted in each place where they can arise: caught before anything moves,
+named, and the policy applied."""
 
 import json
 import math
@@ -52,7 +53,9 @@ def in_closure(change):
             def losses():
                 terms = inner()
                 if due(self) and "discriminator" in terms:
-                    terms["discriminator"]["fake"] = change(terms["discriminator"]["fake"], self.networks["discriminator"], bad)
+                    terms["discriminator"]["fake"] = change(
+                        terms["discriminator"]["fake"], self.networks["discriminator"], bad
+                    )
                 return terms
 
             return losses
@@ -63,7 +66,8 @@ def in_closure(change):
 
 
 def infinite_slope(loss, network, bad):
-    """Add a root at its zero: nothing to the value, infinity to the gradient, or NaN where 0 · ∞ arises."""
+    """Add a root at its zero: nothing to the value, infinity to the gradient, or NaN where 0 · ∞
+    arises."""
     parameter = next(network.parameters())
     return loss + (parameter - parameter.detach()).sum().sqrt() * (0.0 if math.isnan(bad) else 1.0)
 
@@ -78,18 +82,29 @@ def in_solver(monkeypatch, bad):
 
     monkeypatch.setattr(Training, "advance", noted)
     monkeypatch.setattr(
-        CompetitiveGradient, "direction", lambda self, step: direction(self, step) * (bad if due(present["training"]) else 1.0)
+        CompetitiveGradient,
+        "direction",
+        lambda self, step: direction(self, step) * (bad if due(present["training"]) else 1.0),
     )
 
 
 PLACES = {
-    "data": (in_data, "The first bad tensor is in the data: the real samples (100% of its entries are not finite)."),
+    "data": (
+        in_data,
+        (
+            "The first bad tensor is in the data: the real samples (100% of its entries are not"
+            " finite)."
+        ),
+    ),
     "parameter": (in_parameters, "The first bad tensor is a parameter: "),
     "loss": (
         in_closure(lambda loss, _, bad: loss * bad),
         'All layers are finite; the first bad number is the term "fake" of the loss of the',
     ),
-    "gradient": (in_closure(infinite_slope), "The losses are finite; the first bad tensor is a gradient: at "),
+    "gradient": (
+        in_closure(infinite_slope),
+        "The losses are finite; the first bad tensor is a gradient: at ",
+    ),
     "update": (in_solver, "Losses and gradients are finite (up to "),
 }
 
@@ -97,11 +112,20 @@ PLACES = {
 @pytest.fixture
 def trained(tmp_path, monkeypatch, capsys):
     def train(**options):
-        (tmp_path / "config.yaml").write_text(yaml.safe_dump(small(rule="cgd", **options).model_dump(mode="json")))
+        (tmp_path / "config.yaml").write_text(
+            yaml.safe_dump(small(rule="cgd", **options).model_dump(mode="json"))
+        )
         with pytest.raises(SystemExit) as caught:
-            main(["train", "--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")])
+            main(
+                ["train", "--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")]
+            )
         out, err = capsys.readouterr()
-        return caught.value.code or 0, out, err, json.loads((tmp_path / "run/summary.json").read_text())
+        return (
+            caught.value.code or 0,
+            out,
+            err,
+            json.loads((tmp_path / "run/summary.json").read_text()),
+        )
 
     return train
 
@@ -110,14 +134,20 @@ def trained(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("bad", [math.nan, math.inf], ids=str)
 @pytest.mark.parametrize("place", PLACES)
 class TestWhereverItArises:
-    def test_training_stops_with_the_last_finite_state(self, trained, monkeypatch, tmp_path, place, bad):
+    def test_training_stops_with_the_last_finite_state(
+        self, trained, monkeypatch, tmp_path, place, bad
+    ):
         plant, sentence = PLACES[place]
         plant(monkeypatch, bad)
         code, _, err, summary = trained(on_divergence="stop")
         assert code == 3
         assert err.startswith(f"Error: Diverged in step {STEP + 1}: ")
-        (finding, *_) = summary["findings"]
-        assert (summary["status"], finding["name"], finding["since"]) == ("diverged", "divergence", STEP + 1)
+        finding, *_ = summary["findings"]
+        assert (summary["status"], finding["name"], finding["since"]) == (
+            "diverged",
+            "divergence",
+            STEP + 1,
+        )
         assert sentence in finding["sentence"]
         run = RunDirectory.open(tmp_path / "run")
         assert run.read_log()[-1]["divergence"]["place"] == place
@@ -131,14 +161,20 @@ class TestWhereverItArises:
         plant(monkeypatch, bad)
         code, out, _, summary = trained(on_divergence="roll-back")
         assert code == 0
-        assert f"note: Step {STEP + 1} diverged; back to step 4 with learning rates × 0.5. {sentence}" in out
+        assert (
+            f"note: Step {STEP + 1} diverged; back to step 4 with learning rates × 0.5. {sentence}"
+            in out
+        )
         assert (summary["status"], summary["steps"], summary["rollbacks"]) == ("finished", 12, 1)
-        (line,) = [line for line in RunDirectory.open(tmp_path / "run").read_log() if "rollback" in line]
+        (line,) = [
+            line for line in RunDirectory.open(tmp_path / "run").read_log() if "rollback" in line
+        ]
         assert line["rollback"]["divergence"]["place"] == place
 
 
 def test_a_product_that_is_not_finite(trained, monkeypatch):
-    """A root of the fourth order: finite with a finite slope at its zero, and a second derivative that is not."""
+    """A root of the fourth order: finite with a finite slope at its zero, and a second derivative
+    that is not."""
 
     def rough(loss, network, _):
         parameter = next(network.parameters())[0, 0]
@@ -147,6 +183,9 @@ def test_a_product_that_is_not_finite(trained, monkeypatch):
     in_closure(rough)(monkeypatch, math.nan)
     code, _, err, summary = trained()
     assert code == 3
-    assert 'The solve "joint" of CompetitiveGradient met a number that is not finite, in the gradient or in product ' in err
+    assert (
+        'The solve "joint" of CompetitiveGradient met a number that is not finite, in the gradient'
+        " or in product " in err
+    )
     assert "No parameter was changed." in err
     assert (summary["status"], summary["steps"]) == ("diverged", STEP)

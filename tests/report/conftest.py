@@ -15,7 +15,9 @@ class Page:
     def __init__(self, html):
         self.html = html
         self.body = re.sub(r"<script>.*?</script>|<style>.*?</style>", "", html, flags=re.DOTALL)
-        found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+        found = re.search(
+            r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL
+        )
         self.data = json.loads(found.group(1))
 
     @property

@@ -27,8 +27,26 @@ CONFIG = {
     "scheme": "alternating",
     "steps": 600,
 }
-METHODS = ["adam", "soap", "sign", "extragradient+adam", "acgd", "consensus", "newton", "lookahead", "normalized", "jare", "sga"]
-FAMILIES = {"soap": "second-order", "acgd": "second-order", "newton": "second-order", "sign": "subgradient", "normalized": "subgradient"}
+METHODS = [
+    "adam",
+    "soap",
+    "sign",
+    "extragradient+adam",
+    "acgd",
+    "consensus",
+    "newton",
+    "lookahead",
+    "normalized",
+    "jare",
+    "sga",
+]
+FAMILIES = {
+    "soap": "second-order",
+    "acgd": "second-order",
+    "newton": "second-order",
+    "sign": "subgradient",
+    "normalized": "subgradient",
+}
 
 
 def picture(path: Path, seed: int, spread: float = 0.05, size: int = 160) -> None:
@@ -38,13 +56,17 @@ def picture(path: Path, seed: int, spread: float = 0.05, size: int = 160) -> Non
     pen = ImageDraw.Draw(image)
     for _ in range(150):
         angle = 2 * math.pi * draws.randrange(8) / 8
-        x, y = (size * (0.5 + 0.36 * f(angle) + draws.gauss(0, spread)) for f in (math.cos, math.sin))
+        x, y = (
+            size * (0.5 + 0.36 * f(angle) + draws.gauss(0, spread)) for f in (math.cos, math.sin)
+        )
         pen.rectangle((x, y, x + 1, y + 1), fill="#1f5fa8")
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
 
 
-def run(path: Path, *, ended: bool = True, evaluated: bool = True, diagnosed: bool = True, **config) -> Path:
+def run(
+    path: Path, *, ended: bool = True, evaluated: bool = True, diagnosed: bool = True, **config
+) -> Path:
     """Write a run's directory."""
     path.mkdir(parents=True)
     (path / "config.yaml").write_text(yaml.safe_dump({**CONFIG, **config}, sort_keys=False))
@@ -65,16 +87,29 @@ def run(path: Path, *, ended: bool = True, evaluated: bool = True, diagnosed: bo
 def log():
     lines = []
     for step in range(0, 601, 50):
-        line = {"step": step, "seconds": step / 50, "gradient_equivalents": 2.0 * step, "probe": probe(step)}
+        line = {
+            "step": step,
+            "seconds": step / 50,
+            "gradient_equivalents": 2.0 * step,
+            "probe": probe(step),
+        }
         if step:
             line |= {
                 "losses": {"discriminator": 1.39 - 0.1 * math.sin(step / 90), "generator": -0.7},
-                "gradient_norms": {"discriminator": 1 / (1 + step / 60), "generator": 0.1 + 0.02 * math.sin(step / 40)},
+                "gradient_norms": {
+                    "discriminator": 1 / (1 + step / 60),
+                    "generator": 0.1 + 0.02 * math.sin(step / 40),
+                },
                 "trace": {
                     "steps": list(range(step - 49, step + 1)),
                     "losses": {
-                        "discriminator": [1.39 - 0.1 * math.sin(s / 90) + 0.02 * math.sin(s) for s in range(step - 49, step + 1)],
-                        "generator": [-0.7 + 0.05 * math.sin(s / 70) for s in range(step - 49, step + 1)],
+                        "discriminator": [
+                            1.39 - 0.1 * math.sin(s / 90) + 0.02 * math.sin(s)
+                            for s in range(step - 49, step + 1)
+                        ],
+                        "generator": [
+                            -0.7 + 0.05 * math.sin(s / 70) for s in range(step - 49, step + 1)
+                        ],
                     },
                 },
             }
@@ -85,7 +120,12 @@ def log():
 
 
 def metrics(step):
-    return {"modes": min(8.0, step // 60), "quality": step / 700, "ema/modes": min(8.0, step // 50), "ema/quality": step / 650}
+    return {
+        "modes": min(8.0, step // 60),
+        "quality": step / 700,
+        "ema/modes": min(8.0, step // 50),
+        "ema/quality": step / 650,
+    }
 
 
 def probe(step):
@@ -122,7 +162,10 @@ def finding():
     return {
         "name": "mode-loss",
         "player": "generator",
-        "sentence": "The generator makes 5.8 of 8 effective modes, down from 7.8 at step 400: mode collapse since step 600.",
+        "sentence": (
+            "The generator makes 5.8 of 8 effective modes, down from 7.8 at step 400: mode collapse"
+            " since step 600."
+        ),
         "numbers": {"effective-modes": 5.8},
         "level": "alarm",
         "since": 600,
@@ -137,7 +180,11 @@ def card(metric, weights, value):
 
 
 def evaluation():
-    return {"step": 600, "extractors": {}, "cards": [card("quality", "raw", 0.857), card("quality", "ema", 0.923)]}
+    return {
+        "step": 600,
+        "extractors": {},
+        "cards": [card("quality", "raw", 0.857), card("quality", "ema", 0.923)],
+    }
 
 
 def diagnosis():
@@ -150,11 +197,24 @@ def diagnosis():
         "converged": True,
         "rotation_ratio": float("inf"),
     }
-    return {"step": 600, "findings": [finding()], "spectrum": spectrum, "unmeasured": {"path": "there is no earlier checkpoint"}}
+    return {
+        "step": 600,
+        "findings": [finding()],
+        "spectrum": spectrum,
+        "unmeasured": {"path": "there is no earlier checkpoint"},
+    }
 
 
-def comparison(directory: Path, *, methods=tuple(METHODS), problems=("mixture8 leaky-relu", "digits"), seeds=5, pictures=True) -> Path:
-    """Write a comparison's directory: each method a bit worse than the one before, the last one diverging in two of three seeds."""
+def comparison(
+    directory: Path,
+    *,
+    methods=tuple(METHODS),
+    problems=("mixture8 leaky-relu", "digits"),
+    seeds=5,
+    pictures=True,
+) -> Path:
+    """Write a comparison's directory: each method a bit worse than the one before, the last one
+    diverging in two of three seeds."""
     directory.mkdir(parents=True, exist_ok=True)
     content = {
         "format": 1,
@@ -162,7 +222,10 @@ def comparison(directory: Path, *, methods=tuple(METHODS), problems=("mixture8 l
         "command": ["saddlepoint", "compare", "studies/evidence.yaml"],
         "environment": ENVIRONMENT,
         "study": {"name": "evidence", "seeds": seeds, "methods": {name: {} for name in methods}},
-        "problems": [problem(directory, number, name, methods, seeds, pictures) for number, name in enumerate(problems)],
+        "problems": [
+            problem(directory, number, name, methods, seeds, pictures)
+            for number, name in enumerate(problems)
+        ],
     }
     (directory / "comparison.json").write_text(json.dumps(content))
     return directory
@@ -170,7 +233,8 @@ def comparison(directory: Path, *, methods=tuple(METHODS), problems=("mixture8 l
 
 def problem(directory, number, name, methods, seeds, pictures):
     rows = [
-        method(directory, number, index, name, seeds, pictures, last=index == len(methods) - 1 > 1) for index, name in enumerate(methods)
+        method(directory, number, index, name, seeds, pictures, last=index == len(methods) - 1 > 1)
+        for index, name in enumerate(methods)
     ]
     metric = "ema/total-variation"
     return {
@@ -182,12 +246,21 @@ def problem(directory, number, name, methods, seeds, pictures):
         "target": 0.3,
         "metrics": {
             metric: {"meaning": "½ Σ |p − q| over the cells of a grid", "better": "smaller"},
-            "ema/modes": {"meaning": "modes with at least one sample within 3σ", "better": "larger"},
+            "ema/modes": {
+                "meaning": "modes with at least one sample within 3σ",
+                "better": "larger",
+            },
         },
         "baseline": methods[0],
         "methods": rows,
         "pairs": [
-            {"first": other, "second": methods[0], "better": 0.92 - 0.08 * k, "p": 0.004 * (k + 1), "p_adjusted": min(1.0, 0.03 * (k + 1))}
+            {
+                "first": other,
+                "second": methods[0],
+                "better": 0.92 - 0.08 * k,
+                "p": 0.004 * (k + 1),
+                "p_adjusted": min(1.0, 0.03 * (k + 1)),
+            }
             for k, other in enumerate(methods[1:])
         ],
     }
@@ -196,8 +269,14 @@ def problem(directory, number, name, methods, seeds, pictures):
 def method(directory, number, index, name, seeds, pictures, *, last):
     level = 0.12 + 0.045 * ((index * 7 + number) % 11)
     lost = {seed for seed in range(seeds) if last and seed % 3 != 2}
-    runs = [one_run(directory, number, index, seed, level, seed in lost, pictures and seed == 0) for seed in range(seeds)]
-    values = sorted(math.inf if run["metrics"] is None else run["metrics"]["ema/total-variation"] for run in runs)
+    runs = [
+        one_run(directory, number, index, seed, level, seed in lost, pictures and seed == 0)
+        for seed in range(seeds)
+    ]
+    values = sorted(
+        math.inf if run["metrics"] is None else run["metrics"]["ema/total-variation"]
+        for run in runs
+    )
     median = values[len(values) // 2] if values else None
     reached = sum(value <= 0.3 for value in values)
     family = FAMILIES.get(name, "first-order")
@@ -249,7 +328,9 @@ def one_run(directory, number, index, seed, level, diverged, pictures):
         if pictures:
             file = f"pictures/p{number}/m{index}/seed-{seed}/{k:02d}.png"
             picture(directory / file, 100 * index + seed, 0.02 + 0.15 * level * (9 - k) / 8)
-        value = level + (0.95 - level) * math.exp(-k / (1.5 + 0.2 * index)) * (1 + 0.1 * math.sin(seed + index))
+        value = level + (0.95 - level) * math.exp(-k / (1.5 + 0.2 * index)) * (
+            1 + 0.1 * math.sin(seed + index)
+        )
         points.append(
             {
                 "progress": k / 8,
@@ -257,8 +338,14 @@ def one_run(directory, number, index, seed, level, diverged, pictures):
                 "seconds": 15 * k / 8 + 0.003 * seed,
                 "gradient_equivalents": 2500.0 * k,
                 "metrics": {"ema/total-variation": value + 0.012 * seed, "ema/modes": min(8, k)},
-                "losses": {"discriminator": 1.39 - 0.1 * math.sin(k + index), "generator": -0.7 + 0.05 * math.cos(k + index)},
-                "gradient_norms": {"discriminator": 1 / (k + index + 1), "generator": 0.1 / (k + 1)},
+                "losses": {
+                    "discriminator": 1.39 - 0.1 * math.sin(k + index),
+                    "generator": -0.7 + 0.05 * math.cos(k + index),
+                },
+                "gradient_norms": {
+                    "discriminator": 1 / (k + index + 1),
+                    "generator": 0.1 / (k + 1),
+                },
                 "picture": file,
             }
         )

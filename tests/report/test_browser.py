@@ -1,4 +1,5 @@
-"""Reports in a real browser: they draw, they answer to hand and keyboard, and they ask the network for nothing."""
+"""Reports in a real browser: they draw, they answer to hand and keyboard, and they ask the network
+for nothing."""
 
 import shutil
 
@@ -13,7 +14,11 @@ try:
 except Exception as error:  # not installed, or not for this system: its import raises many kinds
     MISSING = f"playwright cannot be imported: {error}"
 else:
-    MISSING = "" if shutil.which("chromium") else "there is no chromium on the PATH; `apt-get install chromium` brings it"
+    MISSING = (
+        ""
+        if shutil.which("chromium")
+        else "there is no chromium on the PATH; `apt-get install chromium` brings it"
+    )
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
@@ -44,8 +49,12 @@ def reports(tmp_path_factory):
     paths = {
         "run": synthetic.run(root / "run"),
         "comparison": synthetic.comparison(root / "comparison"),
-        "long-run": synthetic.run(root / LONG, problem={"name": LONG, "note": LONG}, rule={"name": LONG}),
-        "long-comparison": synthetic.comparison(root / "long", problems=(LONG, "b"), methods=("adam", LONG, NASTY)),
+        "long-run": synthetic.run(
+            root / LONG, problem={"name": LONG, "note": LONG}, rule={"name": LONG}
+        ),
+        "long-comparison": synthetic.comparison(
+            root / "long", problems=(LONG, "b"), methods=("adam", LONG, NASTY)
+        ),
     }
     for name in ("run", "comparison"):
         paths[f"infected-{name}"] = getattr(synthetic, name)(root / f"infected-{name}")
@@ -64,9 +73,21 @@ def opened(browser, reports):
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+        page.on(
+            "console",
+            lambda message: (
+                complaints.append(message.text) if message.type in ("error", "warning") else None
+            ),
+        )
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: None if request.url.startswith(("file:", "data:")) else complaints.append(request.url))
+        page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith(("file:", "data:"))
+                else complaints.append(request.url)
+            ),
+        )
         page.goto((reports / f"{name}.html").as_uri())
         return page
 
@@ -85,7 +106,9 @@ def drawn(page, chart):
 
 
 def evaluate(page, chart, expression):
-    return page.evaluate(f"id => {{ const chart = document.getElementById(id); return {expression}; }}", chart)
+    return page.evaluate(
+        f"id => {{ const chart = document.getElementById(id); return {expression}; }}", chart
+    )
 
 
 def shown(page, box):
@@ -151,7 +174,9 @@ def test_a_comparison_s_slider_moves_all_methods_of_its_problem_alone(opened):
 def test_play_shows_frame_after_frame_and_stops(opened):
     page = opened("run")
     page.get_by_role("button", name="Play").click()
-    page.wait_for_function("() => document.querySelector('#samples-over-time output').textContent.startsWith('step 0')")
+    page.wait_for_function(
+        "() => document.querySelector('#samples-over-time output').textContent.startsWith('step 0')"
+    )
     assert page.locator("#samples-over-time output").get_attribute("aria-live") == "off"
     page.get_by_role("button", name="Pause").click()
     assert page.locator("#samples-over-time output").get_attribute("aria-live") == "polite"
@@ -236,8 +261,12 @@ def test_nasty_names_are_seen_as_they_are(opened):
     page = opened("long-comparison")
     place = drawn(page, "p1-quality")
     assert page.get_by_role("button", name=NASTY).count() == 2  # one in the legend of each problem
-    trace = evaluate(page, "p1-quality", "chart.data.findIndex(trace => (trace.name || '').includes('bold'))")
-    page.evaluate("trace => Plotly.Fx.hover('p1-quality', [{curveNumber: trace, pointNumber: 3}])", trace)
+    trace = evaluate(
+        page, "p1-quality", "chart.data.findIndex(trace => (trace.name || '').includes('bold'))"
+    )
+    page.evaluate(
+        "trace => Plotly.Fx.hover('p1-quality', [{curveNumber: trace, pointNumber: 3}])", trace
+    )
     hover = place.locator(".hovertext")
     hover.wait_for()
     assert hover.text_content().startswith(NASTY)
@@ -250,7 +279,9 @@ def test_a_command_is_copied_or_selected(opened):
     page = opened("run")
     button = page.get_by_role("button", name="Copy").first
     button.click()
-    page.wait_for_function("() => ['Copied', 'Selected'].includes(document.querySelector('.copy').textContent)")
+    page.wait_for_function(
+        "() => ['Copied', 'Selected'].includes(document.querySelector('.copy').textContent)"
+    )
 
 
 def test_without_scripts_the_tables_are_there(opened):

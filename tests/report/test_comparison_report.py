@@ -22,7 +22,10 @@ def edited(path, change):
 def rows(body, anchor):
     """Return the cells of the ranking of a problem, without tags."""
     table = body.split(f'id="{anchor}"')[1].split("</table>")[0].split("<tbody>")[1]
-    cells = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.DOTALL) for row in table.split("</tr>")[:-1]]
+    cells = [
+        re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.DOTALL)
+        for row in table.split("</tr>")[:-1]
+    ]
     return [[" ".join(re.sub(r"<[^>]*>", " ", cell).split()) for cell in row] for row in cells]
 
 
@@ -33,14 +36,25 @@ class TestWhole:
 
     def test_it_says_what_was_compared(self, made):
         assert "<h1>evidence</h1>" in made.body
-        assert "2 problems, 11 methods, 5 seeds, 110 runs; 8 runs broke off, and count as worse than all others." in made.body
+        assert (
+            "2 problems, 11 methods, 5 seeds, 110 runs; 8 runs broke off, and count as worse than"
+            " all others." in made.body
+        )
         assert '<a href="#p2">digits</a>' in made.body
         assert "saddlepoint compare studies/evidence.yaml" in made.body
 
     def test_the_ranking_is_by_the_median_and_has_all_columns(self, made):
         ranking = rows(made.body, "p1")
         assert [row[0] for row in ranking] == [*map(str, range(1, 11)), ""]
-        assert ranking[0][2:] == ["0.148 (0.124 … 0.172)", "5 of 5 40 % … 97 %", "baseline", "3.2 s", "2.1 ms 2", "11.8 MiB", "0"]
+        assert ranking[0][2:] == [
+            "0.148 (0.124 … 0.172)",
+            "5 of 5 40 % … 97 %",
+            "baseline",
+            "3.2 s",
+            "2.1 ms 2",
+            "11.8 MiB",
+            "0",
+        ]
         assert ranking[3][1].startswith("sign subgradient: gradient + sign")
         assert ranking[3][4:6] == ["0.84 p 0.06", "5.2 s 2 of 5 never"]
         assert ranking[-1][2] == "half broke off"
@@ -49,16 +63,24 @@ class TestWhole:
     def test_the_headline_says_how_sure_it_is(self, made):
         assert "The baseline adam has the best median: 0.148 (0.124 … 0.172)." in made.body
         assert (
-            "extragradient+adam has the best median: 0.161 (0.139 … 0.188), against 0.193 of the baseline adam. A run of it is better than "
-            "one of adam with probability 0.76 (adjusted p 0.09): so few runs do not tell the two apart."
-        ) in made.body
+            "extragradient+adam has the best median: 0.161 (0.139 … 0.188), against 0.193 of the"
+            " baseline adam. A run of it is better than one of adam with probability 0.76 (adjusted"
+            " p 0.09): so few runs do not tell the two apart." in made.body
+        )
 
     def test_quality_has_a_median_a_range_and_three_axes(self, made):
         adam = made.charts["p1-quality"]["series"][0]
-        assert (adam["name"], adam["tone"], set(adam["points"])) == ("adam", "ink", {"seconds", "steps", "gradient_equivalents"})
+        assert (adam["name"], adam["tone"], set(adam["points"])) == (
+            "adam",
+            "ink",
+            {"seconds", "steps", "gradient_equivalents"},
+        )
         points = adam["points"]["steps"]
         assert len(points["x"]) == 8
-        assert all(low < middle < high for low, middle, high in zip(points["low"], points["y"], points["high"], strict=True))
+        assert all(
+            low < middle < high
+            for low, middle, high in zip(points["low"], points["y"], points["high"], strict=True)
+        )
         assert "bands: from the smallest to the largest seed" in made.body
 
     def test_a_line_ends_where_half_of_the_seeds_broke_off(self, made):
@@ -67,28 +89,55 @@ class TestWhole:
         assert None not in sga["low"]  # the seed that is still there
 
     def test_methods_have_one_colour_in_all_charts_and_marks_tell_rounds_apart(self, made):
-        drawn = [chart for chart in made.charts.values() if chart["kind"] == "lines" and chart["group"] == "p1"]
+        drawn = [
+            chart
+            for chart in made.charts.values()
+            if chart["kind"] == "lines" and chart["group"] == "p1"
+        ]
         assert len(drawn) == 6
-        assert len({tuple((s["name"], s["tone"], s["mark"]) for s in chart["series"]) for chart in drawn}) == 1
+        assert (
+            len(
+                {
+                    tuple((s["name"], s["tone"], s["mark"]) for s in chart["series"])
+                    for chart in drawn
+                }
+            )
+            == 1
+        )
         assert len({(s["tone"], s["mark"] > 8) for s in drawn[0]["series"]}) == len(METHODS)
 
     def test_the_map_counts_seeds_and_names_them(self, made):
         chart = made.charts["p1-robustness"]
         assert chart["columns"] == ["× 0.1", "× 0.316", "× 1", "× 3.16", "× 10"]
         assert (chart["rows"][0], chart["text"][0][0]) == ("adam", "2/3")
-        assert chart["details"][0][0] == "seed 0: 0.1, reached; seed 1: 0.15, reached; seed 2: 0.2, missed"
+        assert (
+            chart["details"][0][0]
+            == "seed 0: 0.1, reached; seed 1: 0.15, reached; seed 2: 0.2, missed"
+        )
 
     def test_pictures_at_equal_budget(self, made):
-        assert 'data-label="7.5\N{NO-BREAK SPACE}s, 50\N{NO-BREAK SPACE}% of the budget"' in made.body
-        assert 'data-label="10,000 gradient-equivalents, 50\N{NO-BREAK SPACE}% of the budget"' in made.body
+        assert (
+            'data-label="7.5\N{NO-BREAK SPACE}s, 50\N{NO-BREAK SPACE}% of the budget"' in made.body
+        )
+        assert (
+            'data-label="10,000 gradient-equivalents, 50\N{NO-BREAK SPACE}% of the budget"'
+            in made.body
+        )
         assert made.body.count('<div class="nothing">diverged</div>') == 2 * 4
 
     def test_tuning_differences_and_broken_runs(self, made):
-        tuning = made.body.split("Tuning; of the values that were searched for, smaller is better</caption>")[1].split("</table>")[0]
+        tuning = made.body.split(
+            "Tuning; of the values that were searched for, smaller is better</caption>"
+        )[1].split("</table>")[0]
         first = " ".join(re.sub(r"<[^>]*>", " ", tuning.split("<tr>")[2]).split())
-        assert first == "adam 4 1 0.12 optimizer.lr 0.0003, ratio 0.5 optimizer.lr 0.0003 to 0.01 (log scale); ratio one of 0.25, 0.5, 1"
+        assert (
+            first == "adam 4 1 0.12 optimizer.lr 0.0003, ratio 0.5 optimizer.lr 0.0003 to 0.01 (log"
+            " scale); ratio one of 0.25, 0.5, 1"
+        )
         assert "Trials of adam</caption>" in made.body
-        differences = made.body.split("What differs between the methods&#39; configurations")[2].split("</table>")[0]
+        differences = made.body.split("What differs between the methods&#39; configurations")[
+            2
+        ].split("</table>")[0]
         assert "optimizer.lr" in differences
         assert "batch_size" not in differences
         assert "Step 1,801: player &#34;generator&#34;: the loss is NaN." in made.body
@@ -101,7 +150,12 @@ class TestWhole:
 class TestIncomplete:
     def test_a_method_without_runs(self, comparison, page):
         def nothing(problem):
-            problem["methods"][1] |= {"runs": [], "summary": None, "tuning": None, "robustness": None}
+            problem["methods"][1] |= {
+                "runs": [],
+                "summary": None,
+                "tuning": None,
+                "robustness": None,
+            }
             problem["pairs"] = []
 
         made = page(edited(comparison(), nothing))
@@ -119,7 +173,10 @@ class TestIncomplete:
         assert "0 problems, 0 methods, 0 seeds, 0 runs." in page(comparison(problems=())).body
 
     def test_pictures_that_were_not_kept(self, comparison, page):
-        assert "Pictures were not kept, or do not lie beside the file." in page(comparison(pictures=False)).body
+        assert (
+            "Pictures were not kept, or do not lie beside the file."
+            in page(comparison(pictures=False)).body
+        )
 
     def test_pictures_of_other_directories_are_left_alone(self, comparison, page, run):
         run("elsewhere")
@@ -130,18 +187,28 @@ class TestIncomplete:
                     for point in one["points"]:
                         point["picture"] = "../elsewhere/samples/step-00000000.png"
 
-        assert "Pictures were not kept" in page(edited(comparison(problems=("digits",)), steal)).body
+        assert (
+            "Pictures were not kept" in page(edited(comparison(problems=("digits",)), steal)).body
+        )
 
     def test_everything_null_that_may_be(self, comparison, page):
         def empty(problem):
             problem |= {"target": None, "baseline": None, "metrics": {}, "pairs": []}
             for method in problem["methods"]:
                 method |= {"tuning": None, "robustness": None}
-                method["summary"] = dict.fromkeys(method["summary"], None) | {"diverged": 0, "failed": 0}
+                method["summary"] = dict.fromkeys(method["summary"], None) | {
+                    "diverged": 0,
+                    "failed": 0,
+                }
                 for one in method["runs"]:
                     one |= {"metrics": None, "peak_memory": None}
                     for point in one["points"]:
-                        point |= {"metrics": {"ema/total-variation": None}, "losses": None, "gradient_norms": None, "seconds": None}
+                        point |= {
+                            "metrics": {"ema/total-variation": None},
+                            "losses": None,
+                            "gradient_norms": None,
+                            "seconds": None,
+                        }
 
         made = page(edited(comparison(problems=("digits",)), empty))
         assert list(made.charts) == []
@@ -162,7 +229,10 @@ class TestDamaged:
             ({"format": 2}, "format: Input should be 1"),
             ({"problems": [{"name": "a"}]}, r"problems\.0\.budget: Field required"),
             ({"problems": 3}, "problems: "),
-            ({"problems": [{"name": "a", "budget": {}}]}, r"problems\.0\.budget: Dictionary should have at least 1 item"),
+            (
+                {"problems": [{"name": "a", "budget": {}}]},
+                r"problems\.0\.budget: Dictionary should have at least 1 item",
+            ),
         ],
     )
     def test_another_shape(self, comparison, change, where):

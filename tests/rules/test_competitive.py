@@ -11,7 +11,9 @@ TIGHT = {"tolerance": 1e-14, "budget": 200}
 
 
 def optimizer_for(players, rule, lr):
-    return sp.GameOptimizer({p: torch.optim.SGD(tensors, lr=lr) for p, tensors in players.items()}, rule)
+    return sp.GameOptimizer(
+        {p: torch.optim.SGD(tensors, lr=lr) for p, tensors in players.items()}, rule
+    )
 
 
 def step_map(make, rule, lr):
@@ -35,16 +37,22 @@ def test_cgd_contracts_a_bilinear_game_at_every_step_size(h, s):
     assert radius(M) == pytest.approx(1 / math.sqrt(1 + h**2 * s**2), abs=1e-10)
 
 
-@pytest.mark.parametrize(("game", "expected"), [((0, 1, 0), 0.9988), ((1, 1, -1), 0.9488), ((-6, 4, -2), 1.061), ((6, 4, 2), 0.958)])
+@pytest.mark.parametrize(
+    ("game", "expected"),
+    [((0, 1, 0), 0.9988), ((1, 1, -1), 0.9488), ((-6, 4, -2), 1.061), ((6, 4, 2), 0.958)],
+)
 def test_cgd_has_the_published_spectral_radii(game, expected):
-    M = step_map(lambda start: zero_sum(*map(float, game), start), sp.CompetitiveGradient(**TIGHT), 0.05)
+    M = step_map(
+        lambda start: zero_sum(*map(float, game), start), sp.CompetitiveGradient(**TIGHT), 0.05
+    )
     assert radius(M) == pytest.approx(expected, abs=5e-4)
 
 
 def test_cgd_twenty_steps_of_the_published_formula(tiny_gan):
     gan, reference, h = tiny_gan(), tiny_gan(), 0.7
     optimizer = optimizer_for(gan.players, sp.CompetitiveGradient(**TIGHT), h)
-    y, x = reference.sizes().values()  # the discriminator maximises f = −(its loss); x is the generator
+    # the discriminator maximises f = −(its loss); x is the generator
+    y, x = reference.sizes().values()
     for _ in range(20):
         xi, J = reference.dense()
         gx, gy = xi[x], -xi[y]
@@ -87,7 +95,11 @@ def test_polymatrix_step_of_three_players():
 def test_acgd_twenty_steps_of_the_published_formula(tiny_gan, warm_start):
     gan, reference = tiny_gan(), tiny_gan()
     h, beta, eps = 0.01, 0.9, 1e-5
-    optimizer = optimizer_for(gan.players, sp.AdaptiveCompetitiveGradient(beta=beta, epsilon=eps, warm_start=warm_start, **TIGHT), h)
+    optimizer = optimizer_for(
+        gan.players,
+        sp.AdaptiveCompetitiveGradient(beta=beta, epsilon=eps, warm_start=warm_start, **TIGHT),
+        h,
+    )
     y, x = reference.sizes().values()
     v = torch.zeros_like(reference.theta())
     for t in range(1, 21):
@@ -96,8 +108,12 @@ def test_acgd_twenty_steps_of_the_published_formula(tiny_gan, warm_start):
         A = h * math.sqrt(1 - beta**t) / (v.sqrt() + eps)
         gx, gy, Hxy = xi[x], -xi[y], J[x, y]
         step = torch.zeros_like(xi)
-        step[x] = -torch.linalg.solve(torch.diag(1 / A[x]) + Hxy @ torch.diag(A[y]) @ Hxy.T, gx + Hxy @ (A[y] * gy))
-        step[y] = torch.linalg.solve(torch.diag(1 / A[y]) + Hxy.T @ torch.diag(A[x]) @ Hxy, gy - Hxy.T @ (A[x] * gx))
+        step[x] = -torch.linalg.solve(
+            torch.diag(1 / A[x]) + Hxy @ torch.diag(A[y]) @ Hxy.T, gx + Hxy @ (A[y] * gy)
+        )
+        step[y] = torch.linalg.solve(
+            torch.diag(1 / A[y]) + Hxy.T @ torch.diag(A[x]) @ Hxy, gy - Hxy.T @ (A[x] * gx)
+        )
         reference.move(step)
         optimizer.step(gan.losses)
     torch.testing.assert_close(gan.theta(), reference.theta(), rtol=0, atol=1e-7)
@@ -123,7 +139,10 @@ def test_small_steps_reduce_to_the_gradient(tiny_gan):
 def test_cost_of_a_general_game_is_what_the_documentation_says(tiny_gan):
     gan = tiny_gan(zero_sum=False)
     optimizer = optimizer_for(gan.players, sp.CompetitiveGradient(tolerance=0.0, budget=4), 0.1)
-    with pytest.warns(sp.SolverWarning, match=r'The solve "joint" of CompetitiveGradient ended as "budget" after 4 products'):
+    with pytest.warns(
+        sp.SolverWarning,
+        match=r'The solve "joint" of CompetitiveGradient ended as "budget" after 4 products',
+    ):
         optimizer.step(gan.losses)
     optimizer.step(gan.losses)  # said once
     assert optimizer.last.cost == sp.Cost(gradients=2, products=8, losses=1)
@@ -135,9 +154,12 @@ def test_cost_of_a_general_game_is_what_the_documentation_says(tiny_gan):
 @pytest.mark.parametrize("rule", [sp.CompetitiveGradient, sp.AdaptiveCompetitiveGradient])
 @pytest.mark.parametrize("warm_start", [False, True])
 def test_cost_of_a_zero_sum_game_is_what_the_documentation_says(tiny_gan, rule, warm_start):
-    """Two mixed products an iteration and one at the start; the other player's part costs nothing; the first step finds out the form."""
+    """Two mixed products an iteration and one at the start; the other player's part costs nothing;
+    the first step finds out the form."""
     gan = tiny_gan(zero_sum=True)
-    optimizer = optimizer_for(gan.players, rule(tolerance=0.0, budget=4, warm_start=warm_start), 0.1)
+    optimizer = optimizer_for(
+        gan.players, rule(tolerance=0.0, budget=4, warm_start=warm_start), 0.1
+    )
     optimizer.step(gan.losses)
     assert optimizer.last.cost == sp.Cost(gradients=2, products=2 + 9, losses=1)
     optimizer.step(gan.losses)
@@ -156,12 +178,18 @@ class TestWhichFormIsUsed:
             assert self.form(gan.players, gan.losses) == kind
 
     def test_terms_of_one_player_alone_do_not_matter(self, tiny_gan):
-        """The generator's loss usually leaves out the term of the real samples, so the losses do not add up to zero."""
+        """The generator's loss usually leaves out the term of the real samples, so the losses do
+        not add up to zero."""
         gan = tiny_gan()
 
         def losses():
             found = gan.losses()
-            return {**found, "discriminator": found["discriminator"] + sum((p**2).sum() for p in gan.D.parameters())}
+            return {
+                **found,
+                "discriminator": (
+                    found["discriminator"] + sum((p**2).sum() for p in gan.D.parameters())
+                ),
+            }
 
         assert self.form(gan.players, losses)
 
@@ -179,7 +207,10 @@ class TestWhichFormIsUsed:
             gan = tiny_gan(zero_sum=kind)
             gan.G.float(), gan.D.float()
             gan.z, gan.real = gan.z.float(), gan.real.float()
-            players = {"discriminator": tuple(gan.D.parameters()), "generator": tuple(gan.G.parameters())}
+            players = {
+                "discriminator": tuple(gan.D.parameters()),
+                "generator": tuple(gan.G.parameters()),
+            }
             assert self.form(players, gan.losses, sp.CompetitiveGradient(tolerance=1e-5)) == kind
 
 
@@ -205,9 +236,15 @@ def test_both_forms_agree_on_a_zero_sum_game(tiny_gan, adaptive):
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: sp.AdaptiveCompetitiveGradient(beta=1.0), "RMS: needs 0 ≤ beta < 1 and epsilon > 0"),
+        (
+            lambda: sp.AdaptiveCompetitiveGradient(beta=1.0),
+            "RMS: needs 0 ≤ beta < 1 and epsilon > 0",
+        ),
         (lambda: sp.AdaptiveCompetitiveGradient(epsilon=0.0), "needs 0 ≤ beta < 1 and epsilon > 0"),
-        (lambda: sp.CompetitiveGradient(tolerance=-1.0), "CompetitiveGradient: needs tolerance ≥ 0 and budget ≥ 1"),
+        (
+            lambda: sp.CompetitiveGradient(tolerance=-1.0),
+            "CompetitiveGradient: needs tolerance ≥ 0 and budget ≥ 1",
+        ),
     ],
 )
 def test_options_are_checked_at_construction(make, text):

@@ -8,7 +8,9 @@ EXACT = {"rtol": 0.0, "atol": 1e-10}
 
 
 def optimizer_for(players, rule, lr=1.0):
-    return sp.GameOptimizer({p: torch.optim.SGD(tensors, lr=lr) for p, tensors in players.items()}, rule)
+    return sp.GameOptimizer(
+        {p: torch.optim.SGD(tensors, lr=lr) for p, tensors in players.items()}, rule
+    )
 
 
 def absolute_inverse(H, damping):
@@ -25,7 +27,9 @@ def test_one_undamped_step_lands_on_the_minimum_exactly():
 @pytest.mark.parametrize("solver", ["saddle-free", "cg", "minres"])
 def test_one_undamped_step_minimises_a_quadratic(solver):
     game = bowl()
-    optimizer_for(game.players, sp.Newton(damping=0.0, solver=solver, tolerance=1e-12)).step(game.losses)
+    optimizer_for(game.players, sp.Newton(damping=0.0, solver=solver, tolerance=1e-12)).step(
+        game.losses
+    )
     torch.testing.assert_close(game.theta, torch.zeros(2, dtype=torch.float64), **EXACT)
 
 
@@ -36,27 +40,44 @@ class TestTwentyStepsAgainstDenseReferences:
         optimizer = optimizer_for(gan.players, rule, lr=0.5)
         for _ in range(20):
             xi, J = reference.dense()
-            parts = [absolute_inverse(J[rows, rows], 0.3) @ xi[rows] for rows in reference.sizes().values()]
+            parts = [
+                absolute_inverse(J[rows, rows], 0.3) @ xi[rows]
+                for rows in reference.sizes().values()
+            ]
             reference.move(-0.5 * torch.cat(parts))
             optimizer.step(gan.losses)
         torch.testing.assert_close(gan.theta(), reference.theta(), rtol=0, atol=1e-7)
 
     def test_own_minres_without_safeguard_needed(self, tiny_gan):
         gan, reference = tiny_gan(), tiny_gan()
-        optimizer = optimizer_for(gan.players, sp.Newton(solver="minres", damping=5.0, adapt=False, tolerance=1e-14, budget=200))
+        optimizer = optimizer_for(
+            gan.players,
+            sp.Newton(solver="minres", damping=5.0, adapt=False, tolerance=1e-14, budget=200),
+        )
         for _ in range(20):
             xi, J = reference.dense()
             eye = torch.eye(len(xi), dtype=xi.dtype)
-            parts = [torch.linalg.solve((J + 5 * eye)[rows, rows], xi[rows]) for rows in reference.sizes().values()]
+            parts = [
+                torch.linalg.solve((J + 5 * eye)[rows, rows], xi[rows])
+                for rows in reference.sizes().values()
+            ]
             reference.move(-torch.cat(parts))
             optimizer.step(gan.losses)
         torch.testing.assert_close(gan.theta(), reference.theta(), rtol=0, atol=1e-7)
 
-    # without a safeguard the full rule takes steps here that magnify a change of the start of 1e-12 to one of 2 after twenty of them
+    # without a safeguard the full rule takes steps here that magnify a change of the start of 1e-12
+    # to one of 2 after twenty of them
     @pytest.mark.parametrize(("part", "steps"), [("own", 20), ("full", 3)])
     def test_in_the_metric_of_rmsprop(self, tiny_gan, part, steps):
         gan, reference = tiny_gan(zero_sum=False), tiny_gan(zero_sum=False)
-        rule = sp.Newton(part=part, damping=3.0, adapt=False, scaling=sp.RMS(beta=0.9, epsilon=1e-3), tolerance=1e-14, budget=200)
+        rule = sp.Newton(
+            part=part,
+            damping=3.0,
+            adapt=False,
+            scaling=sp.RMS(beta=0.9, epsilon=1e-3),
+            tolerance=1e-14,
+            budget=200,
+        )
         optimizer, v = optimizer_for(gan.players, rule), torch.zeros_like(reference.theta())
         for t in range(1, steps + 1):
             xi, J = reference.dense()
@@ -66,14 +87,22 @@ class TestTwentyStepsAgainstDenseReferences:
             if part == "full":
                 e = torch.linalg.solve(scaled + 3 * torch.eye(len(xi), dtype=xi.dtype), b)
             else:
-                e = torch.cat([absolute_inverse(scaled[rows, rows], 3.0) @ b[rows] for rows in reference.sizes().values()])
+                e = torch.cat(
+                    [
+                        absolute_inverse(scaled[rows, rows], 3.0) @ b[rows]
+                        for rows in reference.sizes().values()
+                    ]
+                )
             reference.move(-e / root)
             optimizer.step(gan.losses)
         torch.testing.assert_close(gan.theta(), reference.theta(), rtol=0, atol=1e-7)
 
     def test_full(self, tiny_gan):
         gan, reference = tiny_gan(zero_sum=False), tiny_gan(zero_sum=False)
-        optimizer = optimizer_for(gan.players, sp.Newton(part="full", damping=0.5, adapt=False, tolerance=1e-14, budget=200))
+        optimizer = optimizer_for(
+            gan.players,
+            sp.Newton(part="full", damping=0.5, adapt=False, tolerance=1e-14, budget=200),
+        )
         for _ in range(20):
             xi, J = reference.dense()
             reference.move(-torch.linalg.solve(J + 0.5 * torch.eye(len(xi), dtype=xi.dtype), xi))
@@ -101,20 +130,25 @@ class TestTwentyStepsAgainstDenseReferences:
             reference.move(-step)
             optimizer.step(gan.losses)
             for player in damping:
-                assert optimizer.rule_state.numbers[f"damping.{player}"] == pytest.approx(damping[player], rel=1e-9)
+                assert optimizer.rule_state.numbers[f"damping.{player}"] == pytest.approx(
+                    damping[player], rel=1e-9
+                )
         torch.testing.assert_close(gan.theta(), reference.theta(), rtol=0, atol=1e-8)
         assert any(value != 0.01 for value in damping.values())
 
 
 def test_the_full_rule_solves_a_bilinear_game_in_one_step():
     game = bilinear(3.0)
-    optimizer_for(game.players, sp.Newton(part="full", damping=0.0, tolerance=1e-14)).step(game.losses)
+    optimizer_for(game.players, sp.Newton(part="full", damping=0.0, tolerance=1e-14)).step(
+        game.losses
+    )
     torch.testing.assert_close(game.theta, torch.zeros(2, dtype=torch.float64), **EXACT)
 
 
 @pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning")
 def test_negative_curvature_is_descended():
-    """On ½x² − ½y² plain Newton is drawn to the saddle; the safeguarded one leaves it along y, minres only goes down."""
+    """On ½x² − ½y² plain Newton is drawn to the saddle; the safeguarded one leaves it along y,
+    minres only goes down."""
     for solver in ("saddle-free", "cg", "minres"):
         z = torch.tensor([1.0, 0.1], dtype=torch.float64, requires_grad=True)
 
@@ -147,8 +181,15 @@ def test_one_player_may_move_alone_unless_the_rule_is_joint(tiny_gan):
     slices = gan.sizes()
     assert torch.equal(gan.theta()[slices["discriminator"]], before[slices["discriminator"]])
     assert not torch.equal(gan.theta()[slices["generator"]], before[slices["generator"]])
-    with pytest.raises(sp.UsageError, match='Newton needs the losses of all players at once; the closure left out "discriminator"'):
-        optimizer_for(gan.players, sp.Newton(part="full")).step(lambda: {"generator": gan.losses()["generator"]})
+    with pytest.raises(
+        sp.UsageError,
+        match=(
+            'Newton needs the losses of all players at once; the closure left out "discriminator"'
+        ),
+    ):
+        optimizer_for(gan.players, sp.Newton(part="full")).step(
+            lambda: {"generator": gan.losses()["generator"]}
+        )
 
 
 def test_cost_is_what_the_documentation_says(tiny_gan):
@@ -181,5 +222,7 @@ def test_options_are_checked_at_construction(options, text):
 def test_full_newton_finds_critical_points_that_are_no_equilibria():
     """Documented, not desired: f2 of the oracle table has no minimax point at the origin."""
     game = zero_sum(6.0, 4.0, 2.0)
-    optimizer_for(game.players, sp.Newton(part="full", damping=0.0, tolerance=1e-14)).step(game.losses)
+    optimizer_for(game.players, sp.Newton(part="full", damping=0.0, tolerance=1e-14)).step(
+        game.losses
+    )
     torch.testing.assert_close(game.theta, torch.zeros(2, dtype=torch.float64), **EXACT)

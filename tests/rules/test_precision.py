@@ -1,4 +1,5 @@
-"""Rules on parameters of every type, shape and layout: the path of the same game in contiguous double precision."""
+"""Rules on parameters of every type, shape and layout: the path of the same game in contiguous
+double precision."""
 
 import pytest
 import torch
@@ -46,7 +47,10 @@ OTHERS = {
     "follow the ridge": rules.FollowTheRidge(**XY, damping=0.5, **TIGHT),
     "unrolled": rules.Unrolled(**XY, unroll=2, rate=0.1),
 }
-DISPLACING = {"smoothing": rules.RandomizedSmoothing(0.1, samples=2), "spsa": rules.SimultaneousPerturbation(c=0.1)}
+DISPLACING = {
+    "smoothing": rules.RandomizedSmoothing(0.1, samples=2),
+    "spsa": rules.SimultaneousPerturbation(c=0.1),
+}
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 
@@ -72,10 +76,18 @@ KINDS = {  # parameters, and how far apart the paths may be
     "mixed within the players": (players(F32, F64, F64, F32), 1e-5),
     "half": (players(BF16, BF16, BF16, BF16), 2e-2),
     "half, single and double": (players(BF16, F32, F64, F16), 2e-2),
-    "empty": (with_more([torch.zeros(0, 3, dtype=F64)], [torch.zeros(3, 0, dtype=F32), torch.zeros(0)]), 1e-9),
-    "without dimensions": (with_more([torch.tensor(0.3, dtype=F64)], [torch.tensor(0.2, dtype=F64)]), 1e-9),
+    "empty": (
+        with_more([torch.zeros(0, 3, dtype=F64)], [torch.zeros(3, 0, dtype=F32), torch.zeros(0)]),
+        1e-9,
+    ),
+    "without dimensions": (
+        with_more([torch.tensor(0.3, dtype=F64)], [torch.tensor(0.2, dtype=F64)]),
+        1e-9,
+    ),
     "channels last and transposed": (
-        with_more([draw(2, 3, 2, 2, seed=7).to(memory_format=torch.channels_last)], [draw(2, 3, seed=5).T]),
+        with_more(
+            [draw(2, 3, 2, 2, seed=7).to(memory_format=torch.channels_last)], [draw(2, 3, seed=5).T]
+        ),
         1e-9,
     ),
 }
@@ -83,13 +95,20 @@ KINDS = {  # parameters, and how far apart the paths may be
 
 def losses(x, y, zero_sum):
     X, Y = (torch.cat([t.double().reshape(-1) for t in own]) for own in (x, y))
-    f = X @ draw(len(X), len(Y), seed=9) @ Y + 0.3 * X.square().sum() - 0.2 * Y.square().sum() + 0.2 * Y.sin().sum()
+    f = (
+        X @ draw(len(X), len(Y), seed=9) @ Y
+        + 0.3 * X.square().sum()
+        - 0.2 * Y.square().sum()
+        + 0.2 * Y.sin().sum()
+    )
     return {"x": f, "y": -f if zero_sum else -f + 0.1 * X[:2].square().sum() * Y.sum()}
 
 
 def end(rule, parts, zero_sum):
     x, y = ([t.detach().clone().requires_grad_() for t in own] for own in parts)
-    optimizer = sp.GameOptimizer({"x": torch.optim.SGD(x, lr=0.05), "y": torch.optim.SGD(y, lr=0.05)}, rule)
+    optimizer = sp.GameOptimizer(
+        {"x": torch.optim.SGD(x, lr=0.05), "y": torch.optim.SGD(y, lr=0.05)}, rule
+    )
     for _ in range(3):
         optimizer.step(lambda: losses(x, y, zero_sum))
     return [t.detach() for t in (*x, *y)]
@@ -105,7 +124,9 @@ def check(rule, kind, zero_sum):
         assert found.numel() == 0 or not torch.equal(found, given)
 
 
-@pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning", "ignore::saddlepoint.errors.CurvatureWarning")
+@pytest.mark.filterwarnings(
+    "ignore::saddlepoint.errors.SolverWarning", "ignore::saddlepoint.errors.CurvatureWarning"
+)
 @pytest.mark.parametrize("zero_sum", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", SOLVING)
@@ -113,7 +134,9 @@ def test_solves_on_every_kind_of_parameter(name, kind, zero_sum):
     check(SOLVING[name], kind, zero_sum)
 
 
-@pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning", "ignore::saddlepoint.errors.CurvatureWarning")
+@pytest.mark.filterwarnings(
+    "ignore::saddlepoint.errors.SolverWarning", "ignore::saddlepoint.errors.CurvatureWarning"
+)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_rules_likewise(name, kind):
@@ -121,7 +144,12 @@ def test_other_rules_likewise(name, kind):
 
 
 def test_vectors_are_flattened_to_the_widest_type_and_cut_back_to_their_own():
-    v = Vector({"x": [torch.ones(2, dtype=BF16)], "y": [torch.full((1,), 1 / 3, dtype=F64), torch.zeros(0)]})
+    v = Vector(
+        {
+            "x": [torch.ones(2, dtype=BF16)],
+            "y": [torch.full((1,), 1 / 3, dtype=F64), torch.zeros(0)],
+        }
+    )
     flat = v.flatten()
     assert (flat.dtype, flat.shape) == (F64, (3,))
     assert [t.dtype for t in v.unflatten(flat).tensors] == [BF16, F64, F32]
@@ -142,30 +170,55 @@ def test_a_metric_in_half_precision_sees_squares_that_half_precision_does_not_ho
 
 
 def complex_end(rule, as_real):
-    """The end of a game of complex players that mixes real and imaginary parts, written in either form."""
-    start = [torch.complex(draw(3, seed=1), draw(3, seed=2)), torch.complex(draw(2, seed=3), draw(2, seed=4))]
-    x, y = (torch.view_as_real(t).clone().requires_grad_() if as_real else t.clone().requires_grad_() for t in start)
+    """The end of a game of complex players that mixes real and imaginary parts, written in either
+    form."""
+    start = [
+        torch.complex(draw(3, seed=1), draw(3, seed=2)),
+        torch.complex(draw(2, seed=3), draw(2, seed=4)),
+    ]
+    x, y = (
+        torch.view_as_real(t).clone().requires_grad_() if as_real else t.clone().requires_grad_()
+        for t in start
+    )
     M = torch.complex(draw(3, 2, seed=5), draw(3, 2, seed=6))
 
     def losses():
         u, v = (torch.view_as_complex(t) if as_real else t for t in (x, y))
-        f = (u @ M @ v).real + (u @ M.sin() @ v.conj()).imag + 0.3 * u.abs().square().sum() - 0.2 * v.abs().square().sum()
+        f = (
+            (u @ M @ v).real
+            + (u @ M.sin() @ v.conj()).imag
+            + 0.3 * u.abs().square().sum()
+            - 0.2 * v.abs().square().sum()
+        )
         return {"x": f + 0.1 * u.real.pow(3).sum(), "y": -f}
 
-    optimizer = sp.GameOptimizer({"x": torch.optim.SGD([x], lr=0.05), "y": torch.optim.SGD([y], lr=0.05)}, rule)
+    optimizer = sp.GameOptimizer(
+        {"x": torch.optim.SGD([x], lr=0.05), "y": torch.optim.SGD([y], lr=0.05)}, rule
+    )
     for _ in range(3):
         optimizer.step(losses)
     return [t.detach() if as_real else torch.view_as_real(t.detach()) for t in (x, y)]
 
 
-@pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning", "ignore::saddlepoint.errors.CurvatureWarning")
+@pytest.mark.filterwarnings(
+    "ignore::saddlepoint.errors.SolverWarning", "ignore::saddlepoint.errors.CurvatureWarning"
+)
 @pytest.mark.parametrize("rule", [*SOLVING.values(), *OTHERS.values()], ids=[*SOLVING, *OTHERS])
 def test_complex_parameters_are_pairs_of_real_ones_or_refused(rule):
-    if getattr(rule, "scaling", None) is not None or isinstance(rule, sp.AdaptiveCompetitiveGradient):
-        with pytest.raises(sp.UsageError, match=r'parameter 0 of player "x", shape \(3,\), is complex .* torch\.view_as_real\(p\)'):
+    if getattr(rule, "scaling", None) is not None or isinstance(
+        rule, sp.AdaptiveCompetitiveGradient
+    ):
+        with pytest.raises(
+            sp.UsageError,
+            match=(
+                r'parameter 0 of player "x", shape \(3,\), is complex .* torch\.view_as_real\(p\)'
+            ),
+        ):
             complex_end(rule, as_real=False)
         return
-    for found, reference in zip(complex_end(rule, as_real=False), complex_end(rule, as_real=True), strict=True):
+    for found, reference in zip(
+        complex_end(rule, as_real=False), complex_end(rule, as_real=True), strict=True
+    ):
         torch.testing.assert_close(found, reference, rtol=0, atol=1e-6)
 
 
@@ -182,7 +235,10 @@ class TestRulesThatDisplace:
             assert found.numel() == 0 or not torch.equal(found, given)
 
     def test_refuse_complex_parameters(self, name):
-        with pytest.raises(sp.UsageError, match=r'Parameter 0 of player "x", shape \(3,\), is complex.*torch\.view_as_complex'):
+        with pytest.raises(
+            sp.UsageError,
+            match=r'Parameter 0 of player "x", shape \(3,\), is complex.*torch\.view_as_complex',
+        ):
             complex_end(DISPLACING[name], as_real=False)
 
 
@@ -191,7 +247,8 @@ def test_proximal_point_on_a_complex_bilinear_game():
     x = torch.tensor([1 + 0j], dtype=torch.complex128, requires_grad=True)
     y = torch.tensor([0.5j], dtype=torch.complex128, requires_grad=True)
     optimizer = sp.GameOptimizer(
-        {"x": torch.optim.SGD([x], lr=1.0), "y": torch.optim.SGD([y], lr=1.0)}, rules.ProximalPoint(tolerance=1e-12)
+        {"x": torch.optim.SGD([x], lr=1.0), "y": torch.optim.SGD([y], lr=1.0)},
+        rules.ProximalPoint(tolerance=1e-12),
     )
     optimizer.step(lambda: {"x": (x * y.conj()).real.sum(), "y": -(x * y.conj()).real.sum()})
     assert x.item() == pytest.approx(0.5 - 0.25j)

@@ -1,4 +1,5 @@
-"""Two or more steps of every rule on a two-layer GAN against its published formula, written with dense matrices in float64."""
+"""Two or more steps of every rule on a two-layer GAN against its published formula, written with
+dense matrices in float64."""
 
 import copy
 
@@ -16,7 +17,9 @@ TIGHT = {"tolerance": 1e-14, "budget": 200}
 
 
 def sgd(gan, rule, lr=H):
-    return sp.GameOptimizer({p: torch.optim.SGD(tensors, lr=lr) for p, tensors in gan.players.items()}, rule)
+    return sp.GameOptimizer(
+        {p: torch.optim.SGD(tensors, lr=lr) for p, tensors in gan.players.items()}, rule
+    )
 
 
 def off_diagonal(gan, J):
@@ -56,7 +59,9 @@ def jare(gan, h):
 def influence(gan, J):
     """χ_i = Σ_{j≠i} J_jiᵀ ∂_j f_i."""
     rows, sizes = gan.rows(), gan.sizes()
-    return torch.cat([sum(J[sizes[j], sizes[i]].T @ rows[i][sizes[j]] for j in sizes if j != i) for i in sizes])
+    return torch.cat(
+        [sum(J[sizes[j], sizes[i]].T @ rows[i][sizes[j]] for j in sizes if j != i) for i in sizes]
+    )
 
 
 def look_ahead(gan, h):
@@ -112,7 +117,9 @@ def follow_the_ridge(gan, h):
     xi, J = gan.dense()
     f, leader = gan.sizes().values()
     direction = xi.clone() if gan.zero_sum else total_gradient(gan, h)
-    direction[f] -= torch.linalg.solve(J[f, f] + 0.5 * torch.eye(f.stop, dtype=xi.dtype), J[f, leader] @ direction[leader])
+    direction[f] -= torch.linalg.solve(
+        J[f, f] + 0.5 * torch.eye(f.stop, dtype=xi.dtype), J[f, leader] @ direction[leader]
+    )
     return direction
 
 
@@ -121,7 +128,9 @@ def follow_the_ridge_as_written(gan, h):
     xi, J = gan.dense()
     f, leader = gan.sizes().values()
     direction = total_gradient(gan, h)
-    direction[f] -= torch.linalg.solve(J[f, f] + 0.5 * torch.eye(f.stop, dtype=xi.dtype), J[f, leader] @ direction[leader])
+    direction[f] -= torch.linalg.solve(
+        J[f, f] + 0.5 * torch.eye(f.stop, dtype=xi.dtype), J[f, leader] @ direction[leader]
+    )
     return direction
 
 
@@ -129,7 +138,9 @@ def total_gradient(gan, h):
     xi, J = gan.dense()
     f, leader = gan.sizes().values()
     direction = xi.clone()
-    answer = torch.linalg.solve(J[f, f] + 0.5 * torch.eye(f.stop, dtype=xi.dtype), gan.rows()["generator"][f])
+    answer = torch.linalg.solve(
+        J[f, f] + 0.5 * torch.eye(f.stop, dtype=xi.dtype), gan.rows()["generator"][f]
+    )
     direction[leader] -= J[f, leader].T @ answer
     return direction
 
@@ -189,7 +200,10 @@ def unrolled(gan, h):
 CASES = {
     "consensus": (rules.Consensus(gamma=0.7), consensus),
     "sga": (rules.SymplecticAdjustment(strength=0.7), symplectic),
-    "sga without alignment": (rules.SymplecticAdjustment(strength=0.7, align=False), symplectic_unaligned),
+    "sga without alignment": (
+        rules.SymplecticAdjustment(strength=0.7, align=False),
+        symplectic_unaligned,
+    ),
     "hamiltonian": (rules.Hamiltonian(), hamiltonian),
     "stochastic hamiltonian, same samples": (rules.StochasticHamiltonian(), hamiltonian),
     "jare": (rules.JacobianRegularized(gamma=0.7), jare),
@@ -200,9 +214,15 @@ CASES = {
     "proximal point": (rules.ProximalPoint(**TIGHT), proximal),
     "extragradient": (rules.Extragradient(), extragradient),
     "runge-kutta 4": (rules.RungeKutta(), runge_kutta_4),
-    "runge-kutta 2": (rules.RungeKutta(stages=2, regularization=0.05, regularized="discriminator"), runge_kutta_2_regularized),
+    "runge-kutta 2": (
+        rules.RungeKutta(stages=2, regularization=0.05, regularized="discriminator"),
+        runge_kutta_2_regularized,
+    ),
     "follow the ridge": (rules.FollowTheRidge(**GAN, damping=0.5, **TIGHT), follow_the_ridge),
-    "follow the ridge as written": (rules.FollowTheRidge(**GAN, zero_sum=False, damping=0.5, **TIGHT), follow_the_ridge_as_written),
+    "follow the ridge as written": (
+        rules.FollowTheRidge(**GAN, zero_sum=False, damping=0.5, **TIGHT),
+        follow_the_ridge_as_written,
+    ),
     "total gradient": (rules.TotalGradient(**GAN, damping=0.5, **TIGHT), total_gradient),
     "gradient newton": (rules.GradientNewton(**GAN, damping=0.5, **TIGHT), gradient_newton),
     "complete newton": (rules.CompleteNewton(**GAN, damping=0.5, **TIGHT), complete_newton),
@@ -212,7 +232,13 @@ ZERO_SUM_ONLY = {"complete newton"}
 
 
 @pytest.mark.parametrize(
-    ("name", "zero_sum"), [(name, zero_sum) for name in CASES for zero_sum in (True, False) if zero_sum or name not in ZERO_SUM_ONLY]
+    ("name", "zero_sum"),
+    [
+        (name, zero_sum)
+        for name in CASES
+        for zero_sum in (True, False)
+        if zero_sum or name not in ZERO_SUM_ONLY
+    ],
 )
 def test_twenty_steps_of_the_published_formula(tiny_gan, name, zero_sum):
     rule, formula = CASES[name]
@@ -221,15 +247,22 @@ def test_twenty_steps_of_the_published_formula(tiny_gan, name, zero_sum):
     for step in range(20):
         reference.move(-H * formula(reference, H))
         optimizer.step(gan.losses)
-        torch.testing.assert_close(gan.theta(), reference.theta(), rtol=0, atol=1e-10 if step < 2 else 1e-7)
+        torch.testing.assert_close(
+            gan.theta(), reference.theta(), rtol=0, atol=1e-10 if step < 2 else 1e-7
+        )
 
 
-@pytest.mark.parametrize("rule", [rules.OpponentShaping(), rules.StableOpponentShaping(a=1e9, b=0.0)])
+@pytest.mark.parametrize(
+    "rule", [rules.OpponentShaping(), rules.StableOpponentShaping(a=1e9, b=0.0)]
+)
 def test_opponents_are_expected_to_take_their_own_rates(tiny_gan, rule):
-    """ξ − J_o L ξ − χ with χ_i = Σ_{j≠i} h_j J_jiᵀ ∂_j f_i; with these a and b, SOS has all of the shaping."""
+    """ξ − J_o L ξ − χ with χ_i = Σ_{j≠i} h_j J_jiᵀ ∂_j f_i; with these a and b, SOS has all of the
+    shaping."""
     gan, reference = tiny_gan(zero_sum=False), tiny_gan(zero_sum=False)
     rates = {"discriminator": 0.5, "generator": 0.1}
-    optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=rates[p]) for p, t in gan.players.items()}, rule)
+    optimizer = sp.GameOptimizer(
+        {p: torch.optim.SGD(t, lr=rates[p]) for p, t in gan.players.items()}, rule
+    )
     for _ in range(3):
         xi, J = reference.dense()
         rows, (d, g) = reference.rows(), reference.sizes().values()
@@ -280,10 +313,15 @@ def test_past_extragradient(tiny_gan):
 
 @pytest.mark.parametrize(
     ("kind", "options", "steps", "atol"),
-    [(torch.optim.Adam, {"lr": 0.01, "betas": (0.5, 0.9)}, 20, 1e-7), (SOAP, {"lr": 0.05, "frequency": 2}, 6, 1e-10)],
+    [
+        (torch.optim.Adam, {"lr": 0.01, "betas": (0.5, 0.9)}, 20, 1e-7),
+        (SOAP, {"lr": 0.05, "frequency": 2}, 6, 1e-10),
+    ],
 )
 @pytest.mark.parametrize("keep_state", [True, False])
-def test_extragradient_with_an_adaptive_optimizer_inside(tiny_gan, keep_state, kind, options, steps, atol):
+def test_extragradient_with_an_adaptive_optimizer_inside(
+    tiny_gan, keep_state, kind, options, steps, atol
+):
     """Kept, this is ExtraAdam: the moments see both gradients; not kept, Adam sees only the second."""
 
     def made(gan):
@@ -301,7 +339,10 @@ def test_extragradient_with_an_adaptive_optimizer_inside(tiny_gan, keep_state, k
             inner[player].step()
 
     for _ in range(steps):
-        before, saved = reference.theta(), {p: copy.deepcopy(o.state_dict()) for p, o in inner.items()}
+        before, saved = (
+            reference.theta(),
+            {p: copy.deepcopy(o.state_dict()) for p, o in inner.items()},
+        )
         advance(reference.xi())
         xi = reference.xi()
         reference.move(before - reference.theta())
@@ -325,12 +366,15 @@ def test_extragradient_on_fresh_samples_draws_twice():
 
         for fresh in (False, True):
             drawn.clear()
-            sp.GameOptimizer({"x": torch.optim.SGD([x], lr=0.1)}, rules.Extragradient(fresh_samples=fresh)).step(losses)
+            sp.GameOptimizer(
+                {"x": torch.optim.SGD([x], lr=0.1)}, rules.Extragradient(fresh_samples=fresh)
+            ).step(losses)
             assert (drawn[0] != drawn[-1]).item() == fresh
 
 
 def test_stochastic_hamiltonian_uses_two_independent_samples():
-    """f = s·x·y with s drawn anew: ½(J_aᵀ ξ_b + J_bᵀ ξ_a) = s_a s_b θ, unbiased for (E s)² θ; one sample would give s² θ."""
+    """f = s·x·y with s drawn anew: ½(J_aᵀ ξ_b + J_bᵀ ξ_a) = s_a s_b θ, unbiased for (E s)² θ; one
+    sample would give s² θ."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         x, y = (torch.ones(1, dtype=torch.float64, requires_grad=True) for _ in range(2))
@@ -341,7 +385,10 @@ def test_stochastic_hamiltonian_uses_two_independent_samples():
             f = (drawn[-1] * x * y).sum()
             return {"x": f, "y": -f}
 
-        optimizer = sp.GameOptimizer({n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))}, rules.StochasticHamiltonian())
+        optimizer = sp.GameOptimizer(
+            {n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y))},
+            rules.StochasticHamiltonian(),
+        )
         optimizer.step(losses)
     expected = 1 - 0.1 * (drawn[0] * drawn[1]).item()
     assert (x.item(), y.item()) == (pytest.approx(expected), pytest.approx(expected))
@@ -389,13 +436,20 @@ class TestWrappers:
             optimizer.step(gan.losses)
         average = seen[0]
         for theta in seen[1:]:
-            average = torch.stack(seen).mean(0) if decay is None else decay * average + (1 - decay) * theta
+            average = (
+                torch.stack(seen).mean(0)
+                if decay is None
+                else decay * average + (1 - decay) * theta
+            )
         with optimizer.averaged():
             torch.testing.assert_close(gan.theta(), average, **CLOSE)
         torch.testing.assert_close(gan.theta(), reference.theta(), **CLOSE)
 
     def test_no_average(self, tiny_gan):
-        with pytest.raises(sp.UsageError, match=r"give the rule as Averaged\(rule\)"), sgd(tiny_gan(), rules.Gradient()).averaged():
+        with (
+            pytest.raises(sp.UsageError, match=r"give the rule as Averaged\(rule\)"),
+            sgd(tiny_gan(), rules.Gradient()).averaged(),
+        ):
             pass
 
     def test_clipped(self, tiny_gan):
@@ -425,7 +479,10 @@ COSTS = {
     "optimistic": (rules.Optimistic(), (2, 0, 1)),
     "extragradient": (rules.Extragradient(), (4, 0, 2)),
     "runge-kutta": (rules.RungeKutta(), (8, 0, 4)),
-    "runge-kutta regularized": (rules.RungeKutta(regularization=0.1, regularized="discriminator"), (8, 1, 4)),
+    "runge-kutta regularized": (
+        rules.RungeKutta(regularization=0.1, regularized="discriminator"),
+        (8, 1, 4),
+    ),
     "consensus": (rules.Consensus(), (2, 2, 1)),
     "sga": (rules.SymplecticAdjustment(), (2, 6, 1)),  # 4, and 2 in the first step
     "hamiltonian": (rules.Hamiltonian(), (2, 2, 1)),
@@ -436,17 +493,37 @@ COSTS = {
     "sos": (rules.StableOpponentShaping(), (2, 4, 1)),
     "lcgd": (rules.LinearizedCompetitiveGradient(), (2, 2, 1)),
     "proximal point": (rules.ProximalPoint(tolerance=0.0, budget=3), (2, 6, 1)),
-    "follow the ridge": (rules.FollowTheRidge(**GAN, zero_sum=True, tolerance=0.0, budget=3), (2, 4, 1)),
-    "follow the ridge, not zero-sum": (rules.FollowTheRidge(**GAN, tolerance=0.0, budget=3), (2, 10, 1)),  # 8, and 2 in the first step
+    "follow the ridge": (
+        rules.FollowTheRidge(**GAN, zero_sum=True, tolerance=0.0, budget=3),
+        (2, 4, 1),
+    ),
+    # 8, and 2 in the first step
+    "follow the ridge, not zero-sum": (
+        rules.FollowTheRidge(**GAN, tolerance=0.0, budget=3),
+        (2, 10, 1),
+    ),
     "total gradient": (rules.TotalGradient(**GAN, tolerance=0.0, budget=3), (2, 4, 1)),
-    "gradient newton": (rules.GradientNewton(**GAN, zero_sum=True, tolerance=0.0, budget=3), (3, 3, 2)),
-    "gradient newton, not zero-sum": (rules.GradientNewton(**GAN, tolerance=0.0, budget=3), (3, 9, 2)),  # 7, and 2 in the first step
-    "complete newton": (rules.CompleteNewton(**GAN, zero_sum=True, tolerance=0.0, budget=3), (3, 9, 2)),
+    "gradient newton": (
+        rules.GradientNewton(**GAN, zero_sum=True, tolerance=0.0, budget=3),
+        (3, 3, 2),
+    ),
+    # 7, and 2 in the first step
+    "gradient newton, not zero-sum": (
+        rules.GradientNewton(**GAN, tolerance=0.0, budget=3),
+        (3, 9, 2),
+    ),
+    "complete newton": (
+        rules.CompleteNewton(**GAN, zero_sum=True, tolerance=0.0, budget=3),
+        (3, 9, 2),
+    ),
     "unrolled": (rules.Unrolled(**GAN, unroll=3), (8, 3, 7)),
     "lookahead": (rules.Lookahead(), (2, 0, 1)),
     "randomized smoothing": (rules.RandomizedSmoothing(samples=3), (0, 0, 13)),
     "spsa": (rules.SimultaneousPerturbation(), (0, 0, 5)),
-    "per player": (rules.PerPlayer(rules.RandomizedSmoothing(samples=3), ("generator",)), (1, 0, 8)),
+    "per player": (
+        rules.PerPlayer(rules.RandomizedSmoothing(samples=3), ("generator",)),
+        (1, 0, 8),
+    ),
 }
 
 
@@ -496,8 +573,14 @@ def test_past_extragradient_costs_one_gradient_per_player(tiny_gan):
         (lambda: rules.Averaged(decay=1.0), r"decay=1\.0 must be in \[0, 1\)"),
         (lambda: rules.Clipped(norm=0.0), r"norm=0\.0 must be positive"),
         (lambda: rules.Every(k=0), "k=0 must be at least 1"),
-        (lambda: rules.FollowTheRidge(leader="a", follower="a"), 'leader and follower are both "a"'),
-        (lambda: rules.Unrolled(leader="a", follower="b", rate=-1.0), "needs different leader and follower"),
+        (
+            lambda: rules.FollowTheRidge(leader="a", follower="a"),
+            'leader and follower are both "a"',
+        ),
+        (
+            lambda: rules.Unrolled(leader="a", follower="b", rate=-1.0),
+            "needs different leader and follower",
+        ),
     ],
 )
 def test_options_are_checked_at_construction(make, text):
@@ -506,10 +589,15 @@ def test_options_are_checked_at_construction(make, text):
 
 
 def test_players_are_checked_at_construction(tiny_gan):
-    for rule in (rules.TotalGradient(leader="generator", follower="critic"), rules.Unrolled(leader="generator", follower="critic")):
+    for rule in (
+        rules.TotalGradient(leader="generator", follower="critic"),
+        rules.Unrolled(leader="generator", follower="critic"),
+    ):
         with pytest.raises(sp.UsageError, match=r"two players; name them"):
             sgd(tiny_gan(), rule)
-    with pytest.raises(sp.UsageError, match=r'no player "discriminatr"\. Did you mean "discriminator"'):
+    with pytest.raises(
+        sp.UsageError, match=r'no player "discriminatr"\. Did you mean "discriminator"'
+    ):
         sgd(tiny_gan(), rules.RungeKutta(regularization=0.1, regularized="discriminatr"))
     inner = {p: torch.optim.Adam(t) for p, t in tiny_gan().players.items()}
     with pytest.raises(sp.UsageError, match=r"must be torch\.optim\.SGD"):

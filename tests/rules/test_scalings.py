@@ -20,7 +20,9 @@ def draw(*shape, seed=0):
 
 
 def vector(seed):
-    return Vector({"x": [draw(3, 2, seed=seed), draw(4, seed=seed + 1)], "y": [draw(2, 2, 2, seed=seed + 2)]})
+    return Vector(
+        {"x": [draw(3, 2, seed=seed), draw(4, seed=seed + 1)], "y": [draw(2, 2, 2, seed=seed + 2)]}
+    )
 
 
 class DenseKronecker:
@@ -28,7 +30,11 @@ class DenseKronecker:
 
     def __init__(self, tensors):
         self.factors = [empty_factors(t, 100) for t in tensors]
-        self.Q, self.v, self.t = None, [torch.zeros(t.numel(), dtype=torch.float64) for t in tensors], 0
+        self.Q, self.v, self.t = (
+            None,
+            [torch.zeros(t.numel(), dtype=torch.float64) for t in tensors],
+            0,
+        )
 
     def update(self, gradients):
         self.t += 1
@@ -40,7 +46,9 @@ class DenseKronecker:
         for n, g in enumerate(gradients):
             Q = self._dense(n, g.shape)
             self.v[n] = BETA * self.v[n] + (1 - BETA) * (Q.T @ g.flatten()) ** 2
-            blocks.append(Q @ torch.diag((self.v[n].sqrt() + EPSILON) / (1 - BETA**self.t) ** 0.5) @ Q.T)
+            blocks.append(
+                Q @ torch.diag((self.v[n].sqrt() + EPSILON) / (1 - BETA**self.t) ** 0.5) @ Q.T
+            )
         if not first:
             self._accumulate(gradients)
         if self.t % FREQUENCY == 0:
@@ -76,7 +84,9 @@ def test_the_four_maps_of_a_metric_belong_together(seed, steps, diagonal):
     for there, back in ((metric.vector, metric.coordinates), (metric.pullback, metric.pushforward)):
         torch.testing.assert_close(back(there(a)).flatten(), a.flatten())
     torch.testing.assert_close(metric.vector(a).dot(b), a.dot(metric.pullback(b)))
-    torch.testing.assert_close(metric.only(["y"]).vector(a.only(["y"])).flatten(), metric.vector(a).only(["y"]).flatten())
+    torch.testing.assert_close(
+        metric.only(["y"]).vector(a.only(["y"])).flatten(), metric.vector(a).only(["y"]).flatten()
+    )
 
 
 def test_kronecker_is_the_dense_metric_through_refreshes_and_a_state_dict():
@@ -85,8 +95,12 @@ def test_kronecker_is_the_dense_metric_through_refreshes_and_a_state_dict():
         xi, b = vector(10 * step), vector(1000 + step)
         P = reference.update(xi.tensors)
         metric = kronecker().update(state, "name", xi)
-        torch.testing.assert_close(metric.vector(metric.pullback(b)).flatten(), torch.linalg.solve(P, b.flatten()))
-        torch.testing.assert_close(metric.pushforward(metric.coordinates(b)).flatten(), P @ b.flatten())
+        torch.testing.assert_close(
+            metric.vector(metric.pullback(b)).flatten(), torch.linalg.solve(P, b.flatten())
+        )
+        torch.testing.assert_close(
+            metric.pushforward(metric.coordinates(b)).flatten(), P @ b.flatten()
+        )
         saved = state.state_dict()
         state = RuleState()
         state.load_state_dict(saved)
@@ -94,28 +108,42 @@ def test_kronecker_is_the_dense_metric_through_refreshes_and_a_state_dict():
 
 def test_without_sides_to_rotate_it_is_rms():
     states = [RuleState(), RuleState()]
-    scalings = [rules.Kronecker(beta=BETA, epsilon=EPSILON, max_dimension=0), rules.RMS(beta=BETA, epsilon=EPSILON)]
+    scalings = [
+        rules.Kronecker(beta=BETA, epsilon=EPSILON, max_dimension=0),
+        rules.RMS(beta=BETA, epsilon=EPSILON),
+    ]
     for step in range(4):
-        found = [scaling.update(state, "n", vector(step)) for scaling, state in zip(scalings, states, strict=True)]
+        found = [
+            scaling.update(state, "n", vector(step))
+            for scaling, state in zip(scalings, states, strict=True)
+        ]
         torch.testing.assert_close(*(metric.vector(vector(99)).flatten() for metric in found))
 
 
 @pytest.mark.parametrize("warm_start", [False, True])
 @pytest.mark.parametrize("zero_sum", [False, True])
 @pytest.mark.parametrize("part", ["interaction", "full"])
-def test_implicit_rules_in_the_kronecker_metric_solve_the_dense_system(tiny_gan, zero_sum, part, warm_start):
+def test_implicit_rules_in_the_kronecker_metric_solve_the_dense_system(
+    tiny_gan, zero_sum, part, warm_start
+):
     gan, reference = tiny_gan(zero_sum=zero_sum), tiny_gan(zero_sum=zero_sum)
     kind = sp.CompetitiveGradient if part == "interaction" else rules.ProximalPoint
     rates = {"discriminator": 0.02, "generator": 0.05}
     inner = {p: torch.optim.SGD(tensors, lr=rates[p]) for p, tensors in gan.players.items()}
     optimizer = sp.GameOptimizer(inner, kind(scaling=kronecker(), warm_start=warm_start, **TIGHT))
     tensors = [p for own in reference.players.values() for p in own]
-    dense, L = DenseKronecker([p.detach() for p in tensors]), torch.zeros(len(reference.theta()), dtype=torch.float64)
+    dense, L = (
+        DenseKronecker([p.detach() for p in tensors]),
+        torch.zeros(len(reference.theta()), dtype=torch.float64),
+    )
     for player, rows in reference.sizes().items():
         L[rows] = rates[player]
     for _ in range(7):
         xi, J = reference.dense()
-        pieces = [g.view_as(p) for g, p in zip(xi.split([p.numel() for p in tensors]), tensors, strict=True)]
+        pieces = [
+            g.view_as(p)
+            for g, p in zip(xi.split([p.numel() for p in tensors]), tensors, strict=True)
+        ]
         if part == "interaction":
             for rows in reference.sizes().values():
                 J[rows, rows] = 0
@@ -131,7 +159,9 @@ def test_competitive_gradient_with_rms_is_the_adaptive_one(tiny_gan):
         sp.AdaptiveCompetitiveGradient(beta=0.9, tolerance=1e-4, budget=20),
     ):
         gan = tiny_gan()
-        optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=0.02) for p, t in gan.players.items()}, rule)
+        optimizer = sp.GameOptimizer(
+            {p: torch.optim.SGD(t, lr=0.02) for p, t in gan.players.items()}, rule
+        )
         for _ in range(5):
             optimizer.step(gan.losses)
         paths.append(gan.theta())
@@ -144,7 +174,9 @@ def test_newton_s_damping_in_the_kronecker_metric(tiny_gan, part):
     gan = tiny_gan()
     tensors = [p.detach() for own in gan.players.values() for p in own]
     xi, J = gan.dense()
-    P = DenseKronecker(tensors).update([g.view_as(p) for g, p in zip(xi.split([p.numel() for p in tensors]), tensors, strict=True)])
+    P = DenseKronecker(tensors).update(
+        [g.view_as(p) for g, p in zip(xi.split([p.numel() for p in tensors]), tensors, strict=True)]
+    )
     expected = torch.linalg.solve(J + 3.0 * P, xi)
     if part == "own":
         values, vectors = torch.linalg.eigh(P)
@@ -156,7 +188,9 @@ def test_newton_s_damping_in_the_kronecker_metric(tiny_gan, part):
             expected[rows] = S @ V @ ((V.T @ S @ xi[rows]) / (lam.abs() + 3.0))
     before = gan.theta()
     inner = {p: torch.optim.SGD(t, lr=1.0) for p, t in gan.players.items()}
-    sp.GameOptimizer(inner, sp.Newton(part=part, damping=3.0, adapt=False, scaling=kronecker(), **TIGHT)).step(gan.losses)
+    sp.GameOptimizer(
+        inner, sp.Newton(part=part, damping=3.0, adapt=False, scaling=kronecker(), **TIGHT)
+    ).step(gan.losses)
     torch.testing.assert_close(before - gan.theta(), expected, rtol=0, atol=1e-8)
 
 
@@ -164,7 +198,10 @@ def test_newton_s_damping_in_the_kronecker_metric(tiny_gan, part):
     ("make", "text"),
     [
         (lambda: rules.Kronecker(beta=1.0), "Kronecker: needs 0 ≤ beta < 1 and epsilon > 0"),
-        (lambda: rules.Kronecker(frequency=0), "Kronecker: needs frequency ≥ 1 and max_dimension ≥ 0"),
+        (
+            lambda: rules.Kronecker(frequency=0),
+            "Kronecker: needs frequency ≥ 1 and max_dimension ≥ 0",
+        ),
     ],
 )
 def test_options_are_checked_at_construction(make, text):

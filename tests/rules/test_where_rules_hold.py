@@ -1,4 +1,5 @@
-"""Rules on games that are not the one their formula was made for: other forms, refusals, and defaults on the textbook games."""
+"""Rules on games that are not the one their formula was made for: other forms, refusals, and
+defaults on the textbook games."""
 
 import math
 
@@ -21,17 +22,38 @@ LEADERS = {
 def played(rule, leader_loss, follower_loss, start=(3.0, 0.0), rates=(0.1, 0.3), steps=120):
     """Return h and w after a leader h and a follower w have played, and the rule's memory."""
     h, w = (torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in start)
-    optimizer = sp.GameOptimizer({"h": torch.optim.SGD([h], lr=rates[0]), "w": torch.optim.SGD([w], lr=rates[1])}, rule)
+    optimizer = sp.GameOptimizer(
+        {"h": torch.optim.SGD([h], lr=rates[0]), "w": torch.optim.SGD([w], lr=rates[1])}, rule
+    )
     for _ in range(steps):
         optimizer.step(lambda: {"h": leader_loss(h, w).sum(), "w": follower_loss(h, w).sum()})
     return h.item(), w.item(), optimizer.rule_state.numbers
 
 
-# name → (the leader's loss, the follower's, start, the leader's rate, where the leader ends who knows the answer)
+# name → (the leader's loss, the follower's, start, the leader's rate, where the leader ends who
+# knows the answer)
 BILEVEL = {
-    "the answer copies": (lambda h, w: (w - 1) ** 2, lambda h, w: (w - h) ** 2, (3.0, 0.0), 0.2, (1.0, 1.0)),
-    "the answer is twice as far": (lambda h, w: (h - 1) ** 2 + (w - 1) ** 2, lambda h, w: (w - 2 * h) ** 2, (3.0, 0.0), 0.1, (0.6, 1.2)),
-    "Stackelberg's duopoly": (lambda h, w: -h * (9 - h - w), lambda h, w: -w * (9 - h - w), (1.0, 1.0), 0.5, (4.5, 2.25)),
+    "the answer copies": (
+        lambda h, w: (w - 1) ** 2,
+        lambda h, w: (w - h) ** 2,
+        (3.0, 0.0),
+        0.2,
+        (1.0, 1.0),
+    ),
+    "the answer is twice as far": (
+        lambda h, w: (h - 1) ** 2 + (w - 1) ** 2,
+        lambda h, w: (w - 2 * h) ** 2,
+        (3.0, 0.0),
+        0.1,
+        (0.6, 1.2),
+    ),
+    "Stackelberg's duopoly": (
+        lambda h, w: -h * (9 - h - w),
+        lambda h, w: -w * (9 - h - w),
+        (1.0, 1.0),
+        0.5,
+        (4.5, 2.25),
+    ),
     "weight decay is learned": (  # from w = 0, where neither player feels the other
         lambda h, w: (w - 1) ** 2,
         lambda h, w: (w - 2) ** 2 + h.exp() * w**2,
@@ -53,20 +75,28 @@ BILEVEL = {
 @pytest.mark.parametrize("name", LEADERS)
 def test_leaders_of_games_that_are_not_zero_sum(name, game):
     *losses, start, rate, expected = BILEVEL[game]
-    h, w, _ = played(LEADERS[name], *losses, start=start, rates=(rate, 1.0 if name == "gradient-newton" else 0.2))
+    h, w, _ = played(
+        LEADERS[name], *losses, start=start, rates=(rate, 1.0 if name == "gradient-newton" else 0.2)
+    )
     assert (h, w) == pytest.approx(expected, abs=2e-3)
 
 
 @pytest.mark.parametrize("game", BILEVEL)
 def test_complete_newton_refuses_them(game):
     *losses, start, _, _ = BILEVEL[game]
-    told = r'CompleteNewton: the game of the leader "h" and the follower "w" is not zero-sum.* Use TotalGradient, FollowTheRidge'
+    told = (
+        r'CompleteNewton: the game of the leader "h" and the follower "w" is not zero-sum.* Use'
+        r" TotalGradient, FollowTheRidge"
+    )
     with pytest.raises(sp.UsageError, match=told):
         played(rules.CompleteNewton(**HW), *losses, start=start)
 
 
 def test_complete_newton_cannot_be_told_that_a_game_is_not_zero_sum():
-    with pytest.raises(sp.UsageError, match=r"CompleteNewton: zero_sum=False is not possible\. .* third derivatives"):
+    with pytest.raises(
+        sp.UsageError,
+        match=r"CompleteNewton: zero_sum=False is not possible\. .* third derivatives",
+    ):
         rules.CompleteNewton(**HW, zero_sum=False)
 
 
@@ -77,13 +107,19 @@ def test_a_bilevel_game_under_all_wrappers():
 
 
 class TestTermsOfOnePlayerAlone:
-    """f = (h − 2)² + hw − w²/2, of which each player's loss may leave out what it cannot move: the leader ends at 4/3."""
+    """f = (h − 2)² + hw − w²/2, of which each player's loss may leave out what it cannot move: the
+    leader ends at 4/3."""
 
     LEFT_OUT = (lambda h, w: (h - 2) ** 2 + h * w, lambda h, w: w**2 / 2 - h * w)
 
-    @pytest.mark.parametrize("rule", [rules.FollowTheRidge, rules.GradientNewton, rules.CompleteNewton])
+    @pytest.mark.parametrize(
+        "rule", [rules.FollowTheRidge, rules.GradientNewton, rules.CompleteNewton]
+    )
     def test_do_not_matter_to_a_zero_sum_game(self, rule):
-        whole = (lambda h, w: (h - 2) ** 2 + h * w - w**2 / 2, lambda h, w: w**2 / 2 - h * w - (h - 2) ** 2)
+        whole = (
+            lambda h, w: (h - 2) ** 2 + h * w - w**2 / 2,
+            lambda h, w: w**2 / 2 - h * w - (h - 2) ** 2,
+        )
         for losses in (whole, self.LEFT_OUT):
             h, w, numbers = played(rule(**HW), *losses, rates=(0.3, 1.0))
             assert (h, w, numbers["zero-sum"]) == pytest.approx((4 / 3, 4 / 3, 1.0))
@@ -106,10 +142,17 @@ def test_a_game_that_looks_zero_sum_at_its_start_only():
 
 def test_a_gan_with_a_hinge_loss_looks_zero_sum_until_a_logit_is_beyond_the_margin():
     """Beyond it the judge w no longer feels the generator h, which still feels the judge."""
-    losses = (lambda h, w: -h * w, lambda h, w: torch.relu(1 + h * w) + torch.relu(1 - w) + 0.5 * w**2)
-    _, _, numbers = played(rules.FollowTheRidge(**HW), *losses, start=(-0.5, 1.5), rates=(0.3, 0.3), steps=3)
+    losses = (
+        lambda h, w: -h * w,
+        lambda h, w: torch.relu(1 + h * w) + torch.relu(1 - w) + 0.5 * w**2,
+    )
+    _, _, numbers = played(
+        rules.FollowTheRidge(**HW), *losses, start=(-0.5, 1.5), rates=(0.3, 0.3), steps=3
+    )
     assert numbers["zero-sum"] == 1
-    _, _, numbers = played(rules.FollowTheRidge(**HW), *losses, start=(-0.5, 3.0), rates=(0.0, 0.0), steps=1)
+    _, _, numbers = played(
+        rules.FollowTheRidge(**HW), *losses, start=(-0.5, 3.0), rates=(0.0, 0.0), steps=1
+    )
     assert numbers["zero-sum"] == 0
 
 
@@ -123,7 +166,9 @@ def symplectic(x, y, strength=1.0):
 def test_the_symplectic_adjustment_of_a_game_that_looks_zero_sum_at_its_start_only():
     x, y = (torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in (1.0, 0.0))
     rule = rules.SymplecticAdjustment(align=False)
-    optimizer = sp.GameOptimizer({"x": torch.optim.SGD([x], lr=0.01), "y": torch.optim.SGD([y], lr=0.01)}, rule)
+    optimizer = sp.GameOptimizer(
+        {"x": torch.optim.SGD([x], lr=0.01), "y": torch.optim.SGD([y], lr=0.01)}, rule
+    )
     for step in range(13):
         before = torch.stack([x.detach(), y.detach()]).flatten()
         optimizer.step(lambda: {"x": (x**2 + x * (y + y**3)).sum(), "y": (y**2 - x * y).sum()})
@@ -194,7 +239,10 @@ WRAPPED = [
 def test_wrappers_refuse_what_the_rule_inside_refuses(wrap):
     game = three_players()
     with pytest.raises(sp.UsageError, match="It is defined for two players; name them"):
-        sp.GameOptimizer({p: torch.optim.SGD(t) for p, t in game.players.items()}, wrap(rules.Unrolled(leader="x", follower="y")))
+        sp.GameOptimizer(
+            {p: torch.optim.SGD(t) for p, t in game.players.items()},
+            wrap(rules.Unrolled(leader="x", follower="y")),
+        )
 
 
 @pytest.mark.parametrize("wrap", WRAPPED)
@@ -208,33 +256,49 @@ def test_leader_and_follower_among_others_by_a_rule_for_each_player():
     game = three_players()
     optimizer = sp.GameOptimizer(
         {p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()},
-        rules.PerPlayer(sp.Gradient(), ("z",), otherwise=rules.FollowTheRidge(leader="x", follower="y")),
+        rules.PerPlayer(
+            sp.Gradient(), ("z",), otherwise=rules.FollowTheRidge(leader="x", follower="y")
+        ),
     )
     for _ in range(20):
         optimizer.step(game.losses)
     assert all(math.isfinite(value) for value in game.theta.tolist())
 
 
-TEXTBOOK = {"bowl": bowl, "monotone": lambda: zero_sum(1.0, 1.0, -1.0), "three players": three_players, "cournot": cournot}
+TEXTBOOK = {
+    "bowl": bowl,
+    "monotone": lambda: zero_sum(1.0, 1.0, -1.0),
+    "three players": three_players,
+    "cournot": cournot,
+}
 
 
 @pytest.mark.parametrize("game", TEXTBOOK)
-@pytest.mark.parametrize("name", [name for name, entry in registry.RULES.items() if not entry.games.startswith("leader")])
+@pytest.mark.parametrize(
+    "name", [name for name, entry in registry.RULES.items() if not entry.games.startswith("leader")]
+)
 def test_defaults_approach_the_equilibrium_of_textbook_games(name, game):
-    """With plain steps of 0.1; opponent shaping leaves Cournot's equilibrium for one near it, but does not diverge."""
+    """With plain steps of 0.1; opponent shaping leaves Cournot's equilibrium for one near it, but
+    does not diverge."""
     play = TEXTBOOK[game]()
     start = play.distance()
-    optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=0.1) for p, t in play.players.items()}, made(name, play.players))
+    optimizer = sp.GameOptimizer(
+        {p: torch.optim.SGD(t, lr=0.1) for p, t in play.players.items()}, made(name, play.players)
+    )
     for _ in range(20):
         optimizer.step(play.losses)
     assert play.distance() < 0.8 * start
 
 
 @pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning")
-@pytest.mark.parametrize("name", [name for name, entry in registry.RULES.items() if entry.games.startswith("leader")])
+@pytest.mark.parametrize(
+    "name", [name for name, entry in registry.RULES.items() if entry.games.startswith("leader")]
+)
 def test_defaults_of_leaders_approach_the_equilibrium_of_a_zero_sum_game(name):
     play = zero_sum(1.0, 1.0, -1.0)
-    optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=0.1) for p, t in play.players.items()}, made(name, play.players))
+    optimizer = sp.GameOptimizer(
+        {p: torch.optim.SGD(t, lr=0.1) for p, t in play.players.items()}, made(name, play.players)
+    )
     for _ in range(20):
         optimizer.step(play.losses)
     assert play.distance() < 0.8
@@ -244,7 +308,9 @@ def test_defaults_of_leaders_approach_the_equilibrium_of_a_zero_sum_game(name):
 def test_look_ahead_and_sos_end_at_cournot_s_equilibrium(firms):
     for rule in (rules.OpponentShaping(shaping=0.0), rules.StableOpponentShaping()):
         game = cournot(firms)
-        optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()}, rule)
+        optimizer = sp.GameOptimizer(
+            {p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()}, rule
+        )
         for _ in range(100):
             optimizer.step(game.losses)
         assert game.distance() < 1e-2
@@ -255,14 +321,17 @@ TIGHT = {"tolerance": 1e-14, "budget": 50}
 
 
 class Dense:
-    """A quadratic game f_i = ½ θᵀ A_i θ with random A_i, general-sum: ξ, J, its parts and χ entry by entry."""
+    """A quadratic game f_i = ½ θᵀ A_i θ with random A_i, general-sum: ξ, J, its parts and χ entry
+    by entry."""
 
     def __init__(self, players):
         sizes, generator = SIZES[players], torch.Generator().manual_seed(players)
         n = sum(sizes.values())
         halves = {p: torch.randn(n, n, generator=generator, dtype=torch.float64) for p in sizes}
         matrices = {p: half + half.T for p, half in halves.items()}
-        self.game = quadratic(sizes, matrices, torch.randn(n, generator=generator, dtype=torch.float64), "monotone")
+        self.game = quadratic(
+            sizes, matrices, torch.randn(n, generator=generator, dtype=torch.float64), "monotone"
+        )
         theta, self.J = self.game.theta.detach(), self.game.jacobian
         self.xi = self.J @ theta
         owner = torch.cat([torch.full((size,), i) for i, size in enumerate(sizes.values())])
@@ -283,7 +352,10 @@ def sos_of(g):
 
 def sga_of(g):
     adjustment, transposed = (g.J - g.J.T).T @ g.xi / 2, g.J.T @ g.xi
-    return g.xi + torch.sign((g.xi @ transposed) * (adjustment @ transposed) / len(g.xi) + 0.1) * adjustment
+    return (
+        g.xi
+        + torch.sign((g.xi @ transposed) * (adjustment @ transposed) / len(g.xi) + 0.1) * adjustment
+    )
 
 
 FORMULAS = {
@@ -291,14 +363,32 @@ FORMULAS = {
     "hamiltonian": (rules.Hamiltonian(), lambda g: g.J.T @ g.xi),
     "jare": (rules.JacobianRegularized(), lambda g: g.xi + 0.1 * g.across.T @ g.xi),
     "sga": (rules.SymplecticAdjustment(), sga_of),
-    "look-ahead": (rules.OpponentShaping(shaping=0.0), lambda g: g.xi - g.across @ (g.rates * g.xi)),
-    "lola": (rules.OpponentShaping(alpha=0.1), lambda g: g.xi - 0.1 * g.across @ g.xi - 0.1 * g.chi),
+    "look-ahead": (
+        rules.OpponentShaping(shaping=0.0),
+        lambda g: g.xi - g.across @ (g.rates * g.xi),
+    ),
+    "lola": (
+        rules.OpponentShaping(alpha=0.1),
+        lambda g: g.xi - 0.1 * g.across @ g.xi - 0.1 * g.chi,
+    ),
     "sos": (rules.StableOpponentShaping(alpha=0.1), sos_of),
     "lcgd": (rules.LinearizedCompetitiveGradient(), lambda g: g.xi - g.across @ (g.rates * g.xi)),
-    "cgd": (sp.CompetitiveGradient(**TIGHT), lambda g: torch.linalg.solve(g.eye + g.across * g.rates, g.xi)),
-    "proximal point": (rules.ProximalPoint(**TIGHT), lambda g: torch.linalg.solve(g.eye + g.J * g.rates, g.xi)),
-    "newton full": (sp.Newton(part="full", damping=0.0, **TIGHT), lambda g: torch.linalg.solve(g.J, g.xi)),
-    "newton own": (sp.Newton(solver="minres", damping=20.0, adapt=False, **TIGHT), lambda g: torch.linalg.solve(g.own + 20 * g.eye, g.xi)),
+    "cgd": (
+        sp.CompetitiveGradient(**TIGHT),
+        lambda g: torch.linalg.solve(g.eye + g.across * g.rates, g.xi),
+    ),
+    "proximal point": (
+        rules.ProximalPoint(**TIGHT),
+        lambda g: torch.linalg.solve(g.eye + g.J * g.rates, g.xi),
+    ),
+    "newton full": (
+        sp.Newton(part="full", damping=0.0, **TIGHT),
+        lambda g: torch.linalg.solve(g.J, g.xi),
+    ),
+    "newton own": (
+        sp.Newton(solver="minres", damping=20.0, adapt=False, **TIGHT),
+        lambda g: torch.linalg.solve(g.own + 20 * g.eye, g.xi),
+    ),
     "runge-kutta": (
         rules.RungeKutta(stages=2, regularization=0.5, regularized="x"),
         lambda g: g.xi - 0.5 * g.J @ (g.rates * g.xi) + (g.across.T @ g.xi) * (g.rates == 0.05),
@@ -312,31 +402,57 @@ def test_formulas_with_any_number_of_players(name, players):
     rule, formula = FORMULAS[name]
     dense = Dense(players)
     rates = {p: 0.05 * (1 + i) for i, p in enumerate(dense.game.players)}
-    optimizer = sp.GameOptimizer({p: torch.optim.SGD(t, lr=rates[p]) for p, t in dense.game.players.items()}, rule)
+    optimizer = sp.GameOptimizer(
+        {p: torch.optim.SGD(t, lr=rates[p]) for p, t in dense.game.players.items()}, rule
+    )
     expected = dense.game.theta.detach() - dense.rates * formula(dense)
     optimizer.step(dense.game.losses)
     torch.testing.assert_close(dense.game.theta.detach(), expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", [rules.FollowTheRidge, rules.TotalGradient, rules.GradientNewton, rules.CompleteNewton, rules.Unrolled])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        rules.FollowTheRidge,
+        rules.TotalGradient,
+        rules.GradientNewton,
+        rules.CompleteNewton,
+        rules.Unrolled,
+    ],
+)
 def test_a_refusal_names_the_rule_the_players_and_the_remedy(kind):
     game = three_players()
     told = (
-        rf'{kind.__name__} has the leader "x" and the follower "y", but the players are "x", "y", "z"\. .* PerPlayer gives further players'
+        rf'{kind.__name__} has the leader "x" and the follower "y", but the players are "x", "y",'
+        r' "z"\. .* PerPlayer gives further players'
     )
     with pytest.raises(sp.UsageError, match=told):
-        sp.GameOptimizer({p: torch.optim.SGD(t) for p, t in game.players.items()}, kind(leader="x", follower="y"))
+        sp.GameOptimizer(
+            {p: torch.optim.SGD(t) for p, t in game.players.items()}, kind(leader="x", follower="y")
+        )
 
 
-@pytest.mark.parametrize("rule", [sp.CompetitiveGradient(tolerance=1e-12), sp.AdaptiveCompetitiveGradient(tolerance=1e-12)])
+@pytest.mark.parametrize(
+    "rule",
+    [sp.CompetitiveGradient(tolerance=1e-12), sp.AdaptiveCompetitiveGradient(tolerance=1e-12)],
+)
 def test_competitive_gradient_of_players_that_do_not_feel_each_other_at_first(rule):
     """The general form from the second step on, as if it had been known from the first."""
     ends = []
     for known in ({}, {"zero-sum": 0.0}):
-        x, y = (torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in (1.0, 0.0))
-        optimizer = sp.GameOptimizer({"x": torch.optim.SGD([x], lr=0.3), "y": torch.optim.SGD([y], lr=0.3)}, rule)
+        x, y = (
+            torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in (1.0, 0.0)
+        )
+        optimizer = sp.GameOptimizer(
+            {"x": torch.optim.SGD([x], lr=0.3), "y": torch.optim.SGD([y], lr=0.3)}, rule
+        )
         optimizer.rule_state.numbers.update(known)
         for _ in range(4):
-            optimizer.step(lambda x=x, y=y: {"x": ((y - 1) ** 2 + x**2).sum(), "y": ((y - 2) ** 2 + x.exp() * y**2).sum()})
+            optimizer.step(
+                lambda x=x, y=y: {
+                    "x": ((y - 1) ** 2 + x**2).sum(),
+                    "y": ((y - 2) ** 2 + x.exp() * y**2).sum(),
+                }
+            )
         ends.append((x.item(), y.item()))
     assert ends[0] == pytest.approx(ends[1], abs=1e-9)

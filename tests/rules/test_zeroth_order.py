@@ -1,4 +1,5 @@
-"""Rules that use losses only, against closed forms with the same displacements, and against gradients on average."""
+"""Rules that use losses only, against closed forms with the same displacements, and against
+gradients on average."""
 
 import math
 
@@ -17,7 +18,9 @@ SMOOTHING, SPSA = rules.RandomizedSmoothing, rules.SimultaneousPerturbation
 
 
 def sgd(players, rule, lr=1.0, **known):
-    return sp.GameOptimizer({p: torch.optim.SGD(list(tensors), lr=lr) for p, tensors in players.items()}, rule, **known)
+    return sp.GameOptimizer(
+        {p: torch.optim.SGD(list(tensors), lr=lr) for p, tensors in players.items()}, rule, **known
+    )
 
 
 def zeros(n):
@@ -68,13 +71,16 @@ def test_the_displacements_of_a_player_depend_on_its_name_and_not_on_the_others(
 
 @pytest.mark.parametrize("name", [*RULES])
 def test_without_bias_on_a_quadratic_loss(name):
-    """The mean over 2,000 displacements is within five standard errors of the gradient, in every entry."""
+    """The mean over 2,000 displacements is within five standard errors of the gradient, in every
+    entry."""
     rule = type(RULES[name])(**{**vars(RULES[name]), "samples": 2_000})
     A = torch.tensor([[2.0, 1.0, 0.0], [1.0, 3.0, -1.0], [0.0, -1.0, 1.0]], dtype=torch.float64)
     start = torch.tensor([1.0, -1.0, 0.5], dtype=torch.float64)
     loss = lambda x: 0.5 * (x + start) @ A @ (x + start)  # noqa: E731
     u = displacements(rule, 3).double()
-    slopes = u @ A @ start + (0.05 * torch.einsum("si,ij,sj->s", u, A, u) if name == "one-sided" else 0)
+    slopes = u @ A @ start + (
+        0.05 * torch.einsum("si,ij,sj->s", u, A, u) if name == "one-sided" else 0
+    )
     each = slopes[:, None] * u
     found = direction_of(rule, loss, 3)
     torch.testing.assert_close(found, each.mean(0), rtol=1e-7, atol=1e-9)
@@ -84,9 +90,16 @@ def test_without_bias_on_a_quadratic_loss(name):
 def test_looking_both_ways_has_less_variance_even_for_the_same_number_of_evaluations():
     loss = lambda x: 10 * (x @ x) + x.sum()  # noqa: E731
     spread = {
-        antithetic: torch.stack(
-            [direction_of(SMOOTHING(0.5, samples=samples, antithetic=antithetic, seed=seed), loss, 4) for seed in range(100)]
-        ).var(0)
+        antithetic: (
+            torch.stack(
+                [
+                    direction_of(
+                        SMOOTHING(0.5, samples=samples, antithetic=antithetic, seed=seed), loss, 4
+                    )
+                    for seed in range(100)
+                ]
+            ).var(0)
+        )
         for antithetic, samples in ((True, 4), (False, 8))
     }
     assert bool((spread[True] < 0.1 * spread[False]).all())
@@ -94,12 +107,20 @@ def test_looking_both_ways_has_less_variance_even_for_the_same_number_of_evaluat
 
 def test_draws_have_the_identity_as_second_moment_and_the_sphere_a_fixed_length():
     like = torch.zeros(1, dtype=torch.float64)
-    for rule in (SMOOTHING(samples=2_000), SMOOTHING(samples=2_000, noise="sphere"), SPSA(samples=2_000)):
+    for rule in (
+        SMOOTHING(samples=2_000),
+        SMOOTHING(samples=2_000, noise="sphere"),
+        SPSA(samples=2_000),
+    ):
         u = rule.draw(5, like, torch.Generator().manual_seed(0))
-        torch.testing.assert_close(u.T @ u / 2_000, torch.eye(5, dtype=torch.float64), rtol=0, atol=0.15)
+        torch.testing.assert_close(
+            u.T @ u / 2_000, torch.eye(5, dtype=torch.float64), rtol=0, atol=0.15
+        )
         assert u.dtype == torch.float64
         if rule != SMOOTHING(samples=2_000):
-            torch.testing.assert_close(u.norm(dim=1), torch.full((2_000,), math.sqrt(5), dtype=torch.float64))
+            torch.testing.assert_close(
+                u.norm(dim=1), torch.full((2_000,), math.sqrt(5), dtype=torch.float64)
+            )
 
 
 def test_gains_of_spsa_shrink_as_published():
@@ -117,7 +138,9 @@ def test_gains_of_spsa_shrink_as_published():
 
 
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("rule", [SMOOTHING(0.1, samples=4), SMOOTHING(0.1, noise="sphere", samples=4), SPSA(samples=4)])
+@pytest.mark.parametrize(
+    "rule", [SMOOTHING(0.1, samples=4), SMOOTHING(0.1, noise="sphere", samples=4), SPSA(samples=4)]
+)
 def test_both_players_find_the_equilibrium_of_a_strongly_monotone_game(rule, shared):
     game = zero_sum(1.0, 1.0, -1.0)
     optimizer = sgd(game.players, type(rule)(**{**vars(rule), "shared": shared}), lr=0.05)
@@ -127,7 +150,8 @@ def test_both_players_find_the_equilibrium_of_a_strongly_monotone_game(rule, sha
 
 
 def test_a_staircase_has_no_gradient_and_a_smoothed_slope():
-    """f = (round(4x) / 4)²: its gradient is zero everywhere; smoothed over steps of ¼ it leads to the bottom."""
+    """f = (round(4x) / 4)²: its gradient is zero everywhere; smoothed over steps of ¼ it leads to
+    the bottom."""
     ends = {}
     for rule in (sp.Gradient(), SMOOTHING(0.3, samples=32)):
         x = torch.full((1,), 2.0, dtype=torch.float64, requires_grad=True)
@@ -145,7 +169,9 @@ def test_resuming_draws_what_the_straight_run_draws(tiny_gan):
         gan, state = tiny_gan(), None
         inner = {p: torch.optim.Adam(t, lr=0.01) for p, t in gan.players.items()}
         for steps in stops:
-            optimizer = sp.GameOptimizer(inner, rules.PerPlayer(SMOOTHING(), ("generator",), SPSA()))
+            optimizer = sp.GameOptimizer(
+                inner, rules.PerPlayer(SMOOTHING(), ("generator",), SPSA())
+            )
             if state is not None:
                 optimizer.load_state_dict(state)
             for _ in range(steps):
@@ -170,7 +196,9 @@ COSTS = {
 def test_the_cost_is_in_evaluations_alone(tiny_gan, name, batched):
     rule, losses = COSTS[name]
     gan = tiny_gan()
-    optimizer = sgd(gan.players, type(rule)(**{**vars(rule), "batched": batched}), modules=[gan.G, gan.D])
+    optimizer = sgd(
+        gan.players, type(rule)(**{**vars(rule), "batched": batched}), modules=[gan.G, gan.D]
+    )
     optimizer.step(gan.losses)
     assert optimizer.last.cost == sp.Cost(gradients=0, products=0, losses=losses)
     assert optimizer.last.gradient_norms == {}
@@ -180,7 +208,9 @@ def test_the_cost_is_in_evaluations_alone(tiny_gan, name, batched):
 def test_a_trial_loss_that_is_not_finite_names_the_player_and_moves_nothing():
     x, y = zeros(2), zeros(1)
     optimizer = sgd({"x": [x], "y": [y]}, SMOOTHING(0.1))
-    with pytest.raises(sp.DivergenceError, match=r'The update of player "y" is not finite') as caught:
+    with pytest.raises(
+        sp.DivergenceError, match=r'The update of player "y" is not finite'
+    ) as caught:
         optimizer.step(lambda: {"x": x.sum(), "y": torch.where(y == 0, y, math.inf).sum()})
     assert caught.value.player == "y"
     assert (x.tolist(), y.tolist()) == ([0.0, 0.0], [0.0])
@@ -190,12 +220,21 @@ def test_a_trial_loss_that_is_not_finite_names_the_player_and_moves_nothing():
     ("make", "text"),
     [
         (lambda: SMOOTHING(0.0), r"RandomizedSmoothing: sigma=0\.0 must be positive"),
-        (lambda: SMOOTHING(samples=0), "RandomizedSmoothing: needs samples ≥ 1 and seed ≥ 0, not 0 and 0"),
+        (
+            lambda: SMOOTHING(samples=0),
+            "RandomizedSmoothing: needs samples ≥ 1 and seed ≥ 0, not 0 and 0",
+        ),
         (lambda: SMOOTHING(noise="spere"), r'noise "spere" is unknown\. Did you mean "sphere"\?'),
         (lambda: SPSA(c=-1.0), "SimultaneousPerturbation: needs a finite c > 0 and gamma ≥ 0"),
         (lambda: SPSA(seed=-1), "SimultaneousPerturbation: needs samples ≥ 1 and seed ≥ 0"),
-        (lambda: rules.PerPlayer(SPSA(), ()), r"PerPlayer: players=\(\) must be a sequence of names"),
-        (lambda: rules.PerPlayer(SPSA(), "generator"), "PerPlayer: players='generator' must be a sequence of names"),
+        (
+            lambda: rules.PerPlayer(SPSA(), ()),
+            r"PerPlayer: players=\(\) must be a sequence of names",
+        ),
+        (
+            lambda: rules.PerPlayer(SPSA(), "generator"),
+            "PerPlayer: players='generator' must be a sequence of names",
+        ),
     ],
 )
 def test_options_are_checked_at_construction(make, text):
@@ -210,7 +249,9 @@ class Noisy(nn.Module):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.layers = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 1)).double()
+            self.layers = nn.Sequential(
+                nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 1)
+            ).double()
 
     def forward(self, x):
         return self.layers(x)
@@ -236,16 +277,33 @@ class TestBatched:
             network, noise = Noisy(), torch.Generator().manual_seed(1)
             with torch.random.fork_rng():
                 torch.manual_seed(2)
-                optimizer = sgd({"x": network.parameters()}, SMOOTHING(batched=batched), 0.1, modules=[network], generators=[noise])
+                optimizer = sgd(
+                    {"x": network.parameters()},
+                    SMOOTHING(batched=batched),
+                    0.1,
+                    modules=[network],
+                    generators=[noise],
+                )
                 for _ in range(3):
-                    optimizer.step(lambda n=network, g=noise: {"x": n(x + torch.randn(5, 3, generator=g, dtype=x.dtype)).square().mean()})
+                    optimizer.step(
+                        lambda n=network, g=noise: {
+                            "x": (
+                                n(x + torch.randn(5, 3, generator=g, dtype=x.dtype)).square().mean()
+                            )
+                        }
+                    )
             ends.append(torch.cat([p.detach().reshape(-1) for p in network.parameters()]))
         torch.testing.assert_close(*ends, rtol=1e-10, atol=1e-12)
 
     def test_without_the_modules(self, tiny_gan):
         gan = tiny_gan()
         for modules in ([], [gan.D]):
-            with pytest.raises(sp.UsageError, match=r'of player "\w+", shape .* is in none of the modules .* or use batched=False'):
+            with pytest.raises(
+                sp.UsageError,
+                match=(
+                    r'of player "\w+", shape .* is in none of the modules .* or use batched=False'
+                ),
+            ):
                 sgd(gan.players, SPSA(batched=True), modules=modules).step(gan.losses)
 
     def test_what_vmap_refuses(self):
@@ -260,8 +318,13 @@ class TestBatched:
         ]
         for network, loss in cases:
             before = [p.detach().clone() for p in network.parameters()]
-            with pytest.raises(sp.UsageError, match=r"cannot be evaluated at many points in one pass .* Use batched=False\."):
-                sgd({"x": network.parameters()}, SPSA(batched=True), modules=[network]).step(lambda loss=loss: {"x": loss()})
+            with pytest.raises(
+                sp.UsageError,
+                match=r"cannot be evaluated at many points in one pass .* Use batched=False\.",
+            ):
+                sgd({"x": network.parameters()}, SPSA(batched=True), modules=[network]).step(
+                    lambda loss=loss: {"x": loss()}
+                )
             assert all(torch.equal(p, q) for p, q in zip(before, network.parameters(), strict=True))
 
     def test_parameters_that_the_closure_kept_from_before(self, tiny_gan):
@@ -269,7 +332,9 @@ class TestBatched:
         gan = tiny_gan()
         kept = list(gan.G.parameters())
         optimizer = sgd(gan.players, SMOOTHING(0.1, batched=True), modules=[gan.G, gan.D])
-        with pytest.raises(sp.UsageError, match=r'the loss of player "generator" is .* in a batch and .* alone'):
+        with pytest.raises(
+            sp.UsageError, match=r'the loss of player "generator" is .* in a batch and .* alone'
+        ):
             optimizer.step(lambda: {"generator": sum(p.square().sum() for p in kept)})
         sgd(gan.players, SMOOTHING(0.1, batched=True), modules=[gan.G, gan.D]).step(
             lambda: {"generator": sum(p.square().sum() for p in gan.G.parameters())}
@@ -300,9 +365,15 @@ class TestPerPlayer:
         optimizer.step(gan.losses)
         assert optimizer.last.cost == sp.Cost(gradients=1, products=0, losses=2 + 4)
         moved = start - gan.theta()
-        torch.testing.assert_close(moved[where["discriminator"]], alone.xi()[where["discriminator"]], **CLOSE)
-        sgd(alone.players, SMOOTHING(samples=2)).step(lambda: {"generator": alone.losses()["generator"]})
-        torch.testing.assert_close(moved[where["generator"]], (start - alone.theta())[where["generator"]], **CLOSE)
+        torch.testing.assert_close(
+            moved[where["discriminator"]], alone.xi()[where["discriminator"]], **CLOSE
+        )
+        sgd(alone.players, SMOOTHING(samples=2)).step(
+            lambda: {"generator": alone.losses()["generator"]}
+        )
+        torch.testing.assert_close(
+            moved[where["generator"]], (start - alone.theta())[where["generator"]], **CLOSE
+        )
 
     def test_alternating_turns_belong_to_one_rule(self, tiny_gan):
         gan, reference = tiny_gan(), tiny_gan()
@@ -319,7 +390,8 @@ class TestPerPlayer:
 
     @pytest.mark.parametrize("turns", [[("x", "y")], [("x",), ("y",)]])
     def test_moves_a_player_that_autograd_cannot_reach(self, turns):
-        """y's loss is that of detached, thresholded outputs: a gradient of none or of zero must not keep it where it is."""
+        """y's loss is that of detached, thresholded outputs: a gradient of none or of zero must not
+        keep it where it is."""
         for cut in (threshold, torch.Tensor.detach):
             x, y = zeros(1), torch.full((3,), 0.01, dtype=torch.float64, requires_grad=True)
 
@@ -338,45 +410,69 @@ class TestPerPlayer:
             for whole in (rule, rules.PerPlayer(rule, ("discriminator",), rule)):
                 gan = tiny_gan()
                 optimizer = sgd(gan.players, whole, lr=0.1)
-                for turn in (["discriminator"], ["generator"], ["generator", "discriminator"], ["discriminator"], ["generator"]):
-                    optimizer.step(lambda turn=turn, gan=gan: {p: loss for p, loss in gan.losses().items() if p in turn})
+                for turn in (
+                    ["discriminator"],
+                    ["generator"],
+                    ["generator", "discriminator"],
+                    ["discriminator"],
+                    ["generator"],
+                ):
+                    optimizer.step(
+                        lambda turn=turn, gan=gan: {
+                            p: loss for p, loss in gan.losses().items() if p in turn
+                        }
+                    )
                 ends.append(gan.theta())
             torch.testing.assert_close(*ends, rtol=1e-9, atol=1e-12)
 
     def test_a_wrapper_inside_touches_its_own_players_only(self, tiny_gan):
         gan, reference = tiny_gan(), tiny_gan()
-        optimizer = sgd(gan.players, rules.PerPlayer(rules.Lookahead(k=1, alpha=0.5), ("generator",)), lr=0.1)
+        optimizer = sgd(
+            gan.players, rules.PerPlayer(rules.Lookahead(k=1, alpha=0.5), ("generator",)), lr=0.1
+        )
         where, xi = gan.sizes(), reference.xi()
         optimizer.step(gan.losses)
         moved = (reference.theta() - gan.theta()) / 0.1
         torch.testing.assert_close(moved[where["generator"]], xi[where["generator"]] / 2, **CLOSE)
-        torch.testing.assert_close(moved[where["discriminator"]], xi[where["discriminator"]], **CLOSE)
+        torch.testing.assert_close(
+            moved[where["discriminator"]], xi[where["discriminator"]], **CLOSE
+        )
 
     def test_extrapolation_leaves_the_other_player_s_optimizer_alone(self, tiny_gan):
         gan = tiny_gan()
         inner = {p: torch.optim.Adam(t, lr=0.01) for p, t in gan.players.items()}
         rule = rules.PerPlayer(SMOOTHING(), ("generator",), rules.Extragradient(keep_state=True))
         sp.GameOptimizer(inner, rule).step(gan.losses)
-        counts = {player: {int(state["step"]) for state in optimizer.state.values()} for player, optimizer in inner.items()}
+        counts = {
+            player: {int(state["step"]) for state in optimizer.state.values()}
+            for player, optimizer in inner.items()
+        }
         assert counts == {"generator": {1}, "discriminator": {2}}
 
     def test_an_unused_parameter_of_a_gradient_player_is_skipped(self):
         x, y, unused = zeros(1), zeros(1), torch.ones(1, requires_grad=True)
         inner = {"x": torch.optim.Adam([x, unused], weight_decay=0.1), "y": torch.optim.Adam([y])}
-        sp.GameOptimizer(inner, rules.PerPlayer(SMOOTHING(), ("y",))).step(lambda: {"x": (x - y).sum(), "y": (x + y).sum()})
+        sp.GameOptimizer(inner, rules.PerPlayer(SMOOTHING(), ("y",))).step(
+            lambda: {"x": (x - y).sum(), "y": (x + y).sum()}
+        )
         assert unused.item() == 1.0
 
     def test_needs_of_the_rules_inside(self, tiny_gan):
         rule = rules.PerPlayer(SPSA(), ("generator",), rules.CompetitiveGradient())
         assert (rule.order, rule.joint, rule.units) == (2, True, rules.CompetitiveGradient().units)
-        with pytest.raises(sp.UsageError, match=r'PerPlayer: no player "generatr"\. Did you mean "generator"\?'):
+        with pytest.raises(
+            sp.UsageError, match=r'PerPlayer: no player "generatr"\. Did you mean "generator"\?'
+        ):
             sgd(tiny_gan().players, rules.PerPlayer(SPSA(), ("generatr",)))
-        inside = rules.PerPlayer(rules.RungeKutta(regularization=0.1, regularized="discriminator"), ("generator",))
+        inside = rules.PerPlayer(
+            rules.RungeKutta(regularization=0.1, regularized="discriminator"), ("generator",)
+        )
         with pytest.raises(sp.UsageError, match='no player "discriminator"'):
             sgd(tiny_gan().players, inside)
 
     def test_curvature_for_one_player(self, tiny_gan):
-        """Newton of the generator, its opponent held, while the discriminator's loss is only evaluated."""
+        """Newton of the generator, its opponent held, while the discriminator's loss is only
+        evaluated."""
         gan, reference = tiny_gan(), tiny_gan()
         newton = sp.Newton(damping=0.5, adapt=False, tolerance=1e-13, budget=50)
         sgd(gan.players, rules.PerPlayer(newton, ("generator",), SMOOTHING())).step(gan.losses)

@@ -8,9 +8,18 @@ from saddlepoint.training import RunDirectory, SilentWatcher, Training, resolve,
 
 
 def small(**options):
-    """A configuration that trains in milliseconds and evaluates, samples and saves every fourth step."""
-    cadence = dict.fromkeys(("evaluate_every", "sample_every", "checkpoint_every", "log_every", "probe_every"), 4)
-    base = {"problem": {"name": "mixture8", "hidden": 8, "latent": 2}, "steps": 12, "batch_size": 8, "evaluation_samples": 160, "ema": 0.9}
+    """A configuration that trains in milliseconds and evaluates, samples and saves every fourth
+    step."""
+    cadence = dict.fromkeys(
+        ("evaluate_every", "sample_every", "checkpoint_every", "log_every", "probe_every"), 4
+    )
+    base = {
+        "problem": {"name": "mixture8", "hidden": 8, "latent": 2},
+        "steps": 12,
+        "batch_size": 8,
+        "evaluation_samples": 160,
+        "ema": 0.9,
+    }
     base["schedule"] = "constant"  # whatever the problem would bring
     return resolve({**base, **cadence, **options})
 

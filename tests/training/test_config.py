@@ -11,7 +11,9 @@ from saddlepoint.training.config import read_yaml, renamed, resolve, validate, w
 @pytest.mark.parametrize("rule", registry.RULES)
 def test_a_rule_alone_brings_everything_it_needs(rule):
     config, entry = resolve({"rule": rule}), registry.RULES[rule]
-    assert registry.build_rule(rule, config.rule.options) == registry.build_rule(rule, entry.options)
+    assert registry.build_rule(rule, config.rule.options) == registry.build_rule(
+        rule, entry.options
+    )
     assert config.optimizer.name == entry.optimizer["name"]
     assert config.optimizer.lr is not None
     assert config.problem.options["loss"] == entry.loss
@@ -45,7 +47,10 @@ def test_players_may_have_options_of_their_own():
 
 def test_one_player_s_own_rate_leaves_the_other_s_as_it_was():
     config = resolve(with_settings({}, ["optimizer.players.generator.lr=3e-3"]))
-    rates = {player: config.optimizer.options_for(player)["lr"] for player in ("discriminator", "generator")}
+    rates = {
+        player: config.optimizer.options_for(player)["lr"]
+        for player in ("discriminator", "generator")
+    }
     assert rates == {"discriminator": 1e-3, "generator": 3e-3}
     same = resolve(with_settings({}, ["optimizer.lr=5e-4", "optimizer.players.generator.lr=3e-3"]))
     assert same.optimizer.options_for("discriminator")["lr"] == 5e-4
@@ -64,28 +69,47 @@ class TestTheMethodOfAProblem:
     def test_is_there_where_neither_rule_nor_optimizer_is_named(self):
         config = resolve({"problem": "mixture8"})
         assert config.optimizer.lr == self.brought["optimizer"]["lr"]
-        assert (config.schedule, config.batch_size) == (self.brought["schedule"], self.brought["batch_size"])
+        assert (config.schedule, config.batch_size) == (
+            self.brought["schedule"],
+            self.brought["batch_size"],
+        )
 
-    @pytest.mark.parametrize("named", [{"rule": "gradient"}, {"optimizer": "adam"}, {"optimizer": {"name": "adam"}}])
+    @pytest.mark.parametrize(
+        "named", [{"rule": "gradient"}, {"optimizer": "adam"}, {"optimizer": {"name": "adam"}}]
+    )
     def test_is_gone_where_one_is(self, named):
         config = resolve({"problem": "mixture8", **named})
         assert (config.optimizer.lr, config.schedule, config.batch_size) == (2e-3, "constant", 64)
 
     def test_a_rate_of_the_user_s_is_for_both_players(self):
         config = resolve({"problem": "mixture8", "optimizer": {"lr": 1e-4}})
-        assert {config.optimizer.options_for(player)["lr"] for player in ("generator", "discriminator")} == {1e-4}
+        assert {
+            config.optimizer.options_for(player)["lr"] for player in ("generator", "discriminator")
+        } == {1e-4}
         assert config.schedule == self.brought["schedule"]
 
     def test_settings_win(self):
-        config = resolve({"problem": {"name": "mixture8", "radius": 1.0}, "batch_size": 7, "seconds": 2.0})
-        assert (config.problem.options["radius"], config.batch_size, config.seconds) == (1.0, 7, 2.0)
+        config = resolve(
+            {"problem": {"name": "mixture8", "radius": 1.0}, "batch_size": 7, "seconds": 2.0}
+        )
+        assert (config.problem.options["radius"], config.batch_size, config.seconds) == (
+            1.0,
+            7,
+            2.0,
+        )
 
     @pytest.mark.parametrize("name", registry.PROBLEMS)
     def test_of_every_problem_is_complete(self, name):
         if name != "mnist":
             config = resolve({"problem": name})
             assert config.optimizer.lr is not None
-            assert sum(bound is not None for bound in (config.steps, config.seconds, config.gradient_equivalents)) == 1
+            assert (
+                sum(
+                    bound is not None
+                    for bound in (config.steps, config.seconds, config.gradient_equivalents)
+                )
+                == 1
+            )
 
 
 def test_the_digest_ignores_the_budget_and_nothing_else_that_matters():
@@ -93,7 +117,12 @@ def test_the_digest_ignores_the_budget_and_nothing_else_that_matters():
     assert base.model_copy(update={"steps": 900}).digest() == base.digest()
     assert base.model_copy(update={"batch_size": 7}).digest() != base.digest()
     assert resolve({"steps": 600, "seed": 1}).digest() != base.digest()
-    for merely_recorded in ({"trace_every": 7}, {"best_by": "ema/classes"}, {"patience": 3}, {"probe_every": 9}):
+    for merely_recorded in (
+        {"trace_every": 7},
+        {"best_by": "ema/classes"},
+        {"patience": 3},
+        {"probe_every": 9},
+    ):
         assert resolve({"steps": 600, **merely_recorded}).digest() == base.digest()
     for decisive in ({"on_divergence": "roll-back"}, {"max_rollbacks": 1}, {"checkpoint_every": 7}):
         assert resolve({"steps": 600, **decisive}).digest() != base.digest()
@@ -106,19 +135,31 @@ def test_the_digest_ignores_the_budget_and_nothing_else_that_matters():
         ({"problem": "digtis"}, r'Unknown problem "digtis"\. Did you mean "digits"\?'),
         ({"rule": "newtn"}, r'Unknown rule "newtn"\. Did you mean "newton"\?'),
         ({"optimizer": "sgn"}, r'Unknown optimizer "sgn"\. Did you mean "sign"\?'),
-        ({"optimizer": {"lr": -1.0}}, r"optimizer\.lr=-1\.0 is not valid: Input should be greater than 0"),
+        (
+            {"optimizer": {"lr": -1.0}},
+            r"optimizer\.lr=-1\.0 is not valid: Input should be greater than 0",
+        ),
         ({"steps": 0}, "steps=0 is not valid: Input should be greater than or equal to 1"),
         ({"steps": "many"}, "steps='many' is not valid: Input should be a valid integer"),
         ({"seed": -1}, "seed=-1 is not valid"),
         ({"ema": 1.0}, r"ema=1\.0 is not valid"),
-        ({"scheme": "both"}, "scheme='both' is not valid: Input should be 'alternating' or 'simultaneous'"),
+        (
+            {"scheme": "both"},
+            "scheme='both' is not valid: Input should be 'alternating' or 'simultaneous'",
+        ),
         ({"rule": "cgd", "scheme": "alternating"}, "Rule cgd needs all players at once"),
         ({"problem": {"nme": "digits"}}, 'Problem digits has no option "nme"'),
         ({"problem": 3}, "expected a name, or a mapping with a name and options, not 3"),
         ({"optimizer": 3}, "optimizer must be a name or a mapping, not 3"),
-        ({"optimizer": {"players": {"critic": {}}}}, r'optimizer\.players: unknown player "critic"'),
+        (
+            {"optimizer": {"players": {"critic": {}}}},
+            r'optimizer\.players: unknown player "critic"',
+        ),
         ({"data_dir": "x"}, r'takes no --data-dir\. Did you mean "mnist"'),
-        ({"device": "gpu"}, r'Unknown device "gpu"\. Did you mean "cpu"\?|Unknown device "gpu"\. Known'),
+        (
+            {"device": "gpu"},
+            r'Unknown device "gpu"\. Did you mean "cpu"\?|Unknown device "gpu"\. Known',
+        ),
     ],
 )
 def test_mistakes(tree, text):
@@ -128,8 +169,16 @@ def test_mistakes(tree, text):
 
 class TestSettings:
     def test_paths_and_types(self):
-        tree = with_settings({"rule": "acgd", "steps": 5}, ["rule.beta=0.9", "optimizer.betas=[0, 0.9]", "steps=7", "a.b.c=x"])
-        assert tree == {"rule": {"name": "acgd", "beta": 0.9}, "steps": 7, "optimizer": {"betas": [0, 0.9]}, "a": {"b": {"c": "x"}}}
+        tree = with_settings(
+            {"rule": "acgd", "steps": 5},
+            ["rule.beta=0.9", "optimizer.betas=[0, 0.9]", "steps=7", "a.b.c=x"],
+        )
+        assert tree == {
+            "rule": {"name": "acgd", "beta": 0.9},
+            "steps": 7,
+            "optimizer": {"betas": [0, 0.9]},
+            "a": {"b": {"c": "x"}},
+        }
 
     @pytest.mark.parametrize("text", ["1e-3", "1E-3", "+2e5", "-1.5e+2", ".5e1", "1.e2"])
     def test_numbers_with_exponents_are_numbers(self, text):
@@ -150,7 +199,12 @@ class TestSettings:
 
 class TestFiles:
     @pytest.mark.parametrize(
-        ("content", "text"), [("a: [", "is not YAML"), ("- 1", "must be a mapping"), ("!!python/object:os.system {}", "is not YAML")]
+        ("content", "text"),
+        [
+            ("a: [", "is not YAML"),
+            ("- 1", "must be a mapping"),
+            ("!!python/object:os.system {}", "is not YAML"),
+        ],
     )
     def test_damaged(self, tmp_path, content, text):
         path = tmp_path / "c.yaml"
@@ -164,11 +218,30 @@ class TestFiles:
 
 
 json_like = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=5,
 )
-keys = st.sampled_from(["problem", "rule", "optimizer", "steps", "seconds", "batch_size", "seed", "schedule", "ema", "scheme"])
+keys = st.sampled_from(
+    [
+        "problem",
+        "rule",
+        "optimizer",
+        "steps",
+        "seconds",
+        "batch_size",
+        "seed",
+        "schedule",
+        "ema",
+        "scheme",
+    ]
+)
 
 
 @given(st.dictionaries(keys, json_like, max_size=4))
@@ -183,12 +256,20 @@ def test_any_tree_gives_a_configuration_or_a_sentence(tree):
 
 @pytest.mark.parametrize("options", [{"serial": 10**30}, {"words": "x" * 300_000}])
 def test_what_could_not_be_read_back_is_refused(options):
-    tree = {"problem": "mixture8", "optimizer": {"name": "adam", "players": {"generator": {"lr": 1e-3, **options}}}}
-    with pytest.raises(sp.UsageError, match=r"could not be read: .*19 digits|written out it has more than 256 KiB"):
+    tree = {
+        "problem": "mixture8",
+        "optimizer": {"name": "adam", "players": {"generator": {"lr": 1e-3, **options}}},
+    }
+    with pytest.raises(
+        sp.UsageError, match=r"could not be read: .*19 digits|written out it has more than 256 KiB"
+    ):
         resolve(tree)
 
 
 def test_a_problem_may_bring_the_loss_that_it_needs():
     assert resolve({"problem": "stacked-digits"}).problem.options["loss"] == "non-saturating"
-    assert resolve({"problem": {"name": "stacked-digits", "loss": "hinge"}}).problem.options["loss"] == "hinge"
+    assert (
+        resolve({"problem": {"name": "stacked-digits", "loss": "hinge"}}).problem.options["loss"]
+        == "hinge"
+    )
     assert resolve({"problem": "digits"}).problem.options["loss"] == "minimax"  # the rule's

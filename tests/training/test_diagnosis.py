@@ -1,4 +1,5 @@
-"""Diagnosing a run afterwards: what is measured where, what is written, and that the run stays as it is."""
+"""Diagnosing a run afterwards: what is measured where, what is written, and that the run stays as
+it is."""
 
 import io
 import json
@@ -40,7 +41,9 @@ def restored(run, at="last"):
 
 
 def files_of(path):
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    return {
+        str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()
+    }
 
 
 def strict(text):
@@ -57,15 +60,27 @@ class TestWhere:
     def test_at_a_checkpoint(self, run, at, step, earlier):
         found = diagnose(run, at)
         assert (found.step, found.path_from) == (step, earlier)
-        assert found.path.distance == pytest.approx(float(nn.utils.parameters_to_vector(self.way(run, earlier, step)).norm()), rel=1e-5)
+        assert found.path.distance == pytest.approx(
+            float(nn.utils.parameters_to_vector(self.way(run, earlier, step)).norm()), rel=1e-5
+        )
         assert found.unmeasured == {}
         assert found.spectrum is None
-        assert f"From step {earlier} to {step} the path angle shows {found.path.verdict}." in found.lines()
-        assert found.lines()[-1] == "Not measured: update_cosine, because the last two updates were not kept."
+        assert (
+            f"From step {earlier} to {step} the path angle shows {found.path.verdict}."
+            in found.lines()
+        )
+        assert (
+            found.lines()[-1]
+            == "Not measured: update_cosine, because the last two updates were not kept."
+        )
 
     def way(self, run, start, end):
         a, b = (restored(run, step).networks for step in (start, end))
-        return [q.detach() - p.detach() for player in BOTH for p, q in zip(a[player].parameters(), b[player].parameters(), strict=True)]
+        return [
+            q.detach() - p.detach()
+            for player in BOTH
+            for p, q in zip(a[player].parameters(), b[player].parameters(), strict=True)
+        ]
 
     def test_at_the_earliest_there_is_no_way_to_it(self, run):
         found = diagnose(run, 4)
@@ -82,7 +97,11 @@ class TestWhere:
 
     def test_a_step_that_is_not_kept(self, run):
         with pytest.raises(
-            sp.UsageError, match=r"has no checkpoint of step 5\. It has those of 4, 8, 12; keep more with keep_checkpoints\."
+            sp.UsageError,
+            match=(
+                r"has no checkpoint of step 5\. It has those of 4, 8, 12; keep more with"
+                r" keep_checkpoints\."
+            ),
         ):
             diagnose(run, 5)
 
@@ -99,9 +118,14 @@ class TestWhat:
     def test_the_probe_is_that_of_the_checkpoint(self, run, diagnosis):
         own = restored(run).probe()
         assert diagnosis.probe.gradients == own.gradients
-        assert (diagnosis.probe.accuracy, diagnosis.probe.diversity) == (own.accuracy, own.diversity)
+        assert (diagnosis.probe.accuracy, diagnosis.probe.diversity) == (
+            own.accuracy,
+            own.diversity,
+        )
         numbers = diagnosis.lines()[len(diagnosis.findings) or 1]
-        assert numbers.startswith(f"At step 12: ‖ξ‖ {own.gradients.norms['discriminator']:.2g} of the discriminator, ")
+        assert numbers.startswith(
+            f"At step 12: ‖ξ‖ {own.gradients.norms['discriminator']:.2g} of the discriminator, "
+        )
         assert f"discriminator right in {own.accuracy:.0%}" in numbers
         assert numbers.endswith(f"{own.antisymmetric:.0%} rotation along the field.")
 
@@ -118,7 +142,11 @@ class TestWhat:
         training = restored(run)
         problem = training.problem
         batch = Batch(problem.real(12, 256, 0), problem.noise(256, generator_for(0, "diagnosis")))
-        own = game_spectrum(training.networks, lambda: problem.losses(training.networks, batch, BOTH), leader="generator")
+        own = game_spectrum(
+            training.networks,
+            lambda: problem.losses(training.networks, batch, BOTH),
+            leader="generator",
+        )
         assert diagnosis.spectrum.leading == own.leading
         assert diagnosis.spectrum.own == own.own
         assert diagnosis.spectrum.gradient_norm == own.gradient_norm
@@ -136,12 +164,26 @@ class TestWhat:
             [
                 g.reshape(-1)
                 for player in BOTH
-                for g in torch.autograd.grad(sum(losses[player].values()), list(networks[player].parameters()), create_graph=True)
+                for g in torch.autograd.grad(
+                    sum(losses[player].values()),
+                    list(networks[player].parameters()),
+                    create_graph=True,
+                )
             ]
         )
-        rows = [torch.autograd.grad(entry, flat, retain_graph=True, allow_unused=True) for entry in xi]
+        rows = [
+            torch.autograd.grad(entry, flat, retain_graph=True, allow_unused=True) for entry in xi
+        ]
         dense = torch.stack(
-            [torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(flat, row, strict=True)]) for row in rows]
+            [
+                torch.cat(
+                    [
+                        (torch.zeros_like(p) if g is None else g).reshape(-1)
+                        for p, g in zip(flat, row, strict=True)
+                    ]
+                )
+                for row in rows
+            ]
         )
         largest = float(torch.linalg.eigvals(dense.double()).abs().max())
         assert max(map(abs, diagnosis.spectrum.leading)) == pytest.approx(largest, rel=1e-3)
@@ -155,8 +197,15 @@ class TestWritten:
         assert path == tmp_path / "run/diagnosis.json"
         written = strict(path.read_text())
         assert set(written) == {"step", "findings", "probe", "spectrum", "path", "unmeasured"}
-        assert (written["step"], written["path"]["from_step"], written["path"]["verdict"]) == (12, 4, found.path.verdict)
-        assert written["spectrum"]["leading"][0] == [found.spectrum.leading[0].real, found.spectrum.leading[0].imag]
+        assert (written["step"], written["path"]["from_step"], written["path"]["verdict"]) == (
+            12,
+            4,
+            found.path.verdict,
+        )
+        assert written["spectrum"]["leading"][0] == [
+            found.spectrum.leading[0].real,
+            found.spectrum.leading[0].imag,
+        ]
         assert len(written["path"]["alphas"]) == len(written["path"]["cosines"]) == 41
         names = sorted(file.name for file in (tmp_path / "run/diagnosis").iterdir())
         assert names == ["course.png", "path.png", "spectrum.png"]
@@ -185,13 +234,19 @@ class TestNothingChanges:
         run.write_diagnosis(found.to_dict(), found.figures())
         after = files_of(tmp_path / "run")
         assert {name: after[name] for name in before} == before
-        assert {name.split("/")[0].split(".")[0] for name in set(after) - set(before)} == {"diagnosis"}
+        assert {name.split("/")[0].split(".")[0] for name in set(after) - set(before)} == {
+            "diagnosis"
+        }
 
-    def test_a_run_that_was_diagnosed_in_between_goes_on_as_the_straight_one(self, harness, tmp_path):
+    def test_a_run_that_was_diagnosed_in_between_goes_on_as_the_straight_one(
+        self, harness, tmp_path
+    ):
         config = harness.small(problem=TINY)
         straight, _, _ = harness.run_to_the_end(config, tmp_path / "straight")
         count = iter(range(100))
-        _, run, status = harness.run_to_the_end(config, tmp_path / "broken", lambda: next(count) >= 7)
+        _, run, status = harness.run_to_the_end(
+            config, tmp_path / "broken", lambda: next(count) >= 7
+        )
         assert status == "interrupted"
         found = diagnose(run, spectrum=True)
         assert (found.step, found.history.last_step) == (7, 4)
@@ -223,7 +278,10 @@ class TestNetworksThatRefuse:
         assert found.probe.antisymmetric is None
         assert found.path is not None, "it needs no second derivative"
         assert set(found.unmeasured) == {"spectrum"}
-        reason = "A network contains torch.cdist, which has no second derivative. Curvature rules and Jacobian products need it. "
+        reason = (
+            "A network contains torch.cdist, which has no second derivative. Curvature rules and"
+            " Jacobian products need it. "
+        )
         assert found.unmeasured["spectrum"].startswith(reason)
         assert found.lines()[-1].startswith(f"Not measured: spectrum, because {reason}")
         assert "rotation along the field" not in " ".join(found.lines())
@@ -235,20 +293,39 @@ class TestNetworksThatRefuse:
     @pytest.mark.parametrize("rule", ["gradient", "per-player"])
     def test_a_threshold_does_not_stop_the_diagnosis(self, harness, tmp_path, rule):
         problem = {"name": "digits-binary", "hidden": 4, "generator_hidden": 2, "latent": 2}
-        cadence = {"evaluate_every": 100, "sample_every": 2, "checkpoint_every": 2, "probe_every": 2}
-        config = resolve({"problem": problem, "rule": rule, "steps": 4, "batch_size": 8, "evaluation_samples": 200, **cadence})
+        cadence = {
+            "evaluate_every": 100,
+            "sample_every": 2,
+            "checkpoint_every": 2,
+            "probe_every": 2,
+        }
+        config = resolve(
+            {
+                "problem": problem,
+                "rule": rule,
+                "steps": 4,
+                "batch_size": 8,
+                "evaluation_samples": 200,
+                **cadence,
+            }
+        )
         _, run, _ = harness.run_to_the_end(config, tmp_path / "run")
         found = diagnose(run, spectrum=True)
         path = run.write_diagnosis(found.to_dict(), found.figures())
         assert found.spectrum is not None or "spectrum" in found.unmeasured
         assert found.path is not None
-        assert ("zero-gradient" in [finding.name for finding in found.findings]) == (rule == "gradient")
+        assert ("zero-gradient" in [finding.name for finding in found.findings]) == (
+            rule == "gradient"
+        )
         assert strict(path.read_text())["probe"]["gradients"]["zeros"]["generator"] == 1.0
 
     def test_a_run_that_diverged_is_diagnosed(self, harness, tmp_path):
         problem = {**TINY, "activation": "leaky-relu"}
         with pytest.raises(sp.DivergenceError):
-            harness.run_to_the_end(harness.small(problem=problem, optimizer={"name": "sgd", "lr": 1e10}, steps=50), tmp_path / "run")
+            harness.run_to_the_end(
+                harness.small(problem=problem, optimizer={"name": "sgd", "lr": 1e10}, steps=50),
+                tmp_path / "run",
+            )
         run = RunDirectory.open(tmp_path / "run")
         found = diagnose(run, spectrum=True)
         assert (found.findings[0].name, found.findings[0].since) == ("divergence", found.step + 1)

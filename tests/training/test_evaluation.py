@@ -17,7 +17,10 @@ WIDE = {"name": "mixture8", "hidden": 8, "latent": 2, "radius": 0.5, "sigma": 0.
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return run_to_the_end(small(problem=WIDE, rule={"name": "averaged", "rule": "gradient"}), tmp_path_factory.mktemp("runs") / "run")
+    return run_to_the_end(
+        small(problem=WIDE, rule={"name": "averaged", "rule": "gradient"}),
+        tmp_path_factory.mktemp("runs") / "run",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +34,16 @@ def flat(cards):
 
 class TestCards:
     def test_values_are_what_training_measures(self, run, cards):
-        found = {prefix + name: card.value for prefix, own in cards.items() for name, card in own.items()}
+        found = {
+            prefix + name: card.value for prefix, own in cards.items() for name, card in own.items()
+        }
         assert found == run[0].evaluate()
         assert list(cards) == ["", "ema/", "average/"]
-        assert [{card.weights for card in own.values()} for own in cards.values()] == [{"raw"}, {"ema"}, {"average"}]
+        assert [{card.weights for card in own.values()} for own in cards.values()] == [
+            {"raw"},
+            {"ema"},
+            {"average"},
+        ]
 
     def test_intervals_contain_the_value_and_vary(self, cards):
         for card in flat(cards):
@@ -43,7 +52,9 @@ class TestCards:
             assert card.replicates == 40
         low, high = cards["ema/"]["quality"].interval
         n, share = 160, cards["ema/"]["quality"].value
-        assert high - low == pytest.approx(2 * 1.96 * (share * (1 - share) / n) ** 0.5, rel=0.5), "that of a share of 160 samples"
+        assert high - low == pytest.approx(2 * 1.96 * (share * (1 - share) / n) ** 0.5, rel=0.5), (
+            "that of a share of 160 samples"
+        )
 
     def test_they_are_functions_of_the_seed(self, run, cards):
         assert make_cards(run[0], replicates=40) == cards
@@ -53,10 +64,15 @@ class TestCards:
         assert other["ema/"]["quality"].interval != cards["ema/"]["quality"].interval
 
     def test_without_replicates_there_are_no_intervals(self, run):
-        assert {(card.interval, card.replicates) for card in flat(make_cards(run[0], replicates=0))} == {(None, 0)}
+        assert {
+            (card.interval, card.replicates) for card in flat(make_cards(run[0], replicates=0))
+        } == {(None, 0)}
 
     def test_few_replicates_are_refused(self, run):
-        with pytest.raises(sp.UsageError, match=r"at least 20 replicates and a level between 0 and 1, got 7 and 0\.95"):
+        with pytest.raises(
+            sp.UsageError,
+            match=r"at least 20 replicates and a level between 0 and 1, got 7 and 0\.95",
+        ):
             make_cards(run[0], replicates=7)
 
     def test_progress_counts_the_cards(self, run):
@@ -68,7 +84,9 @@ class TestCards:
         plain, _, _ = harness.run_to_the_end(harness.small(steps=4), tmp_path / "plain")
         evaluated, _, _ = harness.run_to_the_end(harness.small(steps=4), tmp_path / "evaluated")
         make_cards(evaluated, replicates=20)
-        assert [record.losses for record in plain.advance()] == [record.losses for record in evaluated.advance()]
+        assert [record.losses for record in plain.advance()] == [
+            record.losses for record in evaluated.advance()
+        ]
 
 
 class TestDifferences:
@@ -93,7 +111,13 @@ class TestDifferences:
     )
     def test_other_conditions_are_refused_by_name(self, run, cards, options, field):
         others = flat(make_cards(run[0], **{"replicates": 40, **options}))
-        with pytest.raises(sp.UsageError, match=rf"must not be compared: they differ in {field}\. Evaluate both under the same conditions"):
+        with pytest.raises(
+            sp.UsageError,
+            match=(
+                rf"must not be compared: they differ in {field}\. Evaluate both under the same"
+                r" conditions"
+            ),
+        ):
             differences(cards, others)
 
     def test_another_extractor_is_refused_by_name(self, cards):
@@ -102,9 +126,12 @@ class TestDifferences:
             differences(cards, others)
 
     def test_only_what_both_have_is_compared(self, cards):
-        (first, *_) = flat(cards)
+        first, *_ = flat(cards)
         assert [name for name, _, _ in differences(cards, [first])] == ["modes"]
-        with pytest.raises(sp.UsageError, match="The two evaluations have no metric in common; they are of different problems"):
+        with pytest.raises(
+            sp.UsageError,
+            match="The two evaluations have no metric in common; they are of different problems",
+        ):
             differences(cards, [replace(first, metric="other")])
 
 
@@ -132,14 +159,20 @@ class TestReading:
             path.write_bytes(content)
         with pytest.raises(sp.UsageError) as caught:
             read_cards(path)
-        assert str(caught.value) == f"{path} holds no cards ({kind}). Give the evaluation.json that `saddlepoint evaluate` wrote."
+        assert (
+            str(caught.value)
+            == f"{path} holds no cards ({kind}). Give the evaluation.json that `saddlepoint"
+            " evaluate` wrote."
+        )
 
     def test_cards_of_another_version(self, cards, tmp_path):
         old = flat(cards)[0].to_dict()
         del old["seed"]
         path = tmp_path / "evaluation.json"
         path.write_text(json.dumps({"cards": [old]}))
-        with pytest.raises(sp.UsageError, match=r"This is not a card of a metric \(missing: seed\)"):
+        with pytest.raises(
+            sp.UsageError, match=r"This is not a card of a metric \(missing: seed\)"
+        ):
             read_cards(path)
         assert isinstance(Card.from_dict({**old, "seed": 0}), Card)
 
@@ -152,12 +185,21 @@ class TestBestEvaluation:
         run.log({"step": 0, "probe": {}})
         for step, (modes, quality, kl) in values.items():
             own = {"modes": modes, "quality": quality, "reverse-kl": kl}
-            run.log({"step": step, "metrics": {**own, **{f"ema/{name}": value for name, value in own.items()}}})
+            run.log(
+                {
+                    "step": step,
+                    "metrics": {**own, **{f"ema/{name}": value for name, value in own.items()}},
+                }
+            )
         return run
 
     @pytest.mark.parametrize(
         ("metric", "step", "values"),
-        [("modes", 8, [2.0, 6.0, 5.0]), ("ema/quality", 12, [0.5, 0.1, 0.9]), ("ema/reverse-kl", 12, [0.9, 0.4, 0.3])],
+        [
+            ("modes", 8, [2.0, 6.0, 5.0]),
+            ("ema/quality", 12, [0.5, 0.1, 0.9]),
+            ("ema/reverse-kl", 12, [0.9, 0.4, 0.3]),
+        ],
     )
     def test_by_a_metric(self, logged, metric, step, values):
         found = best_evaluation(logged, metric)
@@ -179,17 +221,30 @@ class TestBestEvaluation:
         assert best_evaluation(logged, "modes").step == 8
 
     def test_mistakes(self, logged, tmp_path):
-        with pytest.raises(sp.UsageError, match=r'"mods" is no metric of this run by which one is better\. Did you mean "modes"\?'):
+        with pytest.raises(
+            sp.UsageError,
+            match=(
+                r'"mods" is no metric of this run by which one is better\. Did you mean "modes"\?'
+            ),
+        ):
             best_evaluation(logged, "mods")
         empty = RunDirectory.create(small(), tmp_path / "empty")
-        with pytest.raises(sp.UsageError, match=r"has no evaluation yet\. Train it further, or evaluate more often with evaluate_every"):
+        with pytest.raises(
+            sp.UsageError,
+            match=(
+                r"has no evaluation yet\. Train it further, or evaluate more often with"
+                r" evaluate_every"
+            ),
+        ):
             best_evaluation(empty)
 
     def test_its_checkpoint_is_named_where_it_is_kept(self, harness, tmp_path, monkeypatch):
         scores = iter([2.0, 1.0, 3.0])
         monkeypatch.setattr(Training, "score", lambda self, metrics, by=None: next(scores))
         _, run, _ = harness.run_to_the_end(harness.small(keep_checkpoints=1), tmp_path / "run")
-        monkeypatch.setattr(Training, "score", lambda self, metrics, by=None: {4: 2.0, 8: 1.0, 12: 3.0}[next(steps)])
+        monkeypatch.setattr(
+            Training, "score", lambda self, metrics, by=None: {4: 2.0, 8: 1.0, 12: 3.0}[next(steps)]
+        )
         steps = iter([4, 8, 12])
         found = best_evaluation(run)
         assert (found.step, found.checkpoint) == (8, tmp_path / "run/checkpoints/best.pt")

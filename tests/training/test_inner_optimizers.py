@@ -1,4 +1,5 @@
-"""Anybody's optimizer: it trains, resumes and is measured where it should be, or says why it cannot before a run is made."""
+"""Anybody's optimizer: it trains, resumes and is measured where it should be, or says why it cannot
+before a run is made."""
 
 import sys
 import warnings
@@ -97,14 +98,18 @@ def test_one_that_cannot_work_says_why_and_leaves_nothing(anybodys, capsys, name
         main(["train", "mixture8", "--steps", "4", "--optimizer", f"{anybodys}:{name}"])
     assert caught.value.code == 2
     assert said.replace("Base.step()", f"{name}.step()") in capsys.readouterr().err
-    assert [path.name for path in Path().iterdir() if path.name != "__pycache__"] == ["anybodys_optimizers.py"]
+    assert [path.name for path in Path().iterdir() if path.name != "__pycache__"] == [
+        "anybodys_optimizers.py"
+    ]
 
 
 def test_one_of_the_current_directory_works_and_shadows_nothing(anybodys, capsys):
     Path("random.py").write_text("raise RuntimeError('the wrong one')")
     before = list(sys.path)
     with pytest.raises(SystemExit) as caught:
-        main(["train", "mixture8", "--steps", "2", "--optimizer", f"{anybodys}:Base", "--out", "run"])
+        main(
+            ["train", "mixture8", "--steps", "2", "--optimizer", f"{anybodys}:Base", "--out", "run"]
+        )
     assert caught.value.code == 0, capsys.readouterr().err
     assert sys.path == before
 
@@ -151,7 +156,9 @@ def test_a_resumed_run_is_the_straight_one(name):
         straight.advance()
     state = decode(encode(straight.state_dict()))
     resumed = training(f"pytorch_optimizer:{name}", lr=0.01)
-    resumed.load_state_dict({key: value for key, value in state.items() if key not in ("format", "saddlepoint")})
+    resumed.load_state_dict(
+        {key: value for key, value in state.items() if key not in ("format", "saddlepoint")}
+    )
     straight.evaluate()  # changes nothing
     for _ in range(3):
         straight.advance(), resumed.advance()
@@ -170,7 +177,10 @@ def test_a_schedule_free_one_is_measured_at_its_average():
     inner = run.optimizer.optimizers[GENERATOR]
     assert isinstance(inner, ScheduleFreeAdamW)
     beta = inner.param_groups[0]["betas"][0]
-    averaged = [(p + (inner.state[p]["z"] - p) * (1 - 1 / beta)).detach() for p in network.parameters()]  # x of y = (1 − β) z + β x
+    # x of y = (1 − β) z + β x
+    averaged = [
+        (p + (inner.state[p]["z"] - p) * (1 - 1 / beta)).detach() for p in network.parameters()
+    ]
 
     metrics, picture, state = run.evaluate(), run.picture(ema=False), run.state_dict()
     for p, before in zip(network.parameters(), trained_at, strict=True):
@@ -180,7 +190,9 @@ def test_a_schedule_free_one_is_measured_at_its_average():
             assert not torch.allclose(p, value)
             p.copy_(value)
     saved = [state["networks"][GENERATOR][name] for name, _ in network.named_parameters()]
-    for value, kept, before, kept_before in zip(averaged, saved, trained_at, state["iterates"][GENERATOR], strict=True):
+    for value, kept, before, kept_before in zip(
+        averaged, saved, trained_at, state["iterates"][GENERATOR], strict=True
+    ):
         assert torch.allclose(value, kept)
         assert torch.equal(before, kept_before)
     inner.param_groups[0]["train_mode"] = False  # it is there already
@@ -191,5 +203,15 @@ def test_a_schedule_free_one_is_measured_at_its_average():
 
 
 def test_rules_that_move_parameters_themselves_do_not_go_with_it():
-    with pytest.raises(sp.UsageError, match="averages its own iterates and cannot follow the rule Lookahead"):
-        Training(resolve({**SMALL, "rule": "lookahead", "optimizer": {"name": "pytorch_optimizer:ScheduleFreeAdamW"}}))
+    with pytest.raises(
+        sp.UsageError, match="averages its own iterates and cannot follow the rule Lookahead"
+    ):
+        Training(
+            resolve(
+                {
+                    **SMALL,
+                    "rule": "lookahead",
+                    "optimizer": {"name": "pytorch_optimizer:ScheduleFreeAdamW"},
+                }
+            )
+        )

@@ -10,7 +10,8 @@ from saddlepoint.training.interrupts import deferred_interrupts
 
 
 class _Signalled(Ranks):
-    """Processes that a signal reaches while they are asked: after this one has given its number, before it has the answer."""
+    """Processes that a signal reaches while they are asked: after this one has given its number,
+    before it has the answer."""
 
     def __init__(self, arriving: list[int]) -> None:
         super().__init__()
@@ -35,7 +36,8 @@ class _Others(Ranks):
 def test_a_signal_that_arrives_while_the_processes_are_asked_is_told_the_next_time(number):
     with deferred_interrupts() as interrupt:
         ranks = _Signalled([number])
-        assert interrupt.agreed(ranks) is None  # the others do not know of it: this step is taken by all
+        # the others do not know of it: this step is taken by all
+        assert interrupt.agreed(ranks) is None
         assert interrupt.agreed(ranks) == number
         assert interrupt.exit_code == 128 + number
 

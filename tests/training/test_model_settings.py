@@ -1,4 +1,5 @@
-"""Activation checkpointing and bfloat16: the same steps with less kept, and nearly the same with less precision."""
+"""Activation checkpointing and bfloat16: the same steps with less kept, and nearly the same with
+less precision."""
 
 import pytest
 import torch
@@ -18,14 +19,34 @@ def trained(steps=5, **settings):
 
 
 def theta(training):
-    return torch.cat([p.detach().reshape(-1) for network in training.networks.values() for p in network.parameters()])
+    return torch.cat(
+        [
+            p.detach().reshape(-1)
+            for network in training.networks.values()
+            for p in network.parameters()
+        ]
+    )
 
 
-@pytest.mark.parametrize("rule", ["gradient", "extragradient", "consensus", "acgd", {"name": "newton", "tolerance": 0.9}, "unrolled"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "gradient",
+        "extragradient",
+        "consensus",
+        "acgd",
+        {"name": "newton", "tolerance": 0.9},
+        "unrolled",
+    ],
+)
 def test_checkpointing_changes_no_bit_of_any_derivative(rule):
-    plain, recomputed = (trained(rule=rule, model={"checkpoint": wanted}) for wanted in (False, True))
+    plain, recomputed = (
+        trained(rule=rule, model={"checkpoint": wanted}) for wanted in (False, True)
+    )
     assert torch.equal(theta(plain), theta(recomputed))
-    assert list(plain.networks["generator"].state_dict()) == list(recomputed.networks["generator"].state_dict())
+    assert list(plain.networks["generator"].state_dict()) == list(
+        recomputed.networks["generator"].state_dict()
+    )
 
 
 def test_checkpointing_keeps_less():
@@ -38,7 +59,7 @@ def test_checkpointing_keeps_less():
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = network(torch.ones(256, 8)).square().mean()
-        (gradient, *_) = torch.autograd.grad(loss, list(network.parameters()))
+        gradient, *_ = torch.autograd.grad(loss, list(network.parameters()))
         return sum(sizes), gradient
 
     deep = MLP((8, *[64] * 24, 1), activation="tanh", generator=torch.Generator().manual_seed(0))
@@ -50,7 +71,13 @@ def test_checkpointing_keeps_less():
 
 
 def test_checkpointing_refuses_batch_norm():
-    with pytest.raises(UsageError, match=r'Player "discriminator", layer layers\.1: batch normalisation cannot be evaluated again'):
+    with pytest.raises(
+        UsageError,
+        match=(
+            r'Player "discriminator", layer layers\.1: batch normalisation cannot be evaluated'
+            r" again"
+        ),
+    ):
         Training(resolve({"problem": "stacked-digits", "model": {"checkpoint": True}}))
 
 
@@ -58,10 +85,16 @@ def test_checkpointing_refuses_batch_norm():
 def test_bf16_keeps_every_vector_in_single_precision(rule):
     exact, narrow = trained(rule=rule), trained(rule=rule, model={"precision": "bf16"})
     start = Training(resolve(SMALL | {"rule": rule}))
-    moved, apart = float((theta(exact) - theta(start)).norm()), float((theta(exact) - theta(narrow)).norm())
+    moved, apart = (
+        float((theta(exact) - theta(start)).norm()),
+        float((theta(exact) - theta(narrow)).norm()),
+    )
     assert 0 < apart < 0.5 * moved
     state = narrow.state_dict()["optimizer"]["optimizers"]["generator"]["state"]
-    tensors = [*theta(narrow).split(1000), *(t for own in state.values() for t in own.values() if isinstance(t, torch.Tensor))]
+    tensors = [
+        *theta(narrow).split(1000),
+        *(t for own in state.values() for t in own.values() if isinstance(t, torch.Tensor)),
+    ]
     assert {t.dtype for t in tensors} == {torch.float32}
     assert all(isinstance(loss, float) for loss in narrow.optimizer.last.losses.values())
 

@@ -1,4 +1,5 @@
-"""What is observed between the steps: when training stops, what is best, what happens at a NaN, and that a resumed run has it all."""
+"""What is observed between the steps: when training stops, what is best, what happens at a NaN, and
+that a resumed run has it all."""
 
 import json
 
@@ -11,7 +12,10 @@ from saddlepoint.problems import Mixture8
 from saddlepoint.training import RunDirectory, Training, resolve, train
 from tests.training.test_resume import same
 
-SPOILT = 'All layers are finite; the first bad number is the term "fake" of the loss of the discriminator.'
+SPOILT = (
+    'All layers are finite; the first bad number is the term "fake" of the loss of the'
+    " discriminator."
+)
 
 
 class Listener:
@@ -26,7 +30,12 @@ class Listener:
     def report(self, sentence):
         self.sentences.append(sentence)
         if self.path is not None:
-            self.logs.append([json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()])
+            self.logs.append(
+                [
+                    json.loads(line)
+                    for line in (self.path / "metrics.jsonl").read_text().splitlines()
+                ]
+            )
 
     def evaluating(self, done, total):
         self.evaluations.append((done, total))
@@ -89,7 +98,9 @@ class TestPatience:
     RARE = dict.fromkeys(("sample_every", "checkpoint_every", "probe_every", "log_every"), 1000)
 
     @pytest.mark.parametrize(("patience", "last"), [(1, 12), (2, 16), (3, 24)])
-    def test_training_stops_after_so_many_evaluations_without_a_better_one(self, harness, tmp_path, monkeypatch, patience, last):
+    def test_training_stops_after_so_many_evaluations_without_a_better_one(
+        self, harness, tmp_path, monkeypatch, patience, last
+    ):
         scores = iter([3.0, 1.0, 2.0, 1.0, 0.5 if patience == 3 else 1.0, 9.0, 9.0, 9.0])
         if patience == 3:
             last = 32
@@ -101,10 +112,14 @@ class TestPatience:
         assert training.best["step"] == last - 4 * patience
         assert run.load_checkpoint(config, "best")["step"] == last - 4 * patience
 
-    def test_the_last_step_is_recorded_as_the_end_of_the_budget_is(self, harness, tmp_path, monkeypatch):
+    def test_the_last_step_is_recorded_as_the_end_of_the_budget_is(
+        self, harness, tmp_path, monkeypatch
+    ):
         scores = iter([1.0, 2.0])
         monkeypatch.setattr(Training, "score", lambda self, metrics, by=None: next(scores))
-        training, run, status = harness.run_to_the_end(harness.small(steps=60, patience=1, **self.RARE), tmp_path / "run")
+        training, run, status = harness.run_to_the_end(
+            harness.small(steps=60, patience=1, **self.RARE), tmp_path / "run"
+        )
         assert (status, training.step) == ("stopped early", 8)
         last = harness.lines(tmp_path / "run")[-1]
         assert last["step"] == 8
@@ -122,7 +137,9 @@ class TestPatience:
         same(straight.state_dict(), resumed.state_dict())
         assert harness.lines(tmp_path / "straight") == harness.lines(tmp_path / "broken")
 
-    def test_patience_of_the_whole_budget_ends_with_the_budget(self, harness, tmp_path, monkeypatch):
+    def test_patience_of_the_whole_budget_ends_with_the_budget(
+        self, harness, tmp_path, monkeypatch
+    ):
         monkeypatch.setattr(Training, "score", lambda self, metrics, by=None: float(self.step))
         assert harness.run_to_the_end(harness.small(patience=2), tmp_path / "run")[2] == "finished"
 
@@ -137,10 +154,16 @@ class TestBestBy:
             ("reverse-kl", [1, 2, 3], 4),
         ],
     )
-    def test_the_metric_decides_in_its_direction(self, harness, tmp_path, monkeypatch, name, values, best):
+    def test_the_metric_decides_in_its_direction(
+        self, harness, tmp_path, monkeypatch, name, values, best
+    ):
         found = iter(values)
         measure = Training.evaluate
-        monkeypatch.setattr(Training, "evaluate", lambda self, **options: measure(self, **options) | {name: float(next(found))})
+        monkeypatch.setattr(
+            Training,
+            "evaluate",
+            lambda self, **options: measure(self, **options) | {name: float(next(found))},
+        )
         config = harness.small(best_by=name)
         training, run, _ = harness.run_to_the_end(config, tmp_path / "run")
         sign = 1 if name.endswith("reverse-kl") else -1
@@ -154,19 +177,37 @@ class TestBestBy:
             (
                 "mixture8",
                 "ema/mods",
-                'Configuration: best_by="ema/mods" is no metric of mixture8 by which one is better. Did you mean "ema/modes"?',
+                (
+                    'Configuration: best_by="ema/mods" is no metric of mixture8 by which one is'
+                    ' better. Did you mean "ema/modes"?'
+                ),
             ),
-            ("mixture8", "ema/recall[digit-cnn]", 'Configuration: best_by="ema/recall[digit-cnn]" is no metric of mixture8'),
-            ("digits", "ema/gap[digit-cnn]", 'Configuration: best_by="ema/gap[digit-cnn]" is no metric of digits by which one is better.'),
+            (
+                "mixture8",
+                "ema/recall[digit-cnn]",
+                'Configuration: best_by="ema/recall[digit-cnn]" is no metric of mixture8',
+            ),
+            (
+                "digits",
+                "ema/gap[digit-cnn]",
+                (
+                    'Configuration: best_by="ema/gap[digit-cnn]" is no metric of digits by which'
+                    " one is better."
+                ),
+            ),
         ],
     )
-    def test_unknown_and_undirected_metrics_are_refused_when_the_configuration_is_read(self, problem, name, text):
+    def test_unknown_and_undirected_metrics_are_refused_when_the_configuration_is_read(
+        self, problem, name, text
+    ):
         with pytest.raises(sp.UsageError) as caught:
             resolve({"problem": problem, "best_by": name})
         assert str(caught.value).startswith(text)
 
     def test_an_average_that_nobody_keeps_is_refused_before_training(self, harness):
-        text = 'best_by="average/modes", but neither rule gradient nor optimizer adam keeps an average'
+        text = (
+            'best_by="average/modes", but neither rule gradient nor optimizer adam keeps an average'
+        )
         with pytest.raises(sp.UsageError, match=text):
             Training(harness.small(best_by="average/modes"))
         Training(harness.small(best_by="average/modes", optimizer="subgradient"))
@@ -201,13 +242,22 @@ class TestDivergence:
     def test_the_summary_s_first_finding_is_it(self, failed):
         training, _, _, path = failed
         summary = summary_of(path)
-        (finding, *_) = summary["findings"]
+        finding, *_ = summary["findings"]
         losses = training.trace.state_dict()[-1][1]["discriminator"]
-        first = json.loads((path / "metrics.jsonl").read_text().splitlines()[1])["trace"]["losses"]["discriminator"][0]
-        assert (finding["name"], finding["player"], finding["level"], finding["since"]) == ("divergence", "discriminator", "alarm", 7)
-        assert finding["sentence"] == (
-            f"Training diverged in step 7. {SPOILT} Up to then the discriminator's loss went from {first:.3g} to {losses:.3g}. "
-            "Try a smaller learning rate, a penalty on the discriminator (problem.r1), or on_divergence=roll-back."
+        first = json.loads((path / "metrics.jsonl").read_text().splitlines()[1])["trace"]["losses"][
+            "discriminator"
+        ][0]
+        assert (finding["name"], finding["player"], finding["level"], finding["since"]) == (
+            "divergence",
+            "discriminator",
+            "alarm",
+            7,
+        )
+        assert (
+            finding["sentence"]
+            == f"Training diverged in step 7. {SPOILT} Up to then the discriminator's loss went"
+            f" from {first:.3g} to {losses:.3g}. Try a smaller learning rate, a penalty on the"
+            " discriminator (problem.r1), or on_divergence=roll-back."
         )
         assert (summary["status"], summary["steps"], summary["rollbacks"]) == ("diverged", 6, 0)
 
@@ -222,13 +272,18 @@ class TestDivergence:
 
     def test_spoilt_data_is_named(self, harness, tmp_path, monkeypatch):
         real = Mixture8.real
-        monkeypatch.setattr(Mixture8, "real", lambda self, step, size, seed: real(self, step, size, seed) / (0 if step == 5 else 1))
+        monkeypatch.setattr(
+            Mixture8,
+            "real",
+            lambda self, step, size, seed: real(self, step, size, seed) / (0 if step == 5 else 1),
+        )
         config = harness.small(evaluate_every=100, probe_every=100)
         _, _, error = listened(config, tmp_path / "run")
         assert isinstance(error, sp.DivergenceError)
-        (finding, *_) = summary_of(tmp_path / "run")["findings"]
+        finding, *_ = summary_of(tmp_path / "run")["findings"]
         assert (
-            "Training diverged in step 6. The first bad tensor is in the data: the real samples (100% of its entries" in finding["sentence"]
+            "Training diverged in step 6. The first bad tensor is in the data: the real samples"
+            " (100% of its entries" in finding["sentence"]
         )
         assert finding["sentence"].endswith("Look at the data: the networks cannot be blamed.")
 
@@ -236,25 +291,55 @@ class TestDivergence:
 class TestRollBack:
     def test_goes_back_with_half_the_rates_and_reports(self, harness, tmp_path, spoil):
         spoil(lambda training: training.step == 6 and training.rollbacks == 0)
-        training, listener, status = listened(harness.small(on_divergence="roll-back"), tmp_path / "run")
-        assert (status, training.step, training.rollbacks, training.rate_factor) == ("finished", 12, 1, 0.5)
-        assert f"Step 7 diverged; back to step 4 with learning rates × 0.5. {SPOILT}" in listener.sentences
-        rates = {player: [group["lr"] for group in inner.param_groups] for player, inner in training.optimizer.optimizers.items()}
+        training, listener, status = listened(
+            harness.small(on_divergence="roll-back"), tmp_path / "run"
+        )
+        assert (status, training.step, training.rollbacks, training.rate_factor) == (
+            "finished",
+            12,
+            1,
+            0.5,
+        )
+        assert (
+            f"Step 7 diverged; back to step 4 with learning rates × 0.5. {SPOILT}"
+            in listener.sentences
+        )
+        rates = {
+            player: [group["lr"] for group in inner.param_groups]
+            for player, inner in training.optimizer.optimizers.items()
+        }
         options = {player: training.config.optimizer.options_for(player)["lr"] for player in rates}
         assert rates == {player: [rate / 2] for player, rate in options.items()}
         assert summary_of(tmp_path / "run")["rollbacks"] == 1
-        (finding,) = [f for f in summary_of(tmp_path / "run")["findings"] if f["name"] in ("rolled-back", "divergence")]
-        assert (finding["name"], finding["level"], finding["since"]) == ("rolled-back", "warning", 7)
-        assert finding["sentence"] == (
-            f"Training diverged 1 time, last in step 7, and went on with learning rates × 0.5. {SPOILT} Try these rates from the start."
+        (finding,) = [
+            f
+            for f in summary_of(tmp_path / "run")["findings"]
+            if f["name"] in ("rolled-back", "divergence")
+        ]
+        assert (finding["name"], finding["level"], finding["since"]) == (
+            "rolled-back",
+            "warning",
+            7,
+        )
+        assert (
+            finding["sentence"]
+            == "Training diverged 1 time, last in step 7, and went on with learning rates × 0.5."
+            f" {SPOILT} Try these rates from the start."
         )
 
     @pytest.mark.parametrize("failing", [4, 5, 7])
     def test_the_log_ends_with_the_roll_back(self, harness, tmp_path, spoil, failing):
-        """Also where the step after the checkpoint itself diverged, whose line has the checkpoint's step."""
+        """Also where the step after the checkpoint itself diverged, whose line has the checkpoint's
+        step."""
         spoil(lambda training: training.step == failing and training.rollbacks == 0)
-        _, listener, _ = listened(harness.small(on_divergence="roll-back", log_every=1), tmp_path / "run")
-        (log,) = [log for sentence, log in zip(listener.sentences, listener.logs, strict=True) if "diverged; back to" in sentence]
+        _, listener, _ = listened(
+            harness.small(on_divergence="roll-back", log_every=1), tmp_path / "run"
+        )
+        (log,) = [
+            log
+            for sentence, log in zip(listener.sentences, listener.logs, strict=True)
+            if "diverged; back to" in sentence
+        ]
         assert [line["step"] for line in log] == [0, 1, 2, 3, 4, 4]
         assert not any("divergence" in line for line in log)
         last = log[-1]
@@ -265,10 +350,16 @@ class TestRollBack:
         }
         assert last["rollback"]["divergence"]["sentence"] == SPOILT
         assert "trace" not in last
-        steps = [step for line in harness.lines(tmp_path / "run") for step in line.get("trace", {"steps": []})["steps"]]
+        steps = [
+            step
+            for line in harness.lines(tmp_path / "run")
+            for step in line.get("trace", {"steps": []})["steps"]
+        ]
         assert steps == list(range(1, 13)), "every point once"
 
-    def test_the_trajectory_is_that_of_half_the_rates_from_the_checkpoint(self, harness, tmp_path, spoil):
+    def test_the_trajectory_is_that_of_half_the_rates_from_the_checkpoint(
+        self, harness, tmp_path, spoil
+    ):
         config = harness.small(on_divergence="roll-back")
         half = Training(config)
         for _ in range(4):
@@ -283,14 +374,21 @@ class TestRollBack:
     @pytest.mark.parametrize("most", [0, 1, 3])
     def test_at_most_so_many_times_then_it_raises(self, harness, tmp_path, spoil, most):
         spoil(lambda training: training.step == 6)
-        training, listener, error = listened(harness.small(on_divergence="roll-back", max_rollbacks=most), tmp_path / "run")
+        training, listener, error = listened(
+            harness.small(on_divergence="roll-back", max_rollbacks=most), tmp_path / "run"
+        )
         assert isinstance(error, sp.DivergenceError)
         assert (training.rollbacks, training.rate_factor) == (most, 0.5**most)
         lines = harness.lines(tmp_path / "run")
-        assert [line["rollback"]["number"] for line in lines if "rollback" in line] == list(range(1, most + 1))
+        assert [line["rollback"]["number"] for line in lines if "rollback" in line] == list(
+            range(1, most + 1)
+        )
         assert [line["step"] for line in lines if "divergence" in line] == [6]
         assert sum("diverged; back to" in sentence for sentence in listener.sentences) == most
-        assert (summary_of(tmp_path / "run")["status"], summary_of(tmp_path / "run")["rollbacks"]) == ("diverged", most)
+        assert (
+            summary_of(tmp_path / "run")["status"],
+            summary_of(tmp_path / "run")["rollbacks"],
+        ) == ("diverged", most)
 
     @pytest.mark.parametrize("stop", range(0, 15, 2))
     def test_resumed_it_equals_the_straight_run(self, harness, tmp_path, spoil, stop):
@@ -298,12 +396,18 @@ class TestRollBack:
         config = harness.small(on_divergence="roll-back", schedule="linear")
         straight, _, status = harness.run_to_the_end(config, tmp_path / "straight")
         assert (status, straight.rollbacks) == ("finished", 2)
-        assert harness.run_to_the_end(config, tmp_path / "broken", stopping_after(stop))[2] == "interrupted"
+        assert (
+            harness.run_to_the_end(config, tmp_path / "broken", stopping_after(stop))[2]
+            == "interrupted"
+        )
         resumed, _, status = harness.resume(tmp_path / "broken")
         assert status == "finished"
         same(straight.state_dict(), resumed.state_dict())
         assert harness.lines(tmp_path / "straight") == harness.lines(tmp_path / "broken")
-        assert summary_of(tmp_path / "straight")["findings"] == summary_of(tmp_path / "broken")["findings"]
+        assert (
+            summary_of(tmp_path / "straight")["findings"]
+            == summary_of(tmp_path / "broken")["findings"]
+        )
 
     def test_the_checkpoint_written_at_once_has_the_smaller_rate(self, harness, tmp_path, spoil):
         spoil(lambda training: training.step == 6 and training.rollbacks == 0)
@@ -316,15 +420,27 @@ class TestRollBack:
 class TestResuming:
     @pytest.mark.parametrize("end", [stopping_after, killed_after], ids=["interrupted", "killed"])
     @pytest.mark.parametrize("every", [1, 3, 5])
-    def test_the_fine_record_survives_an_interruption_at_every_step(self, harness, tmp_path, every, end):
-        """With lines of the log, checkpoints and probes at different steps, so that there are always points which nobody took yet."""
-        cadence = {"log_every": 5, "probe_every": 4, "checkpoint_every": 3, "evaluate_every": 6, "sample_every": 100, "trace_every": every}
+    def test_the_fine_record_survives_an_interruption_at_every_step(
+        self, harness, tmp_path, every, end
+    ):
+        """With lines of the log, checkpoints and probes at different steps, so that there are
+        always points which nobody took yet."""
+        cadence = {
+            "log_every": 5,
+            "probe_every": 4,
+            "checkpoint_every": 3,
+            "evaluate_every": 6,
+            "sample_every": 100,
+            "trace_every": every,
+        }
         config = harness.small(steps=13, evaluation_samples=160, **cadence)
         straight, _, _ = harness.run_to_the_end(config, tmp_path / "straight")
         lines = harness.lines(tmp_path / "straight")
         traced = [step for line in lines for step in line.get("trace", {"steps": []})["steps"]]
         assert traced == sorted({*range(every, 13, every), 13})
-        cosines = {line["step"]: line["probe"]["update_cosine"] for line in lines if "probe" in line}
+        cosines = {
+            line["step"]: line["probe"]["update_cosine"] for line in lines if "probe" in line
+        }
         assert [step for step, cosine in cosines.items() if cosine is not None] == [4, 8, 12]
         for stop in range(13):
             path = tmp_path / f"broken-{stop}"
@@ -343,11 +459,19 @@ class TestResuming:
         for step in range(1, 9):
             training.advance()
             if step >= 6:
-                points.append({player: nn.utils.parameters_to_vector(n.parameters()).detach() for player, n in training.networks.items()})
+                points.append(
+                    {
+                        player: nn.utils.parameters_to_vector(n.parameters()).detach()
+                        for player, n in training.networks.items()
+                    }
+                )
         harness.run_to_the_end(config, tmp_path / "run")
         logged = harness.lines(tmp_path / "run")[-1]["probe"]["update_cosine"]
         for player in ("discriminator", "generator"):
-            first, second = points[1][player] - points[0][player], points[2][player] - points[1][player]
+            first, second = (
+                points[1][player] - points[0][player],
+                points[2][player] - points[1][player],
+            )
             expected = torch.nn.functional.cosine_similarity(first.double(), second.double(), dim=0)
             assert logged[player] == pytest.approx(float(expected), rel=1e-5)
 
@@ -364,7 +488,9 @@ class TestResuming:
         run.truncate_log(training.step)
         train(training, run, again)
         assert summary_of(tmp_path / "broken")["findings"] == findings
-        assert not any("mode collapse" in sentence for sentence in again.sentences), "it was said before the interruption"
+        assert not any("mode collapse" in sentence for sentence in again.sentences), (
+            "it was said before the interruption"
+        )
 
 
 class TestTime:
@@ -373,7 +499,10 @@ class TestTime:
         summary = summary_of(tmp_path / "run")
         assert summary["seconds_here"] == summary["seconds"] == training.seconds
         assert min(summary["evaluating_seconds"], summary["probing_seconds"]) > 0
-        assert summary["observing_seconds"] > summary["evaluating_seconds"] + summary["probing_seconds"]
+        assert (
+            summary["observing_seconds"]
+            > summary["evaluating_seconds"] + summary["probing_seconds"]
+        )
 
     def test_after_a_resume_it_is_that_of_the_second_part(self, harness, tmp_path):
         harness.run_to_the_end(harness.small(), tmp_path / "run", stopping_after(9))
@@ -386,7 +515,9 @@ class TestTime:
         _, listener, _ = listened(harness.small(steps=4), tmp_path / "run")
         assert listener.evaluations[0] == (0, 10)
         assert listener.evaluations[-1] == (10, 10)
-        assert [done for done, _ in listener.evaluations] == sorted(done for done, _ in listener.evaluations)
+        assert [done for done, _ in listener.evaluations] == sorted(
+            done for done, _ in listener.evaluations
+        )
 
 
 class TestProbing:
@@ -402,14 +533,20 @@ class TestProbing:
         problem = {"name": "stacked-digits", "latent": 4, "size": 0.125}
         config = resolve({"problem": problem, "batch_size": 4, "steps": 3})
         training = Training(config)
-        assert any(isinstance(module, nn.BatchNorm2d) for module in training.networks["discriminator"].modules())
+        assert any(
+            isinstance(module, nn.BatchNorm2d)
+            for module in training.networks["discriminator"].modules()
+        )
         self.probed_and_not(config)
 
     def test_dropout_is_left_alone(self, harness, monkeypatch):
         networks = Mixture8.networks
 
         def with_dropout(self, seed):
-            return {player: nn.Sequential(network, nn.Dropout(0.5)) for player, network in networks(self, seed).items()}
+            return {
+                player: nn.Sequential(network, nn.Dropout(0.5))
+                for player, network in networks(self, seed).items()
+            }
 
         monkeypatch.setattr(Mixture8, "networks", with_dropout)
         self.probed_and_not(harness.small())

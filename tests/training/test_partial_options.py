@@ -16,7 +16,11 @@ def settled(*settings, **tree):
 class TestOptionsInPart:
     def test_a_scaling_stays_the_named_rule_s(self):
         scaling = settled("rule.scaling.beta=0.9", rule="kronecker-cgd").rule.options["scaling"]
-        assert (scaling["name"], scaling["beta"], scaling["max_dimension"]) == ("kronecker", 0.9, 512)
+        assert (scaling["name"], scaling["beta"], scaling["max_dimension"]) == (
+            "kronecker",
+            0.9,
+            512,
+        )
         assert settled("rule.scaling.epsilon=1e-3", rule="newton").rule.options["scaling"] == {
             "name": "rms",
             "beta": 0.999,
@@ -26,36 +30,73 @@ class TestOptionsInPart:
     def test_another_name_brings_its_own_options(self):
         scaling = settled("rule.scaling.name=rms", rule="kronecker-cgd").rule.options["scaling"]
         assert scaling == {"name": "rms", "beta": 0.99, "epsilon": 1e-5}
-        assert settled("rule.scaling=kronecker", rule="newton").rule.options["scaling"]["name"] == "kronecker"
+        assert (
+            settled("rule.scaling=kronecker", rule="newton").rule.options["scaling"]["name"]
+            == "kronecker"
+        )
 
     @pytest.mark.parametrize("rule", ["cgd", "proximal-point"])
     def test_where_there_is_none_its_name_is_needed(self, rule):
         with pytest.raises(
-            sp.UsageError, match=r"scaling=\{'beta': 0.9\} does not say which one it is. Give its name too: rms or kronecker"
+            sp.UsageError,
+            match=(
+                r"scaling=\{'beta': 0.9\} does not say which one it is. Give its name too: rms or"
+                r" kronecker"
+            ),
         ):
             settled("rule.scaling.beta=0.9", rule=rule)
-        assert settled("rule.scaling.beta=0.9", "rule.scaling.name=rms", rule=rule).rule.options["scaling"]["name"] == "rms"
+        assert (
+            settled("rule.scaling.beta=0.9", "rule.scaling.name=rms", rule=rule).rule.options[
+                "scaling"
+            ]["name"]
+            == "rms"
+        )
 
     def test_a_misspelt_option_or_name_inside_is_refused(self):
-        with pytest.raises(sp.UsageError, match=r'scaling kronecker has no option "betta". Did you mean "beta"'):
+        with pytest.raises(
+            sp.UsageError, match=r'scaling kronecker has no option "betta". Did you mean "beta"'
+        ):
             settled("rule.scaling.betta=0.9", rule="kronecker-cgd")
-        with pytest.raises(sp.UsageError, match=r'scaling "kroneker" is unknown. Did you mean "kronecker"'):
+        with pytest.raises(
+            sp.UsageError, match=r'scaling "kroneker" is unknown. Did you mean "kronecker"'
+        ):
             settled("rule.scaling.name=kroneker", rule="kronecker-cgd")
 
     def test_a_rule_inside_stays_the_same(self):
         inside = settled("rule.rule.sigma=0.2", rule="per-player").rule.options["rule"]
-        assert (inside["name"], inside["sigma"], inside["samples"]) == ("randomized-smoothing", 0.2, 8)
-        assert settled("rule.otherwise.name=optimistic", rule="every").rule.options["otherwise"]["name"] == "optimistic"
+        assert (inside["name"], inside["sigma"], inside["samples"]) == (
+            "randomized-smoothing",
+            0.2,
+            8,
+        )
+        assert (
+            settled("rule.otherwise.name=optimistic", rule="every").rule.options["otherwise"][
+                "name"
+            ]
+            == "optimistic"
+        )
         with pytest.raises(sp.UsageError, match='Rule gradient has no option "gamma"'):
             settled("rule.otherwise.gamma=1", rule="every")
 
     def test_options_of_options_of_an_optimizer_stay(self):
-        config = settled("optimizer.options.eps=1e-6", "optimizer.players.generator.options.eps=1e-5", optimizer="grafted")
-        assert config.optimizer.options_for("discriminator")["options"] == {"betas": [0.0, 0.999], "eps": 1e-6}
-        assert config.optimizer.options_for("generator")["options"] == {"betas": [0.0, 0.999], "eps": 1e-5}
+        config = settled(
+            "optimizer.options.eps=1e-6",
+            "optimizer.players.generator.options.eps=1e-5",
+            optimizer="grafted",
+        )
+        assert config.optimizer.options_for("discriminator")["options"] == {
+            "betas": [0.0, 0.999],
+            "eps": 1e-6,
+        }
+        assert config.optimizer.options_for("generator")["options"] == {
+            "betas": [0.0, 0.999],
+            "eps": 1e-5,
+        }
 
     def test_a_value_with_no_keys_in_it(self):
-        with pytest.raises(sp.UsageError, match=r'The key "rule.beta" leads into rule, which is 5 and has no keys'):
+        with pytest.raises(
+            sp.UsageError, match=r'The key "rule.beta" leads into rule, which is 5 and has no keys'
+        ):
             settled("rule=5", "rule.beta=1")
 
     def test_every_rule_keeps_its_components_when_one_of_their_options_is_given(self):
@@ -85,7 +126,9 @@ class TestStudies:
     )
     def test_a_method_is_what_its_name_says_but_for_what_is_given(self, name, own, rule, optimizer):
         problems = [{"problem": "mixture8", "budget": {"steps": 5}}]
-        method = study_from({"name": "s", "methods": {name: own}, "problems": problems}, "s").methods[name]
+        method = study_from(
+            {"name": "s", "methods": {name: own}, "problems": problems}, "s"
+        ).methods[name]
         assert method.rule.name == rule
         assert (method.optimizer and method.optimizer.name) == optimizer
 
@@ -93,12 +136,19 @@ class TestStudies:
         ("key", "change"),
         [
             ("seeds", {"seeds": True}),
-            ("problems.budget.steps", {"problems": [{"problem": "mixture8", "budget": {"steps": True}}]}),
+            (
+                "problems.budget.steps",
+                {"problems": [{"problem": "mixture8", "budget": {"steps": True}}]},
+            ),
             ("tuning.trials", {"tuning": {"trials": True}}),
         ],
     )
     def test_truth_values(self, key, change):
-        tree = {"name": "s", "methods": ["adam"], "problems": [{"problem": "mixture8", "budget": {"steps": 5}}]}
+        tree = {
+            "name": "s",
+            "methods": ["adam"],
+            "problems": [{"problem": "mixture8", "budget": {"steps": 5}}],
+        }
         with pytest.raises(sp.UsageError, match=f"s: {key}: YAML reads yes"):
             study_from(tree | change, "s")
 
@@ -108,7 +158,11 @@ class TestTruthValues:
         "setting",
         [
             *("batch_size=on", "steps=yes", "seconds=yes", "ema=no", "seed=on", "optimizer.lr=yes"),
-            *("optimizer.players.generator.lr=yes", "optimizer.betas=[yes, 0.9]", "optimizer.eps=on"),
+            *(
+                "optimizer.players.generator.lr=yes",
+                "optimizer.betas=[yes, 0.9]",
+                "optimizer.eps=on",
+            ),
             *("rule.k=on", "rule.alpha=yes", "problem.hidden=on", "problem.r1=yes"),
         ],
     )
@@ -117,7 +171,9 @@ class TestTruthValues:
             Training(settled(setting, rule="lookahead", problem="mixture8"))
 
     def test_are_what_they_are_where_one_is_meant(self):
-        config = settled("optimizer.nesterov=no", "rule.adapt=no", "model.checkpoint=on", rule="newton")
+        config = settled(
+            "optimizer.nesterov=no", "rule.adapt=no", "model.checkpoint=on", rule="newton"
+        )
         assert (config.model.checkpoint, config.optimizer.options["nesterov"]) == (True, False)
         assert config.rule.options["adapt"] is False
         assert validate(config.model_dump()) == config
@@ -126,7 +182,12 @@ class TestTruthValues:
 class TestHints:
     @pytest.mark.parametrize(
         ("key", "path"),
-        [("lr", "optimizer.lr"), ("damping", "rule.damping"), ("hidden", "problem.hidden"), ("precision", "model.precision")],
+        [
+            ("lr", "optimizer.lr"),
+            ("damping", "rule.damping"),
+            ("hidden", "problem.hidden"),
+            ("precision", "model.precision"),
+        ],
     )
     def test_a_key_that_lies_deeper(self, key, path):
         with pytest.raises(sp.UsageError, match=f'unknown key "{key}". Did you mean "{path}"'):

@@ -58,7 +58,9 @@ def test_straight_equals_interrupted_and_resumed(harness, tmp_path, method, stop
     assert status == "finished"
     same(straight.state_dict(), resumed.state_dict())
     assert harness.lines(tmp_path / "straight") == harness.lines(tmp_path / "broken")
-    assert (tmp_path / "straight/samples.png").read_bytes() == (tmp_path / "broken/samples.png").read_bytes()
+    assert (tmp_path / "straight/samples.png").read_bytes() == (
+        tmp_path / "broken/samples.png"
+    ).read_bytes()
 
 
 def test_a_longer_budget_continues_the_same_trajectory(harness, tmp_path):
@@ -70,7 +72,10 @@ def test_a_longer_budget_continues_the_same_trajectory(harness, tmp_path):
 
 def test_the_state_loads_without_pickle_and_is_complete(harness, tmp_path):
     training, run, _ = harness.run_to_the_end(harness.small(), tmp_path / "run")
-    same(run.load_checkpoint(training.config), {"format": FORMAT, "saddlepoint": saddlepoint.__version__, **training.state_dict()})
+    same(
+        run.load_checkpoint(training.config),
+        {"format": FORMAT, "saddlepoint": saddlepoint.__version__, **training.state_dict()},
+    )
 
 
 KILLED_WHILE_WRITING = """
@@ -89,11 +94,19 @@ main(["train", "mixture8", "--config", sys.argv[3], "--out", sys.argv[1]])
 
 @pytest.mark.parametrize("moment", [0, 9, 12, 17, 20, 26, 31])
 def test_killed_while_writing_files(harness, tmp_path, moment):
-    """SIGKILL at the moment of a flush: whatever was being written, the run directory goes on from its last checkpoint."""
+    """SIGKILL at the moment of a flush: whatever was being written, the run directory goes on from
+    its last checkpoint."""
     config, run = harness.small(), tmp_path / "run"
     straight, _, _ = harness.run_to_the_end(config, tmp_path / "straight")
     (tmp_path / "config.yaml").write_text(config.to_yaml())
-    command = [sys.executable, "-c", textwrap.dedent(KILLED_WHILE_WRITING), run, str(moment), tmp_path / "config.yaml"]
+    command = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(KILLED_WHILE_WRITING),
+        run,
+        str(moment),
+        tmp_path / "config.yaml",
+    ]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     assert child.returncode == -signal.SIGKILL, child.stderr
     if not list((run / "checkpoints").glob("step-*.pt")):
@@ -108,11 +121,27 @@ def test_killed_while_writing_files(harness, tmp_path, moment):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_save_and_say_how_to_go_on(tmp_path, number, code):
     run = tmp_path / "run"
-    options = ["mixture8", "--steps", "1000000", "--set", "log_every=1", "--set", "evaluate_every=1000000", "--out", run]
+    options = [
+        "mixture8",
+        "--steps",
+        "1000000",
+        "--set",
+        "log_every=1",
+        "--set",
+        "evaluate_every=1000000",
+        "--out",
+        run,
+    ]
     command = [sys.executable, "-m", "saddlepoint", "train", *options]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 200
-    while not ((run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_bytes().count(b"\n") > 1) and time.monotonic() < deadline:
+    while (
+        not (
+            (run / "metrics.jsonl").exists()
+            and (run / "metrics.jsonl").read_bytes().count(b"\n") > 1
+        )
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     os.kill(child.pid, number)
     output, _ = child.communicate(timeout=200)

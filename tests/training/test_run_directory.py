@@ -34,29 +34,45 @@ class TestAFinishedRun:
             "checkpoints",
             "summary.json",
         }  # and no lock: nobody claimed it
-        assert sorted(path.name for path in (directory.path / "samples").iterdir()) == [f"step-{n:08d}.png" for n in (0, 4, 8, 12)]
-        assert sorted(p.name for p in (directory.path / "checkpoints").iterdir()) == ["best.pt", *(f"step-{n:08d}.pt" for n in (4, 8, 12))]
+        assert sorted(path.name for path in (directory.path / "samples").iterdir()) == [
+            f"step-{n:08d}.png" for n in (0, 4, 8, 12)
+        ]
+        assert sorted(p.name for p in (directory.path / "checkpoints").iterdir()) == [
+            "best.pt",
+            *(f"step-{n:08d}.pt" for n in (4, 8, 12)),
+        ]
 
     def test_summary(self, run):
         training, directory, _ = run
         summary = json.loads((directory.path / "summary.json").read_text())
-        assert (summary["problem"], summary["rule"], summary["optimizer"], summary["seed"]) == ("mixture8", "gradient", "adam", 0)
+        assert (summary["problem"], summary["rule"], summary["optimizer"], summary["seed"]) == (
+            "mixture8",
+            "gradient",
+            "adam",
+            0,
+        )
         assert (summary["steps"], summary["status"]) == (12, "finished")
         assert summary["cost"] == {"gradients": 24, "products": 0, "losses": 24}
         assert summary["seconds_per_step"] == pytest.approx(summary["seconds"] / 12)
         assert summary["metrics"] == training.metrics
         assert set(summary["metrics"]) == {
-            prefix + name for prefix in ("", "ema/") for name in ("modes", "quality", "reverse-kl", "effective-modes", "mode-distance")
+            prefix + name
+            for prefix in ("", "ema/")
+            for name in ("modes", "quality", "reverse-kl", "effective-modes", "mode-distance")
         }
         assert summary["rollbacks"] == 0
 
     def test_metrics(self, run):
         _, directory, _ = run
-        lines = [json.loads(line) for line in (directory.path / "metrics.jsonl").read_text().splitlines()]
+        lines = [
+            json.loads(line) for line in (directory.path / "metrics.jsonl").read_text().splitlines()
+        ]
         assert [line["step"] for line in lines] == [0, 4, 8, 12]
         assert set(lines[0]) == {"step", "seconds", "probe"}
         for line in lines[1:]:
-            assert set(line["losses"]) == set(line["gradient_norms"]) == {"discriminator", "generator"}
+            assert (
+                set(line["losses"]) == set(line["gradient_norms"]) == {"discriminator", "generator"}
+            )
             assert "ema/modes" in line["metrics"]
             assert line["seconds"] > 0
 
@@ -86,7 +102,10 @@ class TestDivergence:
     def test_saves_the_last_finite_state_and_says_where(self, harness, tmp_path):
         problem = {"name": "mixture8", "activation": "leaky-relu"}
         config = harness.small(problem=problem, optimizer={"name": "sgd", "lr": 1e30}, steps=50)
-        with pytest.raises(sp.DivergenceError, match=r'player "(discriminator|generator)" is (nan|inf|-inf)|is not finite'):
+        with pytest.raises(
+            sp.DivergenceError,
+            match=r'player "(discriminator|generator)" is (nan|inf|-inf)|is not finite',
+        ):
             harness.run_to_the_end(config, tmp_path / "run")
         summary = json.loads((tmp_path / "run/summary.json").read_text())
         assert summary["status"] == "diverged"
@@ -107,7 +126,9 @@ class TestDivergence:
 
         monkeypatch.setattr(type(training.problem), "losses", losses)
         run = RunDirectory.create(training.config, tmp_path / "run")
-        with pytest.raises(sp.DivergenceError, match='Term "fake" of the loss of player "discriminator" is nan'):
+        with pytest.raises(
+            sp.DivergenceError, match='Term "fake" of the loss of player "discriminator" is nan'
+        ):
             train(training, run, harness.silent())
         assert run.load_checkpoint(training.config)["step"] == 3
 
@@ -115,7 +136,9 @@ class TestDivergence:
 class TestRefusals:
     def test_a_directory_that_holds_a_run(self, harness, tmp_path):
         RunDirectory.create(harness.small(), tmp_path / "run")
-        with pytest.raises(sp.UsageError, match=r"holds another run already\. Go on with `saddlepoint resume"):
+        with pytest.raises(
+            sp.UsageError, match=r"holds another run already\. Go on with `saddlepoint resume"
+        ):
             RunDirectory.create(harness.small(), tmp_path / "run")
 
     def test_a_directory_that_holds_other_files(self, harness, tmp_path):
@@ -148,7 +171,10 @@ class TestRefusals:
         buffer = io.BytesIO()
         torch.save({"format": FORMAT, "config": Payload()}, buffer)
         (tmp_path / "run/checkpoints/step-00000012.pt").write_bytes(sealed(buffer.getvalue()))
-        with pytest.raises(sp.UsageError, match=r"another program: it names \w+\.mkdir, which no checkpoint of this library does"):
+        with pytest.raises(
+            sp.UsageError,
+            match=r"another program: it names \w+\.mkdir, which no checkpoint of this library does",
+        ):
             run.load_checkpoint(training.config)
         assert not witness.exists()
 
@@ -157,7 +183,10 @@ class TestRefusals:
         buffer = io.BytesIO()
         torch.save({"weights": 1}, buffer)
         (tmp_path / "run/checkpoints/step-00000012.pt").write_bytes(sealed(buffer.getvalue()))
-        with pytest.raises(sp.UsageError, match="written by another version or another program: it is not of format 4"):
+        with pytest.raises(
+            sp.UsageError,
+            match="written by another version or another program: it is not of format 4",
+        ):
             run.load_checkpoint(training.config)
 
     def test_checkpoints_of_a_version_without_checksums(self, harness, tmp_path):
@@ -165,7 +194,10 @@ class TestRefusals:
         training, run, _ = harness.run_to_the_end(harness.small(), tmp_path / "run")
         for path in (tmp_path / "run/checkpoints").iterdir():
             torch.save({"format": 2, **training.state_dict()}, path)
-        with pytest.raises(sp.UsageError, match="it does not end with its checksum, as those of versions before format 3 do not"):
+        with pytest.raises(
+            sp.UsageError,
+            match="it does not end with its checksum, as those of versions before format 3 do not",
+        ):
             run.load_checkpoint(training.config)
         assert run.checkpoint_steps() == [4, 8, 12]
 
@@ -187,7 +219,10 @@ class TestFiles:
 
     def test_json_never_holds_nan(self, tmp_path):
         write_json(tmp_path / "a.json", {"x": [float("nan"), 1.5, float("inf")], "y": (2, None)})
-        assert json.loads((tmp_path / "a.json").read_text()) == {"x": [None, 1.5, None], "y": [2, None]}
+        assert json.loads((tmp_path / "a.json").read_text()) == {
+            "x": [None, 1.5, None],
+            "y": [2, None],
+        }
 
     def test_a_torn_last_line_is_dropped(self, harness, tmp_path):
         run = RunDirectory.create(harness.small(), tmp_path / "run")
@@ -202,8 +237,22 @@ class TestFiles:
 def test_the_same_command_gives_the_same_files(tmp_path):
     """In two processes, so that nothing may depend on hash seeds or addresses."""
     for name in "ab":
-        options = ["mixture8", "--steps", "6", "--set", "problem.hidden=8", "--set", "evaluation_samples=160", "--out", tmp_path / name]
-        subprocess.run([sys.executable, "-m", "saddlepoint", "train", *options], check=True, capture_output=True)
+        options = [
+            "mixture8",
+            "--steps",
+            "6",
+            "--set",
+            "problem.hidden=8",
+            "--set",
+            "evaluation_samples=160",
+            "--out",
+            tmp_path / name,
+        ]
+        subprocess.run(
+            [sys.executable, "-m", "saddlepoint", "train", *options],
+            check=True,
+            capture_output=True,
+        )
     for file in ("samples.png", "config.yaml"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     a, b = (json.loads((tmp_path / name / "summary.json").read_text()) for name in "ab")

@@ -6,7 +6,12 @@ from saddlepoint import registry
 from saddlepoint.training.config import resolve
 from saddlepoint.training.training import Training
 
-SMALL = {"problem": {"name": "mixture8", "hidden": 8}, "batch_size": 16, "steps": 2, "device": "cpu"}
+SMALL = {
+    "problem": {"name": "mixture8", "hidden": 8},
+    "batch_size": 16,
+    "steps": 2,
+    "device": "cpu",
+}
 
 
 def trained(rule, **settings):
@@ -23,6 +28,10 @@ def test_the_discriminator_moves_more_often(rule):
     training, records = trained(rule, discriminator_steps=3)
     moved = [tuple(record.losses) for record in records]
     joint = training.optimizer.rule.joint or training.config.scheme == "simultaneous"
-    due = [("discriminator",)] * 2 + [("discriminator", "generator")] if joint else [("discriminator",)] * 3 + [("generator",)]
+    due = (
+        [("discriminator",)] * 2 + [("discriminator", "generator")]
+        if joint
+        else [("discriminator",)] * 3 + [("generator",)]
+    )
     assert moved == 2 * due
     assert training.finite()

@@ -13,7 +13,14 @@ from saddlepoint.extras import needs
 with needs("train", "The command line"):
     import typer
 
-    from saddlepoint.cli import checking, comparing, listing, looking, reporting, training  # noqa: F401 -- each registers its commands
+    from saddlepoint.cli import (  # noqa: F401 -- each registers its commands
+        checking,
+        comparing,
+        listing,
+        looking,
+        reporting,
+        training,
+    )
     from saddlepoint.cli.app import DIVERGED, USAGE, app, printable
     from saddlepoint.cli.ranks import leave_outcome
     from saddlepoint.cli.streams import surviving_output
@@ -31,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> None:
-    warnings.showwarning = lambda message, *_: typer.echo(f"note: {printable(str(message))}", err=True)
+    warnings.showwarning = lambda message, *_: typer.echo(
+        f"note: {printable(str(message))}", err=True
+    )
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="saddlepoint")
     except SystemExit as end:  # how typer says that a command is done
@@ -47,7 +56,9 @@ def _run(arguments: Sequence[str] | None) -> None:
             leave_outcome(USAGE)
         _say(str(error))
         sys.exit(USAGE)  # no outcome: started again, these processes may succeed
-    except OSError as error:  # no permission, a name that is too long, a disk that is full: nothing that a traceback explains better
+    # no permission, a name that is too long, a disk that is full: nothing that a traceback explains
+    # better
+    except OSError as error:
         if error.filename is None and error.errno not in _DISK:
             raise  # no file that the user could look at
         where = "" if error.filename is None else f"{error.filename}: "
@@ -59,7 +70,10 @@ def _run(arguments: Sequence[str] | None) -> None:
         if not _out_of_memory(error):
             raise
         said = str(error).partition("\n")[0]
-        _say(f"The memory does not suffice{': ' if said else ''}{said}. Choose smaller networks, batches or numbers of samples.")
+        _say(
+            f"The memory does not suffice{': ' if said else ''}{said}. Choose smaller networks,"
+            " batches or numbers of samples."
+        )
         leave_outcome(USAGE)
 
 
@@ -77,5 +91,9 @@ def _out_of_memory(error: Exception) -> bool:
 
 def _say(message: str) -> None:
     sys.stdout.flush()
-    short = message if len(message) <= _LONGEST else f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
+    short = (
+        message
+        if len(message) <= _LONGEST
+        else f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
+    )
     typer.echo(f"Error: {printable(short)}", err=True)

@@ -81,13 +81,24 @@ def path_given(text: str) -> Path:
 
 
 Run = Annotated[
-    Path, typer.Argument(parser=path_given, metavar="RUN", help="The directory that `saddlepoint train` printed.", show_default=False)
+    Path,
+    typer.Argument(
+        parser=path_given,
+        metavar="RUN",
+        help="The directory that `saddlepoint train` printed.",
+        show_default=False,
+    ),
 ]
 
 
 @app.callback()
 def of_all_commands(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
+        ),
+    ] = False,
 ) -> None:
     """Train GANs and other differentiable games with gradients, curvature and subgradients."""
 
@@ -121,4 +132,7 @@ def printable(text: str) -> str:
     >>> printable("a\\x1b[2Jb")
     'a\\\\x1b[2Jb'
     """
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else ascii(c)[1:-1] for c in text)
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else ascii(c)[1:-1]
+        for c in text
+    )

@@ -16,13 +16,21 @@ if TYPE_CHECKING:
 
 
 @app.command(
-    epilog="Examples:\n\n`saddlepoint doctor digits` · a problem of the library\n\n"
-    "`saddlepoint doctor my_gan:make` · yours: `make()` in my_gan.py returns (generator, discriminator, example_noise, example_real)"
+    epilog=(
+        "Examples:\n\n`saddlepoint doctor digits` · a problem of the library\n\n`saddlepoint doctor"
+        " my_gan:make` · yours: `make()` in my_gan.py returns (generator, discriminator,"
+        " example_noise, example_real)"
+    )
 )
 def doctor(
     what: Annotated[str, typer.Argument(help="A problem, or package.module:factory.")] = "digits",
-    loss: Annotated[str | None, typer.Option(help="The GAN loss; the problem's, or non-saturating.")] = None,
-    r1: Annotated[float | None, typer.Option(min=0, help="Weight of the gradient penalty; the problem's, or 0.")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="The GAN loss; the problem's, or non-saturating.")
+    ] = None,
+    r1: Annotated[
+        float | None,
+        typer.Option(min=0, help="Weight of the gradient penalty; the problem's, or 0."),
+    ] = None,
 ) -> None:
     """Check two networks before they train: derivatives of every layer, buffers, losses, costs. Exit code 1 when something is wrong."""
     from saddlepoint.diagnostics.doctor import examine, load_factory
@@ -37,7 +45,12 @@ def doctor(
 
         problem = registry.build_problem(what, {})
         networks, batch = problem.networks(seed=0), problem.batch(step=0, size=64, seed=0)
-        generator, discriminator, noise, real = networks[GENERATOR], networks[DISCRIMINATOR], batch.noise, batch.real
+        generator, discriminator, noise, real = (
+            networks[GENERATOR],
+            networks[DISCRIMINATOR],
+            batch.noise,
+            batch.real,
+        )
         loss, r1 = loss or problem.loss, problem.r1 if r1 is None else r1
     with console.status("examining"):
         found = examine(generator, discriminator, noise, real, loss=loss, r1=r1)
@@ -51,7 +64,10 @@ def _print(console: Console, found: Examination) -> None:
         where = "" if remark.layer in remark.sentence else f"{remark.player}, {remark.layer}: "
         say(console, f"{remark.level}: {where}{remark.sentence}")
     errors = sum(remark.level == "error" for remark in found.remarks)
-    say(console, "Nothing is wrong." if found.healthy else f"{errors} error{'s' if errors > 1 else ''}.")
+    say(
+        console,
+        "Nothing is wrong." if found.healthy else f"{errors} error{'s' if errors > 1 else ''}.",
+    )
     _print_cost(console, found.cost)
 
 
@@ -70,7 +86,11 @@ def _print_cost(console: Console, cost: CostEstimate) -> None:
             table.add_row(title, f"{milliseconds:.1f}", f"{cost.ratios.get(name, 1.0):.1f}")
     if table.row_count:
         show(console, table)
-    sizes = {"parameters": cost.parameter_bytes, "graph": cost.graph_bytes, "graph for curvature": cost.second_graph_bytes}
+    sizes = {
+        "parameters": cost.parameter_bytes,
+        "graph": cost.graph_bytes,
+        "graph for curvature": cost.second_graph_bytes,
+    }
     sizes |= {"vectors of a solve": cost.solver_bytes}
     known = [f"{title} {size / 2**20:.2f} MiB" for title, size in sizes.items() if size is not None]
     if known:

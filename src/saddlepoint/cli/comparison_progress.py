@@ -40,16 +40,27 @@ class Progress:
             self._status.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._status is not None:
             self._status.stop()
 
     def trial(self, problem: str, method: str, trial: Tree) -> None:
         """Print what a trial found."""
         value = trial["status"] if trial["value"] is None else f"{trial['value']:.4g}"
-        parameters = ", ".join(f"{key.removeprefix('optimizer.')}={found}" for key, found in trial["parameters"].items())
+        parameters = ", ".join(
+            f"{key.removeprefix('optimizer.')}={found}"
+            for key, found in trial["parameters"].items()
+        )
         seeds = ", ".join(str(seed) for seed in trial["seeds"])
-        self._line(f"{problem}, {method}, trial {trial['number']}: {value} on seed {seeds} with {parameters} [{self._count}]")
+        self._line(
+            f"{problem}, {method}, trial {trial['number']}: {value} on seed {seeds} with"
+            f" {parameters} [{self._count}]"
+        )
 
     def run(self, problem: str, method: str, run: str, outcome: Outcome) -> None:
         """Print how a run ended."""

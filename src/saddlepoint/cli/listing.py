@@ -21,7 +21,9 @@ class Listing(StrEnum):
 
 
 @app.command("list", epilog="Example:\n\n`saddlepoint list rules`")
-def list_names(what: Annotated[Listing, typer.Argument(help="problems, rules, optimizers or metrics.")]) -> None:
+def list_names(
+    what: Annotated[Listing, typer.Argument(help="problems, rules, optimizers or metrics.")],
+) -> None:
     """List what can be named on the command line and in configurations."""
     from rich.markup import escape
     from rich.table import Table
@@ -33,15 +35,35 @@ def list_names(what: Annotated[Listing, typer.Argument(help="problems, rules, op
         for name, entry in registry.PROBLEMS.items():
             table.add_row(name, entry.summary)
     elif what is Listing.rules:
-        columns = ("name", "order", "games", "what it is", "cost, two players", "bilinear game", "local minimax points", "paper")
+        columns = (
+            "name",
+            "order",
+            "games",
+            "what it is",
+            "cost, two players",
+            "bilinear game",
+            "local minimax points",
+            "paper",
+        )
         table = Table(*columns, box=None)
         table.columns[0].no_wrap = True
         for name, rule in registry.RULES.items():
-            table.add_row(name, str(rule.order), rule.games, rule.summary, rule.cost, rule.bilinear, rule.minimax, rule.paper)
+            table.add_row(
+                name,
+                str(rule.order),
+                rule.games,
+                rule.summary,
+                rule.cost,
+                rule.bilinear,
+                rule.minimax,
+                rule.paper,
+            )
     elif what is Listing.optimizers:
         for name, optimizer in registry.OPTIMIZERS.items():
             table.add_row(name, f"{optimizer.summary} (lr {optimizer.options['lr']:g})")
-        table.add_row("package.module:Class", "any torch.optim.Optimizer, such as pytorch_optimizer:SOAP")
+        table.add_row(
+            "package.module:Class", "any torch.optim.Optimizer, such as pytorch_optimizer:SOAP"
+        )
     else:
         table = Table("name", "what it is", "better", "problem", box=None, header_style="bold")
         for problem, entry in registry.PROBLEMS.items():

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saddlepoint.cli.app import FINDINGS, Run, app, counted, load, make_console, path_given, printable, say
+from saddlepoint.cli.app import (
+    FINDINGS,
+    Run,
+    app,
+    counted,
+    load,
+    make_console,
+    path_given,
+    printable,
+    say,
+)
 from saddlepoint.cli.tables import print_cards, print_differences, show
 from saddlepoint.errors import UsageError
 
@@ -16,11 +26,19 @@ if TYPE_CHECKING:
     from saddlepoint.training.run_directory import At
 
 
-@app.command(epilog="Example:\n\n`saddlepoint sample runs/digits-gradient-adam-001 -n 100 -o grid.png`")
+@app.command(
+    epilog="Example:\n\n`saddlepoint sample runs/digits-gradient-adam-001 -n 100 -o grid.png`"
+)
 def sample(
     run: Run,
     n: Annotated[
-        int | None, typer.Option("-n", parser=counted(1, 10_000), metavar="N", help="Number of samples; the problem's by default.")
+        int | None,
+        typer.Option(
+            "-n",
+            parser=counted(1, 10_000),
+            metavar="N",
+            help="Number of samples; the problem's by default.",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -32,9 +50,15 @@ def sample(
             help="Picture, of the format that the suffix names; RUN/samples-N.png by default.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(parser=counted(0, (1 << 63) - 1), metavar="N", help="Decides the noise.")] = 0,
-    best: Annotated[bool, typer.Option("--best", help="From the best checkpoint instead of the last.")] = False,
-    raw: Annotated[bool, typer.Option("--raw", help="From the generator instead of its moving average.")] = False,
+    seed: Annotated[
+        int, typer.Option(parser=counted(0, (1 << 63) - 1), metavar="N", help="Decides the noise.")
+    ] = 0,
+    best: Annotated[
+        bool, typer.Option("--best", help="From the best checkpoint instead of the last.")
+    ] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="From the generator instead of its moving average.")
+    ] = False,
 ) -> None:
     """Draw samples of a trained generator into a picture."""
     from saddlepoint.files import write_atomic
@@ -42,7 +66,9 @@ def sample(
 
     suffix = "" if output is None else output.suffix
     if suffix and suffix.lower() not in FORMATS:  # before anything is loaded
-        raise UsageError(f'Pictures are not written as "{suffix}". Known suffixes: {", ".join(FORMATS)}.')
+        raise UsageError(
+            f'Pictures are not written as "{suffix}". Known suffixes: {", ".join(FORMATS)}.'
+        )
     training, directory = load(run, "best" if best else "last")
     n = training.problem.picture_samples if n is None else n
     target = directory.path / f"samples-{n}.png" if output is None else output
@@ -54,23 +80,44 @@ def sample(
 
 
 @app.command(
-    epilog="Examples:\n\n`saddlepoint evaluate runs/digits-gradient-adam-001 --samples 2000`\n\n"
-    "`saddlepoint evaluate RUN --against OTHER/evaluation.json` · differences, refused where the numbers are not comparable"
+    epilog=(
+        "Examples:\n\n`saddlepoint evaluate runs/digits-gradient-adam-001 --samples"
+        " 2000`\n\n`saddlepoint evaluate RUN --against OTHER/evaluation.json` · differences,"
+        " refused where the numbers are not comparable"
+    )
 )
 def evaluate(
     run: Run,
     samples: Annotated[
-        int | None, typer.Option(parser=counted(1), metavar="N", help="Generated samples; as in training by default.")
+        int | None,
+        typer.Option(
+            parser=counted(1), metavar="N", help="Generated samples; as in training by default."
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(parser=counted(0, (1 << 63) - 1), metavar="N", help="Decides the noise; as in training by default.")
+        int | None,
+        typer.Option(
+            parser=counted(0, (1 << 63) - 1),
+            metavar="N",
+            help="Decides the noise; as in training by default.",
+        ),
     ] = None,
-    best: Annotated[bool, typer.Option("--best", help="The best checkpoint instead of the last.")] = False,
+    best: Annotated[
+        bool, typer.Option("--best", help="The best checkpoint instead of the last.")
+    ] = False,
     replicates: Annotated[
-        int, typer.Option(parser=counted(0), metavar="N", help="Bootstrap replicates of each interval; 0 for no intervals.")
+        int,
+        typer.Option(
+            parser=counted(0),
+            metavar="N",
+            help="Bootstrap replicates of each interval; 0 for no intervals.",
+        ),
     ] = 200,
     against: Annotated[
-        Path | None, typer.Option(parser=path_given, metavar="PATH", help="Another run's evaluation.json to compare with.")
+        Path | None,
+        typer.Option(
+            parser=path_given, metavar="PATH", help="Another run's evaluation.json to compare with."
+        ),
     ] = None,
 ) -> None:
     """Measure a trained generator, and its moving average, on the held-out data: values with 95 % intervals and their cards."""
@@ -87,7 +134,8 @@ def evaluate(
             replicates=replicates,
             progress=lambda done, total: status.update(f"evaluating, {done} of {total} metrics"),
         )
-    compared = None if other is None else differences(cards, other)  # before anything is written: a refusal leaves no trace
+    # before anything is written: a refusal leaves no trace
+    compared = None if other is None else differences(cards, other)
     print_cards(console, cards)
     if compared is not None:
         print_differences(console, compared)
@@ -97,7 +145,11 @@ def evaluate(
     written = directory.write_evaluation(
         {
             "step": training.step,
-            "metrics": {prefix + name: card.value for prefix, own in cards.items() for name, card in own.items()},
+            "metrics": {
+                prefix + name: card.value
+                for prefix, own in cards.items()
+                for name, card in own.items()
+            },
             "extractors": training.problem.extractors(),
             "evaluation": {"samples": first.generated, "seed": first.seed},
             "cards": [card.to_dict() for own in cards.values() for card in own.values()],
@@ -107,13 +159,22 @@ def evaluate(
 
 
 @app.command(
-    epilog="Examples:\n\n`saddlepoint diagnose runs/digits-gradient-adam-001`\n\n"
-    "`saddlepoint diagnose RUN --at best --spectrum` · with the eigenvalues of the game at the best checkpoint"
+    epilog=(
+        "Examples:\n\n`saddlepoint diagnose runs/digits-gradient-adam-001`\n\n`saddlepoint diagnose"
+        " RUN --at best --spectrum` · with the eigenvalues of the game at the best checkpoint"
+    )
 )
 def diagnose(
     run: Run,
-    at: Annotated[str, typer.Option(metavar="last|best|STEP", help="Which checkpoint is measured.")] = "last",
-    spectrum: Annotated[bool, typer.Option("--spectrum", help="Find eigenvalues of the game; some hundred Jacobian products.")] = False,
+    at: Annotated[
+        str, typer.Option(metavar="last|best|STEP", help="Which checkpoint is measured.")
+    ] = "last",
+    spectrum: Annotated[
+        bool,
+        typer.Option(
+            "--spectrum", help="Find eigenvalues of the game; some hundred Jacobian products."
+        ),
+    ] = False,
 ) -> None:
     """Say what went wrong, in sentences with numbers, a file and figures. Exit code 1 when there is an alarm or a warning."""
     from saddlepoint.training import RunDirectory
@@ -132,11 +193,16 @@ def diagnose(
 
 
 @app.command(
-    epilog="Examples:\n\n`saddlepoint best runs/digits-gradient-adam-001`\n\n`saddlepoint best RUN --metric 'ema/recall[digit-cnn]'`"
+    epilog=(
+        "Examples:\n\n`saddlepoint best runs/digits-gradient-adam-001`\n\n`saddlepoint best RUN"
+        " --metric 'ema/recall[digit-cnn]'`"
+    )
 )
 def best(
     run: Run,
-    metric: Annotated[str | None, typer.Option(help="By which metric; as in training by default.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="By which metric; as in training by default.")
+    ] = None,
 ) -> None:
     """Name the best checkpoint of a run, and what each evaluation found."""
     from rich.table import Table
@@ -151,7 +217,11 @@ def best(
     for step, value in found.evaluations:
         table.add_row(str(step), f"{value:.4g}", "best" if step == found.step else "")
     show(console, table)
-    where = "no checkpoint of it is kept; keep more with keep_checkpoints" if found.checkpoint is None else str(found.checkpoint)
+    where = (
+        "no checkpoint of it is kept; keep more with keep_checkpoints"
+        if found.checkpoint is None
+        else str(found.checkpoint)
+    )
     say(console, f"best by {found.metric}: step {found.step}, {where}")
 
 

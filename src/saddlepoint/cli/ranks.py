@@ -54,7 +54,9 @@ _WATCH = 1.0
 def checked_timeout(seconds: float) -> float:
     """Return the value of ``--timeout``; it is refused before anything is started."""
     if not 0 < seconds <= _LONGEST_TIMEOUT:
-        raise typer.BadParameter(f"{seconds:g} must be positive and at most {_LONGEST_TIMEOUT:.0f} seconds, 30 days.")
+        raise typer.BadParameter(
+            f"{seconds:g} must be positive and at most {_LONGEST_TIMEOUT:.0f} seconds, 30 days."
+        )
     return seconds
 
 
@@ -86,8 +88,9 @@ def _of_launcher(name: str, default: str | None = None) -> int:
     if text is None or not text.strip().isdecimal():
         found = "is not set" if text is None else f"is {text!r}, not a number"
         raise UsageError(
-            f"The environment variable {name} {found}. Several processes, which WORLD_SIZE asks for, are started with --nproc or "
-            "torchrun; these set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. To train in one process, unset WORLD_SIZE."
+            f"The environment variable {name} {found}. Several processes, which WORLD_SIZE asks"
+            " for, are started with --nproc or torchrun; these set RANK, WORLD_SIZE, LOCAL_RANK,"
+            " MASTER_ADDR and MASTER_PORT. To train in one process, unset WORLD_SIZE."
         )
     return int(text)
 
@@ -118,18 +121,25 @@ def joined(timeout: float) -> Iterator[Ranks]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         store, rank, world = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-        # the launcher keeps its store when it starts processes again, with the addresses of those that died in it
+        # the launcher keeps its store when it starts processes again, with the addresses of those
+        # that died in it
         fresh = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-        dist.init_process_group(backend, store=fresh, rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
+        dist.init_process_group(
+            backend, store=fresh, rank=rank, world_size=world, timeout=timedelta(seconds=timeout)
+        )
     except (RuntimeError, dist.DistError, ValueError, OSError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         said = " ".join(str(error).split())[:200]
-        raise RankError(f"Process {os.environ['RANK']} could not join the others at {where} in {timeout:g} seconds: {said}") from error
+        raise RankError(
+            f"Process {os.environ['RANK']} could not join the others at {where} in {timeout:g}"
+            f" seconds: {said}"
+        ) from error
     leaving = range(world)
     try:
         yield TorchRanks()
     except BaseException as error:
-        if not isinstance(error, UsageError | DivergenceError | typer.Exit):  # which all processes end with, or are told of
+        # which all processes end with, or are told of
+        if not isinstance(error, UsageError | DivergenceError | typer.Exit):
             leaving = range(rank, rank + 1)
         raise
     finally:
@@ -144,7 +154,10 @@ def _check_environment() -> None:
         raise UsageError(f"RANK={rank} must be below WORLD_SIZE={world}: ranks count from 0.")
     _of_launcher("MASTER_PORT")
     if not os.environ.get("MASTER_ADDR"):
-        raise UsageError("The environment variable MASTER_ADDR is not set. It is the host of process 0; torchrun sets it.")
+        raise UsageError(
+            "The environment variable MASTER_ADDR is not set. It is the host of process 0; torchrun"
+            " sets it."
+        )
 
 
 def _end_with_launcher() -> None:
@@ -164,8 +177,8 @@ def _end_with_launcher() -> None:
 def _part(store: Store, rank: int, leaving: Iterable[int]) -> None:
     """Say that this process leaves, and wait until those that leave with it have said so.
 
-    A process that ends closes its connections. One that has sent its part of the last reduction, but is late to fetch the result, would
-    find the connection closed instead.
+    A process that ends closes its connections. One that has sent its part of the last reduction,
+    but is late to fetch the result, would find the connection closed instead.
     """
     from datetime import timedelta
 
@@ -190,14 +203,17 @@ def together(ranks: Ranks, make: Callable[[], T]) -> T:
         if ranks.rank > 0:
             raise typer.Exit(USAGE)
         rank, message = next((rank, message) for rank, message in enumerate(every) if message)
-        raise UsageError(message if all(other == message for other in every) else f"Process {rank}: {message}")
+        raise UsageError(
+            message if all(other == message for other in every) else f"Process {rank}: {message}"
+        )
     return made[0]
 
 
 def leave_outcome(code: int) -> None:
     """Exit with a code that starting again would not change.
 
-    A process that ``--nproc`` started leaves it for the one that it was given to, and ends as one that need not be started again.
+    A process that ``--nproc`` started leaves it for the one that it was given to, and ends as one
+    that need not be started again.
     """
     path = os.environ.get(OUTCOME)
     if path is None or "RANK" not in os.environ:
@@ -222,7 +238,8 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         outcome = Path(directory) / "exit code"
         os.environ |= {OUTCOME: str(outcome), _LAUNCHER: str(os.getpid())}
-        os.environ["PYTHONSAFEPATH"] = "1"  # no file of the current directory takes the place of a module
+        # no file of the current directory takes the place of a module
+        os.environ["PYTHONSAFEPATH"] = "1"
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -236,12 +253,14 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
         try:
             elastic_launch(config, sys.executable)("-m", "saddlepoint", *arguments)
         except SignalException as error:
-            stopped = signal.SIGINT if error.sigval == signal.SIGINT else signal.SIGTERM  # SIGHUP counts as SIGTERM
+            # SIGHUP counts as SIGTERM
+            stopped = signal.SIGINT if error.sigval == signal.SIGINT else signal.SIGTERM
             sys.exit(128 + stopped)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
             raise RankError(
-                f"Process {rank} of {processes} ended with exit code {failure.exitcode}, {RESTARTS} restarts notwithstanding. What "
-                "was saved is in the run directory; go on with saddlepoint resume."
+                f"Process {rank} of {processes} ended with exit code {failure.exitcode}, {RESTARTS}"
+                " restarts notwithstanding. What was saved is in the run directory; go on with"
+                " saddlepoint resume."
             ) from error
         sys.exit(int(outcome.read_text()) if outcome.exists() else 0)

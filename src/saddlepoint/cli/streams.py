@@ -46,9 +46,10 @@ class _Survivor(io.RawIOBase):
 def surviving_output() -> Iterator[None]:
     """Give ``sys.stdout`` and ``sys.stderr`` inside a form that never raises.
 
-    Characters that the encoding lacks are written as escapes such as ``\\u2016``, and so are bytes of paths that are not text. What
-    cannot be written is dropped. Streams that are closed or absent go to the null device, so that no file which is opened later
-    takes the place of one. Streams without a file descriptor, as in tests and notebooks, stay.
+    Characters that the encoding lacks are written as escapes such as ``\\u2016``, and so are bytes
+    of paths that are not text. What cannot be written is dropped. Streams that are closed or absent
+    go to the null device, so that no file which is opened later takes the place of one. Streams
+    without a file descriptor, as in tests and notebooks, stay.
     """
     _fill_closed_descriptors()
     before = sys.stdout, sys.stderr
@@ -59,7 +60,8 @@ def surviving_output() -> Iterator[None]:
         finally:
             sys.stdout.flush()
             failed = failure(sys.stdout)
-            if failed is not None and failed.errno != errno.EPIPE:  # a reader that has seen enough is no error
+            # a reader that has seen enough is no error
+            if failed is not None and failed.errno != errno.EPIPE:
                 reason = failed.strerror or failed
                 print(f"note: Standard output could not be written: {reason}.", file=sys.stderr)
             sys.stderr.flush()

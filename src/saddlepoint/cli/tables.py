@@ -33,12 +33,16 @@ def show(console: Console, table: Table) -> None:
         return
     if table.title:
         console.print(table.title)
-    columns = [(Text.from_markup(str(column.header)), list(column.cells)) for column in table.columns]
+    columns = [
+        (Text.from_markup(str(column.header)), list(column.cells)) for column in table.columns
+    ]
     for row in range(table.row_count):
         for number, (title, cells) in enumerate(columns):
             value = Text.from_markup(str(cells[row]))
             line = Text.assemble(title, ": ", value) if number and title.plain else value
-            console.print(Padding(line, (0, 0, 0, 2 if number and console.width > _INDENTED else 0)))
+            console.print(
+                Padding(line, (0, 0, 0, 2 if number and console.width > _INDENTED else 0))
+            )
 
 
 def print_metrics(console: Console, training: Training, metrics: Mapping[str, float]) -> None:
@@ -48,9 +52,21 @@ def print_metrics(console: Console, training: Training, metrics: Mapping[str, fl
 
     first = next(iter(training.problem.metric_names))
     shown = [prefix for prefix in TITLES if prefix + first in metrics]
-    table = Table("metric", *(TITLES[prefix] for prefix in shown), "better", "what it is", box=None, header_style="bold")
+    table = Table(
+        "metric",
+        *(TITLES[prefix] for prefix in shown),
+        "better",
+        "what it is",
+        box=None,
+        header_style="bold",
+    )
     for name, metric in training.problem.metric_names.items():
-        table.add_row(escape(name), *(f"{metrics[prefix + name]:.4g}" for prefix in shown), metric.better or "–", metric.meaning)
+        table.add_row(
+            escape(name),
+            *(f"{metrics[prefix + name]:.4g}" for prefix in shown),
+            metric.better or "–",
+            metric.meaning,
+        )
     show(console, table)
 
 
@@ -59,7 +75,13 @@ def print_cards(console: Console, cards: Mapping[str, Mapping[str, Card]]) -> No
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("metric", *(TITLES[prefix] for prefix in cards), "compared with", box=None, header_style="bold")
+    table = Table(
+        "metric",
+        *(TITLES[prefix] for prefix in cards),
+        "compared with",
+        box=None,
+        header_style="bold",
+    )
     for name, card in next(iter(cards.values())).items():
         against = f"{card.real} real, {card.split}" if card.real else card.split
         table.add_row(escape(name), *(_with_interval(own[name]) for own in cards.values()), against)

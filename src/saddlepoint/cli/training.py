@@ -13,8 +13,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saddlepoint.cli.app import DIVERGED, Run, app, counted, make_console, path_given, printable, say, whole
-from saddlepoint.cli.ranks import MOST_PROCESSES, check_split, checked_timeout, joined, launch, restarted, together
+from saddlepoint.cli.app import (
+    DIVERGED,
+    Run,
+    app,
+    counted,
+    make_console,
+    path_given,
+    printable,
+    say,
+    whole,
+)
+from saddlepoint.cli.ranks import (
+    MOST_PROCESSES,
+    check_split,
+    checked_timeout,
+    joined,
+    launch,
+    restarted,
+    together,
+)
 from saddlepoint.cli.streams import reader_is_gone
 from saddlepoint.cli.tables import print_metrics
 from saddlepoint.errors import DivergenceError, RankError, UsageError, quoted
@@ -38,51 +56,113 @@ Processes = Annotated[
 ]
 Timeout = Annotated[
     float,
-    typer.Option(callback=checked_timeout, help="Of several processes: seconds to wait for one that does not answer, at most 30 days."),
+    typer.Option(
+        callback=checked_timeout,
+        help="Of several processes: seconds to wait for one that does not answer, at most 30 days.",
+    ),
 ]
 
 
 @app.command(
-    epilog="Examples:\n\n"
-    "`saddlepoint train` · the default GAN on embedded digits, about a minute\n\n"
-    "`saddlepoint train digits --rule acgd` · competitive gradient, with the optimizer and rate that fit it\n\n"
-    "`saddlepoint train digits --optimizer sign --seconds 60` · the sign subgradient\n\n"
-    "`saddlepoint train mixture8 --rule newton --set rule.damping=0.1 --set problem.activation=silu`"
+    epilog=(
+        "Examples:\n\n`saddlepoint train` · the default GAN on embedded digits, about a"
+        " minute\n\n`saddlepoint train digits --rule acgd` · competitive gradient, with the"
+        " optimizer and rate that fit it\n\n`saddlepoint train digits --optimizer sign --seconds"
+        " 60` · the sign subgradient\n\n`saddlepoint train mixture8 --rule newton --set"
+        " rule.damping=0.1 --set problem.activation=silu`"
+    )
 )
 def train(
-    problem: Annotated[str | None, typer.Argument(help="What to train; see `saddlepoint list problems`.", show_default="digits")] = None,
+    problem: Annotated[
+        str | None,
+        typer.Argument(
+            help="What to train; see `saddlepoint list problems`.", show_default="digits"
+        ),
+    ] = None,
     rule: Annotated[
-        str | None, typer.Option(help="How losses become updates; see `saddlepoint list rules`.", show_default="what fits the problem")
+        str | None,
+        typer.Option(
+            help="How losses become updates; see `saddlepoint list rules`.",
+            show_default="what fits the problem",
+        ),
     ] = None,
     optimizer: Annotated[
-        str | None, typer.Option(help="Inner optimizer: a listed name, or package.module:Class.", show_default="the rule's")
+        str | None,
+        typer.Option(
+            help="Inner optimizer: a listed name, or package.module:Class.",
+            show_default="the rule's",
+        ),
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate of both players.", show_default="the optimizer's under the rule")] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            help="Learning rate of both players.", show_default="the optimizer's under the rule"
+        ),
+    ] = None,
     steps: Annotated[
-        int | None, typer.Option(parser=counted(), metavar="N", help="Number of steps.", show_default="the rule's, about a minute")
+        int | None,
+        typer.Option(
+            parser=counted(),
+            metavar="N",
+            help="Number of steps.",
+            show_default="the rule's, about a minute",
+        ),
     ] = None,
     seconds: Annotated[
         float | None,
         typer.Option(
-            help="Training time, evaluation excluded. With --steps too, the first that is reached ends the run.", show_default="no bound"
+            help=(
+                "Training time, evaluation excluded. With --steps too, the first that is reached"
+                " ends the run."
+            ),
+            show_default="no bound",
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(parser=counted(), metavar="N", help="Samples per step.", show_default="64, or what fits the problem")
+        int | None,
+        typer.Option(
+            parser=counted(),
+            metavar="N",
+            help="Samples per step.",
+            show_default="64, or what fits the problem",
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(parser=counted(), metavar="N", help="Decides weights, data order and noise.", show_default="0")
+        int | None,
+        typer.Option(
+            parser=counted(),
+            metavar="N",
+            help="Decides weights, data order and noise.",
+            show_default="0",
+        ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")
+    ] = None,
     config: Annotated[
-        Path | None, typer.Option(parser=path_given, metavar="PATH", help="YAML file; options given here override it.")
+        Path | None,
+        typer.Option(
+            parser=path_given, metavar="PATH", help="YAML file; options given here override it."
+        ),
     ] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Any other setting.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Any other setting.")
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(parser=path_given, metavar="PATH", help="Run directory to make.", show_default="runs/PROBLEM-RULE-OPTIMIZER-NNN"),
+        typer.Option(
+            parser=path_given,
+            metavar="PATH",
+            help="Run directory to make.",
+            show_default="runs/PROBLEM-RULE-OPTIMIZER-NNN",
+        ),
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(parser=path_given, metavar="PATH", help="Directory with the files of `mnist`.")] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            parser=path_given, metavar="PATH", help="Directory with the files of `mnist`."
+        ),
+    ] = None,
     nproc: Processes = None,
     timeout: Timeout = 600.0,
 ) -> None:
@@ -94,7 +174,14 @@ def train(
     tree = read_yaml(config) if config else {}
     named = {"problem": problem, "rule": rule, "optimizer": optimizer}
     tree |= {key: renamed(tree.get(key), name) for key, name in named.items() if name is not None}
-    simple = {"steps": steps, "seconds": seconds, "batch_size": batch_size, "seed": seed, "device": device, "data_dir": data_dir}
+    simple = {
+        "steps": steps,
+        "seconds": seconds,
+        "batch_size": batch_size,
+        "seed": seed,
+        "device": device,
+        "data_dir": data_dir,
+    }
     tree |= {key: value for key, value in simple.items() if value is not None}
     rate = [] if lr is None else [f"optimizer.lr={lr}"]
     tree = with_settings(tree, [*rate, *(settings or [])])
@@ -113,14 +200,25 @@ def train(
 
 
 @app.command(
-    epilog="Examples:\n\n`saddlepoint resume runs/digits-gradient-adam-001` · to the end of its budget\n\n"
-    "`saddlepoint resume runs/digits-gradient-adam-001 --steps +2000` · 2,000 steps more than it has"
+    epilog=(
+        "Examples:\n\n`saddlepoint resume runs/digits-gradient-adam-001` · to the end of its"
+        " budget\n\n`saddlepoint resume runs/digits-gradient-adam-001 --steps +2000` · 2,000 steps"
+        " more than it has"
+    )
 )
 def resume(
     run: Run,
-    steps: Annotated[str | None, typer.Option(help="New total number of steps, or +N for N more than now.")] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="New total number of steps, or +N for N more than now.")
+    ] = None,
     seconds: Annotated[
-        float | None, typer.Option(help="Train for this many seconds more. With --steps too, the first bound that is reached ends the run.")
+        float | None,
+        typer.Option(
+            help=(
+                "Train for this many seconds more. With --steps too, the first bound that is"
+                " reached ends the run."
+            )
+        ),
     ] = None,
     nproc: Processes = None,
     timeout: Timeout = 600.0,
@@ -143,7 +241,8 @@ def _begin(ranks: Ranks, tree: Tree, out: Path | None) -> None:
 
     config = together(ranks, lambda: resolve(tree))
     training = together(ranks, lambda: Training(config, ranks=ranks))
-    together(ranks, training.problem.load)  # before the directory is made: a mistake leaves nothing behind
+    # before the directory is made: a mistake leaves nothing behind
+    together(ranks, training.problem.load)
     together(ranks, partial(check_resumable, training))
     together(ranks, partial(check_agreement, training))
     together(ranks, training.check_evaluation)
@@ -166,18 +265,29 @@ def _go_on(ranks: Ranks, path: Path, more: dict[str, Any]) -> None:
     with _written_by_first(ranks, lambda: RunDirectory.open(path)) as directory:
         config = ranks.from_first(directory.read_config)
         training = together(ranks, lambda: Training(config, ranks=ranks))
-        state = ranks.from_first(lambda: directory.load_checkpoint(config) if directory.has_checkpoints() else None)
+        state = ranks.from_first(
+            lambda: directory.load_checkpoint(config) if directory.has_checkpoints() else None
+        )
         if state is not None:
             training.load_state_dict(state)
         elif ranks.rank == 0:
-            say(make_console(), "note: The run was stopped before its first checkpoint; it starts from the beginning.")
+            say(
+                make_console(),
+                "note: The run was stopped before its first checkpoint; it starts from the"
+                " beginning.",
+            )
         budget = {} if restarted() else _budget_of(training, more)  # the first start has written it
         if budget:
             training.config = config.model_copy(update=budget)
             ranks.from_first(lambda: directory.write_config(training.config))
-        ended = training.progress >= 1 and ranks.from_first(lambda: directory.has_ended(training.step))
+        ended = training.progress >= 1 and ranks.from_first(
+            lambda: directory.has_ended(training.step)
+        )
         if ended and not restarted():
-            raise UsageError(f"{path} has used its budget of {_budget(config)}. Give it more with --steps +N or --seconds S.")
+            raise UsageError(
+                f"{path} has used its budget of {_budget(config)}. Give it more with --steps +N or"
+                " --seconds S."
+            )
         together(ranks, training.problem.load)
         together(ranks, partial(check_agreement, training))
         ranks.from_first(lambda: directory.rewind(state))
@@ -190,9 +300,15 @@ def _budget_of(training: Training, more: dict[str, Any]) -> dict[str, Any]:
     if steps is None and seconds is None:
         return {}
     if seconds is not None and not 0 < seconds < math.inf:
-        raise UsageError(f"--seconds {seconds} must be positive{'' if seconds <= 0 else ' and finite'}.")
+        raise UsageError(
+            f"--seconds {seconds} must be positive{'' if seconds <= 0 else ' and finite'}."
+        )
     total = None if steps is None else _total_steps(steps, training.step)
-    return {"steps": total, "seconds": None if seconds is None else training.seconds + seconds, "gradient_equivalents": None}
+    return {
+        "steps": total,
+        "seconds": None if seconds is None else training.seconds + seconds,
+        "gradient_equivalents": None,
+    }
 
 
 @contextmanager
@@ -214,7 +330,10 @@ def _written_by_first(ranks: Ranks, make: Callable[[], RunDirectory]) -> Iterato
 
 def _given(out: Path | None) -> Path:
     if out is None:
-        raise UsageError("These processes were started again after one had died; only a run that was given --out can be found again.")
+        raise UsageError(
+            "These processes were started again after one had died; only a run that was given --out"
+            " can be found again."
+        )
     return out
 
 
@@ -234,10 +353,20 @@ def _train(training: Training, run: RunDirectory) -> None:
     from saddlepoint.training.progress import watcher
     from saddlepoint.training.training import network_sizes
 
-    console, config, ranks = make_console(quiet=training.ranks.rank > 0), training.config, training.ranks
-    sizes = ", ".join(f"{player} {size:,} parameters" for player, size in network_sizes(training.networks).items())
+    console, config, ranks = (
+        make_console(quiet=training.ranks.rank > 0),
+        training.config,
+        training.ranks,
+    )
+    sizes = ", ".join(
+        f"{player} {size:,} parameters" for player, size in network_sizes(training.networks).items()
+    )
     many = f" in {ranks.world} processes" if ranks.world > 1 else ""
-    say(console, f"{config.problem.name}, {config.rule.name} + {config.optimizer.name}, {config.scheme}, {config.device}{many} ({sizes})")
+    say(
+        console,
+        f"{config.problem.name}, {config.rule.name} + {config.optimizer.name}, {config.scheme},"
+        f" {config.device}{many} ({sizes})",
+    )
     say(console, f"run directory: {run.path}")
     warnings.showwarning = lambda message, *_: say(console, f"note: {message}")
     with deferred_interrupts() as interrupt:
@@ -253,10 +382,16 @@ def _train(training: Training, run: RunDirectory) -> None:
         except DivergenceError as error:
             if ranks.rank > 0:
                 raise typer.Exit(DIVERGED) from error
-            message = f"Diverged in step {training.step + 1}: {error} The last finite state is in {run.path}/checkpoints."
+            message = (
+                f"Diverged in step {training.step + 1}: {error} The last finite state is in"
+                f" {run.path}/checkpoints."
+            )
             raise DivergenceError(message, player=error.player, term=error.term) from error
     if status == "interrupted":
-        stopping = f"Stopped after step {training.step}; saved. Go on with: saddlepoint resume {quoted(run.path)}"
+        stopping = (
+            f"Stopped after step {training.step}; saved. Go on with: saddlepoint resume"
+            f" {quoted(run.path)}"
+        )
         if ranks.rank == 0 and reader_is_gone():
             typer.echo(printable(stopping), err=True)
         say(console, stopping)
@@ -265,10 +400,22 @@ def _train(training: Training, run: RunDirectory) -> None:
         return
     print_metrics(console, training, training.metrics)
     if status == "stopped early":
-        say(console, f"stopped early: no better evaluation since step {training.best['step'] if training.best else 0}")
+        say(
+            console,
+            "stopped early: no better evaluation since step"
+            f" {training.best['step'] if training.best else 0}",
+        )
     bounds = training.bounds()
-    first = f"; the bound of {max(bounds, key=lambda name: bounds[name])} was reached first" if len(bounds) > 1 else ""
-    say(console, f"{training.step} steps in {training.seconds:.1f} s, {1000 * training.seconds / training.step:.2f} ms a step{first}")
+    first = (
+        f"; the bound of {max(bounds, key=lambda name: bounds[name])} was reached first"
+        if len(bounds) > 1
+        else ""
+    )
+    say(
+        console,
+        f"{training.step} steps in {training.seconds:.1f} s,"
+        f" {1000 * training.seconds / training.step:.2f} ms a step{first}",
+    )
     _say_observing(console, run)
     say(console, f"samples: {run.samples_picture}")
     say(console, f"report: saddlepoint report {quoted(run.path)}")
@@ -277,19 +424,33 @@ def _train(training: Training, run: RunDirectory) -> None:
 def _say_observing(console: Console, run: RunDirectory) -> None:
     """Print what observing cost beside training, and what it found."""
     summary = run.read_summary()
-    whole = summary["seconds_here"] + summary["observing_seconds"] or 1.0  # 0 where patience had ended already
+    # 0 where patience had ended already
+    whole = summary["seconds_here"] + summary["observing_seconds"] or 1.0
     shares = {"metrics": summary["evaluating_seconds"], "probes": summary["probing_seconds"]}
-    parts = ", ".join(f"{name} {seconds:.1f} s ({seconds / whole:.0%})" for name, seconds in shares.items())
+    parts = ", ".join(
+        f"{name} {seconds:.1f} s ({seconds / whole:.0%})" for name, seconds in shares.items()
+    )
     say(console, f"observing took {summary['observing_seconds']:.1f} s: {parts} of all the time")
     serious = [finding for finding in summary["findings"] if finding["level"] != "note"]
     if serious:
-        say(console, f"{len(serious)} finding{'s' if len(serious) > 1 else ''}; see: saddlepoint diagnose {quoted(run.path)}")
+        say(
+            console,
+            f"{len(serious)} finding{'s' if len(serious) > 1 else ''}; see: saddlepoint diagnose"
+            f" {quoted(run.path)}",
+        )
 
 
 def _budget(config: RunConfig) -> str:
-    amounts = {"steps": config.steps, "seconds": config.seconds, "gradient-equivalents": config.gradient_equivalents}
+    amounts = {
+        "steps": config.steps,
+        "seconds": config.seconds,
+        "gradient-equivalents": config.gradient_equivalents,
+    }
     given = {what: amount for what, amount in amounts.items() if amount}
-    return " or ".join(f"{amount if isinstance(amount, int) else f'{amount:g}'} {what}" for what, amount in given.items())
+    return " or ".join(
+        f"{amount if isinstance(amount, int) else f'{amount:g}'} {what}"
+        for what, amount in given.items()
+    )
 
 
 def _total_steps(text: str, done: int) -> int:
@@ -298,7 +459,9 @@ def _total_steps(text: str, done: int) -> int:
     try:
         number = whole(text[:20])  # of more digits than anybody can train
     except ValueError:
-        raise UsageError(f'--steps "{text}" is not a number of steps; write 20000 for a total or +2000 for more.') from None
+        raise UsageError(
+            f'--steps "{text}" is not a number of steps; write 20000 for a total or +2000 for more.'
+        ) from None
     total = done + number if text.startswith("+") else number
     if total > MOST_STEPS:
         raise UsageError(f"--steps {text[:20]} is more than {MOST_STEPS:,}. Give a smaller number.")

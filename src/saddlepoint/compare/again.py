@@ -15,7 +15,8 @@ Rerun = Literal["killed", "failed", "outdated"]
 KINDS: tuple[Rerun, ...] = get_args(Rerun)
 
 _ENDED = "The process of the run"
-_STOPPED = re.compile(r"ended with exit code -(1|2|15)\b")  # SIGHUP, SIGINT, SIGTERM, which version 0.1.0 let reach the runs
+# SIGHUP, SIGINT, SIGTERM, which version 0.1.0 let reach the runs
+_STOPPED = re.compile(r"ended with exit code -(1|2|15)\b")
 
 
 def is_interrupted(outcome: Tree) -> bool:
@@ -32,6 +33,8 @@ def is_wanted_again(outcome: Tree, kinds: Collection[Rerun], now: MadeWith) -> b
         now: what it would be made with now.
     """
     failed = outcome["status"] == "failed"
-    if failed and ("failed" in kinds or ("killed" in kinds and (outcome["error"] or "").startswith(_ENDED))):
+    if failed and (
+        "failed" in kinds or ("killed" in kinds and (outcome["error"] or "").startswith(_ENDED))
+    ):
         return True
     return "outdated" in kinds and difference(outcome["made_with"], now) is not None

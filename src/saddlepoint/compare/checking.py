@@ -26,7 +26,8 @@ def check(study: Study) -> None:
         smaller_is_better(plan)
         if weights_of(plan.metric) == "average/":
             raise UsageError(
-                f'Problem "{plan.name}": metric "{plan.metric}" is of weights that not every method has. Use ema/ or no prefix.'
+                f'Problem "{plan.name}": metric "{plan.metric}" is of weights that not every method'
+                " has. Use ema/ or no prefix."
             )
         for name, method in study.methods_of(plan).items():
             try:
@@ -39,7 +40,9 @@ def _check_method(plan: ProblemPlan, method: MethodPlan) -> None:
     _build(configuration(plan, method, {}))
     space = space_of(plan, method)
     if RATIO in space and "optimizer.lr" not in space:
-        raise UsageError('"ratio" is searched only together with optimizer.lr. Add optimizer.lr to the space.')
+        raise UsageError(
+            '"ratio" is searched only together with optimizer.lr. Add optimizer.lr to the space.'
+        )
     for path, where in space.items():
         for value in where.choices or (where.log or where.uniform or ()):
             rate = {"optimizer.lr": 1e-3} if path == RATIO else {}
@@ -48,10 +51,21 @@ def _check_method(plan: ProblemPlan, method: MethodPlan) -> None:
 
 def _build(config: RunConfig) -> None:
     """Build the optimizer of a configuration over stand-in parameters; a UsageError says what does not go together."""
-    stand_ins = {player: [("weight", torch.zeros(2, 2, requires_grad=True))] for player in (DISCRIMINATOR, GENERATOR)}
+    stand_ins = {
+        player: [("weight", torch.zeros(2, 2, requires_grad=True))]
+        for player in (DISCRIMINATOR, GENERATOR)
+    }
     for player in stand_ins:
-        try_optimizer(player, config.optimizer.name, config.optimizer.options_for(player), [("weight", (2, 2)), ("bias", (2,))])
+        try_optimizer(
+            player,
+            config.optimizer.name,
+            config.optimizer.options_for(player),
+            [("weight", (2, 2)), ("bias", (2,))],
+        )
     GameOptimizer(
-        {p: registry.build_optimizer(config.optimizer.name, own, config.optimizer.options_for(p)) for p, own in stand_ins.items()},
+        {
+            p: registry.build_optimizer(config.optimizer.name, own, config.optimizer.options_for(p))
+            for p, own in stand_ins.items()
+        },
         registry.build_rule(config.rule.name, config.rule.options),
     )

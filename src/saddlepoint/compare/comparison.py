@@ -75,8 +75,8 @@ def compare(
 ) -> Tree:
     """Make a comparison, or what is missing of it, and return what ``comparison.json`` holds.
 
-    A run that is interrupted has no outcome. One whose process is killed by something else has failed. An outcome that was made with other
-    versions is kept, and says so.
+    A run that is interrupted has no outcome. One whose process is killed by something else has
+    failed. An outcome that was made with other versions is kept, and says so.
 
     Args:
         study: what is compared.
@@ -85,11 +85,13 @@ def compare(
         storage: database URL of the tuning, ``tuning.db`` in the directory by default.
         watcher: is told of every run.
         execute: makes a run.
-        rerun: which finished runs and trials are made again: "killed" for those whose process ended without an outcome, "failed" for all
-            that failed, "outdated" for those that were made with other versions.
+        rerun: which finished runs and trials are made again: "killed" for those whose process ended
+            without an outcome, "failed" for all that failed, "outdated" for those that were made
+            with other versions.
 
     Raises:
-        UsageError: a configuration of the study is wrong, or the directory or storage cannot be used.
+        UsageError: a configuration of the study is wrong, or the directory or storage cannot be
+            used.
         KeyboardInterrupt: runs under way are given up; what is finished is written before.
     """
     with _begun(study, out, jobs, storage, watcher, execute, rerun) as comparison:
@@ -100,7 +102,8 @@ def compare(
                     comparison.write()
             comparison.complete(study.problems[-1])
             comparison.write()
-        except (KeyboardInterrupt, BrokenPipeError):  # the latter: nobody reads what the watcher prints any more
+        # the latter: nobody reads what the watcher prints any more
+        except (KeyboardInterrupt, BrokenPipeError):
             comparison.write()
             raise
         return read_comparison(comparison.directory.comparison)
@@ -136,7 +139,10 @@ def _begun(
 ) -> Iterator[Comparison]:
     """Check a study, open its directory and, if anything is tuned, the storage of its trials."""
     if storage is not None and study.tuning is None:
-        raise UsageError("--storage is for the trials of searches, and nothing is tuned here. Give --trials too, or tuning in the study.")
+        raise UsageError(
+            "--storage is for the trials of searches, and nothing is tuned here. Give --trials too,"
+            " or tuning in the study."
+        )
     check(study)
     stopping = threading.Event()
     with ExitStack() as stack:
@@ -185,9 +191,18 @@ class Comparison:
     ) -> None:
         self.study, self.directory, self.jobs = study, directory, jobs
         self._watcher, self._execute = watcher, execute
-        prepare(sorted({m.optimizer.name.partition(":")[0] for m in study.methods.values() if m.optimizer and ":" in m.optimizer.name}))
+        prepare(
+            sorted(
+                {
+                    m.optimizer.name.partition(":")[0]
+                    for m in study.methods.values()
+                    if m.optimizer and ":" in m.optimizer.name
+                }
+            )
+        )
         self._storage, self._rerun = storage, frozenset(rerun)
-        # what the finished file has is known from the start: it is written again with whatever is added, or interrupted, first
+        # what the finished file has is known from the start: it is written again with whatever is
+        # added, or interrupted, first
         self.searches: dict[tuple[str, str], Tuned | None] = recalled(study, directory.searches)
         self._stopping = stopping
         self._progress, self._waiting = Progress(study, jobs), Waiting(watcher.note)
@@ -197,7 +212,10 @@ class Comparison:
         for plan in study.problems:
             otherwise.update(self._count_what_is_there(plan))
         for how, count in otherwise.most_common(_MOST_NOTES):
-            watcher.note(f"{count} finished runs and trials were made otherwise ({how}). They are kept, and say so.")
+            watcher.note(
+                f"{count} finished runs and trials were made otherwise ({how}). They are kept, and"
+                " say so."
+            )
         if otherwise:
             watcher.note("To make again what was made with other versions: --rerun outdated.")
 
@@ -205,8 +223,14 @@ class Comparison:
         """Tune the methods of a problem and make its runs, as far as they are missing."""
         methods = self.study.methods_of(plan)
         self._at_once(lambda name: self._tune(plan, name), methods)
-        missing = [(place, job) for name in methods for place, job in self._jobs_of(plan, name) if self._is_missing(place, job)]
-        missing.sort(key=lambda pair: (pair[0].factor != 1, pair[0].seed))  # seed by seed, so that an interrupted comparison is even
+        missing = [
+            (place, job)
+            for name in methods
+            for place, job in self._jobs_of(plan, name)
+            if self._is_missing(place, job)
+        ]
+        # seed by seed, so that an interrupted comparison is even
+        missing.sort(key=lambda pair: (pair[0].factor != 1, pair[0].seed))
         while missing:
             made = self._at_once(lambda pair: self._make(plan, *pair), missing)
             missing = [pair for pair, done in zip(missing, made, strict=True) if not done]
@@ -237,7 +261,11 @@ class Comparison:
         outcome = self.directory.outcome(place, key_of(job))
         if outcome is None:
             return True
-        return bool(self._rerun) and place not in self._made and is_wanted_again(outcome, self._rerun, made_with(validate(job.config)))
+        return (
+            bool(self._rerun)
+            and place not in self._made
+            and is_wanted_again(outcome, self._rerun, made_with(validate(job.config)))
+        )
 
     def _count_what_is_there(self, plan: ProblemPlan) -> Iterator[str]:
         """Count the searches and runs of a problem that are finished before anything starts; yield in what they were made otherwise."""
@@ -305,12 +333,15 @@ class Comparison:
                 outcome = self._execute(job, self._go_on)
                 if key_of(job) != key:
                     raise UsageError(
-                        f"Problem {place.problem}, method {place.method}: the data, or the source of the optimizer, changed while a run "
-                        "was made of it. That run is not kept; give the command again."
+                        f"Problem {place.problem}, method {place.method}: the data, or the source"
+                        " of the optimizer, changed while a run was made of it. That run is not"
+                        " kept; give the command again."
                     )
                 self._made.add(place)
                 self._added = self.unwritten = True
-                self.directory.write_outcome(place, key, outcome | {"made_with": made_with(validate(job.config))})
+                self.directory.write_outcome(
+                    place, key, outcome | {"made_with": made_with(validate(job.config))}
+                )
         self._progress.run(plan, place, here=here)
         if here:
             self._watcher.progress(self._progress.count())
@@ -323,7 +354,8 @@ class Comparison:
         try:
             futures = [pool.submit(function, item) for item in items]
             for future in as_completed(futures):
-                future.result()  # a mistake is said when it is made, not when those before it have ended
+                # a mistake is said when it is made, not when those before it have ended
+                future.result()
             return [future.result() for future in futures]
         except BaseException:
             self._stopping.set()

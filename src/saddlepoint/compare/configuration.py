@@ -12,10 +12,13 @@ from saddlepoint.registry import optimizer_class
 from saddlepoint.training.config import RunConfig, Tree, resolve, with_values
 
 
-def configuration(plan: ProblemPlan, method: MethodPlan, parameters: Mapping[str, Any], *, seed: int = 0) -> RunConfig:
+def configuration(
+    plan: ProblemPlan, method: MethodPlan, parameters: Mapping[str, Any], *, seed: int = 0
+) -> RunConfig:
     """Return the configuration of one run.
 
-    Precedence: what rule and optimizer bring, the problem's settings, the method's, the tuned parameters.
+    Precedence: what rule and optimizer bring, the problem's settings, the method's, the tuned
+    parameters.
 
     Raises:
         UsageError: an unknown key, name or option, or a value out of range.
@@ -39,7 +42,10 @@ def settings_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if RATIO in parameters:
         rate, ratio = parameters.get("optimizer.lr"), parameters[RATIO]
         if not isinstance(rate, int | float) or not isinstance(ratio, int | float):
-            raise UsageError(f'"ratio" is a number that optimizer.lr, a number too, is multiplied by, not {ratio!r} and {rate!r}.')
+            raise UsageError(
+                '"ratio" is a number that optimizer.lr, a number too, is multiplied by, not'
+                f" {ratio!r} and {rate!r}."
+            )
         settings["optimizer.players.discriminator.lr"] = rate * ratio
     return settings
 
@@ -54,7 +60,9 @@ def starting_point(plan: ProblemPlan, method: MethodPlan) -> dict[str, Any]:
     config = configuration(plan, method, {}).model_dump(mode="json")
     optimizer = config["optimizer"]
     if optimizer["lr"] is None:
-        optimizer["lr"] = inspect.signature(optimizer_class(optimizer["name"])).parameters["lr"].default
+        optimizer["lr"] = (
+            inspect.signature(optimizer_class(optimizer["name"])).parameters["lr"].default
+        )
     found = {}
     for path, where in space_of(plan, method).items():
         value: Any = config

@@ -12,8 +12,9 @@ from saddlepoint.training.config import Tree
 def first_difference(there: Study, here: Study) -> str | None:
     """Return where a study changes what another one has; None where it goes on with it.
 
-    It may add seeds, methods, problems and parts of a robustness map: then every run stays what it is. Baseline and targets, which decide
-    how runs are reported and not how they are made, may change.
+    It may add seeds, methods, problems and parts of a robustness map: then every run stays what it
+    is. Baseline and targets, which decide how runs are reported and not how they are made, may
+    change.
 
     Args:
         there: the study that a directory holds.
@@ -31,20 +32,30 @@ def _differences(there: Tree, here: Tree) -> Iterator[str]:
     plans = {plan["name"]: plan for plan in here["problems"]}
     yield from _without("problem", [plan["name"] for plan in there["problems"]], plans)
     for plan in there["problems"]:
-        yield from _plan_differences(plan, plans[plan["name"]], list(there["methods"]), list(here["methods"]))
+        yield from _plan_differences(
+            plan, plans[plan["name"]], list(there["methods"]), list(here["methods"])
+        )
 
 
-def _plan_differences(old: Tree, new: Tree, old_methods: list[str], new_methods: list[str]) -> Iterator[str]:
+def _plan_differences(
+    old: Tree, new: Tree, old_methods: list[str], new_methods: list[str]
+) -> Iterator[str]:
     where = f'problem "{old["name"]}": '
     yield from _changes(where, old, new, but=("methods", "target", "robustness"))
-    yield from _without(f"{where}method", old.get("methods", old_methods), new.get("methods", new_methods))
+    yield from _without(
+        f"{where}method", old.get("methods", old_methods), new.get("methods", new_methods)
+    )
     if "robustness" in old:
         wanted = new.get("robustness", {"factors": [], "seeds": 0})
-        yield from _without(f"{where}robustness factor", old["robustness"]["factors"], wanted["factors"])
+        yield from _without(
+            f"{where}robustness factor", old["robustness"]["factors"], wanted["factors"]
+        )
         yield from _fewer(f"{where}robustness seeds", old["robustness"]["seeds"], wanted["seeds"])
 
 
-def _changes(where: str, old: Mapping[str, Any], new: Mapping[str, Any], but: Collection[str] = ()) -> Iterator[str]:
+def _changes(
+    where: str, old: Mapping[str, Any], new: Mapping[str, Any], but: Collection[str] = ()
+) -> Iterator[str]:
     """Yield the values that are not the same, those of mappings within one by one."""
     for key in dict.fromkeys([*old, *new]):
         before, now = old.get(key), new.get(key)

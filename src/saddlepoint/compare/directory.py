@@ -47,8 +47,9 @@ _EXECUTED = ("=", "+", "-", "@", "\t", "\r", "\n")
 class ComparisonDirectory:
     """``study.yaml``, ``runs/``, ``pictures/``, ``tuning.db``, ``results.csv`` and ``comparison.json``.
 
-    A run's file has the key of what decides it; one with another key, such as of data that has changed since, is made again. What is in
-    ``comparison.json`` is known too, so that this file alone is enough to go on from.
+    A run's file has the key of what decides it; one with another key, such as of data that has
+    changed since, is made again. What is in ``comparison.json`` is known too, so that this file
+    alone is enough to go on from.
 
     Attributes:
         path: where it is.
@@ -72,11 +73,12 @@ class ComparisonDirectory:
     def opened(cls, path: Path, study: Study) -> Iterator[ComparisonDirectory]:
         """Make the directory, or go on in it, and hold it for a study, which is written into it.
 
-        Any number of processes may hold it for the same study. Another study is refused, unless it only adds to the one that is there and
-        nobody is at work on that.
+        Any number of processes may hold it for the same study. Another study is refused, unless it
+        only adds to the one that is there and nobody is at work on that.
 
         Raises:
-            UsageError: it is a file, holds other files, another study or a symbolic link, or cannot be made.
+            UsageError: it is a file, holds other files, another study or a symbolic link, or cannot
+                be made.
         """
         _check_content(path)
         try:
@@ -126,10 +128,19 @@ class ComparisonDirectory:
         for number, content in enumerate(pictures):
             folder.mkdir(parents=True, exist_ok=True)
             write_atomic(folder / f"{number + 1:02d}.png", content)
-        names = [str(Path("pictures") / place.path / f"{number + 1:02d}.png") for number in range(len(pictures))]
+        names = [
+            str(Path("pictures") / place.path / f"{number + 1:02d}.png")
+            for number in range(len(pictures))
+        ]
         named = [*names, *[None] * (len(outcome["points"]) - len(names))]
-        points = [{**point, "picture": name} for point, name in zip(outcome["points"], named, strict=True)]
-        kept = {"key": key, **{name: value for name, value in outcome.items() if name != "pictures"}, "points": points}
+        points = [
+            {**point, "picture": name} for point, name in zip(outcome["points"], named, strict=True)
+        ]
+        kept = {
+            "key": key,
+            **{name: value for name, value in outcome.items() if name != "pictures"},
+            "points": points,
+        }
         write_atomic(self._file(place), json_line(_rounded(kept)))
 
     @contextmanager
@@ -142,7 +153,8 @@ class ComparisonDirectory:
 
     def write_results(self, comparison: Tree) -> None:
         """Write ``comparison.json``, and ``results.csv`` with a line for every reported run."""
-        write_atomic(self.comparison, json_line(comparison))  # indented it would have a line for each of some hundred thousand numbers
+        # indented it would have a line for each of some hundred thousand numbers
+        write_atomic(self.comparison, json_line(comparison))
         write_atomic(self.results, table_of(comparison).encode())
 
     def _file(self, place: Place) -> Path:
@@ -155,9 +167,13 @@ def default_directory(study: Study) -> Path:
     What only adds to a study goes on in its directory.
     """
     tree = study.to_dict()
-    deciding = [{key: value for key, value in plan.items() if key != "target"} for plan in tree["problems"]]
+    deciding = [
+        {key: value for key, value in plan.items() if key != "target"} for plan in tree["problems"]
+    ]
     named = Path("comparisons") / study.name
-    own = named.with_name(f"{study.name}-{digest({**tree, 'baseline': None, 'problems': deciding})[:8]}")
+    own = named.with_name(
+        f"{study.name}-{digest({**tree, 'baseline': None, 'problems': deciding})[:8]}"
+    )
     if own.exists():
         return own
     try:
@@ -171,9 +187,14 @@ def _check_content(path: Path) -> None:
     """Refuse a directory that is none of a comparison, or has links in it."""
     if not path.is_dir():
         return
-    own = (path / _STUDY).is_file() or all(entry.name == _LOCK or entry.match(f".{_STUDY}.*.tmp") for entry in path.iterdir())
+    own = (path / _STUDY).is_file() or all(
+        entry.name == _LOCK or entry.match(f".{_STUDY}.*.tmp") for entry in path.iterdir()
+    )
     if not own:
-        raise UsageError(f"--out {path} holds other files already. Choose a directory of its own for the comparison.")
+        raise UsageError(
+            f"--out {path} holds other files already. Choose a directory of its own for the"
+            " comparison."
+        )
     refuse_links(path)
 
 
@@ -188,7 +209,8 @@ def _claim(path: Path, study: Study, lock: SharedLock) -> None:
         different = None if there is None else first_difference(there, study)
         if different is not None:
             raise UsageError(
-                f"--out {path} holds another study: {different}. Choose another --out for this one; what is there is not touched."
+                f"--out {path} holds another study: {different}. Choose another --out for this one;"
+                " what is there is not touched."
             )
         holder = lock.holder()
         if lock.take():
@@ -196,10 +218,12 @@ def _claim(path: Path, study: Study, lock: SharedLock) -> None:
                 _write_study(path, study)
         elif there is not None:
             raise UsageError(
-                f"--out {path}: another process is at work on the study there, and this one adds to it (the last one to begin: {holder}). "
-                "Give the command again when it has finished, or choose another --out."
+                f"--out {path}: another process is at work on the study there, and this one adds to"
+                f" it (the last one to begin: {holder}). Give the command again when it has"
+                " finished, or choose another --out."
             )
-        time.sleep(random.Random(os.getpid()).uniform(0.01, 0.1))  # two that begin in the same moment do not meet for ever
+        # two that begin in the same moment do not meet for ever
+        time.sleep(random.Random(os.getpid()).uniform(0.01, 0.1))
 
 
 def _study_in(path: Path) -> Study | None:
@@ -209,7 +233,9 @@ def _study_in(path: Path) -> Study | None:
     try:
         return read_study(path / _STUDY)
     except UsageError as error:
-        raise UsageError(f"--out {path} holds a study that cannot be read: {error} Choose another --out.") from error
+        raise UsageError(
+            f"--out {path} holds a study that cannot be read: {error} Choose another --out."
+        ) from error
 
 
 def _write_study(path: Path, study: Study) -> None:
@@ -220,7 +246,9 @@ def _write_study(path: Path, study: Study) -> None:
 
 
 def _cannot_make(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"Cannot make the directory {path}: {error.strerror or error}. Choose another --out.")
+    return UsageError(
+        f"Cannot make the directory {path}: {error.strerror or error}. Choose another --out."
+    )
 
 
 def _with_origin(outcome: Tree, made: MadeWith) -> Tree:
@@ -245,7 +273,9 @@ def read_comparison(path: Path) -> Tree:
     try:
         found: Tree = parse_json(read_bytes(path, JSON_BYTES).decode())
     except (OSError, ValueError) as error:
-        raise UsageError(f"Cannot read {path}: {error}. Restore it, or delete it to make the comparison again.") from error
+        raise UsageError(
+            f"Cannot read {path}: {error}. Restore it, or delete it to make the comparison again."
+        ) from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise UsageError(f"{path} is not a comparison of format {FORMAT}. Choose another --out.")
     return checked_comparison(found, str(path))
@@ -260,8 +290,14 @@ def table_of(comparison: Tree) -> str:
     for problem in comparison["problems"]:
         for method in problem["methods"]:
             for run in method["runs"]:
-                own = {"problem": problem["name"], "method": method["name"], "family": method["family"]}
-                own |= {name: run[name] for name in _COLUMNS[3:]} | {"made_with": shown(run["made_with"])}
+                own = {
+                    "problem": problem["name"],
+                    "method": method["name"],
+                    "family": method["family"],
+                }
+                own |= {name: run[name] for name in _COLUMNS[3:]} | {
+                    "made_with": shown(run["made_with"])
+                }
                 rows.append({**own, **(run["metrics"] or {})})
     metrics = dict.fromkeys(name for row in rows for name in row if name not in _COLUMNS)
     text = io.StringIO()

@@ -43,13 +43,15 @@ class Job:
 def execute(job: Job) -> Outcome:
     """Train one run to the end of its budget, in this process, on one thread.
 
-    On the CPU training time is processor time, so that other work on the machine does not decide a comparison; on CUDA it is wall time.
-    Evaluation, pictures and reading the data are not training.
+    On the CPU training time is processor time, so that other work on the machine does not decide a
+    comparison; on CUDA it is wall time. Evaluation, pictures and reading the data are not training.
     """
     torch.set_num_threads(1)
     config = validate(job.config)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # solves that stop early are counted in the outcome; the rest was said when the study was read
+        # solves that stop early are counted in the outcome; the rest was said when the study was
+        # read
+        warnings.simplefilter("ignore")
         training = Training(config, clock=clock_of(config))
         memory = PeakMemory(config.device)
         outcome = unfinished("")
@@ -60,14 +62,36 @@ def execute(job: Job) -> Outcome:
             outcome |= {"status": "diverged", "error": f"Step {training.step + 1}: {error}"}
         except Exception as error:  # one run's failure is a result of the comparison, not its end
             outcome |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-    spent = {"steps": training.step, "seconds": training.seconds, "gradient_equivalents": training.gradient_equivalents}
-    return {**outcome, **spent, "peak_memory": memory.most, "unconverged_solves": training.optimizer.unconverged}
+    spent = {
+        "steps": training.step,
+        "seconds": training.seconds,
+        "gradient_equivalents": training.gradient_equivalents,
+    }
+    return {
+        **outcome,
+        **spent,
+        "peak_memory": memory.most,
+        "unconverged_solves": training.optimizer.unconverged,
+    }
 
 
 def unfinished(error: str) -> Outcome:
     """Return the outcome of a run that did not come to an end, as it is before its first step."""
-    spent = {"steps": 0, "seconds": 0.0, "gradient_equivalents": 0.0, "peak_memory": None, "unconverged_solves": 0}
-    return {"status": "failed", "error": error, "metrics": None, "points": [], "pictures": [], **spent}
+    spent = {
+        "steps": 0,
+        "seconds": 0.0,
+        "gradient_equivalents": 0.0,
+        "peak_memory": None,
+        "unconverged_solves": 0,
+    }
+    return {
+        "status": "failed",
+        "error": error,
+        "metrics": None,
+        "points": [],
+        "pictures": [],
+        **spent,
+    }
 
 
 def clock_of(config: RunConfig) -> Callable[[], float]:
@@ -102,5 +126,7 @@ def _point(training: Training, metrics: list[str], records: list[Record]) -> dic
         "gradient_equivalents": training.gradient_equivalents,
         "metrics": training.measured(metrics),
         "losses": {player: loss for record in records for player, loss in record.losses.items()},
-        "gradient_norms": {player: norm for record in records for player, norm in record.gradient_norms.items()},
+        "gradient_norms": {
+            player: norm for record in records for player, norm in record.gradient_norms.items()
+        },
     }

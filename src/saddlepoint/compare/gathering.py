@@ -24,7 +24,11 @@ Searches = Mapping[tuple[str, str], Tuned | None]
 
 def gather(study: Study, searches: Searches, directory: ComparisonDirectory) -> Tree:
     """Return what there is so far of a study: its problems with those methods whose tuning is finished."""
-    problems = [_problem(study, plan, searches, directory) for plan in study.problems if _tuned(study, plan, searches)]
+    problems = [
+        _problem(study, plan, searches, directory)
+        for plan in study.problems
+        if _tuned(study, plan, searches)
+    ]
     devices = {method["config"]["device"] for problem in problems for method in problem["methods"]}
     return {
         "format": FORMAT,
@@ -36,9 +40,17 @@ def gather(study: Study, searches: Searches, directory: ComparisonDirectory) -> 
     }
 
 
-def _problem(study: Study, plan: ProblemPlan, searches: Searches, directory: ComparisonDirectory) -> Tree:
-    outcomes = {name: _outcomes(study, plan, name, searches, directory) for name in _tuned(study, plan, searches)}
-    reported = {name: [run for place, run in own.items() if place.factor == 1] for name, own in outcomes.items()}
+def _problem(
+    study: Study, plan: ProblemPlan, searches: Searches, directory: ComparisonDirectory
+) -> Tree:
+    outcomes = {
+        name: _outcomes(study, plan, name, searches, directory)
+        for name in _tuned(study, plan, searches)
+    }
+    reported = {
+        name: [run for place, run in own.items() if place.factor == 1]
+        for name, own in outcomes.items()
+    }
     metrics = registry.build_problem(plan.problem.name, plan.problem.options).metric_names
     return {
         "name": plan.name,
@@ -47,7 +59,10 @@ def _problem(study: Study, plan: ProblemPlan, searches: Searches, directory: Com
         "metric": plan.metric,
         "better": "smaller" if smaller_is_better(plan) else "larger",
         "target": plan.target,
-        "metrics": {weights_of(plan.metric) + name: {"meaning": m.meaning, "better": m.better} for name, m in metrics.items()},
+        "metrics": {
+            weights_of(plan.metric) + name: {"meaning": m.meaning, "better": m.better}
+            for name, m in metrics.items()
+        },
         "baseline": study.baseline,
         "methods": [_method(study, plan, name, searches, own) for name, own in outcomes.items()],
         "pairs": pairs_of(plan, reported, study.baseline),
@@ -58,7 +73,9 @@ def _tuned(study: Study, plan: ProblemPlan, searches: Searches) -> list[str]:
     return [name for name in study.methods_of(plan) if (plan.name, name) in searches]
 
 
-def _outcomes(study: Study, plan: ProblemPlan, name: str, searches: Searches, directory: ComparisonDirectory) -> dict[Place, Outcome]:
+def _outcomes(
+    study: Study, plan: ProblemPlan, name: str, searches: Searches, directory: ComparisonDirectory
+) -> dict[Place, Outcome]:
     """Return the runs of a method that are there."""
     jobs = jobs_of(study, plan, name, parameters_of(searches[plan.name, name]))
     found = {place: directory.outcome(place, key_of(job)) for place, job in jobs}
@@ -68,10 +85,18 @@ def _outcomes(study: Study, plan: ProblemPlan, name: str, searches: Searches, di
     return made
 
 
-def _method(study: Study, plan: ProblemPlan, name: str, searches: Searches, outcomes: Mapping[Place, Outcome]) -> Tree:
+def _method(
+    study: Study,
+    plan: ProblemPlan,
+    name: str,
+    searches: Searches,
+    outcomes: Mapping[Place, Outcome],
+) -> Tree:
     method, tuned = study.methods[name], searches[plan.name, name]
     config = configuration(plan, method, parameters_of(tuned))
-    reported = [{**outcome, "seed": place.seed} for place, outcome in outcomes.items() if place.factor == 1]
+    reported = [
+        {**outcome, "seed": place.seed} for place, outcome in outcomes.items() if place.factor == 1
+    ]
     return {
         "name": name,
         "family": method.family,
@@ -88,13 +113,25 @@ def _map(study: Study, plan: ProblemPlan, name: str, outcomes: Mapping[Place, Ou
     """Return success and value of every seed at every factor of the learning rate, the tuned rate among them; None where it is missing."""
     factors = sorted({1.0, *(plan.robustness.factors if plan.robustness else ())})
     seeds = mapped_seeds(study, plan)
-    rows = [[outcomes.get(Place(plan.name, name, seed, factor)) for seed in seeds] for factor in factors]
+    rows = [
+        [outcomes.get(Place(plan.name, name, seed, factor)) for seed in seeds] for factor in factors
+    ]
     return {
         "factors": factors,
         "seeds": list(seeds),
         "success": [[None if run is None else succeeded(plan, run) for run in row] for row in rows],
-        "values": [[None if run is None or run["metrics"] is None else run["metrics"][plan.metric] for run in row] for row in rows],
-        "runs": [{**run, "seed": place.seed, "factor": place.factor} for place, run in outcomes.items() if place.factor != 1],
+        "values": [
+            [
+                None if run is None or run["metrics"] is None else run["metrics"][plan.metric]
+                for run in row
+            ]
+            for row in rows
+        ],
+        "runs": [
+            {**run, "seed": place.seed, "factor": place.factor}
+            for place, run in outcomes.items()
+            if place.factor != 1
+        ],
     }
 
 

@@ -21,7 +21,8 @@ class Place:
     Attributes:
         problem, method: their names.
         seed: of the run.
-        factor: what the tuned learning rates are multiplied by; 1 for the reported runs, others for the robustness map.
+        factor: what the tuned learning rates are multiplied by; 1 for the reported runs, others for
+            the robustness map.
     """
 
     problem: str
@@ -40,20 +41,31 @@ class Place:
         return Path(slug(self.problem)) / slug(self.method) / self.run
 
 
-def jobs_of(study: Study, plan: ProblemPlan, method: str, parameters: Tree) -> Iterator[tuple[Place, Job]]:
+def jobs_of(
+    study: Study, plan: ProblemPlan, method: str, parameters: Tree
+) -> Iterator[tuple[Place, Job]]:
     """Yield the runs of a method at its tuned parameters: the reported ones, then those of the robustness map.
 
     Only reported runs are followed in all metrics, and of the first seed pictures are kept.
     """
     for seed in range(study.seeds):
         config = configuration(plan, study.methods[method], parameters, seed=seed)
-        job = Job(config.model_dump(mode="json"), plan.metric, plan.points, everything=True, pictures=seed == 0)
+        job = Job(
+            config.model_dump(mode="json"),
+            plan.metric,
+            plan.points,
+            everything=True,
+            pictures=seed == 0,
+        )
         yield Place(plan.name, method, seed), job
     for factor in plan.robustness.factors if plan.robustness else ():
         for seed in mapped_seeds(study, plan):
             if factor != 1:
                 config = configuration(plan, study.methods[method], parameters, seed=seed)
-                yield Place(plan.name, method, seed, factor), Job(_scaled(config, factor), plan.metric, 1)
+                yield (
+                    Place(plan.name, method, seed, factor),
+                    Job(_scaled(config, factor), plan.metric, 1),
+                )
 
 
 def mapped_seeds(study: Study, plan: ProblemPlan) -> range:

@@ -89,9 +89,14 @@ def checked_run(run: Any, where: str) -> Tree:
 
 def check_measured(run: Tree, metric: str, where: str) -> None:
     """Refuse an outcome whose metrics lack the one that decides; a UsageError says ``where``."""
-    measured = [point["metrics"] for point in run["points"]] + ([] if run["metrics"] is None else [run["metrics"]])
+    measured = [point["metrics"] for point in run["points"]] + (
+        [] if run["metrics"] is None else [run["metrics"]]
+    )
     if any(metric not in metrics for metrics in measured):
-        raise UsageError(f"{where} is damaged, or another program wrote it: it lacks the metric {metric}. Delete it to make it again.")
+        raise UsageError(
+            f"{where} is damaged, or another program wrote it: it lacks the metric {metric}. Delete"
+            " it to make it again."
+        )
 
 
 def checked_trial(trial: Any, where: str) -> Tree:
@@ -110,6 +115,9 @@ def _checked(kind: type[BaseModel], value: Any, where: str) -> Tree:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part)[:40] for part in first["loc"]) or "the whole"
-        raise UsageError(f"{where} is damaged, or another program wrote it: {key}: {first['msg']}. Delete it to make it again.") from error
+        raise UsageError(
+            f"{where} is damaged, or another program wrote it: {key}: {first['msg']}. Delete it to"
+            " make it again."
+        ) from error
     found: Tree = value
     return found

@@ -12,8 +12,8 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 class PeakMemory:
     """Watches only between ``start`` and ``stop``, so that evaluations do not count.
 
-    On CUDA it is what PyTorch allocated. On Linux it is the resident memory of the process, whose peak the kernel lets a process reset;
-    on other systems it is not measured.
+    On CUDA it is what PyTorch allocated. On Linux it is the resident memory of the process, whose
+    peak the kernel lets a process reset; on other systems it is not measured.
 
     Attributes:
         most: bytes above those at the first start; None where it cannot be measured.

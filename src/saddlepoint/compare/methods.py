@@ -42,7 +42,10 @@ OPTIMIZER_SPACES: Mapping[str, Space] = {
     "grafted": _rate(3e-4, 1e-2),
     "subgradient": _rate(0.1, 10.0),
     "random-coordinate": _rate(1e-2, 1.0),
-    **dict.fromkeys(_CURVED, _rate(1e-3, 3e-2) | {"optimizer.betas": _any_of([0.0, 0.95], [0.5, 0.95], [0.95, 0.95])}),
+    **dict.fromkeys(
+        _CURVED,
+        _rate(1e-3, 3e-2) | {"optimizer.betas": _any_of([0.0, 0.95], [0.5, 0.95], [0.95, 0.95])},
+    ),
 }
 """optimizer → its space, for rules in units of gradients."""
 
@@ -91,14 +94,27 @@ def method_called(name: str) -> MethodPlan:
         rule, optimizer = "gradient", rule
     known = [*registry.OPTIMIZERS] if plus else [*registry.RULES, *registry.OPTIMIZERS]
     if rule not in registry.RULES:
-        raise UsageError(f'Unknown method "{name}": "{rule}" is no rule.' + did_you_mean(rule, registry.RULES))
+        raise UsageError(
+            f'Unknown method "{name}": "{rule}" is no rule.' + did_you_mean(rule, registry.RULES)
+        )
     if optimizer and ":" not in optimizer and optimizer not in registry.OPTIMIZERS:
-        raise UsageError(f'Unknown method "{name}": "{optimizer}" is no optimizer.' + did_you_mean(optimizer, known))
+        raise UsageError(
+            f'Unknown method "{name}": "{optimizer}" is no optimizer.'
+            + did_you_mean(optimizer, known)
+        )
     if plus and not optimizer:
-        raise UsageError(f'Method "{name}" names no optimizer after the plus. Write {rule}+adam, or {rule} alone.')
+        raise UsageError(
+            f'Method "{name}" names no optimizer after the plus. Write {rule}+adam, or {rule}'
+            " alone."
+        )
     component = Component(name=optimizer) if optimizer else None
     natural = optimizer or registry.RULES[rule].optimizer["name"]
-    return MethodPlan(rule=Component(name=rule), optimizer=component, family=family_of(rule, natural), space=natural_space(rule, natural))
+    return MethodPlan(
+        rule=Component(name=rule),
+        optimizer=component,
+        family=family_of(rule, natural),
+        space=natural_space(rule, natural),
+    )
 
 
 def family_of(rule: str, optimizer: str) -> Family:
@@ -111,7 +127,11 @@ def family_of(rule: str, optimizer: str) -> Family:
 def natural_space(rule: str, optimizer: str) -> Space:
     """Return where the hyperparameters of a rule with an optimizer are searched."""
     own = RULE_SPACES.get(rule, {})
-    return dict(own) if "optimizer.lr" in own else {**OPTIMIZER_SPACES.get(optimizer, _ANY_OPTIMIZER), **own}
+    return (
+        dict(own)
+        if "optimizer.lr" in own
+        else {**OPTIMIZER_SPACES.get(optimizer, _ANY_OPTIMIZER), **own}
+    )
 
 
 def completed_methods(value: Any, where: str) -> Tree:
@@ -126,13 +146,19 @@ def completed_methods(value: Any, where: str) -> Tree:
             raise UsageError(f'{where}: method "{twice[0]}" is given twice.')
         value = dict.fromkeys(value)
     if not isinstance(value, Mapping):
-        raise UsageError(f"{where}: methods must be a list of names, or a mapping of names to rule, optimizer, settings and space.")
+        raise UsageError(
+            f"{where}: methods must be a list of names, or a mapping of names to rule, optimizer,"
+            " settings and space."
+        )
     return {str(name): _completed(str(name), own or {}, where) for name, own in value.items()}
 
 
 def _completed(name: str, own: Any, where: str) -> Tree:
     if not isinstance(own, Mapping):
-        raise UsageError(f'{where}: method "{name}" must be a mapping of rule, optimizer, settings and space, not {own!r}.')
+        raise UsageError(
+            f'{where}: method "{name}" must be a mapping of rule, optimizer, settings and space,'
+            f" not {own!r}."
+        )
     if not {"rule", "optimizer"} & own.keys():
         return {**method_called(name).model_dump(exclude_none=True), **own}
     stands_for = _named_method(name)
@@ -141,7 +167,9 @@ def _completed(name: str, own: Any, where: str) -> Tree:
     if brought is None and "optimizer" in own:  # what is left out of it is as the rule brings it
         brought = registry.find("rule", registry.RULES, str(rule["name"])).optimizer["name"]
     optimizer = None if brought is None else _component(own.get("optimizer"), brought)
-    natural = method_called(str(rule["name"]) if optimizer is None else f"{rule['name']}+{optimizer['name']}")
+    natural = method_called(
+        str(rule["name"]) if optimizer is None else f"{rule['name']}+{optimizer['name']}"
+    )
     parts = {"rule": rule} if optimizer is None else {"rule": rule, "optimizer": optimizer}
     return {"family": natural.family, "space": natural.space, **own, **parts}
 

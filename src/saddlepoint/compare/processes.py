@@ -24,14 +24,17 @@ _STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 def prepare(packages: Iterable[str] = ()) -> None:
     """Let every run start from a process that has PyTorch, this library and the named packages loaded; of use before the first run."""
-    _CONTEXT.set_forkserver_preload(["saddlepoint.compare.execution", "saddlepoint.compare.warm", *packages])
+    _CONTEXT.set_forkserver_preload(
+        ["saddlepoint.compare.execution", "saddlepoint.compare.warm", *packages]
+    )
 
 
 def execute_apart(job: Job, beat: Callable[[], None] = lambda: None) -> Outcome:
     """Execute a job in a new process and return its outcome; ``beat`` is called every second while it runs.
 
-    What ``beat`` raises ends the process and passes on. A process that ends without a word, such as one that was killed for its memory,
-    is a failed run. Signals that reach a whole group of processes do not reach it.
+    What ``beat`` raises ends the process and passes on. A process that ends without a word, such as
+    one that was killed for its memory, is a failed run. Signals that reach a whole group of
+    processes do not reach it.
     """
     _ensure_server()
     receiver, sender = _CONTEXT.Pipe(duplex=False)
@@ -45,7 +48,8 @@ def execute_apart(job: Job, beat: Callable[[], None] = lambda: None) -> Outcome:
     except (EOFError, OSError):  # it ended before it said anything, or in the middle of it
         process.join()
         time.sleep(_BEAT)
-        beat()  # whatever ended the run may be about to end the comparison: then the run has no outcome
+        # whatever ended the run may be about to end the comparison: then the run has no outcome
+        beat()
         outcome = unfinished(_end_of(process.exitcode))
     finally:
         receiver.close()
@@ -58,7 +62,8 @@ def execute_apart(job: Job, beat: Callable[[], None] = lambda: None) -> Outcome:
 def _ensure_server() -> None:
     """Start the process that runs are forked from, unless it is there; it and they never receive the signals of ``_STOPPING``.
 
-    A signal that is blocked stays blocked in every process that is started meanwhile; that leaves no moment in which one could arrive.
+    A signal that is blocked stays blocked in every process that is started meanwhile; that leaves
+    no moment in which one could arrive.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:

@@ -25,8 +25,8 @@ class Count:
 class Progress:
     """Counts what is finished, by this process or another.
 
-    The time left is what the rest costs at the rate at which this process has worked so far; before its first run has ended, the budgets
-    of the rest, where these are seconds.
+    The time left is what the rest costs at the rate at which this process has worked so far; before
+    its first run has ended, the budgets of the rest, where these are seconds.
 
     Args:
         study: what is compared.

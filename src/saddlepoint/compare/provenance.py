@@ -26,7 +26,8 @@ UNKNOWN = "not recorded"
 def inputs_of(config: RunConfig) -> Tree:
     """Return hashes of the user's files that a run reads: its data, and the source of an optimizer that belongs to no installed package.
 
-    They are part of the key of an outcome, so that a run is made again when they change. A run that reads none has none.
+    They are part of the key of an outcome, so that a run is made again when they change. A run that
+    reads none has none.
 
     Raises:
         UsageError: a file cannot be read.
@@ -50,7 +51,9 @@ def made_with(config: RunConfig) -> MadeWith:
 
 def recorded_in(environment: Mapping[str, object]) -> MadeWith:
     """Return what is known of outcomes that do not say themselves what they were made with, from the environment of their comparison."""
-    known = {name: str(environment[name]) for name in versions() if environment.get(name) is not None}
+    known = {
+        name: str(environment[name]) for name in versions() if environment.get(name) is not None
+    }
     return {**dict.fromkeys([*versions(), "source", "processor"], UNKNOWN), **known}
 
 
@@ -61,7 +64,11 @@ def difference(then: MadeWith, now: MadeWith) -> str | None:
     'torch 2.12.0, now 2.13.0'
     """
     names = dict.fromkeys([*now, *then])
-    parts = [f"{name} {then.get(name, UNKNOWN)}, now {now.get(name, 'none')}" for name in names if then.get(name) != now.get(name)]
+    parts = [
+        f"{name} {then.get(name, UNKNOWN)}, now {now.get(name, 'none')}"
+        for name in names
+        if then.get(name) != now.get(name)
+    ]
     return "; ".join(parts) or None
 
 
@@ -97,7 +104,11 @@ def _sources(module: str) -> set[Path]:
     if spec is None:
         return set()
     if spec.submodule_search_locations:
-        return {path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.py")}
+        return {
+            path
+            for folder in spec.submodule_search_locations
+            for path in Path(folder).rglob("*.py")
+        }
     if spec.origin is None or not spec.origin.endswith(".py"):
         return set()
     found: set[Path] = set()
@@ -133,7 +144,11 @@ def _digest_of(files: list[Path]) -> str:
     for path in files:
         try:
             state = path.stat()
-            digest.update(_file_digest(path.resolve(), state.st_mtime_ns, state.st_size, state.st_ino).encode())
+            digest.update(
+                _file_digest(
+                    path.resolve(), state.st_mtime_ns, state.st_size, state.st_ino
+                ).encode()
+            )
         except OSError as error:
             raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from error
     return digest.hexdigest()[:16]

@@ -16,8 +16,8 @@ from saddlepoint.training.config import Tree, read_yaml
 def read_study(path: Path) -> Study:
     """Read a study from a YAML file.
 
-    Methods may be given as a list of names (as ``--methods`` takes them) or as name → rule, optimizer, settings, space; what is left
-    out there is what the name stands for.
+    Methods may be given as a list of names (as ``--methods`` takes them) or as name → rule,
+    optimizer, settings, space; what is left out there is what the name stands for.
 
     Raises:
         UsageError: the file is missing, not YAML, or no study; the sentence names the key.
@@ -37,7 +37,9 @@ def study_from(tree: Tree, where: str) -> Study:
         first = error.errors()[0]
         place = "".join(f"{part}." for part in first["loc"])[:-1]
         said = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{where}: {place}{': ' if place else ''}{said}{'' if said[-1] in '.?' else '.'}") from error
+        raise UsageError(
+            f"{where}: {place}{': ' if place else ''}{said}{'' if said[-1] in '.?' else '.'}"
+        ) from error
     flag = flag_taken_for_number(tree, study)
     if flag is not None:
         raise UsageError(f"{where}: {flag}: {TRUTH}.")

@@ -22,7 +22,15 @@ from saddlepoint.errors import UsageError
 from saddlepoint.extras import install
 from saddlepoint.training.config import Tree
 
-_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError)
+_MALFORMED = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+)
 """What Optuna, and the checks here, raise for rows that Optuna has not written."""
 
 
@@ -38,18 +46,23 @@ _INSTRUCTIONS = 100_000
 def opened_storage(url: str, stopping: threading.Event | None = None) -> Iterator[RDBStorage]:
     """Open Optuna's storage at a database URL, such as ``sqlite:///study.db`` or ``postgresql+psycopg://user@host/base``.
 
-    A statement on which SQLite computes for longer than half a minute is ended: a file of somebody else's may have triggers without an end.
+    A statement on which SQLite computes for longer than half a minute is ended: a file of somebody
+    else's may have triggers without an end.
 
     Args:
         url: where the database is.
         stopping: set when the search is being stopped: then a statement has two seconds.
 
     Raises:
-        UsageError: the URL is malformed, its driver is not installed, the database cannot be reached, or it fails while it is used.
+        UsageError: the URL is malformed, its driver is not installed, the database cannot be
+            reached, or it fails while it is used.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if _is_in_memory(url):
-        raise UsageError(f"The storage {url} is in memory: its trials would be lost. Give a database file, such as sqlite:///study.db.")
+        raise UsageError(
+            f"The storage {url} is in memory: its trials would be lost. Give a database file, such"
+            " as sqlite:///study.db."
+        )
     limited = partial(_LimitedConnection, hurry=_Hurry(stopping or threading.Event()))
     options: dict[str, Any] = {"pool_pre_ping": True}
     if url.startswith("sqlite"):
@@ -58,20 +71,23 @@ def opened_storage(url: str, stopping: threading.Event | None = None) -> Iterato
         storage = _made_storage(url, options)
     except ImportError as error:  # the database's driver
         raise UsageError(
-            f"Cannot open the storage {without_password(url)}: the database's driver is not installed ({error.__cause__ or error}). "
-            f"Install it; that of postgresql+psycopg comes with: {install('postgresql')}"
+            f"Cannot open the storage {without_password(url)}: the database's driver is not"
+            f" installed ({error.__cause__ or error}). Install it; that of postgresql+psycopg comes"
+            f" with: {install('postgresql')}"
         ) from error
     except Exception as error:  # every driver has exceptions of its own
         raise UsageError(
-            f"Cannot open the storage {without_password(url)} ({_kind(error)}). Give the URL of a database that can be reached and "
-            "whose driver is installed, such as sqlite:///study.db or postgresql+psycopg://user@host/base."
+            f"Cannot open the storage {without_password(url)} ({_kind(error)}). Give the URL of a"
+            " database that can be reached and whose driver is installed, such as"
+            " sqlite:///study.db or postgresql+psycopg://user@host/base."
         ) from error
     try:
         yield storage
     except (SQLAlchemyError, StorageInternalError) as error:
         raise UsageError(
-            f"The storage {without_password(url)} failed: {_reason(error)}. What is finished is kept; give the command again when the "
-            "cause is gone. A damaged file can be deleted: then its trials are made again."
+            f"The storage {without_password(url)} failed: {_reason(error)}. What is finished is"
+            " kept; give the command again when the cause is gone. A damaged file can be deleted:"
+            " then its trials are made again."
         ) from error
     finally:
         storage.remove_session()
@@ -133,9 +149,14 @@ def _made_storage(url: str, options: dict[str, Any]) -> RDBStorage:
 def _reason(error: Exception) -> str:
     """Return what the driver said, without the statement that it was said of."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    if isinstance(getattr(cause, "orig", None), sqlite3.OperationalError) and str(getattr(cause, "orig", None)) == "interrupted":
+    if (
+        isinstance(getattr(cause, "orig", None), sqlite3.OperationalError)
+        and str(getattr(cause, "orig", None)) == "interrupted"
+    ):
         return f"a statement had no end within {LONGEST_CALL:g} s"
-    return (str(getattr(cause, "orig", None) or cause).strip() or type(cause).__name__).partition("\n")[0]
+    return (str(getattr(cause, "orig", None) or cause).strip() or type(cause).__name__).partition(
+        "\n"
+    )[0]
 
 
 def _kind(error: Exception) -> str:
@@ -147,7 +168,9 @@ def _kind(error: Exception) -> str:
 def opened_search(storage: RDBStorage, name: str) -> optuna.Study:
     """Return the search of a name, made where there is none yet; smaller values are better."""
     try:
-        return optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+        return optuna.create_study(
+            storage=storage, study_name=name, direction="minimize", load_if_exists=True
+        )
     except _MALFORMED as error:
         raise damaged(name, _said(error)) from error
 
@@ -193,8 +216,9 @@ def _said(error: Exception) -> str:
 def damaged(name: str, why: str) -> UsageError:
     """Return the mistake that the trials of a search cannot be read."""
     return UsageError(
-        f'The storage holds a trial of the search "{name}" that is damaged, or that another program wrote ({why}). Delete the storage, '
-        "or give another one with --storage; the trials are made again."
+        f'The storage holds a trial of the search "{name}" that is damaged, or that another program'
+        f" wrote ({why}). Delete the storage, or give another one with --storage; the trials are"
+        " made again."
     )
 
 
@@ -208,7 +232,10 @@ def last_sign(trial: FrozenTrial) -> float:
 
 def parameters_of(trial: optuna.Trial | FrozenTrial) -> Tree:
     """Return a trial's parameters, numbers with four digits: that is all of a learning rate that a reader wants to type."""
-    return {key: float(f"{value:.4g}") if isinstance(value, float) else json.loads(value) for key, value in trial.params.items()}
+    return {
+        key: float(f"{value:.4g}") if isinstance(value, float) else json.loads(value)
+        for key, value in trial.params.items()
+    }
 
 
 def stored(value: Any) -> Any:

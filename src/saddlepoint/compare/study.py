@@ -40,7 +40,9 @@ class Range(BaseModel):
     def _one_form(self) -> Self:
         bounds = self.log or self.uniform
         if [self.log, self.uniform, self.choices].count(None) != 2:
-            raise ValueError("give one of log: [low, high], uniform: [low, high] and choices: [...]")
+            raise ValueError(
+                "give one of log: [low, high], uniform: [low, high] and choices: [...]"
+            )
         if bounds and not bounds[0] < bounds[1]:
             raise ValueError(f"low must be below high, not {list(bounds)}")
         if self.log and not self.log[0] > 0:
@@ -52,7 +54,11 @@ class Range(BaseModel):
     def nearest(self, value: Any) -> Any:
         """Return the value itself where it is in the range, else the nearest number that is; None where it is no number."""
         if self.choices is not None:
-            numbers = [choice for choice in self.choices if isinstance(choice, int | float) and not isinstance(choice, bool)]
+            numbers = [
+                choice
+                for choice in self.choices
+                if isinstance(choice, int | float) and not isinstance(choice, bool)
+            ]
             if value in self.choices or not isinstance(value, int | float) or not numbers:
                 return value if value in self.choices else None
             return min(numbers, key=lambda choice: abs(choice - value))
@@ -87,23 +93,29 @@ class Robustness(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    factors: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(default=(0.1, 0.316, 3.16, 10.0), max_length=100)
+    factors: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+        default=(0.1, 0.316, 3.16, 10.0), max_length=100
+    )
     seeds: int = Field(default=3, ge=1, le=MOST)
 
 
 class ProblemPlan(BaseModel):
     """A problem with its budget, the metric that decides, and what counts as success.
 
-    ``metric`` has the prefix of the weights that are measured ("ema/" for the moving average); left out it is the one that the problem is
-    registered with. ``target`` is the value that a successful run reaches. ``settings`` and ``space`` hold for all methods. ``points``
-    evaluations are spread evenly over the budget. ``trials`` of every method, where it is not the study's number.
+    ``metric`` has the prefix of the weights that are measured ("ema/" for the moving average); left
+    out it is the one that the problem is registered with. ``target`` is the value that a successful
+    run reaches. ``settings`` and ``space`` hold for all methods. ``points`` evaluations are spread
+    evenly over the budget. ``trials`` of every method, where it is not the study's number.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     problem: Component
-    budget: dict[Literal["seconds", "steps", "gradient_equivalents"], Annotated[float, Field(gt=0, le=MOST_STEPS, allow_inf_nan=False)]]
+    budget: dict[
+        Literal["seconds", "steps", "gradient_equivalents"],
+        Annotated[float, Field(gt=0, le=MOST_STEPS, allow_inf_nan=False)],
+    ]
     metric: str
     target: FiniteFloat | None = None
     methods: tuple[str, ...] | None = None
@@ -134,7 +146,8 @@ class ProblemPlan(BaseModel):
 class TuningPlan(BaseModel):
     """How every method is tuned on a problem: so many trials, whose value is the mean over ``seeds``.
 
-    The best ``finalists`` are run on ``final_seeds`` too, and the best over all of these seeds wins. None of them is a reported seed.
+    The best ``finalists`` are run on ``final_seeds`` too, and the best over all of these seeds
+    wins. None of them is a reported seed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -165,25 +178,43 @@ class Study(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for names, what in (([p.name for p in self.problems], "problems"), (list(self.methods), "methods")):
+        for names, what in (
+            ([p.name for p in self.problems], "problems"),
+            (list(self.methods), "methods"),
+        ):
             if not names:
                 raise ValueError(f"{what}: there are none")
             if len({slug(name) for name in names}) < len(names):
-                raise ValueError(f"{what}: two of them have the same name, or names that differ in punctuation only")
+                raise ValueError(
+                    f"{what}: two of them have the same name, or names that differ in punctuation"
+                    " only"
+                )
         for plan in self.problems:
             for name in plan.methods or ():
                 if name not in self.methods:
-                    raise ValueError(f'problem "{plan.name}": unknown method "{name}".' + did_you_mean(name, self.methods))
+                    raise ValueError(
+                        f'problem "{plan.name}": unknown method "{name}".'
+                        + did_you_mean(name, self.methods)
+                    )
         if self.baseline not in self.methods:
-            raise ValueError(f'baseline "{self.baseline}" is no method of the study.' + did_you_mean(self.baseline, self.methods))
+            raise ValueError(
+                f'baseline "{self.baseline}" is no method of the study.'
+                + did_you_mean(self.baseline, self.methods)
+            )
         tuned = {*self.tuning.seeds, *self.tuning.final_seeds} if self.tuning else set()
         if shared := {seed for seed in tuned if seed < self.seeds}:
-            raise ValueError(f"tuning: {sorted(shared)} are reported seeds too; tune on others, such as 100")
+            raise ValueError(
+                f"tuning: {sorted(shared)} are reported seeds too; tune on others, such as 100"
+            )
         return self
 
     def methods_of(self, plan: ProblemPlan) -> dict[str, MethodPlan]:
         """Return the methods that a problem compares, in the study's order."""
-        return {name: method for name, method in self.methods.items() if plan.methods is None or name in plan.methods}
+        return {
+            name: method
+            for name, method in self.methods.items()
+            if plan.methods is None or name in plan.methods
+        }
 
     def tuning_of(self, plan: ProblemPlan) -> TuningPlan | None:
         """Return how the methods of a problem are tuned."""

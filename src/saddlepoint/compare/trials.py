@@ -11,7 +11,14 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from saddlepoint.compare.storage import damaged, last_sign, parameters_of, read_attributes, read_trials, stored
+from saddlepoint.compare.storage import (
+    damaged,
+    last_sign,
+    parameters_of,
+    read_attributes,
+    read_trials,
+    stored,
+)
 from saddlepoint.compare.study import Space
 from saddlepoint.compare.workers import this_process, worker_of
 from saddlepoint.training.config import Tree
@@ -20,7 +27,8 @@ Beat = Callable[[], None]
 Work = Callable[[optuna.Trial, int, Beat], tuple[float, Tree]]
 """Makes the trial of a place: its value, and what else is to be kept of it. Calls ``Beat`` now and then."""
 
-_HEARTBEAT, _GRACE = 10, 120  # seconds; the clocks of machines that share a search may differ by the difference
+# seconds; the clocks of machines that share a search may differ by the difference
+_HEARTBEAT, _GRACE = 10, 120
 _POLL = 1.0
 _RANDOM_TRIALS = 5
 
@@ -41,8 +49,9 @@ def share(
 ) -> list[FrozenTrial]:
     """Finish one trial for every place, together with whoever else does so; return them in the order of the places.
 
-    A trial that is interrupted fails, and its place is free again. So is that of a process that has ended: on this machine it is known at
-    once, of another machine when it has not been heard of for two minutes.
+    A trial that is interrupted fails, and its place is free again. So is that of a process that has
+    ended: on this machine it is known at once, of another machine when it has not been heard of for
+    two minutes.
 
     Args:
         search: where the trials are.
@@ -59,7 +68,8 @@ def share(
         if again(finished):
             search.set_user_attr(f"{_SUPERSEDED}{finished.number}", True)
     while (place := _free_place(search, places, go_on, waiting)) is not None:
-        search.sampler = optuna.samplers.RandomSampler()  # draws nothing: what is drawn depends on the place
+        # draws nothing: what is drawn depends on the place
+        search.sampler = optuna.samplers.RandomSampler()
         trial = search.ask()
         try:
             trial.set_user_attr("worker", this_process().to_dict())
@@ -83,10 +93,13 @@ def share(
 def draw(search: optuna.Study, trial: optuna.Trial, place: int, space: Space, start: Tree) -> Tree:
     """Draw a trial's parameters: a function of its place and of the trials that are finished.
 
-    The first is ``start``, completed at random; the next ones are drawn at random, and after five by Optuna's TPE sampler.
+    The first is ``start``, completed at random; the next ones are drawn at random, and after five
+    by Optuna's TPE sampler.
     """
     drawn = optuna.samplers.TPESampler(seed=place, n_startup_trials=_RANDOM_TRIALS)
-    search.sampler = drawn if place else _Start({key: stored(value) for key, value in start.items()}, drawn)
+    search.sampler = (
+        drawn if place else _Start({key: stored(value) for key, value in start.items()}, drawn)
+    )
     for key, where in sorted(space.items()):  # the order of a file's keys must not matter
         if where.choices is not None:
             trial.suggest_categorical(key, [stored(choice) for choice in where.choices])
@@ -101,12 +114,15 @@ def any_superseded(search: optuna.Study) -> bool:
     return any(name.startswith(_SUPERSEDED) for name in read_attributes(search))
 
 
-def _free_place(search: optuna.Study, places: int, go_on: Beat, waiting: Callable[[str], None]) -> int | None:
+def _free_place(
+    search: optuna.Study, places: int, go_on: Beat, waiting: Callable[[str], None]
+) -> int | None:
     """Return a place that nobody is at; None when all are finished. Waits while others are at work on the last ones."""
     while True:
         alive = _running(search)
         running = {trial.user_attrs.get("place") for trial in alive}
-        finished = _finished(search).keys()  # read after those that run: in the other order one that ends in between is in neither
+        # read after those that run: in the other order one that ends in between is in neither
+        finished = _finished(search).keys()
         free = next((place for place in range(places) if place not in running | finished), None)
         if free is not None or finished >= set(range(places)):
             return free
@@ -115,10 +131,17 @@ def _free_place(search: optuna.Study, places: int, go_on: Beat, waiting: Callabl
         time.sleep(_POLL)
 
 
-def _holds(search: optuna.Study, trial: optuna.Trial, place: int, go_on: Beat, waiting: Callable[[str], None]) -> bool:
+def _holds(
+    search: optuna.Study,
+    trial: optuna.Trial,
+    place: int,
+    go_on: Beat,
+    waiting: Callable[[str], None],
+) -> bool:
     """Say whether a trial has the place that it took: of several that took it in the same moment, the one with the lowest number has.
 
-    A trial of a lower number that has not said yet which place it takes is waited for, as in Lamport's bakery.
+    A trial of a lower number that has not said yet which place it takes is waited for, as in
+    Lamport's bakery.
     """
     while True:
         others = _running(search, below=trial.number)
@@ -138,7 +161,8 @@ def _finished(search: optuna.Study) -> dict[int, FrozenTrial]:
     Where a process that was given up for dead came back and finished too, the earlier one counts.
     """
     found: dict[int, FrozenTrial] = {}
-    trials = read_trials(search, TrialState.COMPLETE)  # before what is made again: a trial that replaces another comes later
+    # before what is made again: a trial that replaces another comes later
+    trials = read_trials(search, TrialState.COMPLETE)
     superseded = read_attributes(search)
     for trial in trials:
         if f"{_SUPERSEDED}{trial.number}" not in superseded:
@@ -165,7 +189,8 @@ def _is_alive(trial: FrozenTrial) -> bool:
     worker = worker_of(trial)
     if worker is not None and worker.is_alive() is False:
         return False
-    return abs(time.time() - last_sign(trial)) <= _GRACE  # from the future: the clock was set back since
+    # from the future: the clock was set back since
+    return abs(time.time() - last_sign(trial)) <= _GRACE
 
 
 def _say_who(trials: Sequence[FrozenTrial], waiting: Callable[[str], None]) -> None:
@@ -202,14 +227,22 @@ class _Start(optuna.samplers.BaseSampler):
     def __init__(self, start: Mapping[str, Any], other: optuna.samplers.BaseSampler) -> None:
         self._start, self._other = start, other
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, Any]:
         return {}
 
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]
+    ) -> dict[str, Any]:
         return {}
 
     def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: optuna.distributions.BaseDistribution
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: optuna.distributions.BaseDistribution,
     ) -> Any:
         if param_name in self._start:
             return self._start[param_name]

@@ -19,8 +19,10 @@ class Worker:
     Attributes:
         host: the name of its machine.
         pid: its number there.
-        started: when it started, in the kernel's clock ticks: numbers are given again; empty where that cannot be read.
-        space: the boot of the machine and the container that the number belongs to; empty where that cannot be read.
+        started: when it started, in the kernel's clock ticks: numbers are given again; empty where
+            that cannot be read.
+        space: the boot of the machine and the container that the number belongs to; empty where
+            that cannot be read.
     """
 
     host: str
@@ -69,6 +71,9 @@ def _started(pid: int) -> str:
 
 def _space() -> str:
     try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+        return (
+            f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
+            f" {os.readlink('/proc/self/ns/pid')}"
+        )
     except OSError:
         return ""

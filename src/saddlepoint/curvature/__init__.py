@@ -3,7 +3,17 @@
 from saddlepoint.curvature.backward_check import check_backward
 from saddlepoint.curvature.evaluation import Accumulated, Cost, Evaluation, linearize
 from saddlepoint.curvature.operators import Jacobian, Operator
-from saddlepoint.curvature.solvers import SOLVERS, Solution, Solve, Solver, cg, gmres, minres, saddle_free, schur_cg
+from saddlepoint.curvature.solvers import (
+    SOLVERS,
+    Solution,
+    Solve,
+    Solver,
+    cg,
+    gmres,
+    minres,
+    saddle_free,
+    schur_cg,
+)
 from saddlepoint.curvature.spectrum import Eigenvalues, SchurComplement, eigenvalues
 
 __all__ = [

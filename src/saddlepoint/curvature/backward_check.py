@@ -42,12 +42,15 @@ class _Direction:
 def check_backward(point: Evaluation, losses_at: LossesAt) -> None:
     """Compare what comes through ``torch.autograd.Function`` classes in a gradient with differences of the losses.
 
-    A gradient reversal layer, a straight-through estimator or a wrong backward gives a gradient that is not that of the
-    loss. Products with the Jacobian rely on the Hessian of each loss being symmetric, which is then wrong.
+    A gradient reversal layer, a straight-through estimator or a wrong backward gives a gradient
+    that is not that of the loss. Products with the Jacobian rely on the Hessian of each loss being
+    symmetric, which is then wrong.
 
     Args:
-        point: an evaluation of order 2; its graph cannot be used afterwards where it contains such classes.
-        losses_at: evaluates the losses at displaced parameters; called only where the graph contains such classes.
+        point: an evaluation of order 2; its graph cannot be used afterwards where it contains such
+            classes.
+        losses_at: evaluates the losses at displaced parameters; called only where the graph
+            contains such classes.
 
     Raises:
         DoubleBackwardError: a gradient is not that of the loss; it names the classes.
@@ -62,22 +65,32 @@ def check_backward(point: Evaluation, losses_at: LossesAt) -> None:
             part = through.only([j])
             share = float(part.norm())
             if share > 0:
-                directions.append(_direction(point, i, j, part / share, share, float(row.only([j]).dot(part / share))))
+                directions.append(
+                    _direction(
+                        point, i, j, part / share, share, float(row.only([j]).dot(part / share))
+                    )
+                )
     for direction in directions:
         # two widths: one may lie across a kink of a piecewise-linear network
-        if direction.differs(direction.width, losses_at) and direction.differs(direction.width / 8, losses_at):
+        if direction.differs(direction.width, losses_at) and direction.differs(
+            direction.width / 8, losses_at
+        ):
             names = sorted({node.name().removesuffix("Backward") for node in nodes})
             measured = direction.measured(direction.width, losses_at)
             raise DoubleBackwardError(
-                f'The loss of player "{direction.player}" contains {" and ".join(names)}, a torch.autograd.Function whose backward is '
-                f"not the derivative of its forward: along one direction autograd gives the slope {direction.slope:.3g}, differences of "
-                f"the loss give {measured:.3g}. A gradient reversal layer and a straight-through estimator do this on purpose; "
-                "Jacobian products are wrong with them. Give each player a loss of its own instead of reversing gradients, or choose "
-                "a first-order rule."
+                f'The loss of player "{direction.player}" contains {" and ".join(names)}, a'
+                " torch.autograd.Function whose backward is not the derivative of its forward:"
+                f" along one direction autograd gives the slope {direction.slope:.3g}, differences"
+                f" of the loss give {measured:.3g}. A gradient reversal layer and a"
+                " straight-through estimator do this on purpose; Jacobian products are wrong with"
+                " them. Give each player a loss of its own instead of reversing gradients, or"
+                " choose a first-order rule."
             )
 
 
-def _direction(point: Evaluation, i: str, j: str, unit: Vector, share: float, slope: float) -> _Direction:
+def _direction(
+    point: Evaluation, i: str, j: str, unit: Vector, share: float, slope: float
+) -> _Direction:
     eps = max(torch.finfo(t.dtype).eps for t in unit.tensors)
     size = 1 + float(Vector({j: point.players[j]}).detach().norm())
     return _Direction(i, unit, slope, share, size * eps ** (1 / 3), 20 * eps * abs(point.losses[i]))

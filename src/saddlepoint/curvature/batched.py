@@ -19,25 +19,31 @@ class _Game(nn.Module):
     def __init__(self, modules: Sequence[nn.Module], closure: Closure) -> None:
         super().__init__()
         self.parts = nn.ModuleList(modules)
-        self._closure = (closure,)  # in a tuple: a closure that is a module itself must not become a part
+        # in a tuple: a closure that is a module itself must not become a part
+        self._closure = (closure,)
 
     def forward(self) -> dict[str, Tensor]:
         return {player: total(terms) for player, terms in read_terms(self._closure[0]()).items()}
 
 
-def losses_in_batch(closure: Closure, modules: Sequence[nn.Module], players: Players, displacements: Vector) -> dict[str, Tensor]:
+def losses_in_batch(
+    closure: Closure, modules: Sequence[nn.Module], players: Players, displacements: Vector
+) -> dict[str, Tensor]:
     """Return player → the losses at θ − d for every d of a stack, shape (n,), float64 on the CPU.
 
-    The n evaluations share one draw of every random number. Parameters are not touched: inside the pass the modules hold stacked ones.
+    The n evaluations share one draw of every random number. Parameters are not touched: inside the
+    pass the modules hold stacked ones.
 
     Args:
-        closure: returns the losses of the players that move; it reads the displaced parameters through ``modules``.
+        closure: returns the losses of the players that move; it reads the displaced parameters
+            through ``modules``.
         modules: networks that hold every displaced parameter.
         players: player → parameters.
         displacements: player → for each parameter of shape s a tensor of shape (n, *s).
 
     Raises:
-        UsageError: a displaced parameter is in none of the modules, or vmap refuses an operation of the closure.
+        UsageError: a displaced parameter is in none of the modules, or vmap refuses an operation of
+            the closure.
 
     >>> net = nn.Linear(1, 1, bias=False, device="meta").to_empty(device="cpu")
     >>> _ = nn.init.ones_(net.weight)
@@ -52,18 +58,23 @@ def losses_in_batch(closure: Closure, modules: Sequence[nn.Module], players: Pla
         for index, (parameter, stack) in enumerate(zip(players[player], stacks, strict=True)):
             if id(parameter) not in names:
                 raise UsageError(
-                    f'batched=True: parameter {index} of player "{player}", shape {tuple(parameter.shape)}, is in none of the modules '
-                    "that the optimizer knows. Name all networks as GameOptimizer(..., modules=[G, D]), or use batched=False."
+                    f'batched=True: parameter {index} of player "{player}", shape'
+                    f" {tuple(parameter.shape)}, is in none of the modules that the optimizer"
+                    " knows. Name all networks as GameOptimizer(..., modules=[G, D]), or use"
+                    " batched=False."
                 )
             stacked[names[id(parameter)]] = parameter.detach() - stack
     try:
         with torch.no_grad():
-            found: Mapping[str, Tensor] = vmap(lambda parameters: functional_call(game, parameters, ()), randomness="same")(stacked)
+            found: Mapping[str, Tensor] = vmap(
+                lambda parameters: functional_call(game, parameters, ()), randomness="same"
+            )(stacked)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
         raise UsageError(
-            "batched=True: the closure cannot be evaluated at many points in one pass (BatchNorm that moves its statistics, .item(), or "
-            f"control flow that depends on values are the usual reasons). PyTorch says: {str(error).splitlines()[0]} Use batched=False."
+            "batched=True: the closure cannot be evaluated at many points in one pass (BatchNorm"
+            " that moves its statistics, .item(), or control flow that depends on values are the"
+            f" usual reasons). PyTorch says: {str(error).splitlines()[0]} Use batched=False."
         ) from error
     return {player: losses.double().cpu() for player, losses in found.items()}

@@ -13,7 +13,8 @@ from torch import Tensor
 class Krylov:
     """An orthonormal basis Q of span{b, Ab, A²b, …} with A Q_k = Q_{k+1} H, built by Arnoldi with reorthogonalisation.
 
-    Coefficients are relative to b itself, not to b/‖b‖: a system that one product solves is then solved without rounding.
+    Coefficients are relative to b itself, not to b/‖b‖: a system that one product solves is then
+    solved without rounding.
     """
 
     def __init__(self, product: Callable[[Tensor], Tensor], b: Tensor, capacity: int) -> None:
@@ -73,4 +74,8 @@ class Krylov:
 
     def image(self, y: np.ndarray) -> Tensor:
         """Return A applied to ``combine(y)``, from the products already made."""
-        return self.combine(self._H[: len(y) + 1, : len(y)] @ y) if len(y) else torch.zeros_like(self._b)
+        return (
+            self.combine(self._H[: len(y) + 1, : len(y)] @ y)
+            if len(y)
+            else torch.zeros_like(self._b)
+        )

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class Operator(ABC):
     """A linear map between vectors of a game.
 
-    ``A @ v`` applies it, ``A.T`` is the transpose, ``A + B`` and ``c * A`` combine. ``dense()`` writes it out, with rows
-    and columns in the order of players and parameters; it costs one product per column, so it is for small problems.
+    ``A @ v`` applies it, ``A.T`` is the transpose, ``A + B`` and ``c * A`` combine. ``dense()``
+    writes it out, with rows and columns in the order of players and parameters; it costs one
+    product per column, so it is for small problems.
     """
 
     domain: Vector
@@ -60,8 +61,8 @@ class Operator(ABC):
 class Jacobian(Operator):
     """J_ij = ∂_j ∂_i f_i at one point, or the part of it that ``blocks`` selects.
 
-    (J v)_i = ∂_i Σ_j ⟨∂_j f_i, v_j⟩ is one backward pass per row i, because the Hessian of f_i is symmetric. The graph of
-    the evaluation is kept, so that every product of a step reuses it.
+    (J v)_i = ∂_i Σ_j ⟨∂_j f_i, v_j⟩ is one backward pass per row i, because the Hessian of f_i is
+    symmetric. The graph of the evaluation is kept, so that every product of a step reuses it.
 
     Args:
         point: an evaluation of order 2.
@@ -90,9 +91,14 @@ class Jacobian(Operator):
         columns: Iterable[str] | None = None,
     ) -> None:
         if point.order < 2:
-            raise UsageError(f"Jacobian products need an evaluation of order 2; this one has order {point.order}.")
+            raise UsageError(
+                "Jacobian products need an evaluation of order 2; this one has order"
+                f" {point.order}."
+            )
         self.point = point
-        self.blocks = frozenset(blocks if blocks is not None else ((i, j) for i in point.movers for j in point.movers))
+        self.blocks = frozenset(
+            blocks if blocks is not None else ((i, j) for i in point.movers for j in point.movers)
+        )
         self.codomain = Vector({i: point.players[i] for i in rows or point.movers})
         self.domain = Vector({j: point.players[j] for j in columns or point.movers})
 
@@ -107,13 +113,18 @@ class Jacobian(Operator):
         """Return the block J_ij; it takes vectors of player j and gives vectors of player i."""
         for player in block:
             if player not in self.point.movers:
-                raise UsageError(f'No player "{player}" moves at this point.' + did_you_mean(player, self.point.movers))
+                raise UsageError(
+                    f'No player "{player}" moves at this point.'
+                    + did_you_mean(player, self.point.movers)
+                )
         return Jacobian(self.point, {block}, rows=block[:1], columns=block[1:])
 
     @property
     def interaction(self) -> Jacobian:
         """The blocks between different players, J_ij with i ≠ j."""
-        return Jacobian(self.point, {(i, j) for i in self.point.movers for j in self.point.movers if i != j})
+        return Jacobian(
+            self.point, {(i, j) for i in self.point.movers for j in self.point.movers if i != j}
+        )
 
     @property
     def own(self) -> Jacobian:
@@ -145,10 +156,15 @@ class Jacobian(Operator):
         >>> own.flatten().tolist(), across.flatten().tolist()
         ([2.0, 0.0], [-3.0, 3.0])
         """
-        own, across = ({player: list(tensors) for player, tensors in self.domain.zeros().items()} for _ in range(2))
+        own, across = (
+            {player: list(tensors) for player, tensors in self.domain.zeros().items()}
+            for _ in range(2)
+        )
         for i in self.codomain:
             columns = self._columns(i)
-            for j, pulled in self.point.pull(list(self.point.graph_gradient_of(i)), list(u[i]), columns, rows=1).items():
+            for j, pulled in self.point.pull(
+                list(self.point.graph_gradient_of(i)), list(u[i]), columns, rows=1
+            ).items():
                 part = own if j == i else across
                 part[j] = list(torch._foreach_add(part[j], pulled))
         return Vector(own), Vector(across)
@@ -161,7 +177,11 @@ class Jacobian(Operator):
         if not columns:
             return self.codomain.only([i]).zeros()
         alone = columns == (i,)  # then the gradient with respect to the other players is not needed
-        outputs = list(self.point.graph_gradient_of(i)) if alone else self.point.graph_row(i).only(columns).tensors
+        outputs = (
+            list(self.point.graph_gradient_of(i))
+            if alone
+            else self.point.graph_row(i).only(columns).tensors
+        )
         weights = [tensor for j in columns for tensor in v[j]]
         return self.point.pull(outputs, weights, [i], rows=1)
 

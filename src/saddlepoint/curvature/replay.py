@@ -21,9 +21,10 @@ Places = list[tuple[nn.Module, str, Tensor]]
 class Replay:
     """Remembers the random state before the first evaluation of a step, so that later ones draw the same numbers.
 
-    The states are those of torch, of NumPy's and Python's global generators, and of the generators that are named. Without it
-    dropout masks and noise differ between the evaluations of one step, differences of losses measure the noise, and BatchNorm's
-    running statistics and spectral norm's vectors move once per evaluation instead of once per step.
+    The states are those of torch, of NumPy's and Python's global generators, and of the generators
+    that are named. Without it dropout masks and noise differ between the evaluations of one step,
+    differences of losses measure the noise, and BatchNorm's running statistics and spectral norm's
+    vectors move once per evaluation instead of once per step.
 
     Args:
         modules: modules whose buffers are to move once per step.
@@ -31,22 +32,31 @@ class Replay:
         cuda: whether to keep the state of the current CUDA device too.
     """
 
-    # buffers are taken before the first evaluation too: spectral norm's vectors must be the same in all evaluations of a step
+    # buffers are taken before the first evaluation too: spectral norm's vectors must be the same in
+    # all evaluations of a step
 
-    def __init__(self, modules: Iterable[nn.Module] = (), generators: Iterable[torch.Generator] = (), *, cuda: bool = False) -> None:
+    def __init__(
+        self,
+        modules: Iterable[nn.Module] = (),
+        generators: Iterable[torch.Generator] = (),
+        *,
+        cuda: bool = False,
+    ) -> None:
         self._owners = [inner for module in modules for inner in module.modules()]
         self._generators = tuple(generators)
         self._cuda = cuda
         self._before = self._states()
         self._host_before = _HostStates.now()
-        self._host_drawn: bool | None = None  # whether an evaluation drew from NumPy's or Python's generator; unknown before the second
+        # whether an evaluation drew from NumPy's or Python's generator; unknown before the second
+        self._host_drawn: bool | None = None
         self._buffers_before = _copied(self._buffers())
 
     @contextmanager
     def again(self) -> Iterator[None]:
         """Draw what the first evaluation drew, from the buffers that it met; afterwards both are as they were before this."""
         states, buffers = self._states(), self._buffers()
-        host = None if self._host_drawn is False else _HostStates.now()  # reading and setting them takes as long as a small network
+        # reading and setting them takes as long as a small network
+        host = None if self._host_drawn is False else _HostStates.now()
         if self._host_drawn is None and host is not None:
             self._host_drawn = not host.same(self._host_before)
         self._restore(self._before)
@@ -69,7 +79,10 @@ class Replay:
             getattr(owner, name).copy_(buffer)
 
     def _buffers(self) -> Places:
-        named = [(owner, owner.named_buffers(recurse=False, remove_duplicate=False)) for owner in self._owners]
+        named = [
+            (owner, owner.named_buffers(recurse=False, remove_duplicate=False))
+            for owner in self._owners
+        ]
         return [(owner, name, buffer) for owner, own in named for name, buffer in own]
 
     @property
@@ -121,7 +134,11 @@ class _HostStates(NamedTuple):
     def same(self, other: _HostStates) -> bool:
         ours, theirs = self.numpy["state"], other.numpy["state"]
         drawn = ours["pos"] != theirs["pos"] or self.numpy["has_gauss"] != other.numpy["has_gauss"]
-        return not drawn and bool(np.array_equal(ours["key"], theirs["key"])) and self.python == other.python
+        return (
+            not drawn
+            and bool(np.array_equal(ours["key"], theirs["key"]))
+            and self.python == other.python
+        )
 
 
 def _put(places: Places) -> None:
@@ -133,7 +150,10 @@ def _put(places: Places) -> None:
 def _copied(places: Places) -> Places:
     """Return copies; a buffer that two modules share stays one."""
     copies: dict[int, Tensor] = {}
-    return [(owner, name, copies.setdefault(id(buffer), buffer.clone())) for owner, name, buffer in places]
+    return [
+        (owner, name, copies.setdefault(id(buffer), buffer.clone()))
+        for owner, name, buffer in places
+    ]
 
 
 @contextmanager

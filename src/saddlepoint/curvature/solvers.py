@@ -1,8 +1,9 @@
 """Krylov solvers for (A + shift·I) x = b with A given by products, on tensors of shape (dimension,).
 
-All share one contract: the tolerance is relative, ‖b − (A + shift·I) x‖ ≤ tolerance · ‖b‖; the budget bounds the products;
-a warm start x0 costs one product, because its residual is b − (A + shift·I) x0; a product that is not finite ends the solve;
-the best iterate so far is returned, with a report of how the solve ended. Nothing is raised for a solve that stops early; a complex
+All share one contract: the tolerance is relative, ‖b − (A + shift·I) x‖ ≤ tolerance · ‖b‖; the
+budget bounds the products; a warm start x0 costs one product, because its residual is b − (A +
+shift·I) x0; a product that is not finite ends the solve; the best iterate so far is returned, with
+a report of how the solve ended. Nothing is raised for a solve that stops early; a complex
 right-hand side is a UsageError.
 """
 
@@ -29,12 +30,14 @@ class Solve:
     """How a solve ended.
 
     Attributes:
-        status: "converged", "budget" (not within the allowed products), "breakdown" (singular system), "negative-curvature"
-            (conjugate gradients met pᵀAp ≤ 0) or "non-finite".
+        status: "converged", "budget" (not within the allowed products), "breakdown" (singular
+            system), "negative-curvature" (conjugate gradients met pᵀAp ≤ 0) or "non-finite".
         iterations: steps of the method.
         products: applications of A, including the one of a warm start.
-        residual: ‖b − (A + shift·I) x‖ / ‖b‖ of the returned x, as the method's recurrence knows it.
-        curvature: the smallest Rayleigh quotient of A + shift·I that was met, or None where the method does not see one.
+        residual: ‖b − (A + shift·I) x‖ / ‖b‖ of the returned x, as the method's recurrence knows
+            it.
+        curvature: the smallest Rayleigh quotient of A + shift·I that was met, or None where the
+            method does not see one.
     """
 
     status: Status
@@ -56,15 +59,31 @@ class Solver(Protocol):
     """The signature that all solvers share."""
 
     def __call__(
-        self, product: Product, b: Tensor, *, x0: Tensor | None = None, shift: float = 0.0, tolerance: float, budget: int
+        self,
+        product: Product,
+        b: Tensor,
+        *,
+        x0: Tensor | None = None,
+        shift: float = 0.0,
+        tolerance: float,
+        budget: int,
     ) -> Solution: ...
 
 
-def cg(product: Product, b: Tensor, *, x0: Tensor | None = None, shift: float = 0.0, tolerance: float, budget: int) -> Solution:
+def cg(
+    product: Product,
+    b: Tensor,
+    *,
+    x0: Tensor | None = None,
+    shift: float = 0.0,
+    tolerance: float,
+    budget: int,
+) -> Solution:
     """Solve with conjugate gradients: A + shift·I symmetric positive definite.
 
-    A direction p with pᵀ(A + shift·I)p ≤ 4·eps·‖p‖·‖(A + shift·I)p‖ ends the solve as "negative-curvature"; the iterates before it
-    are descent directions of ½xᵀAx − bᵀx when the start is zero.
+    A direction p with pᵀ(A + shift·I)p ≤ 4·eps·‖p‖·‖(A + shift·I)p‖ ends the solve as
+    "negative-curvature"; the iterates before it are descent directions of ½xᵀAx − bᵀx when the
+    start is zero.
 
     Reference: Hestenes and Stiefel (1952).
 
@@ -99,7 +118,15 @@ def cg(product: Product, b: Tensor, *, x0: Tensor | None = None, shift: float = 
     return start.solution(best, status, iterations, curvature)
 
 
-def minres(product: Product, b: Tensor, *, x0: Tensor | None = None, shift: float = 0.0, tolerance: float, budget: int) -> Solution:
+def minres(
+    product: Product,
+    b: Tensor,
+    *,
+    x0: Tensor | None = None,
+    shift: float = 0.0,
+    tolerance: float,
+    budget: int,
+) -> Solution:
     """Solve with the minimal residual method: A + shift·I symmetric, indefinite or singular.
 
     Reference: Paige and Saunders (1975).
@@ -113,7 +140,12 @@ def minres(product: Product, b: Tensor, *, x0: Tensor | None = None, shift: floa
     x, best, status = start.x, start.best(), start.status
     norm = start.residual
     eps = torch.finfo(b.dtype).eps
-    v, v_before, w, w_before = start.r / (norm or 1.0), torch.zeros_like(b), torch.zeros_like(b), torch.zeros_like(b)
+    v, v_before, w, w_before = (
+        start.r / (norm or 1.0),
+        torch.zeros_like(b),
+        torch.zeros_like(b),
+        torch.zeros_like(b),
+    )
     r = start.r
     beta, c, s, dbar, epsilon, scale, phibar = 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, norm
     curvature = None
@@ -133,7 +165,13 @@ def minres(product: Product, b: Tensor, *, x0: Tensor | None = None, shift: floa
         if gamma <= 10 * eps * scale:
             status = "breakdown"
             break
-        c, s, dbar, epsilon_before, epsilon = gbar / gamma, beta_next / gamma, -c * beta_next, epsilon, s * beta_next
+        c, s, dbar, epsilon_before, epsilon = (
+            gbar / gamma,
+            beta_next / gamma,
+            -c * beta_next,
+            epsilon,
+            s * beta_next,
+        )
         w, w_before = (v - epsilon_before * w_before - delta * w) / gamma, w
         x = x + c * phibar * w
         happy = beta_next <= 10 * eps * scale
@@ -147,7 +185,15 @@ def minres(product: Product, b: Tensor, *, x0: Tensor | None = None, shift: floa
     return start.solution(best, status, iterations, curvature)
 
 
-def gmres(product: Product, b: Tensor, *, x0: Tensor | None = None, shift: float = 0.0, tolerance: float, budget: int) -> Solution:
+def gmres(
+    product: Product,
+    b: Tensor,
+    *,
+    x0: Tensor | None = None,
+    shift: float = 0.0,
+    tolerance: float,
+    budget: int,
+) -> Solution:
     """Solve with the generalised minimal residual method: any square A.
 
     Keeps one vector per iteration and restarts after 50, so memory stays below 52 vectors.
@@ -176,22 +222,33 @@ def gmres(product: Product, b: Tensor, *, x0: Tensor | None = None, shift: float
         x = x + krylov.combine(y)
         r = r - krylov.image(y)
         best.consider(x, r, float(torch.linalg.vector_norm(r)))
-        if krylov.closed and status is None:  # the space is exhausted: solved, or A + shift·I is singular on it
+        # the space is exhausted: solved, or A + shift·I is singular on it
+        if krylov.closed and status is None:
             status = start.exhausted(best.norm)
         elif status == "converged" and not best.norm <= 2 * start.target:
-            status = None if start.products < budget else "budget"  # the recurrence was optimistic: restart from the true residual
+            # the recurrence was optimistic: restart from the true residual
+            status = None if start.products < budget else "budget"
     return start.solution(best, status, iterations, None)
 
 
-def saddle_free(product: Product, b: Tensor, *, x0: Tensor | None = None, shift: float = 0.0, tolerance: float, budget: int) -> Solution:
+def saddle_free(
+    product: Product,
+    b: Tensor,
+    *,
+    x0: Tensor | None = None,
+    shift: float = 0.0,
+    tolerance: float,
+    budget: int,
+) -> Solution:
     """Return x = (|A| + shift·I)⁻¹ b on the Krylov space of b, with |A| = Q|Λ|Qᵀ: a descent direction for any symmetric A.
 
-    Lanczos gives A ≈ Q T Qᵀ after k products, and x = ‖b‖ Q (|T| + shift·I)⁻¹ e₁; on a positive definite A it is what
-    conjugate gradients find. The whole of b lies in the space, so nothing of it is lost. ``residual`` is β_k |y_k|, the part of
-    A x outside of the space; ``curvature`` the smallest Ritz value plus the shift. A warm start would leave the space, so x0 is
-    not used.
+    Lanczos gives A ≈ Q T Qᵀ after k products, and x = ‖b‖ Q (|T| + shift·I)⁻¹ e₁; on a positive
+    definite A it is what conjugate gradients find. The whole of b lies in the space, so nothing of
+    it is lost. ``residual`` is β_k |y_k|, the part of A x outside of the space; ``curvature`` the
+    smallest Ritz value plus the shift. A warm start would leave the space, so x0 is not used.
 
-    Reference: Dauphin et al. (2014), arXiv:1406.2572, which keeps the space for several steps; here it is new in each.
+    Reference: Dauphin et al. (2014), arXiv:1406.2572, which keeps the space for several steps; here
+    it is new in each.
 
     >>> A = torch.diag(torch.tensor([2.0, -4.0]))
     >>> solution = saddle_free(lambda v: A @ v, torch.tensor([1.0, 1.0]), tolerance=1e-6, budget=5)
@@ -220,12 +277,20 @@ def saddle_free(product: Product, b: Tensor, *, x0: Tensor | None = None, shift:
 
 
 def schur_cg(
-    B: Product, Bt: Product, bx: Tensor, by: Tensor, *, x0: Tensor | None = None, tolerance: float, budget: int
+    B: Product,
+    Bt: Product,
+    bx: Tensor,
+    by: Tensor,
+    *,
+    x0: Tensor | None = None,
+    tolerance: float,
+    budget: int,
 ) -> tuple[Tensor, Tensor, Solve]:
     """Solve x + B y = bx, y − Bᵀ x = by: conjugate gradients on the Schur complement (I + B Bᵀ) x = bx − B by.
 
-    Two products an iteration, one of each kind, and one at the start. Bᵀx is added up from the products that were made, so
-    y = by + Bᵀx needs none of its own. The Schur complement is positive definite for any B.
+    Two products an iteration, one of each kind, and one at the start. Bᵀx is added up from the
+    products that were made, so y = by + Bᵀx needs none of its own. The Schur complement is positive
+    definite for any B.
 
     Args:
         B: applies B, shape (n, m), to a tensor of shape (m,); the result is a new tensor.
@@ -236,7 +301,8 @@ def schur_cg(
         tolerance: the solve ends at ‖residual‖ ≤ tolerance · ‖(bx, by)‖.
         budget: the most iterations.
 
-    Reference: Schäfer and Anandkumar (2019), arXiv:1905.12103, for the system; Hestenes and Stiefel (1952) for the method.
+    Reference: Schäfer and Anandkumar (2019), arXiv:1905.12103, for the system; Hestenes and Stiefel
+    (1952) for the method.
 
     >>> B = torch.tensor([[2.0]])
     >>> x, y, report = schur_cg(lambda v: B @ v, lambda v: B.T @ v, torch.ones(1), torch.ones(1), tolerance=1e-6, budget=5)
@@ -277,7 +343,12 @@ def schur_cg(
     return x, by + t, Solve(status, iterations, products, relative)
 
 
-SOLVERS: dict[str, Solver] = {"cg": cg, "minres": minres, "gmres": gmres, "saddle-free": saddle_free}
+SOLVERS: dict[str, Solver] = {
+    "cg": cg,
+    "minres": minres,
+    "gmres": gmres,
+    "saddle-free": saddle_free,
+}
 
 _RESTART = 50
 
@@ -285,15 +356,23 @@ _RESTART = 50
 def _check_real(b: Tensor) -> None:
     if b.is_complex():
         raise UsageError(
-            f"The right-hand side is complex ({b.dtype}), and these solvers are for real systems. Write the system in real and imaginary "
-            "parts, as Vector.flatten does."
+            f"The right-hand side is complex ({b.dtype}), and these solvers are for real systems."
+            " Write the system in real and imaginary parts, as Vector.flatten does."
         )
 
 
 class _Start:
     """The start of a solve, and what the methods share: counting, the target, the report."""
 
-    def __init__(self, product: Product, b: Tensor, x0: Tensor | None, shift: float, tolerance: float, budget: int) -> None:
+    def __init__(
+        self,
+        product: Product,
+        b: Tensor,
+        x0: Tensor | None,
+        shift: float,
+        tolerance: float,
+        budget: int,
+    ) -> None:
         _check_real(b)
         self._product, self._shift, self._budget = product, shift, budget
         self.b, self.products = b, 0
@@ -302,10 +381,13 @@ class _Start:
         self.x, self.r = torch.zeros_like(b), b
         if x0 is not None and budget > 0 and self._norm > 0:
             warm = b - self.shifted(x0)
-            if float(torch.linalg.vector_norm(warm)) < self._norm:  # a start worse than zero is not used
+            # a start worse than zero is not used
+            if float(torch.linalg.vector_norm(warm)) < self._norm:
                 self.x, self.r = x0.clone(), warm
         self.residual = float(torch.linalg.vector_norm(self.r))
-        self.status: Status | None = "non-finite" if not math.isfinite(self._norm) else self.ended(self.residual)
+        self.status: Status | None = (
+            "non-finite" if not math.isfinite(self._norm) else self.ended(self.residual)
+        )
 
     def shifted(self, v: Tensor) -> Tensor:
         self.products += 1
@@ -324,10 +406,16 @@ class _Start:
     def best(self) -> _Best:
         return _Best(self.x, self.r, self.residual)
 
-    def solution(self, best: _Best, status: Status | None, iterations: int, curvature: float | None) -> Solution:
+    def solution(
+        self, best: _Best, status: Status | None, iterations: int, curvature: float | None
+    ) -> Solution:
         relative = best.norm / self._norm if self._norm else 0.0
         image = self.b - best.r - self._shift * best.x
-        return Solution(best.x, image, Solve(status or "converged", iterations, self.products, relative, curvature))
+        return Solution(
+            best.x,
+            image,
+            Solve(status or "converged", iterations, self.products, relative, curvature),
+        )
 
 
 @dataclass

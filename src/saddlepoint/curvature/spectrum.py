@@ -19,7 +19,12 @@ from saddlepoint.vectors import Vector
 Which = Literal["magnitude", "smallest", "largest", "ends"]
 """Which eigenvalues: of the largest magnitude, of the smallest or the largest real part, or half from each end (symmetric only)."""
 
-_ARPACK = {"magnitude": ("LM", "LM"), "smallest": ("SR", "SA"), "largest": ("LR", "LA"), "ends": (None, "BE")}
+_ARPACK = {
+    "magnitude": ("LM", "LM"),
+    "smallest": ("SR", "SA"),
+    "largest": ("LR", "LA"),
+    "ends": (None, "BE"),
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class Eigenvalues:
     """Eigenvalues of an operator A, and how they were found.
 
     Attributes:
-        values: those that were found, the wanted end first; "ends" ascending. A complex pair is never split.
+        values: those that were found, the wanted end first; "ends" ascending. A complex pair is
+            never split.
         residuals: ‖A v − λ v‖ for each value and its eigenvector of length 1.
         products: applications of A.
         converged: whether all that were asked for were found within tolerance.
@@ -57,25 +63,32 @@ def eigenvalues(
 ) -> Eigenvalues:
     """Return ``count`` eigenvalues at one end of the spectrum of a square operator, without writing out its matrix.
 
-    ARPACK restarts Arnoldi (Lanczos where symmetric) on a Krylov space of m = max(2·count + 10, 30) vectors, from a start that is always
-    the same. Up to dimension m the matrix is written out instead, which costs fewer products. What has not converged within the budget is
-    left out and ``converged`` is False. ARPACK is SciPy's, which comes with ``saddlepoint[train]``; up to dimension m it is not needed.
+    ARPACK restarts Arnoldi (Lanczos where symmetric) on a Krylov space of m = max(2·count + 10, 30)
+    vectors, from a start that is always the same. Up to dimension m the matrix is written out
+    instead, which costs fewer products. What has not converged within the budget is left out and
+    ``converged`` is False. ARPACK is SciPy's, which comes with ``saddlepoint[train]``; up to
+    dimension m it is not needed.
 
     Args:
         operator: A; products are taken in its parameters' precision, everything else in float64.
-        count: how many; an operator of a smaller dimension n has n, and a complex pair at the border adds one.
-        which: "magnitude", "smallest" and "largest" real part, or "ends": the smallest count // 2, and the largest for the rest.
+        count: how many; an operator of a smaller dimension n has n, and a complex pair at the
+            border adds one.
+        which: "magnitude", "smallest" and "largest" real part, or "ends": the smallest count // 2,
+            and the largest for the rest.
         symmetric: whether A = Aᵀ; only then "ends" is possible.
-        tolerance: relative to the eigenvalue; by default ε^(2/3) of the parameters' precision, 4e-11 in float64, 2e-5 in float32.
-        budget: the most applications of A in the search; the residuals then take one for each value, two for a complex pair.
+        tolerance: relative to the eigenvalue; by default ε^(2/3) of the parameters' precision,
+            4e-11 in float64, 2e-5 in float32.
+        budget: the most applications of A in the search; the residuals then take one for each
+            value, two for a complex pair.
 
     Raises:
-        UsageError: an unknown ``which``, "ends" for an operator that is not symmetric, or a count or budget too small.
+        UsageError: an unknown ``which``, "ends" for an operator that is not symmetric, or a count
+            or budget too small.
         DivergenceError: a product is NaN or infinite.
         MissingExtraError: the dimension is above m, and SciPy is not installed.
 
-    Reference: Lehoucq, Sorensen and Yang (1998), ARPACK users' guide: solution of large-scale eigenvalue problems with implicitly restarted
-    Arnoldi methods.
+    Reference: Lehoucq, Sorensen and Yang (1998), ARPACK users' guide: solution of large-scale
+    eigenvalue problems with implicitly restarted Arnoldi methods.
 
     >>> from saddlepoint import Game, linearize
     >>> x, y = (torch.ones(30, dtype=torch.float64, requires_grad=True) for _ in range(2))
@@ -94,14 +107,16 @@ def eigenvalues(
         return _dense(product, count, which, symmetric)
     values, vectors = _arpack(product, count, which, symmetric, tolerance, budget, basis)
     converged = len(values) >= count
-    return _result(product, product.matmul, values, vectors, _order(values, which, count), converged, "arpack")
+    return _result(
+        product, product.matmul, values, vectors, _order(values, which, count), converged, "arpack"
+    )
 
 
 class SchurComplement(Operator):
     """J_xx − J_xy J_yy⁻¹ J_yx: how the leader's gradient ξ_x changes along the curve on which the follower answers, ξ_y = 0.
 
-    In a zero-sum game, where J_xy = −J_yxᵀ, it is symmetric and the Hessian of max_y f(x, y). An application costs three block products
-    and a solve with J_yy, which has to be symmetric.
+    In a zero-sum game, where J_xy = −J_yxᵀ, it is symmetric and the Hessian of max_y f(x, y). An
+    application costs three block products and a solve with J_yy, which has to be symmetric.
 
     Args:
         xx: the leader's own Hessian.
@@ -115,7 +130,8 @@ class SchurComplement(Operator):
     Raises:
         UsageError: on application, where a solve does not reach its tolerance.
 
-    Reference: Jin, Netrapalli and Jordan (2020), What is local optimality in nonconvex-nonconcave minimax optimization?, arXiv:1902.00618.
+    Reference: Jin, Netrapalli and Jordan (2020), What is local optimality in nonconvex-nonconcave
+    minimax optimization?, arXiv:1902.00618.
 
     >>> from saddlepoint import Game, linearize
     >>> x, y = (torch.zeros(1, dtype=torch.float64, requires_grad=True) for _ in range(2))
@@ -128,7 +144,15 @@ class SchurComplement(Operator):
     """
 
     def __init__(
-        self, xx: Operator, xy: Operator, yx: Operator, yy: Operator, *, solver: Solver = cg, tolerance: float, budget: int
+        self,
+        xx: Operator,
+        xy: Operator,
+        yx: Operator,
+        yy: Operator,
+        *,
+        solver: Solver = cg,
+        tolerance: float,
+        budget: int,
     ) -> None:
         self.domain = xx.domain
         self._xx, self._xy, self._yx, self._yy = xx, xy, yx, yy
@@ -140,19 +164,30 @@ class SchurComplement(Operator):
     @property
     def T(self) -> SchurComplement:
         return SchurComplement(
-            self._xx.T, self._yx.T, self._xy.T, self._yy, solver=self._solver, tolerance=self._tolerance, budget=self._budget
+            self._xx.T,
+            self._yx.T,
+            self._xy.T,
+            self._yy,
+            solver=self._solver,
+            tolerance=self._tolerance,
+            budget=self._budget,
         )
 
     def _answer(self, b: Vector) -> Vector:
         """Solve J_yy a = b."""
         solution = self._solver(
-            lambda v: (self._yy @ b.unflatten(v)).flatten(), b.flatten(), tolerance=self._tolerance, budget=self._budget
+            lambda v: (self._yy @ b.unflatten(v)).flatten(),
+            b.flatten(),
+            tolerance=self._tolerance,
+            budget=self._budget,
         )
         report = solution.report
         if report.status != "converged":
             raise UsageError(
-                f'Schur complement: a solve with the follower\'s Hessian ended as "{report.status}" after {report.products} products at a '
-                f"relative residual of {report.residual:.1e}, not {self._tolerance:.1e}. Allow it more products, or a larger tolerance."
+                f'Schur complement: a solve with the follower\'s Hessian ended as "{report.status}"'
+                f" after {report.products} products at a relative residual of"
+                f" {report.residual:.1e}, not {self._tolerance:.1e}. Allow it more products, or a"
+                " larger tolerance."
             )
         return b.unflatten(solution.x)
 
@@ -168,14 +203,17 @@ class _Product:
         self.count, self.zero = 0, True
 
     def __call__(self, v: np.ndarray) -> np.ndarray:
-        flat = torch.as_tensor(np.array(v).reshape(-1), dtype=self._like.dtype, device=self._like.device)
+        flat = torch.as_tensor(
+            np.array(v).reshape(-1), dtype=self._like.dtype, device=self._like.device
+        )
         image = self._operator @ self._operator.domain.unflatten(flat)
         self.count += 1
         for player, tensors in image.items():
             if not all(bool(t.isfinite().all()) for t in tensors):
                 raise DivergenceError(
-                    f'eigenvalues: product {self.count} is not finite in the part of player "{player}". '
-                    "The second derivatives overflow here; look at the losses and the size of the parameters.",
+                    f"eigenvalues: product {self.count} is not finite in the part of player"
+                    f' "{player}". The second derivatives overflow here; look at the losses and the'
+                    " size of the parameters.",
                     player=player,
                 )
         found = np.asarray(image.flatten().double().cpu().numpy())
@@ -184,59 +222,94 @@ class _Product:
 
     def matmul(self, vectors: np.ndarray) -> np.ndarray:
         """Apply to the columns of a matrix, real and imaginary parts one after the other."""
-        return np.stack([self(v.real) + (1j * self(v.imag) if v.imag.any() else 0) for v in vectors.T], axis=1)
+        return np.stack(
+            [self(v.real) + (1j * self(v.imag) if v.imag.any() else 0) for v in vectors.T], axis=1
+        )
 
 
 def _check(count: int, which: str, symmetric: bool, budget: int, basis: int) -> None:
     if which not in _ARPACK:
         raise UsageError(f'eigenvalues: which="{which}" is unknown.' + did_you_mean(which, _ARPACK))
     if which == "ends" and not symmetric:
-        raise UsageError('eigenvalues: which="ends" needs symmetric=True; complex eigenvalues have no order. Ask for each end on its own.')
+        raise UsageError(
+            'eigenvalues: which="ends" needs symmetric=True; complex eigenvalues have no order. Ask'
+            " for each end on its own."
+        )
     if count < 1:
         raise UsageError(f"eigenvalues: count must be at least 1, not {count}.")
     if budget < 3 * basis:
-        raise UsageError(f"eigenvalues: {count} eigenvalues need a budget of at least {3 * basis} products, not {budget}.")
+        raise UsageError(
+            f"eigenvalues: {count} eigenvalues need a budget of at least {3 * basis} products, not"
+            f" {budget}."
+        )
 
 
 def _dense(product: _Product, count: int, which: str, symmetric: bool) -> Eigenvalues:
     matrix = np.stack([product(column) for column in np.eye(product.size)], axis=1)
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2) if symmetric else np.linalg.eig(matrix)
-    return _result(product, lambda v: matrix @ v, values, vectors, _order(values, which, count), True, "dense")
+    values, vectors = (
+        np.linalg.eigh((matrix + matrix.T) / 2) if symmetric else np.linalg.eig(matrix)
+    )
+    return _result(
+        product, lambda v: matrix @ v, values, vectors, _order(values, which, count), True, "dense"
+    )
 
 
 def _arpack(
-    product: _Product, count: int, which: str, symmetric: bool, tolerance: float | None, budget: int, basis: int
+    product: _Product,
+    count: int,
+    which: str,
+    symmetric: bool,
+    tolerance: float | None,
+    budget: int,
+    basis: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return eigenvalues and eigenvectors, as columns, as far as they converged."""
     n = product.size
     with needs("train", f"eigenvalues: an operator of dimension {n}, which is more than {basis},"):
-        from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigs, eigsh
+        from scipy.sparse.linalg import (
+            ArpackError,
+            ArpackNoConvergence,
+            LinearOperator,
+            eigs,
+            eigsh,
+        )
 
     options: dict[str, Any] = {
         "which": _ARPACK[which][symmetric],
         "v0": np.random.default_rng(0).standard_normal(n),
         "ncv": basis,
-        "maxiter": (budget - basis - 1) // (basis - count) - 1,  # a restart takes at most basis − count products; ARPACK makes one more
+        # a restart takes at most basis − count products; ARPACK makes one more
+        "maxiter": (budget - basis - 1) // (basis - count) - 1,
         "tol": product.precision ** (2 / 3) if tolerance is None else tolerance,
     }
     if "rng" in inspect.signature(eigs).parameters:
-        # SciPy 1.17 draws new directions, where a Krylov space closes early, from it; before, from ARPACK's own generator
+        # SciPy 1.17 draws new directions, where a Krylov space closes early, from it; before, from
+        # ARPACK's own generator
         options["rng"] = np.random.default_rng(1)
     try:
-        found = (eigsh if symmetric else eigs)(LinearOperator((n, n), matvec=product, dtype=np.float64), count, **options)
+        found = (eigsh if symmetric else eigs)(
+            LinearOperator((n, n), matvec=product, dtype=np.float64), count, **options
+        )
     except ArpackNoConvergence as stopped:
         found = stopped.eigenvalues, stopped.eigenvectors
     except ArpackError:
         if not product.zero:
             raise
-        found = np.zeros(count), np.eye(n, count)  # a random vector is mapped to zero by the zero operator only, which ARPACK refuses
+        # a random vector is mapped to zero by the zero operator only, which ARPACK refuses
+        found = np.zeros(count), np.eye(n, count)
     return np.asarray(found[0]), np.asarray(found[1])
 
 
 def _order(values: np.ndarray, which: str, count: int) -> np.ndarray:
     """Return the indices of the wanted values, the wanted end first, positive imaginary parts before negative ones."""
-    key = {"magnitude": -abs(values), "smallest": values.real, "largest": -values.real, "ends": values.real}[which]
-    # members of a pair and equal eigenvalues differ by rounding: compare them by their imaginary part, not by the last digit
+    key = {
+        "magnitude": -abs(values),
+        "smallest": values.real,
+        "largest": -values.real,
+        "ends": values.real,
+    }[which]
+    # members of a pair and equal eigenvalues differ by rounding: compare them by their imaginary
+    # part, not by the last digit
     coarse = np.round(key / (abs(values).max(initial=0.0) or 1.0), 9)
     order = np.lexsort((-values.imag, -abs(values.imag), coarse))
     if which == "ends" and len(order) > count:
@@ -254,12 +327,18 @@ def _result(
     method: Literal["dense", "arpack"],
 ) -> Eigenvalues:
     """Measure the residuals of the wanted values; of a complex pair only one, the other has the same."""
-    upper = [i for i in order if values[i].imag >= 0 or not np.any(values[order] == values[i].conj())]
+    upper = [
+        i for i in order if values[i].imag >= 0 or not np.any(values[order] == values[i].conj())
+    ]
     images = apply(vectors[:, upper]) if upper else vectors[:, :0]
     found: list[complex] = []
     residuals: list[float] = []
     for i, image in zip(upper, images.T, strict=True):
-        pair = [complex(values[i])] if values[i].imag == 0 else [complex(values[i]), complex(values[i]).conjugate()]
+        pair = (
+            [complex(values[i])]
+            if values[i].imag == 0
+            else [complex(values[i]), complex(values[i]).conjugate()]
+        )
         found += sorted(pair, key=lambda value: -value.imag)
         residuals += [float(np.linalg.norm(image - values[i] * vectors[:, i]))] * len(pair)
     return Eigenvalues(tuple(found), tuple(residuals), product.count, converged, method)

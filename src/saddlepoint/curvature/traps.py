@@ -12,8 +12,14 @@ from saddlepoint.errors import DoubleBackwardError
 # beginning of a graph node's name → (what it is, what to do)
 _TRAPS = {
     "WeightNormInterface": (
-        "torch.nn.utils.parametrizations.weight_norm, whose second derivative is silently wrong (value and gradient are right)",
-        "write the weight as g * v / v.norm() in a parametrization of your own, or remove the parametrization",
+        (
+            "torch.nn.utils.parametrizations.weight_norm, whose second derivative is silently wrong"
+            " (value and gradient are right)"
+        ),
+        (
+            "write the weight as g * v / v.norm() in a parametrization of your own, or remove the"
+            " parametrization"
+        ),
     ),
     "ScaledDotProduct": (
         "fused attention, which has no second derivative",
@@ -30,7 +36,10 @@ _TRAPS = {
 }
 
 _ONCE = (
-    "a torch.autograd.Function whose backward is marked once_differentiable, so that its second derivative is refused or silently zero",
+    (
+        "a torch.autograd.Function whose backward is marked once_differentiable, so that its second"
+        " derivative is refused or silently zero"
+    ),
     "write its backward with differentiable operations and without once_differentiable",
 )
 
@@ -41,7 +50,8 @@ def check_second_derivatives(losses: Iterable[Tensor]) -> None:
     if trap is not None:
         what, remedy = trap
         raise DoubleBackwardError(
-            f"A network contains {what}. Curvature rules and Jacobian products need it. Remedy: {remedy}, or choose a first-order rule."
+            f"A network contains {what}. Curvature rules and Jacobian products need it. Remedy:"
+            f" {remedy}, or choose a first-order rule."
         )
 
 

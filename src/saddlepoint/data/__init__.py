@@ -4,4 +4,14 @@ from saddlepoint.data.images import LabelledImages, load_digits, load_mnist, mni
 from saddlepoint.data.mixtures import Mixture, grid, ring
 from saddlepoint.data.stream import BatchOrder, generator_for
 
-__all__ = ["BatchOrder", "LabelledImages", "Mixture", "generator_for", "grid", "load_digits", "load_mnist", "mnist_files", "ring"]
+__all__ = [
+    "BatchOrder",
+    "LabelledImages",
+    "Mixture",
+    "generator_for",
+    "grid",
+    "load_digits",
+    "load_mnist",
+    "mnist_files",
+    "ring",
+]

@@ -24,7 +24,10 @@ class LabelledImages:
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
-            raise UsageError(f"{len(self.images)} images come with {len(self.labels)} labels; the files do not belong together.")
+            raise UsageError(
+                f"{len(self.images)} images come with {len(self.labels)} labels; the files do not"
+                " belong together."
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -61,16 +64,24 @@ def mnist_files(directory: Path) -> list[Path]:
 
 
 def _split_files(directory: Path, prefix: str) -> tuple[Path, Path]:
-    return _find(directory, f"{prefix}-images-idx3-ubyte"), _find(directory, f"{prefix}-labels-idx1-ubyte")
+    return _find(directory, f"{prefix}-images-idx3-ubyte"), _find(
+        directory, f"{prefix}-labels-idx1-ubyte"
+    )
 
 
 def _load_split(directory: Path, prefix: str) -> LabelledImages:
     images, names = _split_files(directory, prefix)
     pixels, labels = read_idx(images), read_idx(names)
     if pixels.ndim != 3 or pixels.shape[1:] != (28, 28) or labels.ndim != 1:
-        raise UsageError(f"{directory}: expected images of 28 x 28 and one label each, found shapes {pixels.shape} and {labels.shape}.")
+        raise UsageError(
+            f"{directory}: expected images of 28 x 28 and one label each, found shapes"
+            f" {pixels.shape} and {labels.shape}."
+        )
     if not len(pixels):
-        raise UsageError(f"{directory}: the file {prefix}-images-idx3-ubyte holds no images. Fetch the four files again.")
+        raise UsageError(
+            f"{directory}: the file {prefix}-images-idx3-ubyte holds no images. Fetch the four"
+            " files again."
+        )
     scaled = torch.from_numpy(pixels.astype(np.float32)).div_(127.5).sub_(1).unsqueeze_(1)
     return LabelledImages(scaled, torch.from_numpy(labels.astype(np.int64)))
 
@@ -79,4 +90,7 @@ def _find(directory: Path, name: str) -> Path:
     for path in (directory / f"{name}.gz", directory / name):
         if path.is_file():
             return path
-    raise UsageError(f"{directory} has neither {name}.gz nor {name}. Give the directory that holds MNIST's four IDX files with --data-dir.")
+    raise UsageError(
+        f"{directory} has neither {name}.gz nor {name}. Give the directory that holds MNIST's four"
+        " IDX files with --data-dir."
+    )

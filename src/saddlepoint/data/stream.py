@@ -17,13 +17,16 @@ def generator_for(seed: int, stream: str, step: int = 0) -> torch.Generator:
     (True, False)
     """
     entropy = np.random.SeedSequence([seed, crc32(stream.encode()), step])
-    return torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+    return torch.Generator().manual_seed(
+        int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1))
+    )
 
 
 class BatchOrder:
     """Which samples form the batch of a step: shuffled epochs laid end to end and cut into batches.
 
-    Every sample appears once per epoch, and no sample is dropped: a batch may end one epoch and begin the next.
+    Every sample appears once per epoch, and no sample is dropped: a batch may end one epoch and
+    begin the next.
 
     Args:
         size: the number of samples.
@@ -50,6 +53,10 @@ class BatchOrder:
 
     def _permutation(self, epoch: int) -> Tensor:
         if epoch not in self._permutations:
-            self._permutations = {known: kept for known, kept in self._permutations.items() if known == epoch - 1}
-            self._permutations[epoch] = torch.randperm(self.size, generator=generator_for(self.seed, "order", epoch))
+            self._permutations = {
+                known: kept for known, kept in self._permutations.items() if known == epoch - 1
+            }
+            self._permutations[epoch] = torch.randperm(
+                self.size, generator=generator_for(self.seed, "order", epoch)
+            )
         return self._permutations[epoch]

@@ -7,7 +7,14 @@ from saddlepoint.diagnostics.history import History, Series
 from saddlepoint.diagnostics.oscillation import Oscillation, dominant_oscillation
 from saddlepoint.diagnostics.probe import Probe, spread
 from saddlepoint.diagnostics.provenance import Provenance, find_nonfinite
-from saddlepoint.diagnostics.rotation import Cosine, PathAngle, Rotation, cosine, path_angle, rotation
+from saddlepoint.diagnostics.rotation import (
+    Cosine,
+    PathAngle,
+    Rotation,
+    cosine,
+    path_angle,
+    rotation,
+)
 from saddlepoint.diagnostics.saturation import accuracy, memory, saturation
 from saddlepoint.diagnostics.spectrum import GameSpectrum, game_spectrum
 from saddlepoint.diagnostics.traces import Projection, Trace

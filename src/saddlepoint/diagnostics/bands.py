@@ -43,6 +43,6 @@ BANDS: dict[str, dict[str, Band]] = {
     },
 }
 """loss → player → band. Chance is exact: a discriminator that cannot tell has 2 ln 2 under the logistic losses, 2 under the hinge, 0 under
-Wasserstein's. Above it the discriminator is worse than no discriminator; a margin covers the noise of a mini-batch. A logistic
-discriminator loss of 0.1 stands for a mean probability of 95 % on the right side of both samples. Critics' generator losses have no
-level: their zero is free."""
+Wasserstein's. Above it the discriminator is worse than no discriminator; a margin covers the noise
+of a mini-batch. A logistic discriminator loss of 0.1 stands for a mean probability of 95 % on the
+right side of both samples. Critics' generator losses have no level: their zero is free."""

@@ -26,7 +26,12 @@ COLOURS = {"discriminator": "#c2571a", "generator": "#1f5fa8", "game": "#444444"
 GREY = "#8a8a8a"
 
 
-def figures(history: History, findings: Sequence[Finding], spectrum: GameSpectrum | None, path: PathAngle | None) -> dict[str, bytes]:
+def figures(
+    history: History,
+    findings: Sequence[Finding],
+    spectrum: GameSpectrum | None,
+    path: PathAngle | None,
+) -> dict[str, bytes]:
     """Return name → PNG: the course of training, and the spectrum and the path where they were measured."""
     drawn = {"course": course(history, findings)}
     if spectrum is not None:
@@ -42,8 +47,20 @@ def course(history: History, findings: Sequence[Finding]) -> Figure:
     axes = figure.subplots(3, 2, sharex=True).ravel()
     _losses(axes[0], history)
     _gradients(axes[1], history)
-    _shares(axes[2], history, {"accuracy": "accuracy", "memory": "rank of training above held-out"}, "discriminator", chance=0.5)
-    _shares(axes[3], history, {"antisymmetric": "rotation along the field"}, "share of rotation", chance=None)
+    _shares(
+        axes[2],
+        history,
+        {"accuracy": "accuracy", "memory": "rank of training above held-out"},
+        "discriminator",
+        chance=0.5,
+    )
+    _shares(
+        axes[3],
+        history,
+        {"antisymmetric": "rotation along the field"},
+        "share of rotation",
+        chance=None,
+    )
     _cosines(axes[3], history)
     _shares(axes[4], history, {"diversity": "spread of samples / of data"}, "diversity", chance=1.0)
     _coverage(axes[5], history)
@@ -65,12 +82,24 @@ def spectrum_figure(spectrum: GameSpectrum) -> Figure:
     plane.axhline(0, color=GREY, linewidth=0.8)
     stable = values.real > 0
     for chosen, marker, label in ((stable, "o", "attracts, Re λ > 0"), (~stable, "x", "repels")):
-        plane.scatter(values.real[chosen], values.imag[chosen], marker=marker, color=COLOURS["game"], label=label)
+        plane.scatter(
+            values.real[chosen],
+            values.imag[chosen],
+            marker=marker,
+            color=COLOURS["game"],
+            label=label,
+        )
     plane.set(title="eigenvalues of the game's Jacobian J", xlabel="Re λ", ylabel="Im λ")
     scale = float(np.abs(values).max(initial=0.0)) or 1.0
     plane.set_xscale("symlog", linthresh=scale / 100)
-    plane.set_yscale("symlog", linthresh=scale / 100)  # the same scale as for the real parts: what looks like rotation is
-    plane.set(xlim=(-2 * scale, 2 * scale), ylim=(-2 * scale, 2 * scale), xticks=_ticks(scale), yticks=_ticks(scale))
+    # the same scale as for the real parts: what looks like rotation is
+    plane.set_yscale("symlog", linthresh=scale / 100)
+    plane.set(
+        xlim=(-2 * scale, 2 * scale),
+        ylim=(-2 * scale, 2 * scale),
+        xticks=_ticks(scale),
+        yticks=_ticks(scale),
+    )
     plane.legend(frameon=False, fontsize=8)
     for height, (player, own) in enumerate(spectrum.own.items()):
         lines.scatter(own, [height] * len(own), marker="|", s=400, color=COLOURS.get(player, GREY))
@@ -94,7 +123,11 @@ def path_figure(path: PathAngle) -> Figure:
         axis.axvline(alpha, color=GREY, linewidth=0.8, linestyle=":")
         axis.text(alpha + 0.02, 0.97, name, va="top", fontsize=8, color=GREY)
     axis.plot(path.alphas, path.cosines, color=COLOURS["generator"])
-    axis.set(xlabel="α, from the earlier checkpoint (0) to this one (1)", ylabel="path angle: cosine of θ′ − θ and ξ", ylim=(-1.05, 1.05))
+    axis.set(
+        xlabel="α, from the earlier checkpoint (0) to this one (1)",
+        ylabel="path angle: cosine of θ′ − θ and ξ",
+        ylim=(-1.05, 1.05),
+    )
     size = axis.twinx()
     size.plot(path.alphas, path.norms, color=COLOURS["discriminator"], linestyle="--")
     size.set_ylabel("‖ξ‖ (dashed)", color=COLOURS["discriminator"])
@@ -111,7 +144,8 @@ def png(figure: Figure) -> bytes:
 
 
 def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")  # not pyplot: it would keep the figure, and choose a screen
+    # not pyplot: it would keep the figure, and choose a screen
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -135,11 +169,20 @@ def _gradients(axis: Axes, history: History) -> None:
     axis.set_title("gradient norms ‖ξ_i‖", fontsize=9)
 
 
-def _shares(axis: Axes, history: History, names: dict[str, str], title: str, *, chance: float | None) -> None:
+def _shares(
+    axis: Axes, history: History, names: dict[str, str], title: str, *, chance: float | None
+) -> None:
     for (name, label), style in zip(names.items(), ("-", "--"), strict=False):
         series = history.series("probe", name)
         if len(series):  # no entry in the legend for what was not measured
-            axis.plot(series.steps, series.values, style, color=COLOURS["game"], label=label, linewidth=1.2)
+            axis.plot(
+                series.steps,
+                series.values,
+                style,
+                color=COLOURS["game"],
+                label=label,
+                linewidth=1.2,
+            )
     if chance is not None:
         axis.axhline(chance, color=GREY, linewidth=0.8, linestyle=":")
     axis.set_ylim(bottom=0)
@@ -148,7 +191,12 @@ def _shares(axis: Axes, history: History, names: dict[str, str], title: str, *, 
 
 def _cosines(axis: Axes, history: History) -> None:
     for player in ("discriminator", "generator"):
-        _line(axis, history.series("probe", "update_cosine", player), player, f"cosine of successive updates, {player}")
+        _line(
+            axis,
+            history.series("probe", "update_cosine", player),
+            player,
+            f"cosine of successive updates, {player}",
+        )
     axis.set_ylim(-1.05, 1.05)
     axis.set_title("rotation", fontsize=9)
 
@@ -157,9 +205,20 @@ def _coverage(axis: Axes, history: History) -> None:
     if history.coverage is None:
         return
     name, full = history.coverage
-    for prefix, colour, label in (("", COLOURS["generator"], name), ("ema/", COLOURS["game"], f"{name}, moving average")):
+    for prefix, colour, label in (
+        ("", COLOURS["generator"], name),
+        ("ema/", COLOURS["game"], f"{name}, moving average"),
+    ):
         series = history.series("metrics", prefix + name)
-        axis.plot(series.steps, series.values, "o-", color=colour, label=label, linewidth=1.2, markersize=3)
+        axis.plot(
+            series.steps,
+            series.values,
+            "o-",
+            color=colour,
+            label=label,
+            linewidth=1.2,
+            markersize=3,
+        )
     axis.axhline(full, color=GREY, linewidth=0.8, linestyle=":")
     axis.set_ylim(0, 1.08 * full)
     axis.set_title("coverage", fontsize=9)
@@ -178,5 +237,7 @@ def _onsets(axis: Axes, findings: Sequence[Finding]) -> None:
 def _ticks(scale: float) -> list[float]:
     """Return 0 and the powers of ten between a thirtieth of the scale and twice it, with both signs: nearer to 0 they would overlap."""
     last = math.floor(math.log10(2 * scale))
-    powers = [10.0**exponent for exponent in range(last, last - 3, -1) if 10.0**exponent >= scale / 30]
+    powers = [
+        10.0**exponent for exponent in range(last, last - 3, -1) if 10.0**exponent >= scale / 30
+    ]
     return [-power for power in powers] + [0.0, *reversed(powers)]

@@ -43,7 +43,10 @@ class Finding:
 
     def __post_init__(self) -> None:
         if not self.numbers or not re.search(r"\d|zero", self.sentence):
-            raise UsageError(f'The finding "{self.name}" has no number. Give the number that it rests on, in numbers and in the sentence.')
+            raise UsageError(
+                f'The finding "{self.name}" has no number. Give the number that it rests on, in'
+                " numbers and in the sentence."
+            )
 
     @property
     def key(self) -> str:

@@ -62,11 +62,18 @@ class History:
     ([-0.7], 9)
     """
 
-    def __init__(self, *, loss: str, coverage: tuple[str, float] | None = None, lines: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        loss: str,
+        coverage: tuple[str, float] | None = None,
+        lines: Iterable[Mapping[str, Any]] = (),
+    ) -> None:
         self.loss, self.coverage = loss, coverage
         self.last: Mapping[str, Any] = {}
         self.rollbacks: list[Mapping[str, Any]] = []
-        self._columns: dict[tuple[str, ...], _Column] = {}  # a line as it is takes seven times the memory, and a run has many
+        # a line as it is takes seven times the memory, and a run has many
+        self._columns: dict[tuple[str, ...], _Column] = {}
         self._traces: dict[tuple[str, str], _Column] = {}
         self._probes: list[tuple[int, Mapping[str, Any]]] = []
         self._moved: set[str] = set()
@@ -80,7 +87,10 @@ class History:
             UsageError: the line has no step.
         """
         if "step" not in line:
-            raise UsageError(f'A line of a log has no "step": {str(dict(line))[:100]}. Every line is of a step; give its number.')
+            raise UsageError(
+                f'A line of a log has no "step": {str(dict(line))[:100]}. Every line is of a step;'
+                " give its number."
+            )
         step, trace = line["step"], line.get("trace") or {}
         for path, value in _numbers({key: part for key, part in line.items() if key != "trace"}):
             self._columns.setdefault(path, _Column()).add(step, value)
@@ -139,7 +149,9 @@ class _Column:
         return Series(steps[finite], values[finite])
 
 
-def _numbers(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:
+def _numbers(
+    tree: Mapping[str, Any], above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], float]]:
     """Yield nested keys → number, of those that are one."""
     for key, value in tree.items():
         if isinstance(value, Mapping):

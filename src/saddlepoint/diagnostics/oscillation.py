@@ -26,8 +26,10 @@ class Oscillation:
     Attributes:
         period: in steps.
         amplitude: of the sine, in the series' units.
-        share: the part of the variance, after a straight line is taken out, that lies within a quarter of its frequency.
-        prominence: its variance relative to that of all slower changes. Of a random walk the slower ones are always stronger.
+        share: the part of the variance, after a straight line is taken out, that lies within a
+            quarter of its frequency.
+        prominence: its variance relative to that of all slower changes. Of a random walk the slower
+            ones are always stronger.
     """
 
     period: float
@@ -39,8 +41,9 @@ class Oscillation:
 def dominant_oscillation(series: Series) -> Oscillation | None:
     """Return the strongest oscillation of an evenly sampled series; None for fewer than 64 points, or where nothing varies.
 
-    The straight line through the values is taken out; then, of the periodogram |Σ_t v_t e^{−2πi k t / n}|², the frequency k is sought
-    that has the most, and everything within [¾ k, 1¼ k] counts with it.
+    The straight line through the values is taken out; then, of the periodogram |Σ_t v_t e^{−2πi k t
+    / n}|², the frequency k is sought that has the most, and everything within [¾ k, 1¼ k] counts
+    with it.
 
     >>> steps = np.arange(0, 1000, 5)
     >>> found = dominant_oscillation(Series(steps, 3 + 0.01 * steps + 0.5 * np.sin(2 * np.pi * steps / 100)))
@@ -57,7 +60,15 @@ def dominant_oscillation(series: Series) -> Oscillation | None:
         return None
     power = np.abs(np.fft.rfft(detrended)) ** 2 * 2 / n  # by Parseval it sums to the total
     peak = LEAST_PERIODS + int(np.argmax(power[LEAST_PERIODS : n // LEAST_SAMPLES + 1]))
-    low, high = min(int((1 - BANDWIDTH) * peak), peak - 1), max(int((1 + BANDWIDTH) * peak), peak + 1)
+    low, high = (
+        min(int((1 - BANDWIDTH) * peak), peak - 1),
+        max(int((1 + BANDWIDTH) * peak), peak + 1),
+    )
     energy, slower = float(power[low : high + 1].sum()), float(power[:low].sum())
     spacing = float(series.steps[-1] - series.steps[0]) / (n - 1)
-    return Oscillation(n / peak * spacing, float(np.sqrt(2 * energy / n)), min(energy / total, 1.0), energy / max(slower, 1e-300))
+    return Oscillation(
+        n / peak * spacing,
+        float(np.sqrt(2 * energy / n)),
+        min(energy / total, 1.0),
+        energy / max(slower, 1e-300),
+    )

@@ -17,7 +17,8 @@ class Probe:
     Attributes:
         gradients: sizes, zeros and noise of the players' gradients.
         saturated: player → share of the discriminator's outputs where that player's loss is flat.
-        accuracy: how well the discriminator separates training samples from generated ones; ½ is chance.
+        accuracy: how well the discriminator separates training samples from generated ones; ½ is
+            chance.
         memory: P(D(training sample) > D(held-out sample)); ½ where it learnt none by heart.
         antisymmetric: the share of rotation in the field, ‖Aξ‖² / (‖Aξ‖² + ‖Sξ‖²).
         update_cosine: player → cosine of the angle between its last two updates.

@@ -24,13 +24,13 @@ class Provenance:
     """The first tensor that is not finite.
 
     Attributes:
-        place: "data", "parameter", "output" of a layer, "loss", "gradient", or "update" where all of these are finite and the rule or
-            the inner optimizer made it.
+        place: "data", "parameter", "output" of a layer, "loss", "gradient", or "update" where all
+            of these are finite and the rule or the inner optimizer made it.
         player: whose tensor it is; for data and for losses, whose loss.
         tensor: which one: a layer with its class, a parameter, an input, a term of the loss.
         share: the share of its entries that are not finite.
-        largest: the largest finite magnitude that went in: of the layer's input, of the gradient's finite entries; NaN where it is not
-            known.
+        largest: the largest finite magnitude that went in: of the layer's input, of the gradient's
+            finite entries; NaN where it is not known.
     """
 
     place: Place
@@ -46,12 +46,26 @@ class Provenance:
         into = f", from values up to {self.largest:.2g}" if math.isfinite(self.largest) else ""
         return {
             "data": f"The first bad tensor is in the data: {self.tensor} ({share}).",
-            "parameter": f"The first bad tensor is a parameter: {self.tensor} of the {self.player} ({share}).",
-            "output": f"The first bad tensor is the output of {self.tensor} of the {self.player} ({share}{into}).",
-            "loss": f"All layers are finite; the first bad number is {self.tensor} of the {self.player}{into}.",
-            "gradient": f"The losses are finite; the first bad tensor is a gradient: at {self.tensor} of the {self.player} ({share}).",
-            "update": f"Losses and gradients are finite (up to {self.largest:.2g}); the {self.player}'s update overflows in the rule or in "
-            "the inner optimizer.",
+            "parameter": (
+                f"The first bad tensor is a parameter: {self.tensor} of the {self.player}"
+                f" ({share})."
+            ),
+            "output": (
+                f"The first bad tensor is the output of {self.tensor} of the {self.player}"
+                f" ({share}{into})."
+            ),
+            "loss": (
+                f"All layers are finite; the first bad number is {self.tensor} of the"
+                f" {self.player}{into}."
+            ),
+            "gradient": (
+                f"The losses are finite; the first bad tensor is a gradient: at {self.tensor} of"
+                f" the {self.player} ({share})."
+            ),
+            "update": (
+                f"Losses and gradients are finite (up to {self.largest:.2g}); the {self.player}'s"
+                " update overflows in the rule or in the inner optimizer."
+            ),
         }[self.place]
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,11 +73,13 @@ class Provenance:
         return {**asdict(self), "sentence": self.sentence}
 
 
-def find_nonfinite(networks: Mapping[str, nn.Module], closure: Closure, data: Mapping[str, Tensor], *, player: str) -> Provenance:
+def find_nonfinite(
+    networks: Mapping[str, nn.Module], closure: Closure, data: Mapping[str, Tensor], *, player: str
+) -> Provenance:
     """Return where the first NaN or infinity arises when the closure is evaluated again at the present parameters; nothing moves.
 
-    The way is: data, parameters, outputs of layers in the order in which they are computed, terms of the losses, and gradients in the
-    order in which backpropagation computes them.
+    The way is: data, parameters, outputs of layers in the order in which they are computed, terms
+    of the losses, and gradients in the order in which backpropagation computes them.
 
     Args:
         networks: player → network.
@@ -77,7 +93,8 @@ def find_nonfinite(networks: Mapping[str, nn.Module], closure: Closure, data: Ma
     >>> x = torch.full((4, 1), 1e30)
     >>> found = find_nonfinite({"critic": network}, lambda: {"critic": network(x).mean()}, {"x": x}, player="critic")
     >>> found.sentence
-    'The first bad tensor is the output of 0 (Linear) of the critic (100% of its entries are not finite, from values up to 1e+30).'
+    'The first bad tensor is the output of 0 (Linear) of the critic (100% of its entries are not
+    finite, from values up to 1e+30).'
     """
     for name, tensor in data.items():
         if not _finite(tensor):
@@ -85,22 +102,39 @@ def find_nonfinite(networks: Mapping[str, nn.Module], closure: Closure, data: Ma
     for owner, network in networks.items():
         for name, parameter in network.named_parameters():
             if not _finite(parameter):
-                return Provenance("parameter", owner, f"{name}, shape {tuple(parameter.shape)}", _share(parameter), math.nan)
+                return Provenance(
+                    "parameter",
+                    owner,
+                    f"{name}, shape {tuple(parameter.shape)}",
+                    _share(parameter),
+                    math.nan,
+                )
     cuda = any(p.is_cuda for network in networks.values() for p in network.parameters())
     seen: list[Provenance] = []
     with Replay(networks.values(), cuda=cuda).again(), _watched(networks, seen):
         return _evaluated(networks, closure, seen, player)
 
 
-def _evaluated(networks: Mapping[str, nn.Module], closure: Closure, seen: list[Provenance], player: str) -> Provenance:
-    parameters: Players = {owner: tuple(p for p in network.parameters() if p.requires_grad) for owner, network in networks.items()}
+def _evaluated(
+    networks: Mapping[str, nn.Module], closure: Closure, seen: list[Provenance], player: str
+) -> Provenance:
+    parameters: Players = {
+        owner: tuple(p for p in network.parameters() if p.requires_grad)
+        for owner, network in networks.items()
+    }
     point = Evaluation(parameters, closure, order=1, finite=False)
     if seen:
         return seen[0]
     for owner, terms in point.terms.items():
         for term, value in terms.items():
             if not math.isfinite(value):
-                return Provenance("loss", owner, f'the term "{term}" of the loss' if term else "the loss", 1.0, math.nan)
+                return Provenance(
+                    "loss",
+                    owner,
+                    f'the term "{term}" of the loss' if term else "the loss",
+                    1.0,
+                    math.nan,
+                )
     for owner in point.movers:
         gradient = point.gradient[owner]
         if seen:
@@ -138,8 +172,15 @@ def _note_output(
     player: str,
     where: str,
 ) -> None:
-    tensors = [t for t in (output if isinstance(output, tuple | list) else [output]) if isinstance(t, Tensor)]
-    largest = max([_largest(t) for t in inputs if isinstance(t, Tensor) and t.is_floating_point()], default=math.nan)
+    tensors = [
+        t
+        for t in (output if isinstance(output, tuple | list) else [output])
+        if isinstance(t, Tensor)
+    ]
+    largest = max(
+        [_largest(t) for t in inputs if isinstance(t, Tensor) and t.is_floating_point()],
+        default=math.nan,
+    )
     for tensor in tensors:
         if not _finite(tensor):
             seen.append(Provenance("output", player, where, _share(tensor), largest))
@@ -157,7 +198,11 @@ def _note_gradient(seen: list[Provenance], player: str, where: str) -> Callable[
 
 
 def _trainable(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    return [
+        (name, parameter)
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad
+    ]
 
 
 def _finite(tensor: Tensor) -> bool:

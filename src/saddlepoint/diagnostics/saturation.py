@@ -17,8 +17,9 @@ FLAT = 0.01
 def saturation(loss: GanLoss, real: Tensor, fake: Tensor) -> dict[str, float]:
     """Return, for each player, the share of the discriminator's outputs at which that player's loss is flat.
 
-    The discriminator is judged on real and generated samples, the generator on generated ones. A discriminator that is flat has learnt all
-    that its loss asks; a generator that is flat learns nothing from it.
+    The discriminator is judged on real and generated samples, the generator on generated ones. A
+    discriminator that is flat has learnt all that its loss asks; a generator that is flat learns
+    nothing from it.
 
     Args:
         loss: a pair of ``GAN_LOSSES``.
@@ -32,7 +33,9 @@ def saturation(loss: GanLoss, real: Tensor, fake: Tensor) -> dict[str, float]:
     """
     judge, fool = loss
     nothing = torch.zeros(1, dtype=torch.float64)
-    flat = torch.cat([_flat(lambda t: judge(t, nothing), real), _flat(lambda t: judge(nothing, t), fake)])
+    flat = torch.cat(
+        [_flat(lambda t: judge(t, nothing), real), _flat(lambda t: judge(nothing, t), fake)]
+    )
     return {"discriminator": _share(flat), "generator": _share(_flat(fool, fake))}
 
 
@@ -56,9 +59,11 @@ def _share(flat: Tensor) -> float:
 def accuracy(real: Tensor, fake: Tensor) -> float:
     """Return how well a threshold at 0 separates logits: (share of real ones above + share of generated ones below) / 2.
 
-    What lies on the threshold counts half on each side, so that a constant discriminator is at chance.
+    What lies on the threshold counts half on each side, so that a constant discriminator is at
+    chance.
 
-    Where all lie on one side, as a critic's outputs may, the threshold is midway between the means instead: a critic has no zero.
+    Where all lie on one side, as a critic's outputs may, the threshold is midway between the means
+    instead: a critic has no zero.
 
     >>> accuracy(torch.tensor([1.0, 2.0, -1.0, 3.0]), torch.tensor([-1.0, -2.0, -3.0, -4.0]))
     0.875
@@ -77,7 +82,8 @@ def memory(seen: Tensor, unseen: Tensor) -> float:
     """Return P(D(x) > D(x')) + ½ P(equal) for training samples x and held-out ones x'; ½ for a discriminator that learnt no sample by
     heart.
 
-    The Mann–Whitney statistic of the two sets of outputs: it does not depend on the loss or on the scale of the outputs.
+    The Mann–Whitney statistic of the two sets of outputs: it does not depend on the loss or on the
+    scale of the outputs.
 
     >>> memory(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0]))
     0.875

@@ -24,27 +24,34 @@ LEADER = "generator"
 class GameSpectrum:
     """Eigenvalues of J, of the players' own Hessians and of the Schur complement at one point, and what they say.
 
-    The field is θ̇ = −ξ, so that Re λ > 0 attracts. The classes speak of the local curvature; of a solution they speak only where ‖ξ‖ is
-    small. Those that need every eigenvalue on one side ("stable", "local Nash", "local minimax") are given only where the search for the
-    smallest has converged. No class is given for what lies within the tolerance of zero, so a point may have none.
+    The field is θ̇ = −ξ, so that Re λ > 0 attracts. The classes speak of the local curvature; of a
+    solution they speak only where ‖ξ‖ is small. Those that need every eigenvalue on one side
+    ("stable", "local Nash", "local minimax") are given only where the search for the smallest has
+    converged. No class is given for what lies within the tolerance of zero, so a point may have
+    none.
 
     - "stable": Re λ > 0 for all eigenvalues of J; "unstable": Re λ < 0 for one.
     - "rotating": |Im λ| > |Re λ| for a leading one.
     - "local Nash": every J_ii ≻ 0.
-    - "local minimax": J_yy ≻ 0 and the Schur complement ≻ 0 in a two-player game of zero sum, with x as leader.
-    - "saddle of X's loss": J_ii has eigenvalues of both signs; "no minimum of X's loss": negative ones, and none that is positive.
+    - "local minimax": J_yy ≻ 0 and the Schur complement ≻ 0 in a two-player game of zero sum, with
+      x as leader.
+    - "saddle of X's loss": J_ii has eigenvalues of both signs; "no minimum of X's loss": negative
+      ones, and none that is positive.
     - "degenerate": an eigenvalue of J among those computed vanishes relative to the largest.
 
     Attributes:
         leading: eigenvalues of J of the largest magnitude.
         smallest: eigenvalues of J of the smallest real part.
         own: player → eigenvalues of its Hessian J_ii from both ends of the spectrum, ascending.
-        schur: the smallest eigenvalues of J_xx − J_xy J_yy⁻¹ J_yx, real in a game of zero sum; positive real parts mean that a follower
-            that is fast enough makes the point stable. None where it does not exist or was not found.
+        schur: the smallest eigenvalues of J_xx − J_xy J_yy⁻¹ J_yx, real in a game of zero sum;
+            positive real parts mean that a follower that is fast enough makes the point stable.
+            None where it does not exist or was not found.
         schur_reason: why ``schur`` is None.
-        zero_sum: whether J_ij = −J_jiᵀ for all pairs of players: a game of zero sum, up to terms that only their own player can change.
+        zero_sum: whether J_ij = −J_jiᵀ for all pairs of players: a game of zero sum, up to terms
+            that only their own player can change.
         gradient_norm: ‖ξ‖.
-        rotation_ratio: the largest |Im λ| / |Re λ| of the leading eigenvalues that do not vanish; NaN where all do.
+        rotation_ratio: the largest |Im λ| / |Re λ| of the leading eigenvalues that do not vanish;
+            NaN where all do.
         classes: those of the list above that hold.
         converged: whether every search found all that it looked for.
         products: rows of Jacobian products that were taken.
@@ -92,29 +99,35 @@ def game_spectrum(
 ) -> GameSpectrum:
     """Find the eigenvalues of J, J_ii and J_xx − J_xy J_yy⁻¹ J_yx at the current parameters; neither buffers nor random states move.
 
-    Cost: a gradient for each player, then 50 to ``budget`` products for each search: n rows of an n-player game for each product of the two
-    searches in J, one for each of the n own Hessians, and 3 + the products of a solve in the Schur complement, which is looked for only
-    where J_yy ≻ 0. A spectrum that is small and crowded at its lower end, as networks have it, takes the most.
+    Cost: a gradient for each player, then 50 to ``budget`` products for each search: n rows of an
+    n-player game for each product of the two searches in J, one for each of the n own Hessians, and
+    3 + the products of a solve in the Schur complement, which is looked for only where J_yy ≻ 0. A
+    spectrum that is small and crowded at its lower end, as networks have it, takes the most.
 
     Args:
         players: player → its network, or the tensors that it moves.
-        closure: as for ``GameOptimizer.step``; returns the losses of all players, of one large batch.
+        closure: as for ``GameOptimizer.step``; returns the losses of all players, of one large
+            batch.
         count: how many eigenvalues of each kind.
-        leader: whose Schur complement is taken in a two-player game; by default the player called "generator".
+        leader: whose Schur complement is taken in a two-player game; by default the player called
+            "generator".
         zero: an eigenvalue below this share of its operator's largest counts as zero.
-        tolerance: relative accuracy of eigenvalues and solves; by default ε^(2/3) of the parameters' precision.
+        tolerance: relative accuracy of eigenvalues and solves; by default ε^(2/3) of the
+            parameters' precision.
         budget: the most products of each search, besides those that measure its residuals.
         solve_budget: the most products of each solve in the Schur complement.
 
     Raises:
-        UsageError: a closure that leaves out a player, an unknown leader, a count below 2, or a budget too small for the count.
+        UsageError: a closure that leaves out a player, an unknown leader, a count below 2, or a
+            budget too small for the count.
         DoubleBackwardError: a loss contains an operation without a right second derivative.
         DivergenceError: a loss or a product is NaN or infinite.
 
-    References: Berard et al. (2020), A closer look at the optimization landscapes of generative adversarial networks, arXiv:1906.04848;
-    Jin, Netrapalli and Jordan (2020), What is local optimality in nonconvex-nonconcave minimax optimization?, arXiv:1902.00618; Fiez and
-    Ratliff (2020), Gradient descent-ascent provably converges to strict local minmax equilibria with a finite timescale separation,
-    arXiv:2009.14820.
+    References: Berard et al. (2020), A closer look at the optimization landscapes of generative
+    adversarial networks, arXiv:1906.04848; Jin, Netrapalli and Jordan (2020), What is local
+    optimality in nonconvex-nonconcave minimax optimization?, arXiv:1902.00618; Fiez and Ratliff
+    (2020), Gradient descent-ascent provably converges to strict local minmax equilibria with a
+    finite timescale separation, arXiv:2009.14820.
 
     >>> from saddlepoint.games.analytic import zero_sum
     >>> game = zero_sum(-6.0, 4.0, -2.0)  # f = −3x² + 4xy − y²
@@ -130,8 +143,13 @@ def game_spectrum(
         J = point.jacobian
         leading = eigenvalues(J, count, which="magnitude", **search)
         smallest = eigenvalues(J, count, which="smallest", **search)
-        own = {player: eigenvalues(J[player, player], count, which="ends", symmetric=True, **search) for player in point.movers}
-        limits = _Limits(zero, _precision(point), _largest([*leading.values, *smallest.values, *_all(own)]))
+        own = {
+            player: eigenvalues(J[player, player], count, which="ends", symmetric=True, **search)
+            for player in point.movers
+        }
+        limits = _Limits(
+            zero, _precision(point), _largest([*leading.values, *smallest.values, *_all(own)])
+        )
         zero_sum = _is_zero_sum(point)
         schur, reason = _schur(point, own, limits, leader, zero_sum, count, solve_budget, search)
         gradient_norm = float(point.gradient.norm())
@@ -145,7 +163,10 @@ def game_spectrum(
         zero_sum=zero_sum,
         gradient_norm=gradient_norm,
         rotation_ratio=_rotation_ratio(leading.values, limits),
-        classes=(*_of_the_field(leading, smallest, limits), *_of_the_losses(own, schur, zero_sum, limits, leader)),
+        classes=(
+            *_of_the_field(leading, smallest, limits),
+            *_of_the_losses(own, schur, zero_sum, limits, leader),
+        ),
         converged=all(found.converged for found in searches),
         products=point.cost.products,
     )
@@ -177,21 +198,30 @@ def _of_the_field(leading: Eigenvalues, smallest: Eigenvalues, limits: _Limits) 
     holds = {
         "stable": limits.positive(smallest, *known),
         "unstable": min((value.real for value in known), default=0.0) < -limit,
-        "rotating": any(abs(value) > limit and abs(value.imag) > abs(value.real) for value in leading.values),
+        "rotating": any(
+            abs(value) > limit and abs(value.imag) > abs(value.real) for value in leading.values
+        ),
         "degenerate": any(abs(value) <= limit for value in known),
     }
     return [name for name, held in holds.items() if held]
 
 
 def _of_the_losses(
-    own: dict[str, Eigenvalues], schur: Eigenvalues | None, zero_sum: bool, limits: _Limits, leader: str | None
+    own: dict[str, Eigenvalues],
+    schur: Eigenvalues | None,
+    zero_sum: bool,
+    limits: _Limits,
+    leader: str | None,
 ) -> list[str]:
     found = ["local Nash"] if all(limits.positive(block) for block in own.values()) else []
     if schur is not None and zero_sum and limits.positive(schur, *own[leader or LEADER].values):
         found.append("local minimax")
     for player, block in own.items():
         if limits.negative(block):
-            found.append(f"{'saddle' if max(block.real) > limits.of(block.values) else 'no minimum'} of {player}'s loss")
+            found.append(
+                f"{'saddle' if max(block.real) > limits.of(block.values) else 'no minimum'} of"
+                f" {player}'s loss"
+            )
     return found
 
 
@@ -206,9 +236,16 @@ def _schur(
     search: dict[str, Any],
 ) -> tuple[Eigenvalues | None, str | None]:
     """Return the smallest eigenvalues of the Schur complement, or why there are none."""
-    x, others = leader or LEADER, [player for player in point.movers if player != (leader or LEADER)]
+    x, others = (
+        leader or LEADER,
+        [player for player in point.movers if player != (leader or LEADER)],
+    )
     if len(others) != 1 or x not in own:
-        return None, f'a leader and one follower are needed; the players are {sorted(own)} and the leader is "{x}"'
+        return (
+            None,
+            f"a leader and one follower are needed; the players are {sorted(own)} and the leader is"
+            f' "{x}"',
+        )
     (y,) = others
     if not limits.positive(own[y]):
         why = (
@@ -216,10 +253,18 @@ def _schur(
             if not own[y].converged
             else f"its smallest is {min(own[y].real):.2g}"
         )
-        return None, f"the Hessian of the follower {y}'s own loss is not known to be positive definite: {why}"
+        return (
+            None,
+            (
+                f"the Hessian of the follower {y}'s own loss is not known to be positive definite:"
+                f" {why}"
+            ),
+        )
     J = point.jacobian
     tolerance = _precision(point) ** (2 / 3) if search["tolerance"] is None else search["tolerance"]
-    complement = SchurComplement(J[x, x], J[x, y], J[y, x], J[y, y], tolerance=tolerance, budget=solve_budget)
+    complement = SchurComplement(
+        J[x, x], J[x, y], J[y, x], J[y, y], tolerance=tolerance, budget=solve_budget
+    )
     try:
         return eigenvalues(complement, count, which="smallest", symmetric=zero_sum, **search), None
     except UsageError as unsolved:
@@ -233,23 +278,37 @@ def _is_zero_sum(point: Evaluation) -> bool:
     like = Jo.domain.tensors[0]
     v = Jo.domain.unflatten(torch.as_tensor(draws, dtype=like.dtype, device=like.device))
     forward, back = Jo @ v, Jo.T @ v
-    return bool((forward + back).norm() <= math.sqrt(_precision(point)) * (forward.norm() + back.norm()))
+    return bool(
+        (forward + back).norm() <= math.sqrt(_precision(point)) * (forward.norm() + back.norm())
+    )
 
 
 def _rotation_ratio(leading: Sequence[complex], limits: _Limits) -> float:
     """Return the largest |Im λ| / |Re λ|, infinite where a real part is nothing but rounding."""
     found = [value for value in leading if abs(value) > limits.of(leading)]
-    ratios = [abs(v.imag) / abs(v.real) if abs(v.real) > 100 * limits.precision * abs(v) else math.inf for v in found]
+    ratios = [
+        abs(v.imag) / abs(v.real) if abs(v.real) > 100 * limits.precision * abs(v) else math.inf
+        for v in found
+    ]
     return max(ratios, default=math.nan)
 
 
 def _check(players: Mapping[str, object], count: int, leader: str | None, zero: float) -> None:
     if leader is not None and leader not in players:
-        raise UsageError(f'game_spectrum: the leader "{leader}" is no player of this game.' + did_you_mean(leader, players))
+        raise UsageError(
+            f'game_spectrum: the leader "{leader}" is no player of this game.'
+            + did_you_mean(leader, players)
+        )
     if count < 2:
-        raise UsageError(f"game_spectrum: count must be at least 2, one for each end of a Hessian's spectrum, not {count}.")
+        raise UsageError(
+            "game_spectrum: count must be at least 2, one for each end of a Hessian's spectrum,"
+            f" not {count}."
+        )
     if not 0 <= zero < 1:
-        raise UsageError(f"game_spectrum: zero is a share of the largest eigenvalue and lies in [0, 1), not {zero}.")
+        raise UsageError(
+            "game_spectrum: zero is a share of the largest eigenvalue and lies in [0, 1), not"
+            f" {zero}."
+        )
 
 
 def _precision(point: Evaluation) -> float:
@@ -266,5 +325,7 @@ def _all(own: dict[str, Eigenvalues]) -> list[complex]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [[entry.real, entry.imag] if isinstance(entry, complex) else entry for entry in value]
+        return [
+            [entry.real, entry.imag] if isinstance(entry, complex) else entry for entry in value
+        ]
     return value

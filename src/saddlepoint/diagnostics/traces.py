@@ -32,7 +32,9 @@ class Projection:
         heads = [_head(p) for p in self._parameters]
         size = sum(t.numel() for t in heads)
         scale = 1 / math.sqrt(max(size, 1))
-        self._directions = [(torch.randn(t.numel(), generator=generator) * scale).to(t) for t in heads]
+        self._directions = [
+            (torch.randn(t.numel(), generator=generator) * scale).to(t) for t in heads
+        ]
 
     @torch.no_grad()
     def value(self) -> float:
@@ -50,12 +52,20 @@ class Trace:
     """
 
     def __init__(self, networks: Mapping[str, nn.Module], *, seed: int) -> None:
-        self._projections = {player: Projection(network, seed=seed) for player, network in networks.items()}
+        self._projections = {
+            player: Projection(network, seed=seed) for player, network in networks.items()
+        }
         self._points: list[tuple[int, dict[str, float], dict[str, float]]] = []
 
     def sample(self, step: int, losses: Mapping[str, float]) -> None:
         """Add a point."""
-        self._points.append((step, dict(losses), {player: projection.value() for player, projection in self._projections.items()}))
+        self._points.append(
+            (
+                step,
+                dict(losses),
+                {player: projection.value() for player, projection in self._projections.items()},
+            )
+        )
 
     def take(self) -> dict[str, Any]:
         """Return the points since the last call and forget them: steps, and for each player its losses and projections."""
@@ -63,8 +73,12 @@ class Trace:
         players = list(self._projections)
         return {
             "steps": [step for step, _, _ in points],
-            "losses": {player: [losses.get(player) for _, losses, _ in points] for player in players},
-            "projections": {player: [projections[player] for _, _, projections in points] for player in players},
+            "losses": {
+                player: [losses.get(player) for _, losses, _ in points] for player in players
+            },
+            "projections": {
+                player: [projections[player] for _, _, projections in points] for player in players
+            },
         }
 
     def state_dict(self) -> list[tuple[int, dict[str, float], dict[str, float]]]:
@@ -73,7 +87,9 @@ class Trace:
 
     def load_state_dict(self, state: Sequence[Any]) -> None:
         """Continue from what ``state_dict`` returned."""
-        self._points = [(step, dict(losses), dict(projections)) for step, losses, projections in state]
+        self._points = [
+            (step, dict(losses), dict(projections)) for step, losses, projections in state
+        ]
 
 
 def _head(parameter: Tensor) -> Tensor:

@@ -25,7 +25,15 @@ from saddlepoint.games.gan_losses import (
     non_saturating_generator,
     wasserstein_discriminator,
 )
-from saddlepoint.games.nonsmooth import KINKS, absolute, hinge, l1_norm, largest, max_margin, positive_part
+from saddlepoint.games.nonsmooth import (
+    KINKS,
+    absolute,
+    hinge,
+    l1_norm,
+    largest,
+    max_margin,
+    positive_part,
+)
 from saddlepoint.games.penalties import gradient_penalty
 
 __all__ = [

@@ -13,7 +13,8 @@ from saddlepoint.game import Game
 
 Kind = Literal["minimum", "monotone", "rotating", "local minimax", "not minimax"]
 """What the critical point is: the minimum of a one-player game; an equilibrium around which the game is strongly monotone; the centre of a
-pure rotation; a strict local minimax point with x as leader; or a critical point that no leader can want."""
+pure rotation; a strict local minimax point with x as leader; or a critical point that no leader can
+want."""
 
 
 class AnalyticGame(Game):
@@ -42,9 +43,20 @@ class AnalyticGame(Game):
         jacobian: Tensor,
         kind: Kind,
     ) -> None:
-        pieces = [piece.clone().requires_grad_() for piece in torch.split(start.double(), list(sizes.values()))]
-        self.losses_at, self.equilibrium, self.jacobian, self.kind = losses_at, equilibrium, jacobian, kind
-        super().__init__({player: [piece] for player, piece in zip(sizes, pieces, strict=True)}, lambda: losses_at(self.theta))
+        pieces = [
+            piece.clone().requires_grad_()
+            for piece in torch.split(start.double(), list(sizes.values()))
+        ]
+        self.losses_at, self.equilibrium, self.jacobian, self.kind = (
+            losses_at,
+            equilibrium,
+            jacobian,
+            kind,
+        )
+        super().__init__(
+            {player: [piece] for player, piece in zip(sizes, pieces, strict=True)},
+            lambda: losses_at(self.theta),
+        )
 
     @property
     def theta(self) -> Tensor:
@@ -56,7 +68,9 @@ class AnalyticGame(Game):
         return float((self.theta.detach() - self.equilibrium).norm())
 
 
-def quadratic(sizes: Mapping[str, int], matrices: Mapping[str, Tensor], start: Tensor, kind: Kind) -> AnalyticGame:
+def quadratic(
+    sizes: Mapping[str, int], matrices: Mapping[str, Tensor], start: Tensor, kind: Kind
+) -> AnalyticGame:
     """Return the game f_i(θ) = ½ θᵀ A_i θ with symmetric A_i: ξ(θ) = J θ, row block i of J is row block i of A_i, and θ* = 0.
 
     Raises:
@@ -66,9 +80,13 @@ def quadratic(sizes: Mapping[str, int], matrices: Mapping[str, Tensor], start: T
     for player in sizes:
         A = matrices.get(player)
         if A is None or A.shape != (dimension, dimension) or not torch.equal(A, A.T):
-            raise UsageError(f'Player "{player}" needs a symmetric matrix of shape ({dimension}, {dimension}).')
+            raise UsageError(
+                f'Player "{player}" needs a symmetric matrix of shape ({dimension}, {dimension}).'
+            )
     bounds = torch.tensor([0, *sizes.values()]).cumsum(0).tolist()
-    jacobian = torch.cat([matrices[player][bounds[i] : bounds[i + 1]] for i, player in enumerate(sizes)])
+    jacobian = torch.cat(
+        [matrices[player][bounds[i] : bounds[i + 1]] for i, player in enumerate(sizes)]
+    )
     return AnalyticGame(
         sizes,
         lambda theta: {player: 0.5 * theta @ matrices[player] @ theta for player in sizes},
@@ -79,7 +97,9 @@ def quadratic(sizes: Mapping[str, int], matrices: Mapping[str, Tensor], start: T
     )
 
 
-def zero_sum(Hxx: float, Hxy: float, Hyy: float, start: Sequence[float] = (1.0, 1.0)) -> AnalyticGame:
+def zero_sum(
+    Hxx: float, Hxy: float, Hyy: float, start: Sequence[float] = (1.0, 1.0)
+) -> AnalyticGame:
     """Return f(x, y) = ½ Hxx x² + Hxy x y + ½ Hyy y², which x minimises and y maximises.
 
     >>> zero_sum(-6.0, 4.0, -2.0).kind  # the origin is a minimax point although x is at a maximum
@@ -109,7 +129,10 @@ def bilinear_matrix(singular_values: Sequence[float], generator: torch.Generator
     [2.0, 1.0]
     """
     n = len(singular_values)
-    U, V = (torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))[0] for _ in range(2))
+    U, V = (
+        torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))[0]
+        for _ in range(2)
+    )
     M = U @ torch.diag(torch.tensor(singular_values, dtype=torch.float64)) @ V.T
     zero = torch.zeros(n, n, dtype=torch.float64)
     A = torch.cat([torch.cat([zero, M], 1), torch.cat([M.T, zero], 1)])
@@ -129,7 +152,9 @@ def with_spectrum(eigenvalues: Sequence[complex]) -> AnalyticGame:
     n = len(eigenvalues)
     smallest = float(a.diagonal().min())
     kind: Kind = "monotone" if smallest > 0 else "rotating" if smallest == 0 else "not minimax"
-    return quadratic({"x": n, "y": n}, {"x": A, "y": 0.0 - A}, torch.ones(2 * n, dtype=torch.float64), kind)
+    return quadratic(
+        {"x": n, "y": n}, {"x": A, "y": 0.0 - A}, torch.ones(2 * n, dtype=torch.float64), kind
+    )
 
 
 def bowl(start: Sequence[float] = (1.0, -2.0)) -> AnalyticGame:
@@ -164,13 +189,23 @@ def ridge(start: Sequence[float] = (0.5, 0.5)) -> AnalyticGame:
 
     jacobian = torch.tensor([[-10.0, 6.0], [-6.0, 2.0]], dtype=torch.float64)
     zero = torch.zeros(2, dtype=torch.float64)
-    return AnalyticGame({"x": 1, "y": 1}, losses_at, start=torch.tensor(start), equilibrium=zero, jacobian=jacobian, kind="local minimax")
+    return AnalyticGame(
+        {"x": 1, "y": 1},
+        losses_at,
+        start=torch.tensor(start),
+        equilibrium=zero,
+        jacobian=jacobian,
+        kind="local minimax",
+    )
 
 
-def cournot(firms: int = 3, demand: float = 10.0, slope: float = 1.0, cost: float = 1.0) -> AnalyticGame:
+def cournot(
+    firms: int = 3, demand: float = 10.0, slope: float = 1.0, cost: float = 1.0
+) -> AnalyticGame:
     """Return Cournot competition: firm i sells q_i at the price demand − slope · Σ q, at a cost of ``cost`` each.
 
-    Loss −q_i (demand − slope · Σ q − cost); q* = (demand − cost) / (slope · (firms + 1)) for all; J = slope · (I + 11ᵀ).
+    Loss −q_i (demand − slope · Σ q − cost); q* = (demand − cost) / (slope · (firms + 1)) for all; J
+    = slope · (I + 11ᵀ).
 
     Raises:
         UsageError: fewer than one firm, or a slope that is not positive.
@@ -180,7 +215,9 @@ def cournot(firms: int = 3, demand: float = 10.0, slope: float = 1.0, cost: floa
     [1.8, 1.8, 1.8, 1.8]
     """
     if firms < 1 or not slope > 0:
-        raise UsageError(f"cournot: needs at least one firm and a positive slope, not {firms} and {slope}.")
+        raise UsageError(
+            f"cournot: needs at least one firm and a positive slope, not {firms} and {slope}."
+        )
     names = [f"firm{i}" for i in range(firms)]
 
     def losses_at(q: Tensor) -> dict[str, Tensor]:
@@ -201,7 +238,8 @@ def cournot(firms: int = 3, demand: float = 10.0, slope: float = 1.0, cost: floa
 def matching_pennies(start: Sequence[float] = (1.0, -0.5)) -> AnalyticGame:
     """Return matching pennies with the players' logits as parameters: f = (2σ(x) − 1)(2σ(y) − 1), x minimises, y maximises.
 
-    The equilibrium is x = y = 0, both at even odds, with J = [[0, ¼], [−¼, 0]]; far away the field vanishes.
+    The equilibrium is x = y = 0, both at even odds, with J = [[0, ¼], [−¼, 0]]; far away the field
+    vanishes.
     """
 
     def losses_at(theta: Tensor) -> dict[str, Tensor]:
@@ -210,4 +248,11 @@ def matching_pennies(start: Sequence[float] = (1.0, -0.5)) -> AnalyticGame:
 
     jacobian = torch.tensor([[0.0, 0.25], [-0.25, 0.0]], dtype=torch.float64)
     zero = torch.zeros(2, dtype=torch.float64)
-    return AnalyticGame({"x": 1, "y": 1}, losses_at, start=torch.tensor(start), equilibrium=zero, jacobian=jacobian, kind="rotating")
+    return AnalyticGame(
+        {"x": 1, "y": 1},
+        losses_at,
+        start=torch.tensor(start),
+        equilibrium=zero,
+        jacobian=jacobian,
+        kind="rotating",
+    )

@@ -11,7 +11,8 @@ from torch.nn.functional import softplus
 from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.games.analytic import AnalyticGame
 
-# loss → (discriminator's loss, generator's loss) of the fake logit t, and the slope c at t = 0 of both
+# loss → (discriminator's loss, generator's loss) of the fake logit t, and the slope c at t = 0 of
+# both
 _LOSSES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], float]] = {
     "minimax": (softplus, lambda t: -softplus(t), 0.5),
     "non-saturating": (softplus, lambda t: softplus(-t), 0.5),
@@ -20,24 +21,32 @@ _LOSSES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor],
 
 
 def dirac_gan(
-    loss: str = "minimax", *, r1: float = 0.0, r2: float = 0.0, noise: float = 0.0, start: Sequence[float] = (1.0, 1.0)
+    loss: str = "minimax",
+    *,
+    r1: float = 0.0,
+    r2: float = 0.0,
+    noise: float = 0.0,
+    start: Sequence[float] = (1.0, 1.0),
 ) -> AnalyticGame:
     """Return the Dirac-GAN: the data is the point 0, the generator the point θ, the discriminator the line D(x) = ψ x.
 
-    J at θ = ψ = 0, ordered (discriminator, generator), is [[γ, c], [−c, 0]] with c = ½ for the logistic losses and 1 for the Wasserstein
-    loss, and γ = r1 + r2 plus σ²/2 of instance noise under the logistic losses. Without regularisation the eigenvalues are ±ic: no method
-    that only follows the field converges.
+    J at θ = ψ = 0, ordered (discriminator, generator), is [[γ, c], [−c, 0]] with c = ½ for the
+    logistic losses and 1 for the Wasserstein loss, and γ = r1 + r2 plus σ²/2 of instance noise
+    under the logistic losses. Without regularisation the eigenvalues are ±ic: no method that only
+    follows the field converges.
 
     Args:
         loss: "minimax", "non-saturating" or "wasserstein" (without its Lipschitz constraint).
         r1: weight γ of ½ γ ψ², the gradient penalty on real data, ½ γ E‖∇D‖².
         r2: the same on generated data; D is linear, so it is the same penalty.
-        noise: standard deviation σ of instance noise, to second order in σ, which gives the exact J at the equilibrium.
+        noise: standard deviation σ of instance noise, to second order in σ, which gives the exact J
+            at the equilibrium.
 
     Raises:
         UsageError: an unknown loss or a negative weight.
 
-    Reference: Mescheder, Geiger and Nowozin (2018), Which training methods for GANs do actually converge?, arXiv:1801.04406.
+    Reference: Mescheder, Geiger and Nowozin (2018), Which training methods for GANs do actually
+    converge?, arXiv:1801.04406.
 
     >>> torch.linalg.eigvals(dirac_gan("wasserstein").jacobian).imag.abs().tolist()
     [1.0, 1.0]
@@ -45,9 +54,12 @@ def dirac_gan(
     if loss not in _LOSSES:
         raise UsageError(f'dirac_gan: loss "{loss}" is unknown.' + did_you_mean(loss, _LOSSES))
     if min(r1, r2, noise) < 0:
-        raise UsageError(f"dirac_gan: r1, r2 and noise must be at least 0, not {r1}, {r2} and {noise}.")
+        raise UsageError(
+            f"dirac_gan: r1, r2 and noise must be at least 0, not {r1}, {r2} and {noise}."
+        )
     judge, fool, c = _LOSSES[loss]
-    bend = 0.25 if loss != "wasserstein" else 0.0  # second derivative of softplus at 0: what noise of variance σ² adds, once for each side
+    # second derivative of softplus at 0: what noise of variance σ² adds, once for each side
+    bend = 0.25 if loss != "wasserstein" else 0.0
     gamma = r1 + r2 + 2 * bend * noise**2
 
     def losses_at(theta: Tensor) -> dict[str, Tensor]:

@@ -35,7 +35,8 @@ def non_saturating_generator(fake: Tensor) -> Terms:
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Terms:
     """E max(0, 1 − real) + E max(0, 1 + fake): samples on the right side of the margin count no more; at the margin the slope is 0.
 
-    Reference: Lim and Ye (2017), Geometric GAN, arXiv:1705.02894; Miyato et al. (2018), Spectral normalization, arXiv:1802.05957.
+    Reference: Lim and Ye (2017), Geometric GAN, arXiv:1705.02894; Miyato et al. (2018), Spectral
+    normalization, arXiv:1802.05957.
     """
     return {"real": hinge(real).mean(), "fake": hinge(-fake).mean()}
 
@@ -43,8 +44,9 @@ def hinge_discriminator(real: Tensor, fake: Tensor) -> Terms:
 def wasserstein_discriminator(real: Tensor, fake: Tensor) -> Terms:
     """−E real + E fake, for critics that are held Lipschitz; otherwise it has no minimum and the logits grow without bound.
 
-    What holds them is clipping weights, the projected subgradient method of the paper, or bounding their spectral norms. A gradient
-    penalty on real data alone holds a linear critic; a curved one can be flat there and steep elsewhere.
+    What holds them is clipping weights, the projected subgradient method of the paper, or bounding
+    their spectral norms. A gradient penalty on real data alone holds a linear critic; a curved one
+    can be flat there and steep elsewhere.
 
     Reference: Arjovsky, Chintala and Bottou (2017), Wasserstein GAN, arXiv:1701.07875.
     """

@@ -1,26 +1,35 @@
 """Functions with kinks whose slope at the kink is chosen and documented: |x|, max(0, x), a maximum, and the losses made of them.
 
-PyTorch picks one slope at each kink, another for each spelling of the same function: at 0, ``relu`` has 0, ``clamp(min=0)`` 1 and
-``maximum(x, 0)`` ½; ``amax`` shares a tie, ``max(dim)`` gives it to the first. Here the caller chooses:
+PyTorch picks one slope at each kink, another for each spelling of the same function: at 0, ``relu``
+has 0, ``clamp(min=0)`` 1 and ``maximum(x, 0)`` ½; ``amax`` shares a tie, ``max(dim)`` gives it to
+the first. Here the caller chooses:
 
-- ``"minimum-norm"``: the subgradient nearest to 0. A point that minimises the function is left where it is. The default.
-- ``"one-sided"``: for a function of one variable the derivative from the right, for a maximum the first of those that tie.
-- ``"random"``: uniform over the subgradients (over the weights of those that tie), drawn from ``generator`` at every entry, at a kink or
-  not, so that the generator moves on by the same amount at every point. Under ``torch.func.vmap`` say ``randomness="different"``.
+- ``"minimum-norm"``: the subgradient nearest to 0. A point that minimises the function is left
+  where it is. The default.
+- ``"one-sided"``: for a function of one variable the derivative from the right, for a maximum the
+  first of those that tie.
+- ``"random"``: uniform over the subgradients (over the weights of those that tie), drawn from
+  ``generator`` at every entry, at a kink or not, so that the generator moves on by the same amount
+  at every point. Under ``torch.func.vmap`` say ``randomness="different"``.
 
-Every function is written as its argument times a fixed slope, |x| = s · x, so values are PyTorch's and second derivatives exactly zero.
-A NaN among the arguments gives a NaN value and a NaN slope, under every selection.
+Every function is written as its argument times a fixed slope, |x| = s · x, so values are PyTorch's
+and second derivatives exactly zero. A NaN among the arguments gives a NaN value and a NaN slope,
+under every selection.
 
-All of them are convex, and what is selected is a subgradient. **A selection for each function does not make what is composed of them
-right.** relu(x) − relu(−x) is x, with slope 1; at 0 PyTorch says 0, and of the fixed selections one says 0 and the other 2. Subgradients
-obey the sum and chain rules where the whole stays convex for convexity's own reasons (a sum with weights ≥ 0, a non-decreasing convex
-function of a convex one, a convex function of a linear one), which a network does not. There, differentiate beside the kinks, where all
-selections agree, and average: ``sum(f(x + delta * torch.randn(x.shape, generator=generator)) for _ in range(n)) / n`` has, almost surely,
-an average of true gradients as its gradient, and in the mean it is a smooth function within O(delta) of f (Duchi, Bartlett and Wainwright
-2012, Randomized smoothing for stochastic optimization, arXiv:1103.4296).
+All of them are convex, and what is selected is a subgradient. **A selection for each function does
+not make what is composed of them right.** relu(x) − relu(−x) is x, with slope 1; at 0 PyTorch says
+0, and of the fixed selections one says 0 and the other 2. Subgradients obey the sum and chain rules
+where the whole stays convex for convexity's own reasons (a sum with weights ≥ 0, a non-decreasing
+convex function of a convex one, a convex function of a linear one), which a network does not.
+There, differentiate beside the kinks, where all selections agree, and average: ``sum(f(x + delta *
+torch.randn(x.shape, generator=generator)) for _ in range(n)) / n`` has, almost surely, an average
+of true gradients as its gradient, and in the mean it is a smooth function within O(delta) of f
+(Duchi, Bartlett and Wainwright 2012, Randomized smoothing for stochastic optimization,
+arXiv:1103.4296).
 
-References: Clarke (1983), Optimization and Nonsmooth Analysis; Kakade and Lee (2018), Provably correct automatic subdifferentiation for
-qualified programs, arXiv:1809.08530; Bolte and Pauwels (2019), Conservative set valued fields, arXiv:1909.10300.
+References: Clarke (1983), Optimization and Nonsmooth Analysis; Kakade and Lee (2018), Provably
+correct automatic subdifferentiation for qualified programs, arXiv:1809.08530; Bolte and Pauwels
+(2019), Conservative set valued fields, arXiv:1909.10300.
 """
 
 from __future__ import annotations
@@ -34,7 +43,9 @@ KINKS = ("minimum-norm", "one-sided", "random")
 """The selections at a kink."""
 
 
-def absolute(x: Tensor, *, kink: str = "minimum-norm", generator: torch.Generator | None = None) -> Tensor:
+def absolute(
+    x: Tensor, *, kink: str = "minimum-norm", generator: torch.Generator | None = None
+) -> Tensor:
     """Return |x|, entry by entry. Its slope at 0 is 0, 1 or uniform in [−1, 1].
 
     Args:
@@ -53,7 +64,9 @@ def absolute(x: Tensor, *, kink: str = "minimum-norm", generator: torch.Generato
     return _times(_slope(x, -1.0, 1.0, kink, generator), x)
 
 
-def positive_part(x: Tensor, *, kink: str = "minimum-norm", generator: torch.Generator | None = None) -> Tensor:
+def positive_part(
+    x: Tensor, *, kink: str = "minimum-norm", generator: torch.Generator | None = None
+) -> Tensor:
     """Return max(0, x), entry by entry. Its slope at 0 is 0, 1 or uniform in [0, 1].
 
     Args:
@@ -70,13 +83,20 @@ def positive_part(x: Tensor, *, kink: str = "minimum-norm", generator: torch.Gen
     return _times(_slope(x, 0.0, 1.0, kink, generator), x)
 
 
-def largest(x: Tensor, dim: int = -1, *, kink: str = "minimum-norm", generator: torch.Generator | None = None) -> Tensor:
+def largest(
+    x: Tensor,
+    dim: int = -1,
+    *,
+    kink: str = "minimum-norm",
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """Return max_i x_i along a dimension, as Σ w_i x_i with weights w ≥ 0 on the entries that tie, Σ w_i = 1.
 
     Args:
         x: at least one dimension.
         dim: the dimension that goes.
-        kink: the selection, one of ``KINKS``: equal weights, all weight on the first, or weights uniform on the simplex.
+        kink: the selection, one of ``KINKS``: equal weights, all weight on the first, or weights
+            uniform on the simplex.
         generator: the source of "random".
 
     Raises:
@@ -93,13 +113,18 @@ def largest(x: Tensor, dim: int = -1, *, kink: str = "minimum-norm", generator: 
     if kink == "one-sided":
         weights = weights * (weights.cumsum(dim) == 1)
     elif generator is not None and kink == "random":
-        weights = weights * (torch.finfo(x.dtype).tiny - torch.log1p(-_uniform(x, generator)))  # exponential, and never 0
-    weights = weights / weights.sum(dim, keepdim=True)  # a NaN ties with nothing, not with itself: 0 / 0
-    base = top.where(top.isfinite(), 0.0)  # weights that sum to 1 up to rounding then still give the maximum itself
+        # exponential, and never 0
+        weights = weights * (torch.finfo(x.dtype).tiny - torch.log1p(-_uniform(x, generator)))
+    # a NaN ties with nothing, not with itself: 0 / 0
+    weights = weights / weights.sum(dim, keepdim=True)
+    # weights that sum to 1 up to rounding then still give the maximum itself
+    base = top.where(top.isfinite(), 0.0)
     return base.squeeze(dim) + _times(weights, x - base).sum(dim)
 
 
-def l1_norm(x: Tensor, *, kink: str = "minimum-norm", generator: torch.Generator | None = None) -> Tensor:
+def l1_norm(
+    x: Tensor, *, kink: str = "minimum-norm", generator: torch.Generator | None = None
+) -> Tensor:
     """Return Σ |x_i| over all entries. Where x_i = 0 its slope is 0, 1 or uniform in [−1, 1].
 
     Args:
@@ -116,7 +141,9 @@ def l1_norm(x: Tensor, *, kink: str = "minimum-norm", generator: torch.Generator
     return absolute(x, kink=kink, generator=generator).sum()
 
 
-def hinge(margin: Tensor, *, kink: str = "minimum-norm", generator: torch.Generator | None = None) -> Tensor:
+def hinge(
+    margin: Tensor, *, kink: str = "minimum-norm", generator: torch.Generator | None = None
+) -> Tensor:
     """Return max(0, 1 − margin), entry by entry. Its slope at margin 1 is 0, 0 (to the right it is flat) or uniform in [−1, 0].
 
     Args:
@@ -134,11 +161,18 @@ def hinge(margin: Tensor, *, kink: str = "minimum-norm", generator: torch.Genera
     return _times(_slope(beyond, -1.0, 0.0, kink, generator), beyond)
 
 
-def max_margin(scores: Tensor, labels: Tensor, *, kink: str = "minimum-norm", generator: torch.Generator | None = None) -> Tensor:
+def max_margin(
+    scores: Tensor,
+    labels: Tensor,
+    *,
+    kink: str = "minimum-norm",
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """Return the mean over the samples of max(0, max_{j ≠ y} 1 + s_j − s_y), the multiclass hinge of Crammer and Singer.
 
-    ``torch.nn.functional.multi_margin_loss`` is another function: it sums over j. Its subgradients are those of ``positive_part`` and
-    ``largest`` multiplied, which are subgradients of the whole; "minimum-norm" is the nearest to 0 in the space of the scores.
+    ``torch.nn.functional.multi_margin_loss`` is another function: it sums over j. Its subgradients
+    are those of ``positive_part`` and ``largest`` multiplied, which are subgradients of the whole;
+    "minimum-norm" is the nearest to 0 in the space of the scores.
 
     Args:
         scores: one for each class, shape (…, classes).
@@ -147,25 +181,33 @@ def max_margin(scores: Tensor, labels: Tensor, *, kink: str = "minimum-norm", ge
         generator: the source of "random".
 
     Raises:
-        UsageError: labels that do not have the shape of scores without its last dimension, an unknown selection, or "random" without
-            a generator.
+        UsageError: labels that do not have the shape of scores without its last dimension, an
+            unknown selection, or "random" without a generator.
 
-    Reference: Crammer and Singer (2001), On the algorithmic implementation of multiclass kernel-based vector machines, JMLR 2.
+    Reference: Crammer and Singer (2001), On the algorithmic implementation of multiclass
+    kernel-based vector machines, JMLR 2.
 
     >>> max_margin(torch.tensor([[3.0, 1.0, 2.5], [0.0, 5.0, 1.0]]), torch.tensor([0, 1])).item()
     0.25
     """
     if labels.shape != scores.shape[:-1]:
         raise UsageError(
-            f"max_margin: labels must hold one class for each row of scores, shape {tuple(scores.shape[:-1])}, not {tuple(labels.shape)}."
+            "max_margin: labels must hold one class for each row of scores, shape"
+            f" {tuple(scores.shape[:-1])}, not {tuple(labels.shape)}."
         )
     right = labels.unsqueeze(-1)
     excess = 1 + scores - scores.gather(-1, right)
-    others = excess.masked_fill(torch.arange(scores.shape[-1], device=scores.device) == right, -torch.inf)
-    return positive_part(largest(others, kink=kink, generator=generator), kink=kink, generator=generator).mean()
+    others = excess.masked_fill(
+        torch.arange(scores.shape[-1], device=scores.device) == right, -torch.inf
+    )
+    return positive_part(
+        largest(others, kink=kink, generator=generator), kink=kink, generator=generator
+    ).mean()
 
 
-def _slope(x: Tensor, below: float, above: float, kink: str, generator: torch.Generator | None) -> Tensor:
+def _slope(
+    x: Tensor, below: float, above: float, kink: str, generator: torch.Generator | None
+) -> Tensor:
     """Return the slope at x, without a graph, of the function that has the slope ``below`` left of 0 and ``above`` right of it."""
     _check(kink, generator)
     x = x.detach()
@@ -183,11 +225,16 @@ def _times(slope: Tensor, x: Tensor) -> Tensor:
 
 
 def _uniform(x: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.rand(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
+    return torch.rand(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(
+        x.device
+    )
 
 
 def _check(kink: str, generator: torch.Generator | None) -> None:
     if kink not in KINKS:
         raise UsageError(f'kink="{kink}" is not a selection at a kink.' + did_you_mean(kink, KINKS))
     if kink == "random" and generator is None:
-        raise UsageError('kink="random" draws the slope at a kink and needs a source: give it generator=torch.Generator().manual_seed(0).')
+        raise UsageError(
+            'kink="random" draws the slope at a kink and needs a source: give it'
+            " generator=torch.Generator().manual_seed(0)."
+        )

@@ -29,7 +29,14 @@ with needs("train", "saddlepoint.metrics"):
     )
     from saddlepoint.metrics.fidelity import fidelity_scores, weights_hash
     from saddlepoint.metrics.manifold import Manifold, manifold, manifold_measures
-    from saddlepoint.metrics.measure import Measure, Origin, mean_measure, multiplicities, redraw, resampled
+    from saddlepoint.metrics.measure import (
+        Measure,
+        Origin,
+        mean_measure,
+        multiplicities,
+        redraw,
+        resampled,
+    )
     from saddlepoint.metrics.neighbours import (
         Memorisation,
         diversity,

@@ -13,7 +13,9 @@ from saddlepoint.metrics.measure import Measure
 
 Weights = Literal["raw", "ema", "average"]
 _KINDS: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("metric", "split", "extractor", "extractor_hash", "resize", "weights"), (str,)),
+    **dict.fromkeys(
+        ("metric", "split", "extractor", "extractor_hash", "resize", "weights"), (str,)
+    ),
     **dict.fromkeys(("replicates", "generated", "real", "seed"), (int,)),
     **dict.fromkeys(("value", "level"), (int, float)),
 }
@@ -66,7 +68,10 @@ class Card:
 
     def __post_init__(self) -> None:
         if self.weights not in get_args(Weights):
-            raise UsageError(f'Card of {self.metric}: weights "{self.weights}" is unknown. Choose "raw", "ema" or "average".')
+            raise UsageError(
+                f'Card of {self.metric}: weights "{self.weights}" is unknown. Choose "raw", "ema"'
+                ' or "average".'
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values that JSON can hold."""
@@ -77,17 +82,25 @@ class Card:
         """Return the card that ``to_dict`` wrote.
 
         Raises:
-            UsageError: keys are missing or unknown, a value is of another kind, or the interval is not a pair.
+            UsageError: keys are missing or unknown, a value is of another kind, or the interval is
+                not a pair.
         """
         names = {field.name for field in fields(cls)}
         problems = [("missing", names - set(entries)), ("unknown", set(entries) - names)]
         if any(keys for _, keys in problems):
-            said = "; ".join(f"{kind}: {', '.join(sorted(keys))}" for kind, keys in problems if keys)
-            raise UsageError(f"This is not a card of a metric ({said}). It was written by another version; evaluate again.")
+            said = "; ".join(
+                f"{kind}: {', '.join(sorted(keys))}" for kind, keys in problems if keys
+            )
+            raise UsageError(
+                f"This is not a card of a metric ({said}). It was written by another version;"
+                " evaluate again."
+            )
         for name, kinds in _KINDS.items():
             if type(entries[name]) not in kinds:
                 kind = type(entries[name]).__name__
-                raise UsageError(f"This is not a card of a metric: {name} is of the kind {kind}. Evaluate again.")
+                raise UsageError(
+                    f"This is not a card of a metric: {name} is of the kind {kind}. Evaluate again."
+                )
         return cls(**{**entries, "interval": _pair(entries["interval"])})
 
 
@@ -97,8 +110,8 @@ class Difference:
 
     Args:
         value: the first value minus the second.
-        overlap: whether their intervals overlap; None where one of them has none. Intervals that do not overlap differ by more than
-            sampling explains; ones that overlap may still differ.
+        overlap: whether their intervals overlap; None where one of them has none. Intervals that do
+            not overlap differ by more than sampling explains; ones that overlap may still differ.
     """
 
     value: float
@@ -113,8 +126,8 @@ def difference(a: Card, b: Card) -> Difference:
         b: the second card.
 
     Raises:
-        UsageError: any field but value and interval differs, the seed of the evaluation included; the message names every such field
-            with both values.
+        UsageError: any field but value and interval differs, the seed of the evaluation included;
+            the message names every such field with both values.
 
     >>> common = dict(metric="precision", interval=None, level=0.95, replicates=0, generated=10, real=10, split="test")
     >>> common |= dict(extractor="none", extractor_hash="", resize="none", weights="raw", seed=0)
@@ -122,10 +135,15 @@ def difference(a: Card, b: Card) -> Difference:
     Difference(value=0.25, overlap=None)
     """
     names = [field.name for field in fields(Card) if field.name not in MEASURED]
-    unlike = [f"{name} ({getattr(a, name)!r} and {getattr(b, name)!r})" for name in names if getattr(a, name) != getattr(b, name)]
+    unlike = [
+        f"{name} ({getattr(a, name)!r} and {getattr(b, name)!r})"
+        for name in names
+        if getattr(a, name) != getattr(b, name)
+    ]
     if unlike:
         raise UsageError(
-            f"These two numbers must not be compared: they differ in {', '.join(unlike)}. Evaluate both under the same conditions."
+            f"These two numbers must not be compared: they differ in {', '.join(unlike)}. Evaluate"
+            " both under the same conditions."
         )
     return Difference(value=a.value - b.value, overlap=_overlap(a.interval, b.interval))
 
@@ -174,10 +192,16 @@ def _pair(interval: Any) -> tuple[float, float] | None:
     if interval is None:
         return None
     if not isinstance(interval, list | tuple) or len(interval) != 2:
-        raise UsageError(f"This is not a card of a metric: interval {interval!r} is not a pair of numbers or null. Evaluate again.")
+        raise UsageError(
+            f"This is not a card of a metric: interval {interval!r} is not a pair of numbers or"
+            " null. Evaluate again."
+        )
     low, high = interval
     if type(low) not in (int, float) or type(high) not in (int, float):
-        raise UsageError("This is not a card of a metric: its interval is not a pair of numbers or null. Evaluate again.")
+        raise UsageError(
+            "This is not a card of a metric: its interval is not a pair of numbers or null."
+            " Evaluate again."
+        )
     return float(low), float(high)
 
 

@@ -16,8 +16,8 @@ WEIGHTS = Path(__file__).parent / "digit_cnn.safetensors"
 class DigitCNN(nn.Module):
     """Classify 28 x 28 digits; its 64 penultimate activations are the feature space of ``frechet[digit-cnn]``.
 
-    Two convolutions (3 x 3, 24 and 48 channels, ReLU, max-pooling), one hidden layer of 64, ten logits; 88,170 parameters.
-    Inputs are images in [-1, 1] of shape (N, 1, 28, 28).
+    Two convolutions (3 x 3, 24 and 48 channels, ReLU, max-pooling), one hidden layer of 64, ten
+    logits; 88,170 parameters. Inputs are images in [-1, 1] of shape (N, 1, 28, 28).
 
     >>> network = load_digit_cnn()
     >>> network.features(torch.zeros(2, 1, 28, 28)).shape

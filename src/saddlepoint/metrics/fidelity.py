@@ -16,7 +16,11 @@ from saddlepoint.metrics.measure import Measure
 
 EXTRACTOR = "inception-v3-compat"
 RESIZE = "299 x 299, bilinear of TensorFlow 1"
-NAMES = {"fid": "frechet_inception_distance", "kid": "kernel_inception_distance_mean", "is": "inception_score_mean"}
+NAMES = {
+    "fid": "frechet_inception_distance",
+    "kid": "kernel_inception_distance_mean",
+    "is": "inception_score_mean",
+}
 
 
 def fidelity_scores(
@@ -31,29 +35,31 @@ def fidelity_scores(
 ) -> dict[str, Measure]:
     """Return ``fid``, ``kid`` and ``is`` (Inception Score of the generated images) as papers report them, without replicates.
 
-    All three depend on the number of images; papers take 50,000 for FID. KID is the mean over 100 random subsets and IS over 10
-    parts of the images in random order, both decided by the seed.
+    All three depend on the number of images; papers take 50,000 for FID. KID is the mean over 100
+    random subsets and IS over 10 parts of the images in random order, both decided by the seed.
 
     Args:
         generated: colour images, shape (N, 3, H, W), in [-1, 1] or uint8.
         real: colour images, shape (M, 3, H, W), in [-1, 1] or uint8.
-        weights: file of the InceptionV3 weights of torch-fidelity; None lets it download them from its releases on GitHub.
+        weights: file of the InceptionV3 weights of torch-fidelity; None lets it download them from
+            its releases on GitHub.
         seed: seed of the subsets.
         split: the part of the data that ``real`` is.
         kid_subset_size: images in a subset; papers take 1,000.
         cuda: whether to compute on the GPU.
 
     Raises:
-        UsageError: torch-fidelity cannot be imported; images are greyscale, of another shape, type or range, or too few; the file of
-            weights is not a plain state dict.
+        UsageError: torch-fidelity cannot be imported; images are greyscale, of another shape, type
+            or range, or too few; the file of weights is not a plain state dict.
 
-    Reference: Heusel et al. (2017), arXiv:1706.08500 (FID); Bińkowski et al. (2018), arXiv:1801.01401 (KID); Salimans et al. (2016),
-    Improved Techniques for Training GANs, arXiv:1606.03498 (IS); Obukhov et al. (2020), torch-fidelity,
-    github.com/toshas/torch-fidelity.
+    Reference: Heusel et al. (2017), arXiv:1706.08500 (FID); Bińkowski et al. (2018),
+    arXiv:1801.01401 (KID); Salimans et al. (2016), Improved Techniques for Training GANs,
+    arXiv:1606.03498 (IS); Obukhov et al. (2020), torch-fidelity, github.com/toshas/torch-fidelity.
 
     >>> fidelity_scores(torch.zeros(5, 1, 28, 28), torch.zeros(5, 1, 28, 28))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    saddlepoint.errors.UsageError: FID, KID and IS are defined on colour images, but the generated images have 1 channel: ...
+    saddlepoint.errors.UsageError: FID, KID and IS are defined on colour images, but the generated
+    images have 1 channel: ...
     """
     sets = {"generated": _to_bytes("generated", generated), "real": _to_bytes("real", real)}
     _check_counts(sets, kid_subset_size)
@@ -64,8 +70,16 @@ def fidelity_scores(
         kid_subset_size=kid_subset_size, feature_extractor=EXTRACTOR, cache=False, verbose=False, save_cpu_ram=True,
         feature_extractor_weights_path=None if weights is None else str(weights),
     )  # fmt: skip
-    about: dict[str, Any] = {"generated": len(generated), "split": split, "extractor": EXTRACTOR, "resize": RESIZE}
-    return {name: Measure(float(found[key]), real=0 if name == "is" else len(real), **about) for name, key in NAMES.items()}
+    about: dict[str, Any] = {
+        "generated": len(generated),
+        "split": split,
+        "extractor": EXTRACTOR,
+        "resize": RESIZE,
+    }
+    return {
+        name: Measure(float(found[key]), real=0 if name == "is" else len(real), **about)
+        for name, key in NAMES.items()
+    }
 
 
 def weights_hash(weights: Path) -> str:
@@ -89,18 +103,23 @@ class _Images(Dataset[Tensor]):
 def _calculate(**options: Any) -> dict[str, float]:
     try:
         import torch_fidelity
-    except Exception as error:  # torchvision, which it imports, fails with RuntimeError when it does not fit the PyTorch installed
+    # torchvision, which it imports, fails with RuntimeError when it does not fit the PyTorch
+    # installed
+    except Exception as error:
         message = (
-            f"FID, KID and IS need torch-fidelity, which cannot be imported here ({type(error).__name__}: {error}). "
-            f"Run: {install('fidelity')}, with a torchvision built for the installed PyTorch."
+            "FID, KID and IS need torch-fidelity, which cannot be imported here"
+            f" ({type(error).__name__}: {error}). Run: {install('fidelity')}, with a torchvision"
+            " built for the installed PyTorch."
         )
         raise MissingExtraError(message, name="torch_fidelity") from error
     try:
-        with torch.random.fork_rng():  # it builds its network and its loader with the global generator
+        # it builds its network and its loader with the global generator
+        with torch.random.fork_rng():
             return dict(torch_fidelity.calculate_metrics(**options))
     except OSError as error:  # an URLError is one
         raise UsageError(
-            f"torch-fidelity could not read or download the weights of InceptionV3 ({error}). Give their file with weights=."
+            f"torch-fidelity could not read or download the weights of InceptionV3 ({error}). Give"
+            " their file with weights=."
         ) from error
 
 
@@ -108,15 +127,21 @@ def _to_bytes(kind: str, images: Tensor) -> Tensor:
     """Return images as uint8; -1 becomes 0 and 1 becomes 255."""
     if images.ndim == 4 and images.shape[1] == 1:
         raise UsageError(
-            f"FID, KID and IS are defined on colour images, but the {kind} images have 1 channel: a number from repeated channels would "
-            "compare with nothing published. For digits use frechet[digit-cnn]."
+            f"FID, KID and IS are defined on colour images, but the {kind} images have 1 channel: a"
+            " number from repeated channels would compare with nothing published. For digits use"
+            " frechet[digit-cnn]."
         )
     if images.ndim != 4 or images.shape[1] != 3:
-        raise UsageError(f"FID, KID and IS need {kind} images of shape (N, 3, H, W), got {tuple(images.shape)}.")
+        raise UsageError(
+            f"FID, KID and IS need {kind} images of shape (N, 3, H, W), got {tuple(images.shape)}."
+        )
     if images.dtype == torch.uint8:
         return images.cpu()
     if not images.is_floating_point() or not bool(((images >= -1) & (images <= 1)).all()):
-        raise UsageError(f"FID, KID and IS need {kind} images in [-1, 1] or uint8, got {images.dtype} outside that range or not finite.")
+        raise UsageError(
+            f"FID, KID and IS need {kind} images in [-1, 1] or uint8, got {images.dtype} outside"
+            " that range or not finite."
+        )
     return (images.detach().cpu().double() + 1).mul(127.5).round().to(torch.uint8)
 
 
@@ -125,8 +150,8 @@ def _check_counts(sets: dict[str, Tensor], kid_subset_size: int) -> None:
     for kind, images in sets.items():
         if len(images) < least:
             raise UsageError(
-                f"FID, KID and IS need at least {least} {kind} images, got {len(images)}. Evaluate with more, or choose a smaller "
-                "kid_subset_size, which papers do not."
+                f"FID, KID and IS need at least {least} {kind} images, got {len(images)}. Evaluate"
+                " with more, or choose a smaller kid_subset_size, which papers do not."
             )
 
 
@@ -136,6 +161,7 @@ def _check_weights(weights: Path) -> None:
         torch.load(weights, weights_only=True, map_location="cpu")
     except Exception as error:
         raise UsageError(
-            f"{weights} is not a file of plain InceptionV3 weights ({type(error).__name__}: {error}). Download "
-            "weights-inception-2015-12-05-6726825d.pth from the releases of torch-fidelity."
+            f"{weights} is not a file of plain InceptionV3 weights ({type(error).__name__}:"
+            f" {error}). Download weights-inception-2015-12-05-6726825d.pth from the releases of"
+            " torch-fidelity."
         ) from error

@@ -29,10 +29,12 @@ class Measure:
 
     Args:
         value: the metric of the samples as they are.
-        replicate: a function of a generator that returns the metric of samples redrawn with replacement; None where there is none.
+        replicate: a function of a generator that returns the metric of samples redrawn with
+            replacement; None where there is none.
         generated: number of generated samples.
         real: number of real samples; 0 where the density is known.
-        split: the part of the data compared with: "test", "train", "train and test", "known density".
+        split: the part of the data compared with: "test", "train", "train and test", "known
+            density".
         extractor: the feature extractor, "none" for samples as they are.
         resize: how images were resized before they were measured.
         lower: the smallest value that the metric can take, None where there is none.
@@ -54,13 +56,16 @@ class Measure:
     lower: float | None = None
     upper: float | None = None
 
-    def interval(self, replicates: int, generator: torch.Generator, *, level: float = 0.95) -> tuple[float, float]:
+    def interval(
+        self, replicates: int, generator: torch.Generator, *, level: float = 0.95
+    ) -> tuple[float, float]:
         """Return the percentile interval of bootstrap replicates, shifted so that their mean is the value.
 
-        ``[value − m + Q((1 − level)/2), value − m + Q((1 + level)/2)]`` with the mean m and the quantiles Q of the replicates, cut
-        off at the metric's range. The shift is needed because a redrawn set has fewer distinct samples (about 63 % of them), which
-        makes Fréchet distances larger and counts of modes smaller than those of the samples as they are. It removes that bias, not
-        the one that the value itself has because the number of samples is finite.
+        ``[value − m + Q((1 − level)/2), value − m + Q((1 + level)/2)]`` with the mean m and the
+        quantiles Q of the replicates, cut off at the metric's range. The shift is needed because a
+        redrawn set has fewer distinct samples (about 63 % of them), which makes Fréchet distances
+        larger and counts of modes smaller than those of the samples as they are. It removes that
+        bias, not the one that the value itself has because the number of samples is finite.
 
         Args:
             replicates: how many replicates; 200 and more for an interval of 95 %.
@@ -68,8 +73,8 @@ class Measure:
             level: the share of replicates inside.
 
         Raises:
-            UsageError: the measure has no replicates, fewer than 20 are asked for, the level is not between 0 and 1, or a
-                replicate is not finite.
+            UsageError: the measure has no replicates, fewer than 20 are asked for, the level is not
+                between 0 and 1, or a replicate is not finite.
 
         Reference: Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
 
@@ -84,19 +89,29 @@ class Measure:
         return self._within(low), self._within(high)
 
     def _within(self, value: float) -> float:
-        least, most = (-math.inf if self.lower is None else self.lower), (math.inf if self.upper is None else self.upper)
+        least, most = (
+            (-math.inf if self.lower is None else self.lower),
+            (math.inf if self.upper is None else self.upper),
+        )
         return min(max(value, least), most)
 
     def _replicates(self, count: int, generator: torch.Generator, level: float) -> Tensor:
         if self.replicate is None:
-            raise UsageError("This measure has no bootstrap replicates, so there is no interval. Report its value alone.")
+            raise UsageError(
+                "This measure has no bootstrap replicates, so there is no interval. Report its"
+                " value alone."
+            )
         if count < 20 or not 0 < level < 1:
             raise UsageError(
-                f"An interval needs at least 20 replicates and a level between 0 and 1, got {count} and {level}. 200 at 0.95 are usual."
+                f"An interval needs at least 20 replicates and a level between 0 and 1, got {count}"
+                f" and {level}. 200 at 0.95 are usual."
             )
         drawn = torch.tensor([self.replicate(generator) for _ in range(count)], dtype=torch.float64)
         if not bool(drawn.isfinite().all()):
-            raise UsageError("A bootstrap replicate is not finite: the metric is undefined on some redrawn samples. Evaluate with more.")
+            raise UsageError(
+                "A bootstrap replicate is not finite: the metric is undefined on some redrawn"
+                " samples. Evaluate with more."
+            )
         return drawn
 
 
@@ -155,9 +170,20 @@ def mean_measure(
     """
     terms = contributions.double()
     if len(terms) == 0 or not bool(terms.isfinite().all()):
-        raise UsageError(f"A mean over samples needs finite contributions of at least one sample, got {len(terms)}. Check the features.")
+        raise UsageError(
+            "A mean over samples needs finite contributions of at least one sample, got"
+            f" {len(terms)}. Check the features."
+        )
 
     def mean(rows: Tensor) -> float:
         return float(rows.mean())
 
-    return Measure(mean(terms), resampled(mean, terms), generated=generated, real=real, lower=lower, upper=upper, **origin)
+    return Measure(
+        mean(terms),
+        resampled(mean, terms),
+        generated=generated,
+        real=real,
+        lower=lower,
+        upper=upper,
+        **origin,
+    )

@@ -22,8 +22,9 @@ SAME = 1e-12
 def distance_rows(a: Tensor, b: Tensor, *, rows: int = ROWS) -> Iterator[Tensor]:
     """Yield ‖a_i − b_j‖ in float64 for ``rows`` rows of a after the other, shapes (≤ rows, len(b)).
 
-    Computed as ‖a‖² − 2⟨a, b⟩ + ‖b‖², some ten times as fast as from the differences, around the mean of b, where little cancels. Equal
-    samples have distance 0 exactly, samples that differ by less than 1e-6 of their size too.
+    Computed as ‖a‖² − 2⟨a, b⟩ + ‖b‖², some ten times as fast as from the differences, around the
+    mean of b, where little cancels. Equal samples have distance 0 exactly, samples that differ by
+    less than 1e-6 of their size too.
 
     >>> [part.shape[0] for part in distance_rows(torch.zeros(5, 2), torch.zeros(3, 2), rows=2)]
     [2, 2, 1]
@@ -40,7 +41,10 @@ def _squared_rows(a: Tensor, b: Tensor, rows: int) -> Iterator[tuple[Tensor, Ten
     squares = targets.square().sum(dim=1)
     for part in torch.split(a, rows):
         centred = part.double() - origin
-        yield centred.square().sum(dim=1), torch.addmm(squares.expand(len(part), -1), centred, targets.T, alpha=-2)
+        yield (
+            centred.square().sum(dim=1),
+            torch.addmm(squares.expand(len(part), -1), centred, targets.T, alpha=-2),
+        )
 
 
 def nearest_distances(queries: Tensor, references: Tensor, *, rows: int = ROWS) -> Tensor:
@@ -94,13 +98,16 @@ class Memorisation:
     def copying(self) -> float:
         """P(d(generated) < d(held-out)) + ½ P(equal): 0.5 where generated samples lie as near as unseen data, 1 for copies.
 
-        The Mann-Whitney statistic of Meehan, Chaudhuri and Dasgupta (2020), A Non-Parametric Test to Detect Data-Copying in
-        Generative Models, arXiv:2004.05675, over the whole space (they cut it into cells and take a z-score in each).
+        The Mann-Whitney statistic of Meehan, Chaudhuri and Dasgupta (2020), A Non-Parametric Test
+        to Detect Data-Copying in Generative Models, arXiv:2004.05675, over the whole space (they
+        cut it into cells and take a z-score in each).
         """
         return _copying(self.generated, self.held_out)
 
 
-def memorisation(generated: Tensor, held_out: Tensor, train: Tensor, *, rows: int = ROWS) -> Memorisation:
+def memorisation(
+    generated: Tensor, held_out: Tensor, train: Tensor, *, rows: int = ROWS
+) -> Memorisation:
     """Return the distances of generated and of held-out samples to the nearest training sample.
 
     Args:
@@ -119,10 +126,15 @@ def memorisation(generated: Tensor, held_out: Tensor, train: Tensor, *, rows: in
     1.0
     """
     check_features("Memorisation", least=1, generated=generated, held_out=held_out, train=train)
-    return Memorisation(nearest_distances(generated, train, rows=rows), nearest_distances(held_out, train, rows=rows))
+    return Memorisation(
+        nearest_distances(generated, train, rows=rows),
+        nearest_distances(held_out, train, rows=rows),
+    )
 
 
-def memorisation_measures(found: Memorisation, *, train: int, **origin: Unpack[Origin]) -> dict[str, Measure]:
+def memorisation_measures(
+    found: Memorisation, *, train: int, **origin: Unpack[Origin]
+) -> dict[str, Measure]:
     """Return ``ratio`` and ``copying``; replicates redraw generated and held-out samples, not the training data.
 
     Args:
@@ -139,8 +151,23 @@ def memorisation_measures(found: Memorisation, *, train: int, **origin: Unpack[O
     sets = (found.generated, found.held_out)
     generated_, real = len(found.generated), len(found.held_out) + train
     return {
-        "ratio": Measure(found.ratio, resampled(_ratio, *sets), generated=generated_, real=real, lower=0, **origin),
-        "copying": Measure(found.copying, resampled(_copying, *sets), generated=generated_, real=real, lower=0, upper=1, **origin),
+        "ratio": Measure(
+            found.ratio,
+            resampled(_ratio, *sets),
+            generated=generated_,
+            real=real,
+            lower=0,
+            **origin,
+        ),
+        "copying": Measure(
+            found.copying,
+            resampled(_copying, *sets),
+            generated=generated_,
+            real=real,
+            lower=0,
+            upper=1,
+            **origin,
+        ),
     }
 
 
@@ -160,11 +187,13 @@ def diversity(features: Tensor, *, rows: int = ROWS) -> float:
     return float(_mean_distances(features, rows).mean())
 
 
-def diversity_share(real: Tensor, fake: Tensor, *, rows: int = ROWS, **origin: Unpack[Origin]) -> Measure:
+def diversity_share(
+    real: Tensor, fake: Tensor, *, rows: int = ROWS, **origin: Unpack[Origin]
+) -> Measure:
     """Return ``diversity`` of generated samples as a share of that of real ones; 0 for a single repeated sample.
 
-    A replicate redraws each sample's mean distance d_i to the others: 2 · mean(d*) − mean(d), the first-order bootstrap of a mean
-    over pairs, which needs no matrix of all distances.
+    A replicate redraws each sample's mean distance d_i to the others: 2 · mean(d*) − mean(d), the
+    first-order bootstrap of a mean over pairs, which needs no matrix of all distances.
 
     Args:
         real: features of real samples, shape (N, d).
@@ -173,7 +202,8 @@ def diversity_share(real: Tensor, fake: Tensor, *, rows: int = ROWS, **origin: U
         **origin: ``split``, ``extractor`` and ``resize`` of the measure.
 
     Raises:
-        UsageError: fewer than two samples, a feature that is not finite, or real samples that are all equal.
+        UsageError: fewer than two samples, a feature that is not finite, or real samples that are
+            all equal.
 
     Reference: Hoeffding (1948), A Class of Statistics with Asymptotically Normal Distribution.
 
@@ -183,12 +213,22 @@ def diversity_share(real: Tensor, fake: Tensor, *, rows: int = ROWS, **origin: U
     """
     ours, theirs = _mean_distances(fake, rows), _mean_distances(real, rows)
     if not float(theirs.mean()) > 0:
-        raise UsageError("Diversity: all real samples have the same features, so there is no share of theirs. Check the extractor.")
+        raise UsageError(
+            "Diversity: all real samples have the same features, so there is no share of theirs."
+            " Check the extractor."
+        )
 
     def replicate(generator: torch.Generator) -> float:
         return _first_order(ours, generator) / _first_order(theirs, generator)
 
-    return Measure(float(ours.mean() / theirs.mean()), replicate, generated=len(fake), real=len(real), lower=0, **origin)
+    return Measure(
+        float(ours.mean() / theirs.mean()),
+        replicate,
+        generated=len(fake),
+        real=len(real),
+        lower=0,
+        **origin,
+    )
 
 
 def _mean_distances(features: Tensor, rows: int) -> Tensor:
@@ -206,13 +246,16 @@ def _ratio(generated: Tensor, held_out: Tensor) -> float:
     median = float(held_out.double().quantile(0.5))
     if median == 0:
         raise UsageError(
-            "Memorisation: at least half of the held-out samples are in the training data, so there is nothing to compare with. "
-            "Hold out samples that training never saw."
+            "Memorisation: at least half of the held-out samples are in the training data, so there"
+            " is nothing to compare with. Hold out samples that training never saw."
         )
     return float(generated.double().quantile(0.5)) / median
 
 
 def _copying(generated: Tensor, held_out: Tensor) -> float:
     order = held_out.sort().values
-    below, up_to = torch.searchsorted(order, generated), torch.searchsorted(order, generated, right=True)
+    below, up_to = (
+        torch.searchsorted(order, generated),
+        torch.searchsorted(order, generated, right=True),
+    )
     return 1 - float((below + up_to).double().mean()) / (2 * len(order))

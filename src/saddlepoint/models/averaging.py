@@ -12,9 +12,10 @@ _Tensors = tuple[Tensor, ...] | list[Tensor]
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:
     """Return the exponential moving average θ̄ ← θ̄ + (1 − d_t)(θ − θ̄) with d_t = min(decay, (1 + t) / (10 + t)), t updates so far.
 
-    Early on it looks back over a ninth of the updates so far, later over 1 / (1 − decay) of them, so that it is of use in short
-    runs too. Call ``update_parameters(network)`` after each step; ``module`` is the averaged network. Parameters are averaged,
-    buffers copied: BatchNorm's statistics are averages already.
+    Early on it looks back over a ninth of the updates so far, later over 1 / (1 − decay) of them,
+    so that it is of use in short runs too. Call ``update_parameters(network)`` after each step;
+    ``module`` is the averaged network. Parameters are averaged, buffers copied: BatchNorm's
+    statistics are averages already.
 
     Args:
         network: the network to follow.

@@ -14,8 +14,9 @@ _DEVIATION = 0.02
 class SmallConvGenerator(nn.Module):
     """z → 4 × 4 × 64 → 7 × 7 × 32 → 14 × 14 × 16 → 28 × 28 × 8 → 28 × 28 × channels, ReLU between, tanh at the end.
 
-    Transposed convolutions 3 × 3 of stride 2, batch normalisation after all but the last layer: the generator of Metz et al. (2017),
-    Unrolled GANs, arXiv:1611.02163, used in Table 3 of Lin et al. (2018), PacGAN, arXiv:1712.04086.
+    Transposed convolutions 3 × 3 of stride 2, batch normalisation after all but the last layer: the
+    generator of Metz et al. (2017), Unrolled GANs, arXiv:1611.02163, used in Table 3 of Lin et al.
+    (2018), PacGAN, arXiv:1712.04086.
 
     Args:
         latent: dimension of z.
@@ -28,12 +29,21 @@ class SmallConvGenerator(nn.Module):
     (torch.Size([2, 3, 28, 28]), 287875)
     """
 
-    def __init__(self, latent: int, *, channels: int = 3, batch_norm: bool = True, generator: torch.Generator) -> None:
+    def __init__(
+        self, latent: int, *, channels: int = 3, batch_norm: bool = True, generator: torch.Generator
+    ) -> None:
         super().__init__()
         with torch.device("meta"):
-            layers: list[nn.Module] = [nn.Linear(latent, 4 * 4 * 64), nn.Unflatten(1, (64, 4, 4)), *_normalised(64, batch_norm), nn.ReLU()]
+            layers: list[nn.Module] = [
+                nn.Linear(latent, 4 * 4 * 64),
+                nn.Unflatten(1, (64, 4, 4)),
+                *_normalised(64, batch_norm),
+                nn.ReLU(),
+            ]
             for inputs, outputs, extra in ((64, 32, 0), (32, 16, 1), (16, 8, 1)):
-                up = nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=extra)
+                up = nn.ConvTranspose2d(
+                    inputs, outputs, 3, stride=2, padding=1, output_padding=extra
+                )
                 layers += [up, *_normalised(outputs, batch_norm), nn.ReLU()]
             self.layers = nn.Sequential(*layers, nn.Conv2d(8, channels, 3, padding=1), nn.Tanh())
         _initialise(self, generator)
@@ -46,8 +56,8 @@ class SmallConvGenerator(nn.Module):
 class SmallConvDiscriminator(nn.Module):
     """28 × 28 × channels → 14 × 14 × 8s → 7 × 7 × 16s → 4 × 4 × 32s → 1 with LeakyReLU (slope 0.3), s the size relative to the generator.
 
-    Convolutions 3 × 3 of stride 2, batch normalisation after each; sizes ¼ and ½ are those of Tables 3 of Metz et al. (2017),
-    arXiv:1611.02163, and Lin et al. (2018), arXiv:1712.04086.
+    Convolutions 3 × 3 of stride 2, batch normalisation after each; sizes ¼ and ½ are those of
+    Tables 3 of Metz et al. (2017), arXiv:1611.02163, and Lin et al. (2018), arXiv:1712.04086.
 
     Args:
         size: channels relative to the generator's; ¼ gives 2, 4 and 8.
@@ -60,7 +70,14 @@ class SmallConvDiscriminator(nn.Module):
     (torch.Size([2, 1]), 585)
     """
 
-    def __init__(self, size: float = 0.25, *, channels: int = 3, batch_norm: bool = True, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        size: float = 0.25,
+        *,
+        channels: int = 3,
+        batch_norm: bool = True,
+        generator: torch.Generator,
+    ) -> None:
         super().__init__()
         widths = [channels, *(max(1, round(size * width)) for width in (8, 16, 32))]
         layers: list[nn.Module] = []

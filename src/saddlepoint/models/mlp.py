@@ -25,7 +25,8 @@ block sees the loss only; SiLU, softplus and tanh are smooth."""
 class MLP(nn.Module):
     """Linear layers with an activation between them, and one more on the output where wanted.
 
-    Weights and biases are drawn as PyTorch draws them, uniform in ±1/√(inputs), from the generator given here.
+    Weights and biases are drawn as PyTorch draws them, uniform in ±1/√(inputs), from the generator
+    given here.
 
     Args:
         sizes: the widths, inputs first; (64, 128, 128, 784) has three linear layers.
@@ -53,7 +54,9 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
-            raise UsageError(f'activation="{activation}" is unknown.' + did_you_mean(activation, ACTIVATIONS))
+            raise UsageError(
+                f'activation="{activation}" is unknown.' + did_you_mean(activation, ACTIVATIONS)
+            )
         layers: list[nn.Module] = [nn.Flatten()]
         for inputs, outputs in pairwise(sizes):
             layers += [_linear(inputs, outputs, generator), ACTIVATIONS[activation]()]
@@ -68,7 +71,8 @@ class MLP(nn.Module):
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")  # skips PyTorch's own draw from the global generator
+    # skips PyTorch's own draw from the global generator
+    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
     bound = 1 / math.sqrt(inputs)
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -bound, bound, generator=generator)

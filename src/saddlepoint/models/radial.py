@@ -27,14 +27,20 @@ class GaussianComponents(nn.Module):
         super().__init__()
         if means.ndim != 1 or means.shape != log_deviations.shape:
             raise UsageError(
-                f"Components need means and log deviations of one length, got {tuple(means.shape)} and {tuple(log_deviations.shape)}."
+                f"Components need means and log deviations of one length, got {tuple(means.shape)}"
+                f" and {tuple(log_deviations.shape)}."
             )
-        self.means, self.log_deviations = nn.Parameter(means.clone()), nn.Parameter(log_deviations.clone())
+        self.means, self.log_deviations = (
+            nn.Parameter(means.clone()),
+            nn.Parameter(log_deviations.clone()),
+        )
 
     def forward(self, noise: Tensor) -> Tensor:
         """Map z beside the indicators of k, shape (N, 1 + components), to (N, 1)."""
         z, component = noise[:, :1], noise[:, 1:]
-        return (component @ self.means + component @ self.log_deviations.exp() * z.squeeze(1)).unsqueeze(1)
+        return (
+            component @ self.means + component @ self.log_deviations.exp() * z.squeeze(1)
+        ).unsqueeze(1)
 
 
 class RadialFeatures(nn.Module):
@@ -59,8 +65,8 @@ class RadialFeatures(nn.Module):
         super().__init__()
         if not width > 0 or centres.ndim != 1 or weights.shape != centres.shape:
             raise UsageError(
-                f"Radial features need a positive width and a weight for each centre, got width {width}, centres {tuple(centres.shape)} "
-                f"and weights {tuple(weights.shape)}."
+                "Radial features need a positive width and a weight for each centre, got width"
+                f" {width}, centres {tuple(centres.shape)} and weights {tuple(weights.shape)}."
             )
         self.register_buffer("centres", centres.clone())
         self.width = width
@@ -68,4 +74,6 @@ class RadialFeatures(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map (N, 1) to (N, 1)."""
-        return (torch.exp(-0.5 * ((inputs - self.centres) / self.width) ** 2) @ self.weights).unsqueeze(1)
+        return (
+            torch.exp(-0.5 * ((inputs - self.centres) / self.width) ** 2) @ self.weights
+        ).unsqueeze(1)

@@ -12,8 +12,9 @@ from torch.utils.checkpoint import checkpoint_sequential
 def recompute_activations(network: nn.Module) -> None:
     """Keep, of every chain of n layers in a network, about √n activations, and compute the others again in the backward pass.
 
-    The values stay the same, parameters and their names too. Second derivatives work: the layers are not re-entered as a function of
-    their own, so that the backward pass can be differentiated. A layer that is evaluated twice must not change by it, as BatchNorm does.
+    The values stay the same, parameters and their names too. Second derivatives work: the layers
+    are not re-entered as a function of their own, so that the backward pass can be differentiated.
+    A layer that is evaluated twice must not change by it, as BatchNorm does.
 
     Args:
         network: whose ``nn.Sequential`` parts are changed, in place.
@@ -28,4 +29,6 @@ def recompute_activations(network: nn.Module) -> None:
     for chain in network.modules():
         if isinstance(chain, nn.Sequential) and len(chain) > 1:
             segments = math.ceil(math.sqrt(len(chain)))
-            chain.forward = partial(checkpoint_sequential, list(chain), segments, use_reentrant=False)  # type: ignore[method-assign]
+            chain.forward = partial(
+                checkpoint_sequential, list(chain), segments, use_reentrant=False
+            )  # type: ignore[method-assign]

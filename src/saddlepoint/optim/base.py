@@ -31,13 +31,15 @@ _NOT_OURS = ("maximize", "weight_decay", "momentum", "dampening", "nesterov", "b
 class GradientOptimizer(Optimizer):
     """A torch optimizer whose step is one method on a parameter group; closures, counting, states and checks are done here.
 
-    Each group counts its steps in ``group["t"]``; options are plain values, so that a state_dict loads with ``weights_only=True``.
-    A parameter without a gradient is left out of a step, as in torch. What is remembered of a parameter belongs to that parameter, in
-    single precision at least.
+    Each group counts its steps in ``group["t"]``; options are plain values, so that a state_dict
+    loads with ``weights_only=True``. A parameter without a gradient is left out of a step, as in
+    torch. What is remembered of a parameter belongs to that parameter, in single precision at
+    least.
 
     Raises:
-        UsageError: a group has an option outside of its range, at construction, when it is added or loaded, or in the step after it was
-            set; a complex parameter where the step is of real numbers; a sparse gradient; a state that belongs to another optimizer.
+        UsageError: a group has an option outside of its range, at construction, when it is added or
+            loaded, or in the step after it was set; a complex parameter where the step is of real
+            numbers; a sparse gradient; a state that belongs to another optimizer.
     """
 
     kept: ClassVar[tuple[str, ...]] = ()
@@ -62,7 +64,8 @@ class GradientOptimizer(Optimizer):
         super().__setstate__(state)
         for group in self.param_groups:  # states of earlier versions lack what was added since
             for option, value in self.defaults.items():
-                if option != "differentiable":  # torch adds it to the defaults here, and to no group
+                # torch adds it to the defaults here, and to no group
+                if option != "differentiable":
                     group.setdefault(option, value)
 
     def add_param_group(self, param_group: Group) -> None:
@@ -83,7 +86,8 @@ class GradientOptimizer(Optimizer):
         """Continue from what ``state_dict`` returned; parameters that have names are matched by name.
 
         Raises:
-            UsageError: the state belongs to another optimizer, or to parameters of other shapes; nothing is changed then.
+            UsageError: the state belongs to another optimizer, or to parameters of other shapes;
+                nothing is changed then.
         """
         state = checked(self, state_dict, self._made_with())
         for saved in state["param_groups"]:
@@ -92,7 +96,8 @@ class GradientOptimizer(Optimizer):
         super().load_state_dict(state)
         for group, saved in zip(self.param_groups, state["param_groups"], strict=True):
             for parameter, key in zip(group["params"], saved["params"], strict=True):
-                if key in state["state"] and parameter.dtype != widest(parameter.dtype):  # torch has rounded it to half precision
+                # torch has rounded it to half precision
+                if key in state["state"] and parameter.dtype != widest(parameter.dtype):
                     self.state[parameter].update(_copied(state["state"][key], parameter))
 
     def _made_with(self) -> dict[str, Any]:
@@ -104,8 +109,13 @@ class GradientOptimizer(Optimizer):
         for option in _NOT_OURS:
             if option not in self.defaults and group.get(option):
                 raise UsageError(
-                    f"{name}: a parameter group sets {option}={group[option]}, which {name} does not have and would ignore. "
-                    + ("Negate the loss instead." if option == "maximize" else "Leave it out, or use an optimizer that has it.")
+                    f"{name}: a parameter group sets {option}={group[option]}, which {name} does"
+                    " not have and would ignore. "
+                    + (
+                        "Negate the loss instead."
+                        if option == "maximize"
+                        else "Leave it out, or use an optimizer that has it."
+                    )
                 )
         self._check_options(group)
 
@@ -121,7 +131,9 @@ class GradientOptimizer(Optimizer):
         """Return what the state has of the parameters under ``name``, zeros at first."""
         for parameter in parameters:
             if name not in self.state[parameter]:
-                self.state[parameter][name] = torch.zeros_like(parameter, dtype=widest(parameter.dtype))
+                self.state[parameter][name] = torch.zeros_like(
+                    parameter, dtype=widest(parameter.dtype)
+                )
         return [self.state[parameter][name] for parameter in parameters]
 
     @overload
@@ -170,7 +182,8 @@ class GradientOptimizer(Optimizer):
                     average[p] = self._average_of(group, p)
         if not average:
             raise UsageError(
-                f"{type(self).__name__}: there is no average of the iterates. Ask for one at construction, and take a step first."
+                f"{type(self).__name__}: there is no average of the iterates. Ask for one at"
+                " construction, and take a step first."
             )
         with held_at(list(average), list(average.values())):
             yield
@@ -205,7 +218,8 @@ def held_at(tensors: list[Tensor], values: list[Tensor]) -> Iterator[None]:
 def check_options(optimizer: str, **minima: tuple[float | Tensor, float]) -> None:
     """Raise UsageError unless every option, given as name=(value, smallest), is at least its smallest value.
 
-    Schedulers that end at zero reach it up to rounding. A tensor on another device than the CPU is not read back.
+    Schedulers that end at zero reach it up to rounding. A tensor on another device than the CPU is
+    not read back.
     """
     for option, (value, smallest) in minima.items():
         if isinstance(value, Tensor) and value.numel() == 1 and value.device.type != "cpu":
@@ -222,8 +236,10 @@ def check_dense(optimizer: Optimizer, parameters: Iterable[Tensor]) -> None:
         gradient = parameter.grad
         if gradient is not None and gradient.layout != torch.strided:
             raise UsageError(
-                f"{type(optimizer).__name__}: the gradient of parameter {labels(optimizer)[parameter]}, shape {tuple(parameter.shape)}, is "
-                "sparse, and its step needs all entries. Make it dense: torch.nn.Embedding(..., sparse=False). No parameter was changed."
+                f"{type(optimizer).__name__}: the gradient of parameter"
+                f" {labels(optimizer)[parameter]}, shape {tuple(parameter.shape)}, is sparse, and"
+                " its step needs all entries. Make it dense: torch.nn.Embedding(...,"
+                " sparse=False). No parameter was changed."
             )
 
 
@@ -232,9 +248,10 @@ def _check_real(optimizer: GradientOptimizer, group: Group) -> None:
     for parameter in group["params"]:
         if parameter.is_complex() and not optimizer.takes_complex_in(group):
             raise UsageError(
-                f"{name}: parameter {labels(optimizer)[parameter]}, shape {tuple(parameter.shape)}, is complex ({parameter.dtype}); its "
-                "step is defined for real numbers. Make the real and imaginary parts the parameter, torch.view_as_real(p), and use "
-                "torch.view_as_complex of it in the network."
+                f"{name}: parameter {labels(optimizer)[parameter]}, shape {tuple(parameter.shape)},"
+                f" is complex ({parameter.dtype}); its step is defined for real numbers. Make the"
+                " real and imaginary parts the parameter, torch.view_as_real(p), and use"
+                " torch.view_as_complex of it in the network."
             )
 
 
@@ -257,7 +274,9 @@ def _real(gradients: Sequence[Tensor]) -> list[Tensor]:
 def norms(gradients: Sequence[Tensor]) -> list[float]:
     """Return the Euclidean norm of each tensor, in float64: squares of vanishing gradients underflow in less."""
     found = torch._foreach_norm(_real(gradients), 2, torch.float64)
-    return [float(value) for value in torch.stack([n.to(gradients[0].device) for n in found]).tolist()]
+    return [
+        float(value) for value in torch.stack([n.to(gradients[0].device) for n in found]).tolist()
+    ]
 
 
 def check_finite(optimizer: Optimizer, parameters: list[Tensor], why: str) -> None:
@@ -266,7 +285,8 @@ def check_finite(optimizer: Optimizer, parameters: list[Tensor], why: str) -> No
         return
     gradients = _real([cast(Tensor, p.grad) for p in parameters])
     flat = [g.reshape(-1) if g.is_contiguous() else g.flatten() for g in gradients]
-    squares = torch.stack([g.dot(g).to(flat[0].device, torch.float64) for g in flat])  # the cheapest pass over memory that sees every entry
+    # the cheapest pass over memory that sees every entry
+    squares = torch.stack([g.dot(g).to(flat[0].device, torch.float64) for g in flat])
     if bool(squares.isfinite().all()):
         return
     for parameter, gradient in zip(parameters, gradients, strict=True):  # squares also overflow
@@ -277,8 +297,9 @@ def check_finite(optimizer: Optimizer, parameters: list[Tensor], why: str) -> No
 def not_finite(optimizer: Optimizer, parameter: Tensor, why: str = "") -> DivergenceError:
     """Return the error for a parameter whose gradient is NaN or infinite."""
     return DivergenceError(
-        f"{type(optimizer).__name__}: gradient {labels(optimizer)[parameter]}, shape {tuple(parameter.shape)}, is not finite. "
-        f"{why + ' ' if why else ''}No parameter was changed; find the first non-finite loss, or lower the learning rate.",
+        f"{type(optimizer).__name__}: gradient {labels(optimizer)[parameter]}, shape"
+        f" {tuple(parameter.shape)}, is not finite. {why + ' ' if why else ''}No parameter was"
+        " changed; find the first non-finite loss, or lower the learning rate.",
         player="",
     )
 
@@ -286,12 +307,17 @@ def not_finite(optimizer: Optimizer, parameter: Tensor, why: str = "") -> Diverg
 def blocks(*lists: list[Tensor]) -> Iterator[tuple[list[Tensor], ...]]:
     """Yield matching pieces of matching lists of tensors, views of one memory, so small that temporaries of them stay in cache.
 
-    Small tensors come first, in one piece; so do all where the device is not the CPU, which has no such use for blocks.
+    Small tensors come first, in one piece; so do all where the device is not the CPU, which has no
+    such use for blocks.
     """
     small: list[tuple[Tensor, ...]] = []
     large: list[tuple[Tensor, ...]] = []
     for tensors in zip(*lists, strict=True):
-        cut = tensors[0].device.type == "cpu" and tensors[0].numel() > _BLOCK and all(t.is_contiguous() for t in tensors)
+        cut = (
+            tensors[0].device.type == "cpu"
+            and tensors[0].numel() > _BLOCK
+            and all(t.is_contiguous() for t in tensors)
+        )
         (large if cut else small).append(tensors)
     if small:
         yield tuple(list(tensors) for tensors in zip(*small, strict=True))
@@ -300,7 +326,9 @@ def blocks(*lists: list[Tensor]) -> Iterator[tuple[list[Tensor], ...]]:
             yield tuple([piece] for piece in pieces)
 
 
-def step_along(parameters: list[Tensor], directions: list[Tensor] | tuple[Tensor, ...], rate: float | Tensor) -> None:
+def step_along(
+    parameters: list[Tensor], directions: list[Tensor] | tuple[Tensor, ...], rate: float | Tensor
+) -> None:
     """θ ← θ − rate · direction, in place; a rate that is a tensor is not read on the host, one beyond half precision is none of it."""
     directions = widen(directions)
     if isinstance(rate, Tensor):

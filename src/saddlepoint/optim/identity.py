@@ -35,32 +35,49 @@ def labels(optimizer: Optimizer) -> dict[Tensor, str]:
     return found
 
 
-def signed(optimizer: Optimizer, state: dict[str, Any], made_with: Mapping[str, Any]) -> dict[str, Any]:
+def signed(
+    optimizer: Optimizer, state: dict[str, Any], made_with: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return a state_dict whose groups say what they were saved by; ``made_with`` are options that are in no group."""
     groups = []
     for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
         shapes = [list(p.shape) for p in group["params"]]
-        groups.append({**saved, _KEY: {"optimizer": type(optimizer).__name__, "shapes": shapes, "options": dict(made_with)}})
+        groups.append(
+            {
+                **saved,
+                _KEY: {
+                    "optimizer": type(optimizer).__name__,
+                    "shapes": shapes,
+                    "options": dict(made_with),
+                },
+            }
+        )
     return {**state, "param_groups": groups}
 
 
-def checked(optimizer: Optimizer, state: Mapping[str, Any], made_with: Mapping[str, Any]) -> dict[str, Any]:
+def checked(
+    optimizer: Optimizer, state: Mapping[str, Any], made_with: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return a state_dict as torch loads it: without signatures, and parameters that have names in this optimizer's order.
 
     A state without a signature, saved by an earlier version, is compared in what it has.
 
     Raises:
-        UsageError: the state is of another optimizer, or was made with other options or for other parameters.
+        UsageError: the state is of another optimizer, or was made with other options or for other
+            parameters.
     """
     kind = type(optimizer).__name__
     if not isinstance(state, Mapping) or not {"state", "param_groups"} <= state.keys():
         raise UsageError(f"{kind}: what is to be loaded is not the state_dict of an optimizer.")
     saved_groups, groups = state["param_groups"], optimizer.param_groups
-    counts, own = [len(saved["params"]) for saved in saved_groups], [len(group["params"]) for group in groups]
+    counts, own = (
+        [len(saved["params"]) for saved in saved_groups],
+        [len(group["params"]) for group in groups],
+    )
     if counts != own:
         raise UsageError(
-            f"{kind}: the state has parameter groups of {counts} parameters, this optimizer of {own}. "
-            "Give it the same parameters, in the same groups, before loading."
+            f"{kind}: the state has parameter groups of {counts} parameters, this optimizer of"
+            f" {own}. Give it the same parameters, in the same groups, before loading."
         )
     ready = []
     for index, (saved, group) in enumerate(zip(saved_groups, groups, strict=True)):
@@ -70,7 +87,9 @@ def checked(optimizer: Optimizer, state: Mapping[str, Any], made_with: Mapping[s
         else:
             _check_signature(optimizer, signature, made_with)
         found = _in_order(kind, index, saved, group)
-        for place, (parameter, shape) in enumerate(zip(group["params"], found.pop("shapes"), strict=True)):
+        for place, (parameter, shape) in enumerate(
+            zip(group["params"], found.pop("shapes"), strict=True)
+        ):
             if shape is not None and list(parameter.shape) != list(shape):
                 raise _other_shape(optimizer, parameter, f"entry {place} of group {index}", shape)
         ready.append(found)
@@ -86,30 +105,41 @@ def check_entries(optimizer: Optimizer, state: Mapping[str, Any], names: tuple[s
                     raise _other_shape(optimizer, parameter, f'"{name}"', value.shape)
 
 
-def _check_signature(optimizer: Optimizer, signature: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
+def _check_signature(
+    optimizer: Optimizer, signature: Mapping[str, Any], made_with: Mapping[str, Any]
+) -> None:
     kind = type(optimizer).__name__
     if signature["optimizer"] not in [base.__name__ for base in type(optimizer).__mro__]:
-        raise UsageError(f"{kind}: the state belongs to the optimizer {signature['optimizer']}. Load it into one of that class.")
+        raise UsageError(
+            f"{kind}: the state belongs to the optimizer {signature['optimizer']}. Load it into one"
+            " of that class."
+        )
     for option, value in signature["options"].items():
         if option in made_with and made_with[option] != value:
             raise UsageError(
-                f"{kind}: the state was made with {option}={value!r}, this optimizer with {option}={made_with[option]!r}. "
-                "Construct it with the same option before loading."
+                f"{kind}: the state was made with {option}={value!r}, this optimizer with"
+                f" {option}={made_with[option]!r}. Construct it with the same option before"
+                " loading."
             )
 
 
-def _check_options_known(optimizer: Optimizer, saved: Mapping[str, Any], group: Mapping[str, Any]) -> None:
+def _check_options_known(
+    optimizer: Optimizer, saved: Mapping[str, Any], group: Mapping[str, Any]
+) -> None:
     """Tell the state of another optimizer by its options: it has some that are foreign here, and lacks some of ours."""
     foreign = saved.keys() - group.keys() - {"initial_lr", "param_names"}
     missing = optimizer.defaults.keys() - saved.keys() - {"differentiable"}
     if foreign and missing:
         raise UsageError(
-            f"{type(optimizer).__name__}: the state belongs to another optimizer; it has {', '.join(sorted(foreign))} and lacks "
-            f"{', '.join(sorted(missing))}. Load it into one of its own class."
+            f"{type(optimizer).__name__}: the state belongs to another optimizer; it has"
+            f" {', '.join(sorted(foreign))} and lacks {', '.join(sorted(missing))}. Load it into"
+            " one of its own class."
         )
 
 
-def _in_order(kind: str, index: int, saved: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+def _in_order(
+    kind: str, index: int, saved: Mapping[str, Any], group: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return a saved group without its signature but with its shapes, sorted by this optimizer's names where both have names."""
     shapes = saved.get(_KEY, {}).get("shapes") or [None] * len(saved["params"])
     found = {option: value for option, value in saved.items() if option != _KEY}
@@ -120,8 +150,9 @@ def _in_order(kind: str, index: int, saved: Mapping[str, Any], group: Mapping[st
     if sorted(theirs) != sorted(ours):
         missing, foreign = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
         raise UsageError(
-            f"{kind}: group {index} of the state has parameters of other names: {', '.join(foreign[:3])} instead of "
-            f"{', '.join(missing[:3])}. Load it into an optimizer over the network that it was saved from."
+            f"{kind}: group {index} of the state has parameters of other names:"
+            f" {', '.join(foreign[:3])} instead of {', '.join(missing[:3])}. Load it into an"
+            " optimizer over the network that it was saved from."
         )
     order = [theirs.index(name) for name in ours]
     for option in ("params", "shapes"):
@@ -132,7 +163,8 @@ def _in_order(kind: str, index: int, saved: Mapping[str, Any], group: Mapping[st
 
 def _other_shape(optimizer: Optimizer, parameter: Tensor, what: str, shape: Any) -> UsageError:
     return UsageError(
-        f"{type(optimizer).__name__}: parameter {labels(optimizer)[parameter]} has the shape {tuple(parameter.shape)}, {what} of the state "
-        f"{tuple(shape)}. Give the optimizer the parameters in the order in which they were when it was saved, or "
-        "construct both with network.named_parameters(), which are matched by name."
+        f"{type(optimizer).__name__}: parameter {labels(optimizer)[parameter]} has the shape"
+        f" {tuple(parameter.shape)}, {what} of the state {tuple(shape)}. Give the optimizer the"
+        " parameters in the order in which they were when it was saved, or construct both with"
+        " network.named_parameters(), which are matched by name."
     )

@@ -56,7 +56,9 @@ class Box(Map):
         return tensor.clamp(*self._bounds())
 
     def _bounds(self) -> tuple[float, float]:
-        return -math.inf if self.low is None else float(self.low), math.inf if self.high is None else float(self.high)
+        return -math.inf if self.low is None else float(self.low), (
+            math.inf if self.high is None else float(self.high)
+        )
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Ball(Map):
             raise UsageError(f"Ball: radius={self.radius} must be positive.")
 
     def apply(self, tensor: Tensor, step: float) -> Tensor:
-        norm = torch.linalg.vector_norm(tensor, dtype=torch.float64)  # squares overflow and vanish in less
+        # squares overflow and vanish in less
+        norm = torch.linalg.vector_norm(tensor, dtype=torch.float64)
         factor: Tensor = self.radius / norm.clamp(min=self.radius)
         return tensor * factor.to(tensor.dtype)
 
@@ -115,17 +118,21 @@ class Simplex(Map):
     def check(self, tensor: Tensor) -> None:
         """Raise UsageError for a tensor without dimensions."""
         if tensor.dim() == 0:
-            raise UsageError("Simplex: the parameter has no dimension along which its entries could sum to 1. Give it the shape (n,).")
+            raise UsageError(
+                "Simplex: the parameter has no dimension along which its entries could sum to 1."
+                " Give it the shape (n,)."
+            )
 
 
 @dataclass(frozen=True)
 class SpectralNorm(Map):
     """Project each weight of two or more dimensions onto ‖W‖₂ ≤ bound, by clipping the singular values of its (outputs, rest) matrix.
 
-    Unlike the usual spectral normalisation it leaves smaller singular values as they are. Vectors (biases) are not touched. It costs a
-    singular value decomposition of each weight.
+    Unlike the usual spectral normalisation it leaves smaller singular values as they are. Vectors
+    (biases) are not touched. It costs a singular value decomposition of each weight.
 
-    Reference: for the constraint, Miyato et al. (2018), Spectral normalization for GANs, arXiv:1802.05957.
+    Reference: for the constraint, Miyato et al. (2018), Spectral normalization for GANs,
+    arXiv:1802.05957.
 
     >>> SpectralNorm(1.0).apply(torch.diag(torch.tensor([3.0, 0.5])), step=0.1).diagonal().tolist()
     [1.0, 0.5]
@@ -147,7 +154,13 @@ class SpectralNorm(Map):
         return clipped.view_as(tensor).to(tensor.dtype)
 
 
-MAPS: dict[str, type[Map]] = {"box": Box, "ball": Ball, "l1": L1, "simplex": Simplex, "spectral-norm": SpectralNorm}
+MAPS: dict[str, type[Map]] = {
+    "box": Box,
+    "ball": Ball,
+    "l1": L1,
+    "simplex": Simplex,
+    "spectral-norm": SpectralNorm,
+}
 """name → map, as configurations name them: ``{"name": "box", "low": -0.01, "high": 0.01}``."""
 
 
@@ -181,13 +194,17 @@ def plain(proximal: Map | Mapping[str, Any] | str | None) -> dict[str, Any] | No
     if isinstance(proximal, str):
         proximal = {"name": proximal}
     if not isinstance(proximal, Map | Mapping):
-        raise UsageError(f'A map is one of saddlepoint.optim.maps, or a name with options such as {{"name": "simplex"}}, not {proximal!r}.')
+        raise UsageError(
+            'A map is one of saddlepoint.optim.maps, or a name with options such as {"name":'
+            f' "simplex"}}, not {proximal!r}.'
+        )
     if isinstance(proximal, Map):
         names = [name for name, kind in MAPS.items() if kind is type(proximal)]
         if not names:
             own = type(proximal).__name__
             raise UsageError(
-                f"The map {own} has no name by which a state_dict could hold it. Make it a dataclass, and register it before: "
+                f"The map {own} has no name by which a state_dict could hold it. Make it a"
+                " dataclass, and register it before: "
                 f'saddlepoint.optim.MAPS["my-{own.lower()}"] = {own}.'
             )
         return {"name": names[0], **asdict(proximal)}  # type: ignore[call-overload]
@@ -199,7 +216,9 @@ def build(options: Mapping[str, Any]) -> Map:
     values = {key: value for key, value in options.items() if key != "name"}
     kind = MAPS.get(str(options.get("name")))
     if kind is None:
-        raise UsageError(f'Unknown map "{options.get("name")}".' + did_you_mean(str(options.get("name")), MAPS))
+        raise UsageError(
+            f'Unknown map "{options.get("name")}".' + did_you_mean(str(options.get("name")), MAPS)
+        )
     try:
         return kind(**values)
     except TypeError as error:

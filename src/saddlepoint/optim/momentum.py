@@ -14,8 +14,9 @@ from saddlepoint.precision import widen
 class MomentumSGD(GradientOptimizer):
     """Heavy-ball momentum that may be negative: θ_{t+1} = θ_t − lr · g_t + β (θ_t − θ_{t−1}).
 
-    ``torch.optim.SGD`` refuses β < 0. In games a negative one damps the rotation: on a bilinear game alternating descent with β = −0.5
-    converges linearly for h·s < 1, which no positive β does, and simultaneous descent with no β.
+    ``torch.optim.SGD`` refuses β < 0. In games a negative one damps the rotation: on a bilinear
+    game alternating descent with β = −0.5 converges linearly for h·s < 1, which no positive β does,
+    and simultaneous descent with no β.
 
     Args:
         params: parameters or groups, as for every torch optimizer.
@@ -25,8 +26,8 @@ class MomentumSGD(GradientOptimizer):
     Raises:
         UsageError: lr is negative, or momentum outside of (−1, 1); a sparse gradient.
 
-    A parameter without a gradient is left out of a step, and its last move waits for its next one, as the momentum of torch's SGD does.
-    Complex parameters move as their real and imaginary parts.
+    A parameter without a gradient is left out of a step, and its last move waits for its next one,
+    as the momentum of torch's SGD does. Complex parameters move as their real and imaginary parts.
 
     Reference: Gidel et al. (2019), Negative momentum for improved game dynamics, arXiv:1807.04740.
 

@@ -11,7 +11,15 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from saddlepoint.errors import UsageError, did_you_mean
-from saddlepoint.optim.base import GradientOptimizer, Group, Work, check_finite, check_options, norms, step_along
+from saddlepoint.optim.base import (
+    GradientOptimizer,
+    Group,
+    Work,
+    check_finite,
+    check_options,
+    norms,
+    step_along,
+)
 from saddlepoint.optim.maps import Map, build, plain
 from saddlepoint.precision import widen
 
@@ -23,14 +31,16 @@ _STEPS, _AVERAGES = ("constant", "inverse-root", "inverse", "polyak"), ("ergodic
 class Subgradient(GradientOptimizer):
     """The projected and proximal subgradient method: θ ← P_h(θ − h_t g_t) with a step h_t that theory allows.
 
-    Step sizes, with c = lr and t = 1, 2, …: "constant" c; "inverse-root" c / √t, for convex losses; "inverse" c / t, for strongly convex
-    ones; "polyak" c (f(θ_t) − f*) / ‖g‖², with ‖g‖ over the whole player and f* the known optimal value ``target``, or, where that is None,
-    estimated as the least loss so far less ``slack`` / √t.
+    Step sizes, with c = lr and t = 1, 2, …: "constant" c; "inverse-root" c / √t, for convex losses;
+    "inverse" c / t, for strongly convex ones; "polyak" c (f(θ_t) − f*) / ‖g‖², with ‖g‖ over the
+    whole player and f* the known optimal value ``target``, or, where that is None, estimated as the
+    least loss so far less ``slack`` / √t.
 
-    Last iterates of subgradient methods oscillate; what converges is an average, kept beside them and entered by ``with
-    optimizer.averaged():``. "ergodic": θ̄ = Σ h_t θ_t / Σ h_t, which theory's O(1/√T) is about. "suffix": the mean of the last half or so
-    (of the iterates since the power of two before the last), which forgets the start. "best": the iterate of least loss, for one player's
-    loss on all data; in games and under noise least is not best.
+    Last iterates of subgradient methods oscillate; what converges is an average, kept beside them
+    and entered by ``with optimizer.averaged():``. "ergodic": θ̄ = Σ h_t θ_t / Σ h_t, which theory's
+    O(1/√T) is about. "suffix": the mean of the last half or so (of the iterates since the power of
+    two before the last), which forgets the start. "best": the iterate of least loss, for one
+    player's loss on all data; in games and under noise least is not best.
 
     Args:
         params: parameters or groups.
@@ -38,20 +48,22 @@ class Subgradient(GradientOptimizer):
         step: one of the four step sizes.
         target: f* of Polyak's step, or None to estimate it.
         slack: how far below the least loss the estimate begins.
-        proximal: a map of ``saddlepoint.optim.maps``, or its name with options, {"name": "box", "low": -0.01, "high": 0.01}; also an option
-            of parameter groups.
+        proximal: a map of ``saddlepoint.optim.maps``, or its name with options, {"name": "box",
+            "low": -0.01, "high": 0.01}; also an option of parameter groups.
         average: one of the three averages, or None.
 
     Raises:
-        UsageError: an unknown name or a negative option; a state made with another step, target, slack or average; a sparse gradient; a
-            complex parameter with a map (without one, it moves as its real and imaginary parts); or a step under "polyak" or "best" without
-            the loss: call ``step(closure)``, or use ``GameOptimizer`` with a rule that follows the gradient itself, which hands the
-            player's loss on.
+        UsageError: an unknown name or a negative option; a state made with another step, target,
+            slack or average; a sparse gradient; a complex parameter with a map (without one, it
+            moves as its real and imaginary parts); or a step under "polyak" or "best" without the
+            loss: call ``step(closure)``, or use ``GameOptimizer`` with a rule that follows the
+                gradient itself, which hands the player's loss on.
         DivergenceError: a gradient is NaN or infinite; no parameter moves.
 
-    References: Shor (1985); Polyak (1969), USSR Comput. Math. Math. Phys. 9; Nedić and Ozdaglar (2009), Subgradient methods for
-    saddle-point problems, J. Optim. Theory Appl. 142, for games; Rakhlin, Shamir and Sridharan (2012), arXiv:1109.5647, for suffix
-    averages; Boyd, Xiao and Mutapcic (2003), Subgradient methods, for the estimated target.
+    References: Shor (1985); Polyak (1969), USSR Comput. Math. Math. Phys. 9; Nedić and Ozdaglar
+    (2009), Subgradient methods for saddle-point problems, J. Optim. Theory Appl. 142, for games;
+    Rakhlin, Shamir and Sridharan (2012), arXiv:1109.5647, for suffix averages; Boyd, Xiao and
+    Mutapcic (2003), Subgradient methods, for the estimated target.
 
     >>> x = torch.tensor([3.0], requires_grad=True)
     >>> optimizer = Subgradient([x], lr=1.0, step="polyak", target=0.0)
@@ -80,14 +92,22 @@ class Subgradient(GradientOptimizer):
         average: Average | None = None,
     ) -> None:
         check_options("Subgradient", slack=(slack, 0))
-        for option, value, known in (("step", step, _STEPS), ("average", average, (*_AVERAGES, None))):
+        for option, value, known in (
+            ("step", step, _STEPS),
+            ("average", average, (*_AVERAGES, None)),
+        ):
             if value not in known:
-                raise UsageError(f'Subgradient: {option}="{value}" is unknown.' + did_you_mean(str(value), [k for k in known if k]))
+                raise UsageError(
+                    f'Subgradient: {option}="{value}" is unknown.'
+                    + did_you_mean(str(value), [k for k in known if k])
+                )
         self._step: StepSize = step
         self._average: Average | None = average
         self._slack, self._target = slack, target
         self._polyak = 0.0
-        super().__init__(params, {"lr": lr, "proximal": plain(proximal), "least_loss": math.inf, "weight": 0.0})
+        super().__init__(
+            params, {"lr": lr, "proximal": plain(proximal), "least_loss": math.inf, "weight": 0.0}
+        )
 
     def __setstate__(self, state: Group) -> None:
         super().__setstate__(state)
@@ -96,7 +116,8 @@ class Subgradient(GradientOptimizer):
         for group in self.param_groups:
             until = group["weight" if self._average == "ergodic" else "t"]
             for parameter in group["params"]:
-                if "average" in self.state.get(parameter, {}):  # states of earlier versions do not say until when
+                # states of earlier versions do not say until when
+                if "average" in self.state.get(parameter, {}):
                     self.state[parameter].setdefault("until", until)
 
     @property
@@ -115,7 +136,8 @@ class Subgradient(GradientOptimizer):
 
     def _check_options(self, group: Group) -> None:
         check_options("Subgradient", lr=(group["lr"], 0))
-        group["proximal"] = plain(group["proximal"])  # may be given, also later, as a map or as a name with options
+        # may be given, also later, as a map or as a name with options
+        group["proximal"] = plain(group["proximal"])
         if group["proximal"] is None:
             return
         proximal = build(group["proximal"])
@@ -133,15 +155,19 @@ class Subgradient(GradientOptimizer):
         if loss is None or not math.isfinite(loss):
             what = f'step="{self._step}"' if self._step == "polyak" else 'average="best"'
             raise UsageError(
-                f"Subgradient: {what} needs the loss of every step, a finite number, not {loss}. Call step(closure) with a closure."
+                f"Subgradient: {what} needs the loss of every step, a finite number, not {loss}."
+                " Call step(closure) with a closure."
             )
-        t = max(group["t"] for group in self.param_groups) + 1  # one group may be frozen, and another added later
+        # one group may be frozen, and another added later
+        t = max(group["t"] for group in self.param_groups) + 1
         least = min(group["least_loss"] for group in self.param_groups)
         for group in self.param_groups:
             group["least_loss"] = min(loss, least)
         if loss < least and self._average == "best":
             self._keep([p for group in self.param_groups for p in group["params"]])
-        target = min(loss, least) - self._slack / math.sqrt(t) if self._target is None else self._target
+        target = (
+            min(loss, least) - self._slack / math.sqrt(t) if self._target is None else self._target
+        )
         square = sum(norm**2 for norm in norms(gradients)) if self._step == "polyak" else 0.0
         self._polyak = max(loss - target, 0.0) / square if square > 0 else 0.0
 
@@ -150,7 +176,8 @@ class Subgradient(GradientOptimizer):
         torch._foreach_copy_(self._remembered("average", parameters), parameters)
 
     def _move(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        h = max(float(group["lr"]), 0.0) * self._length(group["t"])  # a schedule's zero may be negative by rounding
+        # a schedule's zero may be negative by rounding
+        h = max(float(group["lr"]), 0.0) * self._length(group["t"])
         if self._average == "ergodic":
             group["weight"] += h
         for parameter in parameters if self._average in ("ergodic", "suffix") else ():
@@ -161,17 +188,27 @@ class Subgradient(GradientOptimizer):
             torch._foreach_copy_(parameters, [proximal.apply(p, h) for p in parameters])
 
     def _length(self, t: int) -> float:
-        lengths = {"constant": 1.0, "inverse-root": 1 / math.sqrt(t), "inverse": 1 / t, "polyak": self._polyak}
+        lengths = {
+            "constant": 1.0,
+            "inverse-root": 1 / math.sqrt(t),
+            "inverse": 1 / t,
+            "polyak": self._polyak,
+        }
         return lengths[self._step]
 
     def _average_of(self, group: Group, parameter: Tensor) -> Tensor:
-        kept: Tensor = self.state[parameter]["average"] if self._average == "best" else self._means(group, parameter)["average"]
+        kept: Tensor = (
+            self.state[parameter]["average"]
+            if self._average == "best"
+            else self._means(group, parameter)["average"]
+        )
         return kept
 
     def _means(self, group: Group, parameter: Tensor) -> dict[str, Any]:
         """Return what the state keeps of a parameter's iterates, with those up to now.
 
-        A parameter that had no gradient for some steps stayed where it is, and these steps count with that point.
+        A parameter that had no gradient for some steps stayed where it is, and these steps count
+        with that point.
         """
         state = self.state[parameter]
         (point,) = widen([parameter.detach()])
@@ -193,4 +230,8 @@ def _suffix(state: Mapping[str, Any], point: Tensor, t: int) -> dict[str, Any]:
         average = recent if start // 2 <= last else point
         recent = point
     share, share_of_recent = (t - last) / (t - start // 2 + 1), (t - last) / (t - start + 1)
-    return {"average": torch.lerp(average, point, share), "recent": torch.lerp(recent, point, share_of_recent), "until": t}
+    return {
+        "average": torch.lerp(average, point, share),
+        "recent": torch.lerp(recent, point, share_of_recent),
+        "until": t,
+    }

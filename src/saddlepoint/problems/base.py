@@ -59,10 +59,11 @@ class GanProblem(ABC):
     Every random choice is a function of a seed and a step; a problem has no state.
 
     Args:
-        loss: "minimax", "non-saturating", "hinge" or "wasserstein"; the last wants the discriminator's weights clipped.
+        loss: "minimax", "non-saturating", "hinge" or "wasserstein"; the last wants the
+            discriminator's weights clipped.
         latent: dimension of the generator's normal noise.
-        r1: weight γ of ½ γ E‖∇ₓD(x)‖² on real data, the term "r1" of the discriminator's loss (Mescheder et al. 2018, arXiv:1801.04406);
-            0 leaves it out.
+        r1: weight γ of ½ γ E‖∇ₓD(x)‖² on real data, the term "r1" of the discriminator's loss
+            (Mescheder et al. 2018, arXiv:1801.04406); 0 leaves it out.
         r2: the same weight on generated data, the term "r2".
 
     Raises:
@@ -83,12 +84,18 @@ class GanProblem(ABC):
 
     def __post_init__(self) -> None:
         if self.loss not in GAN_LOSSES:
-            raise UsageError(f'Problem {self.name}: loss "{self.loss}" is unknown.' + did_you_mean(self.loss, GAN_LOSSES))
+            raise UsageError(
+                f'Problem {self.name}: loss "{self.loss}" is unknown.'
+                + did_you_mean(self.loss, GAN_LOSSES)
+            )
         if self.latent < 1:
             raise UsageError(f"Problem {self.name}: latent must be at least 1, not {self.latent}.")
         for name, weight in (("r1", self.r1), ("r2", self.r2)):
             if not 0 <= weight < math.inf:
-                raise UsageError(f"Problem {self.name}: {name}={weight} must be at least 0 and finite. 0 leaves the penalty out.")
+                raise UsageError(
+                    f"Problem {self.name}: {name}={weight} must be at least 0 and finite. 0 leaves"
+                    " the penalty out."
+                )
 
     @property
     @abstractmethod
@@ -137,13 +144,17 @@ class GanProblem(ABC):
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
         """Return the batch of ``step``: a function of its arguments alone."""
-        return Batch(self.real(step, size, seed), self.noise(size, generator_for(seed, "noise", step)))
+        return Batch(
+            self.real(step, size, seed), self.noise(size, generator_for(seed, "noise", step))
+        )
 
     def noise(self, n: int, generator: torch.Generator) -> Tensor:
         """Return n inputs of the generator, shape (n, latent)."""
         return torch.randn(n, self.latent, generator=generator)
 
-    def losses(self, networks: Mapping[str, nn.Module], batch: Batch, movers: Collection[str]) -> Losses:
+    def losses(
+        self, networks: Mapping[str, nn.Module], batch: Batch, movers: Collection[str]
+    ) -> Losses:
         """Return the losses of the players in ``movers``, from one pass of the generator that they share."""
         discriminator_loss, generator_loss = GAN_LOSSES[self.loss]
         with torch.set_grad_enabled(torch.is_grad_enabled() and GENERATOR in movers):
@@ -151,7 +162,9 @@ class GanProblem(ABC):
         judged = at_least_single(networks[DISCRIMINATOR](fake))
         losses = {}
         if DISCRIMINATOR in movers:
-            losses[DISCRIMINATOR] = discriminator_loss(at_least_single(networks[DISCRIMINATOR](batch.real)), judged)
+            losses[DISCRIMINATOR] = discriminator_loss(
+                at_least_single(networks[DISCRIMINATOR](batch.real)), judged
+            )
             losses[DISCRIMINATOR] |= self.penalties(networks[DISCRIMINATOR], batch.real, fake)
         if GENERATOR in movers:
             losses[GENERATOR] = generator_loss(judged)
@@ -160,7 +173,11 @@ class GanProblem(ABC):
     def penalties(self, judge: nn.Module, real: Tensor, fake: Tensor) -> Terms:
         """Return the further terms of the discriminator's loss."""
         weights = {"r1": (self.r1, real), "r2": (self.r2, fake)}
-        return {name: 0.5 * weight * gradient_penalty(judge, samples) for name, (weight, samples) in weights.items() if weight > 0}
+        return {
+            name: 0.5 * weight * gradient_penalty(judge, samples)
+            for name, (weight, samples) in weights.items()
+            if weight > 0
+        }
 
     @torch.no_grad()
     def logits(self, networks: Mapping[str, nn.Module], batch: Batch) -> tuple[Tensor, Tensor]:
@@ -210,7 +227,8 @@ class MlpProblem(GanProblem):
         super().__post_init__()
         if self.activation not in ACTIVATIONS:
             raise UsageError(
-                f'Problem {self.name}: activation "{self.activation}" is unknown.' + did_you_mean(self.activation, ACTIVATIONS)
+                f'Problem {self.name}: activation "{self.activation}" is unknown.'
+                + did_you_mean(self.activation, ACTIVATIONS)
             )
         if self.hidden < 1:
             raise UsageError(f"Problem {self.name}: hidden must be at least 1, not {self.hidden}.")

@@ -12,7 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from saddlepoint.data import BatchOrder, LabelledImages, generator_for, load_digits, load_mnist, mnist_files
+from saddlepoint.data import (
+    BatchOrder,
+    LabelledImages,
+    generator_for,
+    load_digits,
+    load_mnist,
+    mnist_files,
+)
 from saddlepoint.errors import UsageError
 from saddlepoint.metrics import (
     Measure,
@@ -40,12 +47,13 @@ MOST_TRAINING_IMAGES = 10_000
 class Digits(MlpProblem):
     """Generate 28 × 28 digits with multilayer perceptrons, z → 128 → 128 → 784 and 784 → 128 → 128 → 1.
 
-    Data: 10,000 real training images of MNIST and 2,000 held-out test images, shipped with the package. Metrics compare generated
-    samples with the held-out images in the feature space of the shipped classifier, so they are not the published FID or KID.
+    Data: 10,000 real training images of MNIST and 2,000 held-out test images, shipped with the
+    package. Metrics compare generated samples with the held-out images in the feature space of the
+    shipped classifier, so they are not the published FID or KID.
 
     Args:
-        train_images: train on the first so many images only, at least 100; all by default. Few images make the discriminator learn them
-            by heart.
+        train_images: train on the first so many images only, at least 100; all by default. Few
+            images make the discriminator learn them by heart.
 
     Raises:
         UsageError: ``train_images`` below 100.
@@ -61,26 +69,56 @@ class Digits(MlpProblem):
     evaluation_pause: ClassVar[int] = 100
     coverage: ClassVar[tuple[str, float]] = ("effective-classes", 10)
     metric_names: ClassVar[Mapping[str, Metric]] = {
-        "frechet[digit-cnn]": Metric("Fréchet distance to the held-out digits in the classifier's features", "smaller"),
-        "kernel[digit-cnn]": Metric("unbiased kernel distance (MMD², cubic kernel) in the same features", "smaller"),
-        "precision[digit-cnn]": Metric("share of samples within the 5-nearest-neighbour balls of held-out digits", "larger"),
-        "recall[digit-cnn]": Metric("share of held-out digits within the balls of samples", "larger"),
-        "density[digit-cnn]": Metric("balls of held-out digits that a sample lies in, as a share of 5", "larger"),
-        "coverage[digit-cnn]": Metric("share of held-out digits whose ball holds a sample", "larger"),
-        "classes": Metric("share of the ten digits that make up at least 1 % of the samples", "larger"),
-        "entropy": Metric("entropy of the digits that samples are classified as, in nats; log 10 = 2.30 at most", "larger"),
+        "frechet[digit-cnn]": Metric(
+            "Fréchet distance to the held-out digits in the classifier's features", "smaller"
+        ),
+        "kernel[digit-cnn]": Metric(
+            "unbiased kernel distance (MMD², cubic kernel) in the same features", "smaller"
+        ),
+        "precision[digit-cnn]": Metric(
+            "share of samples within the 5-nearest-neighbour balls of held-out digits", "larger"
+        ),
+        "recall[digit-cnn]": Metric(
+            "share of held-out digits within the balls of samples", "larger"
+        ),
+        "density[digit-cnn]": Metric(
+            "balls of held-out digits that a sample lies in, as a share of 5", "larger"
+        ),
+        "coverage[digit-cnn]": Metric(
+            "share of held-out digits whose ball holds a sample", "larger"
+        ),
+        "classes": Metric(
+            "share of the ten digits that make up at least 1 % of the samples", "larger"
+        ),
+        "entropy": Metric(
+            "entropy of the digits that samples are classified as, in nats; log 10 = 2.30 at most",
+            "larger",
+        ),
         "effective-classes": Metric("equally frequent digits of the same entropy", "larger"),
-        "diversity[digit-cnn]": Metric("mean distance between samples, as a share of that between held-out digits", None),
-        "neighbour-ratio[digit-cnn]": Metric("distance to the nearest training digit, by that of held-out digits; copies: near 0", None),
-        "copying[digit-cnn]": Metric("pairs where a sample lies nearer to the training set than a held-out digit; copies: 1", None),
-        "gap[digit-cnn]": Metric("Fréchet distance to held-out less that to training digits; overfitting: above 0", None),
+        "diversity[digit-cnn]": Metric(
+            "mean distance between samples, as a share of that between held-out digits", None
+        ),
+        "neighbour-ratio[digit-cnn]": Metric(
+            "distance to the nearest training digit, by that of held-out digits; copies: near 0",
+            None,
+        ),
+        "copying[digit-cnn]": Metric(
+            "pairs where a sample lies nearer to the training set than a held-out digit; copies: 1",
+            None,
+        ),
+        "gap[digit-cnn]": Metric(
+            "Fréchet distance to held-out less that to training digits; overfitting: above 0", None
+        ),
     }
     train_images: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.train_images is not None and self.train_images < 100:
-            raise UsageError(f"Problem {self.name}: train_images={self.train_images} must be at least 100, or left out for all images.")
+            raise UsageError(
+                f"Problem {self.name}: train_images={self.train_images} must be at least 100, or"
+                " left out for all images."
+            )
 
     def networks(self, seed: int) -> dict[str, nn.Module]:
         generator = generator_for(seed, "networks")
@@ -88,7 +126,11 @@ class Digits(MlpProblem):
         return {
             DISCRIMINATOR: MLP((784, *hidden, 1), activation=self.activation, generator=generator),
             GENERATOR: MLP(
-                (self.latent, *hidden, 784), activation=self.activation, output=nn.Tanh(), shape=(1, 28, 28), generator=generator
+                (self.latent, *hidden, 784),
+                activation=self.activation,
+                output=nn.Tanh(),
+                shape=(1, 28, 28),
+                generator=generator,
             ),
         }
 
@@ -104,18 +146,33 @@ class Digits(MlpProblem):
         features, logits = digit_features(samples)
         test, train = self._held_out, self._trained_on
         space = "[digit-cnn]"
-        yield f"frechet{space}", frechet_measure(test, features, split="test", extractor="digit-cnn")
+        yield (
+            f"frechet{space}",
+            frechet_measure(test, features, split="test", extractor="digit-cnn"),
+        )
         yield f"kernel{space}", kernel_measure(test, features, split="test", extractor="digit-cnn")
-        for name, measure in manifold_measures(test, features, split="test", extractor="digit-cnn").items():
+        for name, measure in manifold_measures(
+            test, features, split="test", extractor="digit-cnn"
+        ).items():
             yield name + space, measure
         yield from class_measures(logits, split="known classes", extractor="digit-cnn").items()
-        yield f"diversity{space}", diversity_share(test, features, split="test", extractor="digit-cnn")
+        yield (
+            f"diversity{space}",
+            diversity_share(test, features, split="test", extractor="digit-cnn"),
+        )
         near = Memorisation(nearest_distances(features, train), self._held_out_distances)
-        copies = memorisation_measures(near, train=len(train), split="train and test", extractor="digit-cnn")
+        copies = memorisation_measures(
+            near, train=len(train), split="train and test", extractor="digit-cnn"
+        )
         yield f"neighbour-ratio{space}", copies["ratio"]
         yield f"copying{space}", copies["copying"]
         unseen = test[:: max(1, -(-len(test) // len(train)))]  # the gap compares equally large sets
-        yield f"gap{space}", generalisation_gap(train, unseen, features, split="train and test", extractor="digit-cnn")
+        yield (
+            f"gap{space}",
+            generalisation_gap(
+                train, unseen, features, split="train and test", extractor="digit-cnn"
+            ),
+        )
 
     def score(self, metrics: Mapping[str, float]) -> float:
         return metrics["frechet[digit-cnn]"]
@@ -132,7 +189,10 @@ class Digits(MlpProblem):
     @cached_property
     def _data(self) -> tuple[LabelledImages, LabelledImages]:
         train, test = self._read()
-        return LabelledImages(train.images[: self.train_images], train.labels[: self.train_images]), test
+        return (
+            LabelledImages(train.images[: self.train_images], train.labels[: self.train_images]),
+            test,
+        )
 
     @cached_property
     def _held_out(self) -> Tensor:
@@ -168,7 +228,10 @@ class Mnist(Digits):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.data_dir is None:
-            raise UsageError("Problem mnist: give the directory that holds MNIST's four IDX files with --data-dir.")
+            raise UsageError(
+                "Problem mnist: give the directory that holds MNIST's four IDX files with"
+                " --data-dir."
+            )
 
     def _read(self) -> tuple[LabelledImages, LabelledImages]:
         return load_mnist(Path(str(self.data_dir)))
@@ -181,5 +244,6 @@ class Mnist(Digits):
 def digit_features(images: Tensor) -> tuple[Tensor, Tensor]:
     """Return features, shape (N, 64), and logits, shape (N, 10), of the shipped classifier."""
     network = load_digit_cnn()
-    features = torch.cat([network.features(part) for part in torch.split(images, 100)])  # larger parts leave the cache
+    # larger parts leave the cache
+    features = torch.cat([network.features(part) for part in torch.split(images, 100)])
     return features, network.head(features)

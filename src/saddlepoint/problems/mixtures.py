@@ -25,8 +25,8 @@ from saddlepoint.problems.pictures import scatter
 class MixtureProblem(MlpProblem):
     """Generate points of a mixture with multilayer perceptrons, z → 128 → 128 → 2 and 2 → 128 → 128 → 1.
 
-    The activation is tanh unless another is chosen: here it matters more than the method, and with LeakyReLU or SiLU plain Adam covers
-    few modes.
+    The activation is tanh unless another is chosen: here it matters more than the method, and with
+    LeakyReLU or SiLU plain Adam covers few modes.
     """
 
     activation: str = "tanh"
@@ -35,10 +35,19 @@ class MixtureProblem(MlpProblem):
     picture_samples: ClassVar[int] = 1000
     metric_names: ClassVar[Mapping[str, Metric]] = {
         "modes": Metric("modes with at least one sample within 3σ", "larger"),
-        "quality": Metric("share of samples within 3σ of a mode; the data itself has 0.989", "larger"),
-        "reverse-kl": Metric("Σ p log(p/q) of the modes' shares, generated against real, in nats", "smaller"),
-        "effective-modes": Metric("equally frequent modes of the same entropy as those generated", "larger"),
-        "mode-distance": Metric("½ Σ |p − q| of the shares of the modes and of no mode; 0 for the data, 1 at most", "smaller"),
+        "quality": Metric(
+            "share of samples within 3σ of a mode; the data itself has 0.989", "larger"
+        ),
+        "reverse-kl": Metric(
+            "Σ p log(p/q) of the modes' shares, generated against real, in nats", "smaller"
+        ),
+        "effective-modes": Metric(
+            "equally frequent modes of the same entropy as those generated", "larger"
+        ),
+        "mode-distance": Metric(
+            "½ Σ |p − q| of the shares of the modes and of no mode; 0 for the data, 1 at most",
+            "smaller",
+        ),
     }
 
     @abstractmethod
@@ -50,7 +59,9 @@ class MixtureProblem(MlpProblem):
         hidden = (self.hidden, self.hidden)
         return {
             DISCRIMINATOR: MLP((2, *hidden, 1), activation=self.activation, generator=generator),
-            GENERATOR: MLP((self.latent, *hidden, 2), activation=self.activation, generator=generator),
+            GENERATOR: MLP(
+                (self.latent, *hidden, 2), activation=self.activation, generator=generator
+            ),
         }
 
     def real(self, step: int, size: int, seed: int) -> Tensor:
@@ -60,7 +71,10 @@ class MixtureProblem(MlpProblem):
         mixture = self._mixture
         modes, dimension = mixture.centres.shape
         if len(samples) < 20 * modes:
-            raise UsageError(f"Mode coverage needs at least {20 * modes} samples, got {len(samples)}. Evaluate with more samples.")
+            raise UsageError(
+                f"Mode coverage needs at least {20 * modes} samples, got {len(samples)}. Evaluate"
+                " with more samples."
+            )
         assignments = nearest_modes(samples, mixture.centres, mixture.sigma)
         yield from mode_measures(
             assignments,
@@ -106,10 +120,11 @@ class Mixture8(MixtureProblem):
 class Mixture8Saturated(Mixture8):
     """The ring of ``mixture8`` before a discriminator that has already won, so that the minimax loss sends almost nothing back.
 
-    The initial discriminator is trained alone for ``head_start`` steps with Adam, rate 1e-2 and betas (0.9, 0.9), before the untrained
-    generator. Then the slope of the minimax loss on generated samples, sigmoid of the logit, is about 1e-11: every method starts from the
-    same pair, which is a function of the seed, and the question is who still moves. The head start sees the batches 0 … head_start − 1 of
-    64 samples; training in batches of 64 meets the same ones again.
+    The initial discriminator is trained alone for ``head_start`` steps with Adam, rate 1e-2 and
+    betas (0.9, 0.9), before the untrained generator. Then the slope of the minimax loss on
+    generated samples, sigmoid of the logit, is about 1e-11: every method starts from the same pair,
+    which is a function of the seed, and the question is who still moves. The head start sees the
+    batches 0 … head_start − 1 of 64 samples; training in batches of 64 meets the same ones again.
 
     Args:
         head_start: steps of the discriminator alone; 0 leaves ``mixture8`` under the minimax loss.
@@ -130,14 +145,19 @@ class Mixture8Saturated(Mixture8):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.head_start < 0:
-            raise UsageError(f"Problem {self.name}: head_start={self.head_start} must be at least 0; 500 steps make the discriminator win.")
+            raise UsageError(
+                f"Problem {self.name}: head_start={self.head_start} must be at least 0; 500 steps"
+                " make the discriminator win."
+            )
 
     def networks(self, seed: int) -> dict[str, nn.Module]:
         networks = super().networks(seed)
         adam = torch.optim.Adam(networks[DISCRIMINATOR].parameters(), lr=1e-2, betas=(0.9, 0.9))
         optimizer = GameOptimizer({DISCRIMINATOR: adam})
         for step in range(self.head_start):
-            optimizer.step(partial(self.losses, networks, self.batch(step, 64, seed), {DISCRIMINATOR}))
+            optimizer.step(
+                partial(self.losses, networks, self.batch(step, 64, seed), {DISCRIMINATOR})
+            )
         return networks
 
 

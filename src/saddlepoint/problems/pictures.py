@@ -21,10 +21,16 @@ def image_grid(images: Tensor) -> Image.Image:
     missing = rows * columns - len(images)
     full = pad(framed, [0, 0, 0, 0, 0, 0, 0, missing], value=96.0)
     _, channels, height, width = full.shape
-    sheet = full.view(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
+    sheet = (
+        full.view(rows, columns, channels, height, width)
+        .permute(0, 3, 1, 4, 2)
+        .reshape(rows * height, columns * width, channels)
+    )
     pixels = sheet[:-_GAP, :-_GAP].numpy().astype(np.uint8)
     picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    return picture.resize((picture.width * _SCALE, picture.height * _SCALE), Image.Resampling.NEAREST)
+    return picture.resize(
+        (picture.width * _SCALE, picture.height * _SCALE), Image.Resampling.NEAREST
+    )
 
 
 def scatter(points: Tensor, centres: Tensor, radius: float) -> Image.Image:
@@ -43,8 +49,8 @@ def scatter(points: Tensor, centres: Tensor, radius: float) -> Image.Image:
 def histogram(samples: Tensor, x: Tensor, density: Tensor) -> Image.Image:
     """Return a histogram of samples of the line, shape (N,), in blue behind the data's density at the evenly spaced points x, in red.
 
-    The axis reaches from the first to the last point and up to 1.6 of the density's maximum; bars that are higher are cut off, samples
-    outside are not drawn.
+    The axis reaches from the first to the last point and up to 1.6 of the density's maximum; bars
+    that are higher are cut off, samples outside are not drawn.
     """
     edges = np.linspace(float(x[0]), float(x[-1]), _BINS + 1)
     heights = np.histogram(samples.numpy(), edges)[0] / (len(samples) * (edges[1] - edges[0]))
@@ -52,9 +58,14 @@ def histogram(samples: Tensor, x: Tensor, density: Tensor) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     floor, top = picture.height - 20, 1.6 * float(density.max())
     for k, height in enumerate(heights):
-        draw.rectangle((k * _SIDE / _BINS + 1, _up(height, top, floor), (k + 1) * _SIDE / _BINS - 1, floor), fill=(120, 150, 205))
+        draw.rectangle(
+            (k * _SIDE / _BINS + 1, _up(height, top, floor), (k + 1) * _SIDE / _BINS - 1, floor),
+            fill=(120, 150, 205),
+        )
     curve = [_up(height, top, floor) for height in density.tolist()]
-    draw.line(list(zip(np.linspace(0, _SIDE, len(x)), curve, strict=True)), fill=(200, 60, 40), width=2)
+    draw.line(
+        list(zip(np.linspace(0, _SIDE, len(x)), curve, strict=True)), fill=(200, 60, 40), width=2
+    )
     _axis(draw, float(x[0]), float(x[-1]), floor)
     return picture
 
@@ -76,4 +87,8 @@ def _axis(draw: ImageDraw.ImageDraw, low: float, high: float, floor: int) -> Non
 
 
 def _screen(points: Tensor, limit: float) -> list[list[float]]:
-    return [[(x / limit + 1) * _SIDE / 2, (1 - y / limit) * _SIDE / 2] for x, y in points.tolist() if abs(x) < limit and abs(y) < limit]
+    return [
+        [(x / limit + 1) * _SIDE / 2, (1 - y / limit) * _SIDE / 2]
+        for x, y in points.tolist()
+        if abs(x) < limit and abs(y) < limit
+    ]

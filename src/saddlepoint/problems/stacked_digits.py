@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from saddlepoint.data import LabelledImages, generator_for, load_digits
 from saddlepoint.errors import UsageError
-from saddlepoint.metrics import Measure, digit_cnn_hash, frechet_measure, mode_measures, stacked_modes
+from saddlepoint.metrics import (
+    Measure,
+    digit_cnn_hash,
+    frechet_measure,
+    mode_measures,
+    stacked_modes,
+)
 from saddlepoint.models import SmallConvDiscriminator, SmallConvGenerator
 from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR, GanProblem, Metric
 from saddlepoint.problems.digits import digit_features
@@ -27,18 +33,22 @@ MODES = 1000
 class StackedDigits(GanProblem):
     """Generate 28 × 28 colour images whose red, green and blue are three independent digits: 1,000 equally likely modes.
 
-    The networks are the convolutional pair of Table 3 of Lin et al. (2018), PacGAN, arXiv:1712.04086, whose discriminator is a quarter of
-    the generator's size: small on purpose, so that a plain GAN covers few modes (30.6 of 1,000 there, with 25,600 samples of a GAN
-    trained on the 60,000 digits). The digits are the embedded 10,000 of ``digits``; the modes of samples are found by the shipped
-    classifier, channel by channel. Tables count the modes of 25,600 or 26,000 samples: ``saddlepoint evaluate RUN --samples 25600``.
+    The networks are the convolutional pair of Table 3 of Lin et al. (2018), PacGAN,
+    arXiv:1712.04086, whose discriminator is a quarter of the generator's size: small on purpose, so
+    that a plain GAN covers few modes (30.6 of 1,000 there, with 25,600 samples of a GAN trained on
+    the 60,000 digits). The digits are the embedded 10,000 of ``digits``; the modes of samples are
+    found by the shipped classifier, channel by channel. Tables count the modes of 25,600 or 26,000
+    samples: ``saddlepoint evaluate RUN --samples 25600``.
 
     Args:
         latent: dimension of the generator's normal noise; 256 as in the paper.
         size: the discriminator's channels relative to the generator's.
-        batch_norm: batch normalisation in both networks, as in the paper; it couples the samples of a batch, also in the curvature.
+        batch_norm: batch normalisation in both networks, as in the paper; it couples the samples of
+            a batch, also in the curvature.
 
     Raises:
-        UsageError: a size that is not positive, or r1 or r2 together with batch normalisation, which mixes the samples' gradients.
+        UsageError: a size that is not positive, or r1 or r2 together with batch normalisation,
+            which mixes the samples' gradients.
 
     >>> problem = StackedDigits()
     >>> problem.real(step=0, size=4, seed=0).shape
@@ -53,27 +63,48 @@ class StackedDigits(GanProblem):
     evaluation_samples: ClassVar[int] = 5000
     coverage: ClassVar[tuple[str, float]] = ("effective-modes", MODES)
     metric_names: ClassVar[Mapping[str, Metric]] = {
-        "modes": Metric("of the 1,000 triples of digits, those with a sample; it grows with the number of samples", "larger"),
-        "reverse-kl": Metric("Σ p log(p/q) of the triples' shares, generated against real, in nats; log 1000 = 6.91 at most", "smaller"),
-        "effective-modes": Metric("equally frequent triples of the same entropy as those generated", "larger"),
-        "frechet[digit-cnn]": Metric("Fréchet distance to held-out stacks in the classifier's features of all channels", "smaller"),
+        "modes": Metric(
+            "of the 1,000 triples of digits, those with a sample; it grows with the number of"
+            " samples",
+            "larger",
+        ),
+        "reverse-kl": Metric(
+            "Σ p log(p/q) of the triples' shares, generated against real, in nats; log 1000 = 6.91"
+            " at most",
+            "smaller",
+        ),
+        "effective-modes": Metric(
+            "equally frequent triples of the same entropy as those generated", "larger"
+        ),
+        "frechet[digit-cnn]": Metric(
+            "Fréchet distance to held-out stacks in the classifier's features of all channels",
+            "smaller",
+        ),
     }
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.size < math.inf:
-            raise UsageError(f"Problem {self.name}: size={self.size} must be positive; 0.25 is a quarter of the generator's channels.")
+            raise UsageError(
+                f"Problem {self.name}: size={self.size} must be positive; 0.25 is a quarter of the"
+                " generator's channels."
+            )
         for name, weight in (("r1", self.r1), ("r2", self.r2)):
             if weight > 0 and self.batch_norm:
                 raise UsageError(
-                    f"Problem {self.name}: {name}={weight} with batch_norm mixes the gradients of a batch's samples. Use batch_norm=false."
+                    f"Problem {self.name}: {name}={weight} with batch_norm mixes the gradients of a"
+                    " batch's samples. Use batch_norm=false."
                 )
 
     def networks(self, seed: int) -> dict[str, nn.Module]:
         generator = generator_for(seed, "networks")
         return {
-            DISCRIMINATOR: SmallConvDiscriminator(self.size, batch_norm=self.batch_norm, generator=generator),
-            GENERATOR: SmallConvGenerator(self.latent, batch_norm=self.batch_norm, generator=generator),
+            DISCRIMINATOR: SmallConvDiscriminator(
+                self.size, batch_norm=self.batch_norm, generator=generator
+            ),
+            GENERATOR: SmallConvGenerator(
+                self.latent, batch_norm=self.batch_norm, generator=generator
+            ),
         }
 
     def real(self, step: int, size: int, seed: int) -> Tensor:
@@ -84,11 +115,19 @@ class StackedDigits(GanProblem):
 
     def measures(self, samples: Tensor) -> Iterator[tuple[str, Measure]]:
         features, logits = _channelwise(samples)
-        found = mode_measures(stacked_modes(logits), torch.full((MODES,), 1 / MODES), split="known density", extractor="digit-cnn")
+        found = mode_measures(
+            stacked_modes(logits),
+            torch.full((MODES,), 1 / MODES),
+            split="known density",
+            extractor="digit-cnn",
+        )
         yield "modes", found["modes"]
         yield "reverse-kl", found["reverse-kl"]
         yield "effective-modes", found["effective-modes"]
-        yield "frechet[digit-cnn]", frechet_measure(self._held_out, features, split="test", extractor="digit-cnn")
+        yield (
+            "frechet[digit-cnn]",
+            frechet_measure(self._held_out, features, split="test", extractor="digit-cnn"),
+        )
 
     def score(self, metrics: Mapping[str, float]) -> float:
         return metrics["reverse-kl"]

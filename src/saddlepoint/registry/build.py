@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from saddlepoint.problems import GanProblem
     from saddlepoint.rules import Rule
 
-_LARGEST = 1 << 31  # far beyond what a machine holds; it keeps products of sizes within what PyTorch counts with
+# far beyond what a machine holds; it keeps products of sizes within what PyTorch counts with
+_LARGEST = 1 << 31
 
 
 def find(kind: str, table: Mapping[str, Any], name: str) -> Any:
@@ -35,7 +36,9 @@ def find(kind: str, table: Mapping[str, Any], name: str) -> Any:
 
 def build_problem(name: str, options: Mapping[str, Any]) -> GanProblem:
     """Return the problem called ``name``; options are checked against its fields."""
-    problem: GanProblem = _build_dataclass("problem", name, find("problem", PROBLEMS, name).path, options)
+    problem: GanProblem = _build_dataclass(
+        "problem", name, find("problem", PROBLEMS, name).path, options
+    )
     return problem
 
 
@@ -49,7 +52,8 @@ def optimizer_class(name: str) -> type[Optimizer]:
     """Return the optimizer class of a registered name or of an import path such as ``pytorch_optimizer:SOAP``; nothing is called.
 
     Raises:
-        UsageError: no such name or class, one that is no torch optimizer, or a module that ``check_trusted`` refuses.
+        UsageError: no such name or class, one that is no torch optimizer, or a module that
+            ``check_trusted`` refuses.
     """
     from torch.optim import Optimizer
 
@@ -61,26 +65,48 @@ def optimizer_class(name: str) -> type[Optimizer]:
     return found
 
 
-def build_optimizer(name: str, parameters: Iterable[tuple[str, Tensor]], options: Mapping[str, Any]) -> Optimizer:
+def build_optimizer(
+    name: str, parameters: Iterable[tuple[str, Tensor]], options: Mapping[str, Any]
+) -> Optimizer:
     """Return the optimizer called ``name`` over named parameters; options are checked against its signature."""
     kind = optimizer_class(name)
     signature = inspect.signature(kind).parameters
-    known = [p for p in list(signature)[1:] if signature[p].kind is not inspect.Parameter.VAR_KEYWORD]
+    known = [
+        p for p in list(signature)[1:] if signature[p].kind is not inspect.Parameter.VAR_KEYWORD
+    ]
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.values())
     for option in options:
         if option not in known and not open_ended:
-            raise UsageError(f'Optimizer {name} has no option "{option}".' + did_you_mean(option, known))
+            raise UsageError(
+                f'Optimizer {name} has no option "{option}".' + did_you_mean(option, known)
+            )
     for option, value in options.items():
-        _check_option(f"Optimizer {name}: {option}={value!r} is not valid: ", value, signature.get(option))
-    named = list(parameters) if kind.__module__.startswith(("torch.", "saddlepoint.")) else [tensor for _, tensor in parameters]
+        _check_option(
+            f"Optimizer {name}: {option}={value!r} is not valid: ", value, signature.get(option)
+        )
+    named = (
+        list(parameters)
+        if kind.__module__.startswith(("torch.", "saddlepoint."))
+        else [tensor for _, tensor in parameters]
+    )
     try:
         optimizer = kind(named, **options)
     except Exception as error:  # an optimizer's own errors may be of any kind
-        what = f"refuses its options {dict(options)}" if options else "cannot be made of a list of parameters"
+        what = (
+            f"refuses its options {dict(options)}"
+            if options
+            else "cannot be made of a list of parameters"
+        )
         raise UsageError(f"Optimizer {name} {what}: {error}") from error
     for option in options:
-        if option not in known and option not in optimizer.defaults and not hasattr(optimizer, option):
-            raise UsageError(f'Optimizer {name} ignores the option "{option}".' + did_you_mean(option, known))
+        if (
+            option not in known
+            and option not in optimizer.defaults
+            and not hasattr(optimizer, option)
+        ):
+            raise UsageError(
+                f'Optimizer {name} ignores the option "{option}".' + did_you_mean(option, known)
+            )
     return optimizer
 
 
@@ -90,15 +116,20 @@ def _check_option(said: str, value: Any, option: inspect.Parameter | None) -> No
     Args:
         said: how the refusal begins.
         value: of the option.
-        option: the parameter of the optimizer's constructor; None where it is one of further keywords.
+        option: the parameter of the optimizer's constructor; None where it is one of further
+            keywords.
     """
     _check_finite(said, value, None if option is None else option.default)
     if option is None:
         return
     if _holds_flag(value) and not _takes_flag(option):
         raise UsageError(f"{said}{TRUTH}.")
-    if _is_flag(option) and not (isinstance(value, bool) or (value is None and option.default is None)):
-        raise UsageError(f"{said}it must be true or false{', or null' if option.default is None else ''}.")
+    if _is_flag(option) and not (
+        isinstance(value, bool) or (value is None and option.default is None)
+    ):
+        raise UsageError(
+            f"{said}it must be true or false{', or null' if option.default is None else ''}."
+        )
 
 
 def _check_finite(said: str, value: Any, default: Any) -> None:
@@ -126,7 +157,10 @@ def _holds_flag(value: Any) -> bool:
 
 def _takes_flag(option: inspect.Parameter) -> bool:
     """Say whether an option of an optimizer may be a truth value, by its default or else its annotation."""
-    unknown = option.annotation is inspect.Parameter.empty and option.default in (None, inspect.Parameter.empty)
+    unknown = option.annotation is inspect.Parameter.empty and option.default in (
+        None,
+        inspect.Parameter.empty,
+    )
     return unknown or isinstance(option.default, bool) or "bool" in str(option.annotation)
 
 
@@ -142,14 +176,18 @@ def load(path: str) -> Any:
     module, _, name = path.partition(":")
     try:
         return getattr(imported(module), name)
-    except (Exception, SystemExit) as error:  # what a module raises when it is imported may be of any kind
-        raise UsageError(f'Cannot load "{path}": {error}. Expected package.module:name of an installed package.') from error
+    # what a module raises when it is imported may be of any kind
+    except (Exception, SystemExit) as error:
+        raise UsageError(
+            f'Cannot load "{path}": {error}. Expected package.module:name of an installed package.'
+        ) from error
 
 
 def options_of(component: Any) -> dict[str, Any]:
     """Return every option of a problem or rule with its value, in plain containers; rules within rules by their names.
 
-    An option that came in a later version is left out where it has its default: what was made before, and its keys, stay what they were.
+    An option that came in a later version is left out where it has its default: what was made
+    before, and its keys, stay what they were.
     """
     found = {}
     for option in fields(component):
@@ -172,15 +210,18 @@ def _named(rule: Any) -> dict[str, Any]:
     path = f"saddlepoint.rules:{type(rule).__name__}"
     name = next((name for name, entry in RULES.items() if entry.path == path), None)
     if name is None:
-        raise UsageError(f"The rule {type(rule).__name__} has no name in the registry, so it cannot be written into a configuration.")
+        raise UsageError(
+            f"The rule {type(rule).__name__} has no name in the registry, so it cannot be written"
+            " into a configuration."
+        )
     return {"name": name, **options_of(rule)}
 
 
 def completed(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
     """Return options over those that hold without them.
 
-    An option that is a component itself, a name with options, stays that component unless it is given another name. A name alone is the
-    same as a mapping with the name only.
+    An option that is a component itself, a name with options, stays that component unless it is
+    given another name. A name alone is the same as a mapping with the name only.
 
     >>> completed({"scaling": {"name": "kronecker", "beta": 0.9}}, {"scaling": {"beta": 0.5}})
     {'scaling': {'name': 'kronecker', 'beta': 0.5}}
@@ -215,7 +256,11 @@ def _constructed(what: str, cls: Any, options: Mapping[str, Any]) -> Any:
         if option not in known:
             raise UsageError(f'{what} has no option "{option}".' + did_you_mean(str(option), known))
         values[option] = _option(what, known[option], hints[option], value)
-    missing = [name for name, f in known.items() if name not in values and f.default is MISSING and f.default_factory is MISSING]
+    missing = [
+        name
+        for name, f in known.items()
+        if name not in values and f.default is MISSING and f.default_factory is MISSING
+    ]
     if missing:
         raise UsageError(f"{what} needs a value for {', '.join(missing)}.")
     return cls(**values)
@@ -223,8 +268,12 @@ def _constructed(what: str, cls: Any, options: Mapping[str, Any]) -> Any:
 
 def _option(what: str, option: Field[Any], hint: Any, value: Any) -> Any:
     """Return the value of an option, checked; of one that is a component, what is left out of it is as in the option's default."""
-    default = _plain(option.default_factory() if option.default_factory is not MISSING else option.default)
-    kinds = {kind.name: kind for kind in get_args(hint) if is_dataclass(kind) and hasattr(kind, "name")}
+    default = _plain(
+        option.default_factory() if option.default_factory is not MISSING else option.default
+    )
+    kinds = {
+        kind.name: kind for kind in get_args(hint) if is_dataclass(kind) and hasattr(kind, "name")
+    }
     if (_is_rule(hint) or kinds) and isinstance(value, str | Mapping):
         ours = {option.name: default} if isinstance(default, Mapping) else {}
         value = completed(ours, {option.name: value})[option.name]
@@ -233,9 +282,15 @@ def _option(what: str, option: Field[Any], hint: Any, value: Any) -> Any:
     if kinds and isinstance(value, str | Mapping):
         own = {"name": value} if isinstance(value, str) else value
         if "name" not in own:
-            raise UsageError(f"{what}: {option.name}={value!r} does not say which one it is. Give its name too: {' or '.join(kinds)}.")
+            raise UsageError(
+                f"{what}: {option.name}={value!r} does not say which one it is. Give its name too:"
+                f" {' or '.join(kinds)}."
+            )
         if not isinstance(own["name"], str) or own["name"] not in kinds:
-            raise UsageError(f'{what}: {option.name} "{own["name"]}" is unknown.' + did_you_mean(str(own["name"]), kinds))
+            raise UsageError(
+                f'{what}: {option.name} "{own["name"]}" is unknown.'
+                + did_you_mean(str(own["name"]), kinds)
+            )
         return _constructed(f"{what}, {option.name} {own['name']}", kinds[own["name"]], own)
     return _converted(what, option.name, value, hint, default)
 
@@ -249,7 +304,9 @@ def _inner_rule(value: Any) -> Rule:
     if isinstance(value, str):
         return build_rule(value, {})
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise UsageError(f"A rule within a rule is a name, or a mapping with a name and options, not {value!r}.")
+        raise UsageError(
+            f"A rule within a rule is a name, or a mapping with a name and options, not {value!r}."
+        )
     return build_rule(value["name"], {key: inner for key, inner in value.items() if key != "name"})
 
 
@@ -257,10 +314,14 @@ def _converted(what: str, option: str, value: Any, hint: Any, default: Any) -> A
     try:
         found = TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
-        raise UsageError(f"{what}: {option}={value!r} is not valid: {error.errors()[0]['msg']}.") from error
+        raise UsageError(
+            f"{what}: {option}={value!r} is not valid: {error.errors()[0]['msg']}."
+        ) from error
     if flag_taken_for_number(value, found) is not None:
         raise UsageError(f"{what}: {option}={value!r} is not valid: {TRUTH}.")
     _check_finite(f"{what}: {option}={value!r} is not valid: ", found, default)
     if isinstance(found, int) and abs(found) > _LARGEST:
-        raise UsageError(f"{what}: {option}={value!r} is not valid: no size or count is above {_LARGEST:,}.")
+        raise UsageError(
+            f"{what}: {option}={value!r} is not valid: no size or count is above {_LARGEST:,}."
+        )
     return found

@@ -22,7 +22,8 @@ class ProblemEntry(Entry):
     Attributes:
         loss: that loss, or None.
         metric: by which methods are compared on it, unless another is chosen.
-        method: the part of a run's configuration that trains it best, for who names neither rule nor optimizer (docs/evidence.md).
+        method: the part of a run's configuration that trains it best, for who names neither rule
+            nor optimizer (docs/evidence.md).
     """
 
     loss: str | None = None
@@ -35,14 +36,16 @@ class RuleEntry(Entry):
     """A rule: what theory says of it, and what it brings when the user says nothing else.
 
     Attributes:
-        order: 0 for losses only, 1 for gradients, 2 for Jacobian products, with the rule's default options.
+        order: 0 for losses only, 1 for gradients, 2 for Jacobian products, with the rule's default
+            options.
         games: for which games the rule is defined; it refuses others.
         cost: derivatives of one step of a two-player game; k is the number of solver iterations.
         bilinear: what it does on the bilinear game x·s·y with step h.
         minimax: what it does at local minimax points.
         paper: where it is published.
         optimizer: the natural inner optimizer and its options.
-        options: the rule's options for training networks, where its own defaults are those of its paper.
+        options: the rule's options for training networks, where its own defaults are those of its
+            paper.
         loss: the natural GAN loss.
         scheme: "alternating" or "simultaneous".
         steps: the length of a default run, about a minute on two cores.

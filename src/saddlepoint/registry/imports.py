@@ -25,7 +25,8 @@ def trust_named(*texts: str | None) -> None:
     """Let the modules that the user names on the command line be imported, here and in processes that are started from here.
 
     Args:
-        texts: what was given, such as ``extragradient+my_optimizers:Mine, adam`` or ``optimizer.name=my_optimizers:Mine``.
+        texts: what was given, such as ``extragradient+my_optimizers:Mine, adam`` or
+            ``optimizer.name=my_optimizers:Mine``.
     """
     if named := {module for text in texts if text is not None for module in _PATH.findall(text)}:
         os.environ[TRUSTED] = ",".join(sorted(_trusted() | named))
@@ -34,8 +35,9 @@ def trust_named(*texts: str | None) -> None:
 def check_trusted(path: str) -> None:
     """Refuse the import path of a class whose module nobody vouches for.
 
-    What is imported already, and modules of packages that were installed on purpose, may be named by anyone; a module that merely lies on
-    the path, such as one in the directory of a stranger's run, only by the user. Modules that are programs are never imported.
+    What is imported already, and modules of packages that were installed on purpose, may be named
+    by anyone; a module that merely lies on the path, such as one in the directory of a stranger's
+    run, only by the user. Modules that are programs are never imported.
 
     Raises:
         UsageError: it says how to allow the module.
@@ -45,19 +47,28 @@ def check_trusted(path: str) -> None:
     if module in sys.modules:
         return
     if "__main__" in module.split("."):
-        raise UsageError(f'"{path}" names a program, which would run when it is imported. Name a class of a module.')
-    if package in {"saddlepoint", *_installed()} or {module, package} & _trusted() or not _exists(package):
+        raise UsageError(
+            f'"{path}" names a program, which would run when it is imported. Name a class of a'
+            " module."
+        )
+    if (
+        package in {"saddlepoint", *_installed()}
+        or {module, package} & _trusted()
+        or not _exists(package)
+    ):
         return
     raise UsageError(
-        f'"{path}" is of a module that belongs to no installed package. Importing it runs its code, which may be a stranger\'s '
-        f"where a file names it. If you trust it, name it on the command line (--optimizer {path}), or set {TRUSTED}={module}."
+        f'"{path}" is of a module that belongs to no installed package. Importing it runs its code,'
+        " which may be a stranger's where a file names it. If you trust it, name it on the"
+        f" command line (--optimizer {path}), or set {TRUSTED}={module}."
     )
 
 
 def imported(module: str) -> ModuleType:
     """Import a module; one that the user named may lie in the current directory, where nothing else is looked for.
 
-    A module of an installed package does not: what such a package would import if it were installed, a file there must not be taken for.
+    A module of an installed package does not: what such a package would import if it were
+    installed, a file there must not be taken for.
     """
     package = module.partition(".")[0]
     named = {module, package} & _trusted() and not is_installed(package)

@@ -5,13 +5,23 @@ from __future__ import annotations
 from saddlepoint.registry.entries import OptimizerEntry, ProblemEntry, two_rates
 
 _MODES = "ema/mode-distance"
-_ADAM_ON_MIXTURES = {"optimizer": {"name": "adam", **two_rates(4e-3, 2e-3)}, "schedule": "linear", "batch_size": 128}
+_ADAM_ON_MIXTURES = {
+    "optimizer": {"name": "adam", **two_rates(4e-3, 2e-3)},
+    "schedule": "linear",
+    "batch_size": 128,
+}
 
 PROBLEMS: dict[str, ProblemEntry] = {
-    "digits": ProblemEntry("saddlepoint.problems:Digits", "10,000 embedded handwritten digits, 28 x 28, MLP GAN"),
-    "mnist": ProblemEntry("saddlepoint.problems:Mnist", "the full MNIST from a directory of yours (--data-dir), MLP GAN"),
+    "digits": ProblemEntry(
+        "saddlepoint.problems:Digits", "10,000 embedded handwritten digits, 28 x 28, MLP GAN"
+    ),
+    "mnist": ProblemEntry(
+        "saddlepoint.problems:Mnist",
+        "the full MNIST from a directory of yours (--data-dir), MLP GAN",
+    ),
     "digits-binary": ProblemEntry(
-        "saddlepoint.problems:DigitsBinary", "the digits in black and white; generator without gradients, for --rule per-player"
+        "saddlepoint.problems:DigitsBinary",
+        "the digits in black and white; generator without gradients, for --rule per-player",
     ),
     "stacked-digits": ProblemEntry(
         "saddlepoint.problems:StackedDigits",
@@ -38,7 +48,10 @@ PROBLEMS: dict[str, ProblemEntry] = {
         },
     ),
     "mixture25": ProblemEntry(
-        "saddlepoint.problems:Mixture25", "5 x 5 grid of Gaussians in the plane", metric=_MODES, method=_ADAM_ON_MIXTURES
+        "saddlepoint.problems:Mixture25",
+        "5 x 5 grid of Gaussians in the plane",
+        metric=_MODES,
+        method=_ADAM_ON_MIXTURES,
     ),
     "mixture1d": ProblemEntry(
         "saddlepoint.problems:Mixture1d",
@@ -46,7 +59,13 @@ PROBLEMS: dict[str, ProblemEntry] = {
         loss="minimax",
         metric="wasserstein",
         method={
-            "rule": {"name": "newton", "part": "full", "damping": 0.0, "adapt": False, "budget": 30},
+            "rule": {
+                "name": "newton",
+                "part": "full",
+                "damping": 0.0,
+                "adapt": False,
+                "budget": 30,
+            },
             "optimizer": {"name": "sgd", "lr": 1.0},
             "steps": 20,
         },
@@ -56,11 +75,15 @@ PROBLEMS: dict[str, ProblemEntry] = {
 _ADAM = {**two_rates(2e-3, 1e-3), "betas": [0.0, 0.999], "fused": True}
 
 OPTIMIZERS: dict[str, OptimizerEntry] = {
-    "adam": OptimizerEntry("torch.optim:Adam", "Adam without momentum, discriminator at half the rate", _ADAM),
+    "adam": OptimizerEntry(
+        "torch.optim:Adam", "Adam without momentum, discriminator at half the rate", _ADAM
+    ),
     "adamw": OptimizerEntry("torch.optim:AdamW", "the same with decoupled weight decay", _ADAM),
     "rmsprop": OptimizerEntry("torch.optim:RMSprop", "RMSProp", {"lr": 3e-4}),
     "sgd": OptimizerEntry("torch.optim:SGD", "stochastic gradient descent", {"lr": 0.1}),
-    "momentum-sgd": OptimizerEntry("saddlepoint.optim:MomentumSGD", "gradient descent with negative momentum", {"lr": 0.05}),
+    "momentum-sgd": OptimizerEntry(
+        "saddlepoint.optim:MomentumSGD", "gradient descent with negative momentum", {"lr": 0.05}
+    ),
     "sign": OptimizerEntry(
         "saddlepoint.optim:SignSubgradient",
         "fixed step against the sign of the gradient, decaying",
@@ -86,7 +109,8 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
     ),
     "soap": OptimizerEntry(
         "saddlepoint.optim:SOAP",
-        "Adam in the eigenbasis of each tensor's second moments, sides of at most 512: curvature per player",
+        "Adam in the eigenbasis of each tensor's second moments, sides of at most 512: curvature"
+        " per player",
         {**two_rates(1e-2, 5e-3), "betas": [0.0, 0.95], "weight_decay": 0.0, "max_dimension": 512},
         schedule="linear",
     ),
@@ -96,6 +120,8 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
         {"lr": 1.0, "average": "suffix"},
     ),
     "random-coordinate": OptimizerEntry(
-        "saddlepoint.optim:RandomCoordinate", "gradient descent on half of the coordinates, drawn anew", {"lr": 0.1}
+        "saddlepoint.optim:RandomCoordinate",
+        "gradient descent on half of the coordinates, drawn anew",
+        {"lr": 0.1},
     ),
 }

@@ -200,7 +200,11 @@ RULES: dict[str, RuleEntry] = {
         minimax="nothing proved",
         paper="arXiv:1905.12103, arXiv:2409.11321",
         optimizer={"name": "sgd", **two_rates(1e-2, 5e-3)},
-        options={"scaling": {"name": "kronecker", "max_dimension": 512}, "tolerance": 0.1, "warm_start": True},
+        options={
+            "scaling": {"name": "kronecker", "max_dimension": 512},
+            "tolerance": 0.1,
+            "warm_start": True,
+        },
         steps=1500,
     ),
     "lcgd": RuleEntry(
@@ -227,7 +231,12 @@ RULES: dict[str, RuleEntry] = {
         paper="arXiv:1406.2572",
         optimizer={"name": "sgd", **two_rates(4.0, 2.0)},
         scheme="alternating",
-        options={"scaling": {"name": "rms", "beta": 0.999}, "damping": 1000.0, "adapt": False, "budget": 3},
+        options={
+            "scaling": {"name": "rms", "beta": 0.999},
+            "damping": 1000.0,
+            "adapt": False,
+            "budget": 3,
+        },
     ),
     "proximal-point": RuleEntry(
         "saddlepoint.rules:ProximalPoint",

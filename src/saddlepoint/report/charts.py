@@ -1,6 +1,7 @@
 """Charts as plain dicts for the page's script, each with the words and the table that say the same.
 
-A chart knows no colours: a series has a *tone*, which the page turns into a colour of the light or the dark scheme.
+A chart knows no colours: a series has a *tone*, which the page turns into a colour of the light or
+the dark scheme.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from typing import Any
 
 from saddlepoint.report.formatting import number
 
-AXES = {"seconds": "seconds of training", "steps": "steps", "gradient_equivalents": "gradient-equivalents"}
+AXES = {
+    "seconds": "seconds of training",
+    "steps": "steps",
+    "gradient_equivalents": "gradient-equivalents",
+}
 """What a course can be drawn over: name → title."""
 
 TONES = 8
@@ -41,7 +46,10 @@ class Table:
     @property
     def of_numbers(self) -> list[bool]:
         """Whether a column holds nothing but numbers, which are set so that their digits stand below each other."""
-        return [bool(column) and all(_NUMBER.fullmatch(cell) for cell in column) for column in self._columns]
+        return [
+            bool(column) and all(_NUMBER.fullmatch(cell) for cell in column)
+            for column in self._columns
+        ]
 
     @property
     def long(self) -> list[bool]:
@@ -120,7 +128,14 @@ class Chart:
 
 
 def line_chart(
-    id: str, title: str, series: Iterable[Series], *, levels: Sequence[Level] = (), log: bool = False, note: str = "", group: str = ""
+    id: str,
+    title: str,
+    series: Iterable[Series],
+    *,
+    levels: Sequence[Level] = (),
+    log: bool = False,
+    note: str = "",
+    group: str = "",
 ) -> Chart | None:
     """Return a chart of courses over time, None where no series has a point; ``log`` draws sizes that span orders of magnitude."""
     drawn = [one for one in series if any(points.x for points in one.points.values())]
@@ -132,10 +147,26 @@ def line_chart(
         "series": [_series(one) for one in drawn],
         "levels": [vars(level) for level in levels],
     }
-    return Chart(id=id, title=title, summary=_summary(drawn, note), table=_courses(title, drawn), spec=spec, legend=drawn, group=group)
+    return Chart(
+        id=id,
+        title=title,
+        summary=_summary(drawn, note),
+        table=_courses(title, drawn),
+        spec=spec,
+        legend=drawn,
+        group=group,
+    )
 
 
-def map_chart(id: str, title: str, *, columns: Sequence[str], rows: Sequence[str], cells: Sequence[Sequence[Cell]], note: str) -> Chart:
+def map_chart(
+    id: str,
+    title: str,
+    *,
+    columns: Sequence[str],
+    rows: Sequence[str],
+    cells: Sequence[Sequence[Cell]],
+    note: str,
+) -> Chart:
     """Return a heat map of shares between 0 and 1; a cell's details are seen when it is pointed at."""
     spec = {
         "kind": "map",
@@ -150,7 +181,12 @@ def map_chart(id: str, title: str, *, columns: Sequence[str], rows: Sequence[str
         for name, row in zip(rows, cells, strict=True)
     ]
     return Chart(
-        id=id, title=title, summary=note, table=Table(caption=title, header=["method", *columns], rows=said), spec=spec, rows=len(rows)
+        id=id,
+        title=title,
+        summary=note,
+        table=Table(caption=title, header=["method", *columns], rows=said),
+        spec=spec,
+        rows=len(rows),
     )
 
 
@@ -163,7 +199,14 @@ class Cell:
     details: str = ""
 
 
-def plane_chart(id: str, title: str, groups: Mapping[str, Sequence[tuple[float, float]]], *, rows: Sequence[str] = (), note: str) -> Chart:
+def plane_chart(
+    id: str,
+    title: str,
+    groups: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    rows: Sequence[str] = (),
+    note: str,
+) -> Chart:
     """Return points of the plane on scales that are logarithmic far from 0; with ``rows`` the ordinates are numbers of rows."""
     points = [point for own in groups.values() for point in own]
     reach = max((abs(x) if rows else math.hypot(x, y) for x, y in points), default=0.0) or 1.0
@@ -184,8 +227,17 @@ def plane_chart(id: str, title: str, groups: Mapping[str, Sequence[tuple[float, 
             for mark, (name, own) in enumerate(groups.items())
         ],
     }
-    said = [[name, ", ".join(number(x) if rows else _complex(x, y) for x, y in own)] for name, own in groups.items()]
-    return Chart(id=id, title=title, summary=note, table=Table(caption=title, header=["", "values"], rows=said), spec=spec)
+    said = [
+        [name, ", ".join(number(x) if rows else _complex(x, y) for x, y in own)]
+        for name, own in groups.items()
+    ]
+    return Chart(
+        id=id,
+        title=title,
+        summary=note,
+        table=Table(caption=title, header=["", "values"], rows=said),
+        spec=spec,
+    )
 
 
 def _series(one: Series) -> dict[str, Any]:
@@ -206,7 +258,11 @@ def _courses(title: str, series: Sequence[Series]) -> Table:
     rows = []
     for one in series:
         known = _known(one)
-        rows.append([one.name, *map(number, (known[0], known[-1], min(known), max(known)))] if known else [one.name, *[number(None)] * 4])
+        rows.append(
+            [one.name, *map(number, (known[0], known[-1], min(known), max(known)))]
+            if known
+            else [one.name, *[number(None)] * 4]
+        )
     return Table(caption=title, header=["", "first", "last", "least", "most"], rows=rows)
 
 
@@ -217,7 +273,11 @@ def _known(one: Series) -> list[float]:
 
 def _summary(series: Sequence[Series], note: str) -> str:
     """Say where the lines go, of at most three: the table has them all."""
-    said = [f"{one.name} {number(known[0])} → {number(known[-1])}" for one in series[:3] if (known := _known(one))]
+    said = [
+        f"{one.name} {number(known[0])} → {number(known[-1])}"
+        for one in series[:3]
+        if (known := _known(one))
+    ]
     more = [f"{len(series) - 3} more in the table"] if len(series) > 3 else []
     course = f"First to last: {'; '.join([*said, *more])}." if said else "No value is finite."
     return f"{course} {note}".rstrip()
@@ -231,7 +291,9 @@ def _bent(value: float, reach: float) -> float:
 def _ticks(reach: float) -> list[float]:
     """Return 0 and the powers of ten between a thirtieth of the reach and the reach, with both signs."""
     last = math.floor(math.log10(reach))
-    powers = [10.0**exponent for exponent in range(last - 2, last + 1) if 10.0**exponent >= reach / 30]
+    powers = [
+        10.0**exponent for exponent in range(last - 2, last + 1) if 10.0**exponent >= reach / 30
+    ]
     return [*(-power for power in reversed(powers)), 0.0, *powers]
 
 

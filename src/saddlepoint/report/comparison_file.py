@@ -125,7 +125,9 @@ class Problem(Record):
 
     name: str
     problem: Tree
-    budget: Annotated[dict[Literal["seconds", "steps", "gradient_equivalents"], float], Field(min_length=1)]
+    budget: Annotated[
+        dict[Literal["seconds", "steps", "gradient_equivalents"], float], Field(min_length=1)
+    ]
     metric: str
     better: Literal["smaller", "larger"]
     target: Number = None
@@ -143,7 +145,13 @@ class Problem(Record):
     def ranked(self) -> list[Method]:
         """The methods, the best median first and those without one last."""
         sign = 1 if self.better == "smaller" else -1
-        return sorted(self.methods, key=lambda method: (method.summary.median is None, sign * (method.summary.median or 0.0)))
+        return sorted(
+            self.methods,
+            key=lambda method: (
+                method.summary.median is None,
+                sign * (method.summary.median or 0.0),
+            ),
+        )
 
 
 class Comparison(Record):

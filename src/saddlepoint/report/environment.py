@@ -21,7 +21,11 @@ _TITLES = {
 
 def environment_table(environment: Mapping[str, Any]) -> Table | None:
     """Return versions and machine, None where they were not recorded."""
-    rows = [[_TITLES.get(key, key.replace("_", " ")), plain(value)] for key, value in environment.items() if key != "command"]
+    rows = [
+        [_TITLES.get(key, key.replace("_", " ")), plain(value)]
+        for key, value in environment.items()
+        if key != "command"
+    ]
     return Table(caption="Environment", header=["what", "value"], rows=rows) if rows else None
 
 
@@ -31,4 +35,8 @@ def command_text(command: object) -> str:
     >>> command_text(["saddlepoint", "train", "--set", "a=b c"])
     "saddlepoint train --set 'a=b c'"
     """
-    return shlex.join(str(word) for word in command) if isinstance(command, list | tuple) else str(command)
+    return (
+        shlex.join(str(word) for word in command)
+        if isinstance(command, list | tuple)
+        else str(command)
+    )

@@ -20,19 +20,33 @@ def frames_of(problem: Problem, directory: Path) -> list[Frame]:
     return [_frame(problem, runs, moment, 0.5 / len(moments), directory) for moment in moments]
 
 
-def _frame(problem: Problem, runs: dict[str, Run | None], moment: float, near: float, directory: Path) -> Frame:
-    pictures = [_picture(method, runs[method.name], moment, near, directory) for method in problem.ranked]
+def _frame(
+    problem: Problem, runs: dict[str, Run | None], moment: float, near: float, directory: Path
+) -> Frame:
+    pictures = [
+        _picture(method, runs[method.name], moment, near, directory) for method in problem.ranked
+    ]
     axis, amount = next(iter(problem.budget.items()))
-    at = duration(amount * moment) if axis == "seconds" else f"{whole(amount * moment)} {axis.replace('_', '-')}"
+    at = (
+        duration(amount * moment)
+        if axis == "seconds"
+        else f"{whole(amount * moment)} {axis.replace('_', '-')}"
+    )
     return Frame(label=f"{at}, {share(moment)} of the budget", pictures=pictures)
 
 
-def _picture(method: Method, run: Run | None, moment: float, near: float, directory: Path) -> Picture:
+def _picture(
+    method: Method, run: Run | None, moment: float, near: float, directory: Path
+) -> Picture:
     point = None if run is None else min(run.points, key=lambda point: abs(point.progress - moment))
     if run is None:
         return Picture(name=method.name, source=None, description="no run yet")
     if point is None or abs(point.progress - moment) > near:
-        return Picture(name=method.name, source=None, description=run.status if run.status != "finished" else "not measured here")
+        return Picture(
+            name=method.name,
+            source=None,
+            description=run.status if run.status != "finished" else "not measured here",
+        )
     file = _kept(point, directory)
     if file is None:
         return Picture(name=method.name, source=None, description="picture not kept")

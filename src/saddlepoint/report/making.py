@@ -21,7 +21,10 @@ def make_report(path: Path) -> str:
     """
     comparison = path / "comparison.json" if path.is_dir() else path
     if comparison.is_file() and comparison.suffix == ".json":
-        return render("comparison.html.jinja", comparison_page(read_record(Comparison, comparison), comparison.parent))
+        return render(
+            "comparison.html.jinja",
+            comparison_page(read_record(Comparison, comparison), comparison.parent),
+        )
     if (path / "config.yaml").is_file():
         return render("run.html.jinja", run_page(RunFiles.open(path)))
     raise UsageError(

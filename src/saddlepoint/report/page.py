@@ -21,8 +21,8 @@ from saddlepoint.report.formatting import number, whole
 def render(template: str, page: Mapping[str, Any]) -> str:
     """Return a template filled with a page's content, its style, its scripts and the data of its charts.
 
-    All text is escaped. The content security policy names the two scripts by their hashes, so that nothing else can run and nothing can be
-    loaded, whatever a name in a file may hold.
+    All text is escaped. The content security policy names the two scripts by their hashes, so that
+    nothing else can run and nothing can be loaded, whatever a name in a file may hold.
     """
     plotly, script = plotly_script(), _part("script.js")
     return (
@@ -30,9 +30,16 @@ def render(template: str, page: Mapping[str, Any]) -> str:
         .get_template(template)
         .render(
             page,
-            data={"axis": page["axis"], "axes": AXES, "charts": [chart.to_dict() for chart in page["charts"]]},
+            data={
+                "axis": page["axis"],
+                "axes": AXES,
+                "charts": [chart.to_dict() for chart in page["charts"]],
+            },
             axes=axes_of(page["charts"]),
-            policy=f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {_hash(plotly)} {_hash(script)}",
+            policy=(
+                "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src"
+                f" {_hash(plotly)} {_hash(script)}"
+            ),
             style=Markup(_part("style.css")),
             plotly=Markup(plotly),
             script=Markup(script),
@@ -43,7 +50,13 @@ def render(template: str, page: Mapping[str, Any]) -> str:
 
 def axes_of(charts: list[Chart]) -> dict[str, str]:
     """Return the axes that some chart can be drawn over: name → title."""
-    found = {axis for chart in charts for series in chart.legend for axis, points in series.points.items() if points.x}
+    found = {
+        axis
+        for chart in charts
+        for series in chart.legend
+        for axis, points in series.points.items()
+        if points.x
+    }
     return {axis: title for axis, title in AXES.items() if axis in found}
 
 
@@ -59,9 +72,14 @@ def plotly_script() -> str:
 @cache
 def _templates() -> Environment:
     environment = Environment(
-        loader=PackageLoader("saddlepoint.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("saddlepoint.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    # jinja's tojson escapes <, >, & and ', and with them the ends of scripts; a number that JSON lacks is an error, not a broken page
+    # jinja's tojson escapes <, >, & and ', and with them the ends of scripts; a number that JSON
+    # lacks is an error, not a broken page
     environment.filters |= {"number": number, "whole": whole}
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment

@@ -41,11 +41,19 @@ def data_uri(path: Path) -> str:
         content = read_bytes(path, PICTURE_BYTES)
     except OSError as error:
         raise UsageError(f"Cannot read the picture {path}: {error.strerror or error}.") from error
-    if not content.startswith(b"\x89PNG\r\n\x1a\n") or content[12:16] != b"IHDR" or len(content) < 33:
-        raise UsageError(f"The picture {path} is not a PNG file. It is damaged; delete it, and the report leaves it out.")
+    if (
+        not content.startswith(b"\x89PNG\r\n\x1a\n")
+        or content[12:16] != b"IHDR"
+        or len(content) < 33
+    ):
+        raise UsageError(
+            f"The picture {path} is not a PNG file. It is damaged; delete it, and the report leaves"
+            " it out."
+        )
     width, height = struct.unpack(">II", content[16:24])
     if width * height > PIXELS:
         raise UsageError(
-            f"The picture {path} has {width:,} × {height:,} pixels, more than {PIXELS:,}. Delete it; the report leaves it out."
+            f"The picture {path} has {width:,} × {height:,} pixels, more than {PIXELS:,}. Delete"
+            " it; the report leaves it out."
         )
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"

@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from saddlepoint.report.comparison_file import Method, Pair, Problem, Success, TimeToTarget
-from saddlepoint.report.formatting import MISSING, duration, interval, memory, number, probability, share, with_unit
+from saddlepoint.report.formatting import (
+    MISSING,
+    duration,
+    interval,
+    memory,
+    number,
+    probability,
+    share,
+    with_unit,
+)
 
 ALPHA = 0.05
 
@@ -55,7 +64,13 @@ def ranking(problem: Problem) -> list[Rank]:
     """Return a row for each method, the best median first."""
     pairs, whiskers = _against(problem), _whiskers(problem)
     return [
-        _rank(method, place, whiskers.get(method.name), pairs.get(method.name), is_baseline=method.name == problem.baseline)
+        _rank(
+            method,
+            place,
+            whiskers.get(method.name),
+            pairs.get(method.name),
+            is_baseline=method.name == problem.baseline,
+        )
         for place, method in enumerate(problem.ranked, 1)
     ]
 
@@ -64,13 +79,23 @@ def headline(problem: Problem) -> str:
     """Return which method has the best median, and how sure it is that it is better than the baseline."""
     measured = [method for method in problem.ranked if method.summary.median is not None]
     if not measured:
-        return "No method has a median yet." if not any(method.runs for method in problem.methods) else _none_finished(problem)
+        return (
+            "No method has a median yet."
+            if not any(method.runs for method in problem.methods)
+            else _none_finished(problem)
+        )
     best = measured[0]
-    first = f"{best.name} has the best median: {interval(best.summary.median, best.summary.interval)}"
+    first = (
+        f"{best.name} has the best median: {interval(best.summary.median, best.summary.interval)}"
+    )
     if best.name == problem.baseline:
         return f"The baseline {first}."
     baseline = next((method for method in measured if method.name == problem.baseline), None)
-    beside = f", against {number(baseline.summary.median)} of the baseline {baseline.name}" if baseline is not None else ""
+    beside = (
+        f", against {number(baseline.summary.median)} of the baseline {baseline.name}"
+        if baseline is not None
+        else ""
+    )
     pair = _against(problem).get(best.name)
     return f"{first}{beside}.{_sureness(pair) if pair is not None else ''}"
 
@@ -95,11 +120,19 @@ def _against(problem: Problem) -> Mapping[str, Pair]:
             found[pair.first] = pair
         elif pair.first == problem.baseline:
             better = None if pair.better is None else 1 - pair.better
-            found[pair.second] = Pair(first=pair.second, second=pair.first, better=better, p=pair.p, p_adjusted=pair.p_adjusted)
+            found[pair.second] = Pair(
+                first=pair.second,
+                second=pair.first,
+                better=better,
+                p=pair.p,
+                p_adjusted=pair.p_adjusted,
+            )
     return found
 
 
-def _rank(method: Method, place: int, whisker: Whisker | None, pair: Pair | None, *, is_baseline: bool) -> Rank:
+def _rank(
+    method: Method, place: int, whisker: Whisker | None, pair: Pair | None, *, is_baseline: bool
+) -> Rank:
     summary = method.summary
     return Rank(
         place=str(place) if summary.median is not None else "",
@@ -139,7 +172,9 @@ def _better(pair: Pair | None, *, is_baseline: bool) -> tuple[str, str]:
         return "baseline", ""
     if pair is None:
         return MISSING, ""
-    return MISSING if pair.better is None else f"{pair.better:.2f}", f"p {probability(pair.p_adjusted)}"
+    return (
+        MISSING if pair.better is None else f"{pair.better:.2f}"
+    ), f"p {probability(pair.p_adjusted)}"
 
 
 def _time(time: TimeToTarget | None) -> tuple[str, str]:
@@ -156,8 +191,17 @@ def _time(time: TimeToTarget | None) -> tuple[str, str]:
 
 def _whiskers(problem: Problem) -> dict[str, Whisker]:
     """Return medians and intervals between the least and the largest end of all; an open end goes as far as the scale."""
-    known = {method.name: method.summary for method in problem.methods if method.summary.median is not None}
-    ends = [end for summary in known.values() for end in (summary.median, *(summary.interval or ())) if end is not None]
+    known = {
+        method.name: method.summary
+        for method in problem.methods
+        if method.summary.median is not None
+    }
+    ends = [
+        end
+        for summary in known.values()
+        for end in (summary.median, *(summary.interval or ()))
+        if end is not None
+    ]
     least, reach = min(ends, default=0.0), max(ends, default=0.0) - min(ends, default=0.0)
 
     def at(value: float | None, otherwise: float) -> float:
@@ -166,10 +210,14 @@ def _whiskers(problem: Problem) -> dict[str, Whisker]:
     whiskers = {}
     for name, summary in known.items():
         low, high = summary.interval or (summary.median, summary.median)
-        whiskers[name] = Whisker(low=at(low, 0.0), middle=at(summary.median, 50.0), high=at(high, 100.0))
+        whiskers[name] = Whisker(
+            low=at(low, 0.0), middle=at(summary.median, 50.0), high=at(high, 100.0)
+        )
     return whiskers
 
 
 def _broken(method: Method) -> str:
     parts = {"diverged": method.summary.diverged, "failed": method.summary.failed}
-    return ", ".join(f"{count} {how}" for how, count in parts.items() if count) or ("0" if method.runs else MISSING)
+    return ", ".join(f"{count} {how}" for how, count in parts.items() if count) or (
+        "0" if method.runs else MISSING
+    )

@@ -97,4 +97,7 @@ def record_of(kind: type[R], value: Any, where: str) -> R:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise UsageError(f"{where} is not as expected: {key}: {first['msg'].removeprefix('Value error, ')}. {DAMAGED}") from error
+        raise UsageError(
+            f"{where} is not as expected: {key}: {first['msg'].removeprefix('Value error, ')}."
+            f" {DAMAGED}"
+        ) from error

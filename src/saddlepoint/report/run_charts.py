@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from saddlepoint.report.charts import INK, PLAYERS, Chart, Level, Points, Series, line_chart, plane_chart
+from saddlepoint.report.charts import (
+    INK,
+    PLAYERS,
+    Chart,
+    Level,
+    Points,
+    Series,
+    line_chart,
+    plane_chart,
+)
 from saddlepoint.report.formatting import number
 from saddlepoint.report.run_files import Band, Line, Probe, RunFiles, Spectrum
 
@@ -25,9 +34,15 @@ class Clock:
     def __init__(self, lines: Sequence[Line]) -> None:
         known = {
             "seconds": [(line.step, line.seconds) for line in lines if line.seconds is not None],
-            "gradient_equivalents": [(line.step, line.gradient_equivalents) for line in lines if line.gradient_equivalents is not None],
+            "gradient_equivalents": [
+                (line.step, line.gradient_equivalents)
+                for line in lines
+                if line.gradient_equivalents is not None
+            ],
         }
-        self._known = {axis: np.array(pairs, dtype=float).T for axis, pairs in known.items() if len(pairs) > 1}
+        self._known = {
+            axis: np.array(pairs, dtype=float).T for axis, pairs in known.items() if len(pairs) > 1
+        }
 
     def points(self, pairs: Pairs) -> dict[str, Points]:
         """Return values over steps as courses over every axis that the log has."""
@@ -50,7 +65,10 @@ def bare(name: str) -> str:
     >>> bare("ema/recall[digit-cnn]"), bare("modes")
     ('recall[digit-cnn]', 'modes')
     """
-    return next((name.removeprefix(prefix) for prefix in WEIGHTS if prefix and name.startswith(prefix)), name)
+    return next(
+        (name.removeprefix(prefix) for prefix in WEIGHTS if prefix and name.startswith(prefix)),
+        name,
+    )
 
 
 def quality_charts(run: RunFiles) -> list[Chart]:
@@ -58,7 +76,12 @@ def quality_charts(run: RunFiles) -> list[Chart]:
     clock, charts = Clock(run.lines), []
     for index, name in enumerate(metric_names(run)):
         series = [
-            Series(name=who, tone=_TONES[prefix], points=clock.points(_logged(run.lines, prefix + name)), mark=mark)
+            Series(
+                name=who,
+                tone=_TONES[prefix],
+                points=clock.points(_logged(run.lines, prefix + name)),
+                mark=mark,
+            )
             for mark, (prefix, who) in enumerate(WEIGHTS.items())
         ]
         meaning = run.meanings.get(name)
@@ -72,11 +95,19 @@ def training_charts(run: RunFiles) -> list[Chart]:
     lines, clock = run.lines, Clock(run.lines)
 
     def of_players(values: Callable[[Line], Mapping[str, float | None]]) -> list[Series]:
-        return [Series(name=player, tone=tone, points=clock.points(_pairs(lines, values, player))) for player, tone in PLAYERS.items()]
+        return [
+            Series(name=player, tone=tone, points=clock.points(_pairs(lines, values, player)))
+            for player, tone in PLAYERS.items()
+        ]
 
     def of_probes(names: Mapping[str, Callable[[Probe], float | None]]) -> list[Series]:
         return [
-            Series(name=name, tone=INK if mark == 0 else "2", points=clock.points(_probed(lines, value)), mark=mark)
+            Series(
+                name=name,
+                tone=INK if mark == 0 else "2",
+                points=clock.points(_probed(lines, value)),
+                mark=mark,
+            )
             for mark, (name, value) in enumerate(names.items())
         ]
 
@@ -84,19 +115,43 @@ def training_charts(run: RunFiles) -> list[Chart]:
         Series(name=f"cosine of updates, {one.name}", tone=one.tone, points=one.points)
         for one in of_players(lambda line: line.probe.update_cosine if line.probe else {})
     ]
-    half, equal = Level(tone=INK, name="chance", y=0.5), Level(tone=INK, name="as far apart as data", y=1.0)
-    knowing = {"accuracy": lambda probe: probe.accuracy, "training ranked above held-out": lambda probe: probe.memory}
-    turning = "Share of the field's change along itself that only turns; cosine between a player's last two updates."
+    half, equal = (
+        Level(tone=INK, name="chance", y=0.5),
+        Level(tone=INK, name="as far apart as data", y=1.0),
+    )
+    knowing = {
+        "accuracy": lambda probe: probe.accuracy,
+        "training ranked above held-out": lambda probe: probe.memory,
+    }
+    turning = (
+        "Share of the field's change along itself that only turns; cosine between a player's last"
+        " two updates."
+    )
     charts = [
         _losses(run, clock),
-        line_chart("gradients", "Gradient norms ‖ξ‖", of_players(lambda line: line.gradient_norms), log=True),
-        line_chart("rotation", "Rotation", [*of_probes({"share of rotation": lambda probe: probe.antisymmetric}), *cosines], note=turning),
-        line_chart("knowing", "What the discriminator knows", of_probes(knowing), levels=[half]),
         line_chart(
-            "saturation", "Share of outputs where the loss is flat", of_players(lambda line: line.probe.saturated if line.probe else {})
+            "gradients",
+            "Gradient norms ‖ξ‖",
+            of_players(lambda line: line.gradient_norms),
+            log=True,
         ),
         line_chart(
-            "diversity", "Distance between samples, as a share of data's", of_probes({"samples": lambda p: p.diversity}), levels=[equal]
+            "rotation",
+            "Rotation",
+            [*of_probes({"share of rotation": lambda probe: probe.antisymmetric}), *cosines],
+            note=turning,
+        ),
+        line_chart("knowing", "What the discriminator knows", of_probes(knowing), levels=[half]),
+        line_chart(
+            "saturation",
+            "Share of outputs where the loss is flat",
+            of_players(lambda line: line.probe.saturated if line.probe else {}),
+        ),
+        line_chart(
+            "diversity",
+            "Distance between samples, as a share of data's",
+            of_probes({"samples": lambda p: p.diversity}),
+            levels=[equal],
         ),
     ]
     return [chart for chart in charts if chart is not None]
@@ -111,27 +166,51 @@ def spectrum_charts(spectrum: Spectrum) -> list[Chart]:
     }
     complete = "" if spectrum.converged else " Some eigenvalues did not converge."
     classes = ", ".join(spectrum.classes) or "no class holds beyond the tolerance"
-    note = f"{classes[0].upper()}{classes[1:]}; ‖ξ‖ {number(spectrum.gradient_norm)}.{complete} Scales are logarithmic far from 0."
-    own = {player: [(value, float(row)) for value in found] for row, (player, found) in enumerate(spectrum.own.items())}
+    note = (
+        f"{classes[0].upper()}{classes[1:]}; ‖ξ‖ {number(spectrum.gradient_norm)}.{complete} Scales"
+        " are logarithmic far from 0."
+    )
+    own = {
+        player: [(value, float(row)) for value in found]
+        for row, (player, found) in enumerate(spectrum.own.items())
+    }
     charts = [plane_chart("spectrum", "Eigenvalues of the game's Jacobian J", groups, note=note)]
     if own:
         said = "Values on both sides of 0 are a saddle of the player's own loss."
-        charts.append(plane_chart("own", "Eigenvalues of each player's own Hessian, both ends", own, rows=list(own), note=said))
+        charts.append(
+            plane_chart(
+                "own",
+                "Eigenvalues of each player's own Hessian, both ends",
+                own,
+                rows=list(own),
+                note=said,
+            )
+        )
     return charts
 
 
 def _losses(run: RunFiles, clock: Clock) -> Chart | None:
-    series = [Series(name=player, tone=tone, points=clock.points(_traced(run.lines, player))) for player, tone in PLAYERS.items()]
+    series = [
+        Series(name=player, tone=tone, points=clock.points(_traced(run.lines, player)))
+        for player, tone in PLAYERS.items()
+    ]
     bands = {} if run.summary is None else run.summary.loss_bands
     levels = [level for player, band in bands.items() for level in _band(band, player)]
-    note = "Shaded: the healthy band of the loss in use; dotted: a discriminator that tells nothing apart."
+    note = (
+        "Shaded: the healthy band of the loss in use; dotted: a discriminator that tells nothing"
+        " apart."
+    )
     missing = "The healthy bands are not drawn: the run has no summary that names them."
     return line_chart("losses", "Losses", series, levels=levels, note=note if levels else missing)
 
 
 def _band(band: Band, player: str) -> list[Level]:
     tone = PLAYERS.get(player, INK)
-    shaded = [Level(tone=tone, low=band.low, high=band.high)] if band.low is not None and band.high is not None else []
+    shaded = (
+        [Level(tone=tone, low=band.low, high=band.high)]
+        if band.low is not None and band.high is not None
+        else []
+    )
     return [*shaded, Level(tone=tone, y=band.chance)] if band.chance is not None else shaded
 
 
@@ -139,7 +218,9 @@ def _logged(lines: Iterable[Line], metric: str) -> Pairs:
     return [(line.step, line.metrics[metric]) for line in lines if metric in line.metrics]
 
 
-def _pairs(lines: Iterable[Line], values: Callable[[Line], Mapping[str, float | None]], player: str) -> Pairs:
+def _pairs(
+    lines: Iterable[Line], values: Callable[[Line], Mapping[str, float | None]], player: str
+) -> Pairs:
     return [(line.step, values(line)[player]) for line in lines if player in values(line)]
 
 

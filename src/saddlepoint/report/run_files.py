@@ -12,7 +12,18 @@ from pydantic import Field
 
 from saddlepoint.errors import UsageError
 from saddlepoint.reading import YAML_BYTES, parse_yaml, refuse_links
-from saddlepoint.report.reading import DAMAGED, Number, Numbers, Record, Texts, Tree, read_if_there, read_json, read_lines, read_text
+from saddlepoint.report.reading import (
+    DAMAGED,
+    Number,
+    Numbers,
+    Record,
+    Texts,
+    Tree,
+    read_if_there,
+    read_json,
+    read_lines,
+    read_text,
+)
 
 
 class Meaning(Record):
@@ -155,7 +166,8 @@ class RunFiles:
         config_text: the configuration as it stands in the file.
         environment: versions, machine and command; empty where the file is missing.
         lines: of the log.
-        summary, evaluation, diagnosis: None where the run, or the command that makes it, has not written it.
+        summary, evaluation, diagnosis: None where the run, or the command that makes it, has not
+            written it.
     """
 
     path: Path
@@ -174,7 +186,9 @@ class RunFiles:
         return cls(
             path=path,
             config_text=read_text(path / "config.yaml", YAML_BYTES),
-            environment=_mapping(read_json(environment), environment) if environment.exists() else {},
+            environment=(
+                _mapping(read_json(environment), environment) if environment.exists() else {}
+            ),
             lines=read_lines(Line, path / "metrics.jsonl"),
             summary=read_if_there(Summary, path / "summary.json"),
             evaluation=read_if_there(Evaluation, path / "evaluation.json"),
@@ -188,13 +202,19 @@ class RunFiles:
         try:
             return _mapping(parse_yaml(self.config_text), path)
         except yaml.YAMLError as error:
-            raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}. {DAMAGED}") from error
+            raise UsageError(
+                f"{path} is not YAML: {' '.join(str(error).split())}. {DAMAGED}"
+            ) from error
 
     @property
     def pictures(self) -> list[tuple[int, Path]]:
         """(step, file) of the sample grids, in their order."""
         found = sorted((self.path / "samples").glob("step-*.png"))
-        return [(int(file.stem.removeprefix("step-")), file) for file in found if file.stem.removeprefix("step-").isdecimal()]
+        return [
+            (int(file.stem.removeprefix("step-")), file)
+            for file in found
+            if file.stem.removeprefix("step-").isdecimal()
+        ]
 
     @property
     def metrics(self) -> dict[str, float | None]:

@@ -23,8 +23,9 @@ class Curve:
 def across_seeds(curves: Sequence[Curve], *, better: str) -> Points:
     """Return the median of the curves with their range from the smallest to the largest, on the grid of the longest of them.
 
-    A seed that broke off counts as worse than all others from there on, so that the median does not get better when runs diverge; the line
-    ends where half of the seeds have broken off. The range is that of the seeds that are still there.
+    A seed that broke off counts as worse than all others from there on, so that the median does not
+    get better when runs diverge; the line ends where half of the seeds have broken off. The range
+    is that of the seeds that are still there.
 
     >>> curves = [Curve([1, 2], [4.0, 2.0], ended=False), Curve([1, 2], [6.0, 6.0], ended=False), Curve([1], [5.0], ended=True)]
     >>> points = across_seeds(curves, better="smaller")

@@ -10,7 +10,13 @@ from saddlepoint.rules.adjusted import (
     SymplecticAdjustment,
 )
 from saddlepoint.rules.base import Rule, Step
-from saddlepoint.rules.first_order import Extragradient, Gradient, Optimistic, PastExtragradient, RungeKutta
+from saddlepoint.rules.first_order import (
+    Extragradient,
+    Gradient,
+    Optimistic,
+    PastExtragradient,
+    RungeKutta,
+)
 from saddlepoint.rules.implicit import (
     AdaptiveCompetitiveGradient,
     CompetitiveGradient,
@@ -19,7 +25,13 @@ from saddlepoint.rules.implicit import (
 )
 from saddlepoint.rules.newton import Newton
 from saddlepoint.rules.scalings import RMS, Kronecker, Metric, Scaling
-from saddlepoint.rules.stackelberg import CompleteNewton, FollowTheRidge, GradientNewton, TotalGradient, Unrolled
+from saddlepoint.rules.stackelberg import (
+    CompleteNewton,
+    FollowTheRidge,
+    GradientNewton,
+    TotalGradient,
+    Unrolled,
+)
 from saddlepoint.rules.state import RuleState
 from saddlepoint.rules.wrappers import Averaged, Clipped, Every, Lookahead, PerPlayer
 from saddlepoint.rules.zeroth_order import RandomizedSmoothing, SimultaneousPerturbation

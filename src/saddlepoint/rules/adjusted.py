@@ -19,15 +19,17 @@ class Consensus(Rule):
     """Consensus optimisation: direction = ξ + γ Jᵀξ = ξ + γ ∂ ½‖ξ‖².
 
     Args:
-        gamma: γ ≥ 0; 0.1 as in the paper's examples in the plane. Its GANs have 10, under RMSProp with a rate of 1e-4: a plain step of
-            length h with γ diverges where h (σ + γσ²) > 2 for an eigenvalue σ of a symmetric J.
+        gamma: γ ≥ 0; 0.1 as in the paper's examples in the plane. Its GANs have 10, under RMSProp
+            with a rate of 1e-4: a plain step of length h with γ diverges where h (σ + γσ²) > 2 for
+            an eigenvalue σ of a symmetric J.
 
     Holds for: any number of players, zero-sum or not.
     Cost for n players: n gradients, n products.
-    Guarantee: on a bilinear game x·s·y it converges for γ > h/2 roughly and small h; large γ is drawn to any critical point
-    where J is regular, equilibrium or not.
+    Guarantee: on a bilinear game x·s·y it converges for γ > h/2 roughly and small h; large γ is
+    drawn to any critical point where J is regular, equilibrium or not.
 
-    Reference: Mescheder, Nowozin and Geiger (2017), The numerics of GANs, arXiv:1705.10461. Its code has the factor ½ as here.
+    Reference: Mescheder, Nowozin and Geiger (2017), The numerics of GANs, arXiv:1705.10461. Its
+    code has the factor ½ as here.
 
     >>> Consensus()
     Consensus(gamma=0.1)
@@ -51,23 +53,25 @@ class Consensus(Rule):
 class SymplecticAdjustment(Rule):
     """Symplectic gradient adjustment: direction = ξ + λ Aᵀξ with A = (J − Jᵀ)/2 and an aligned sign of λ.
 
-    The sign of λ is that of ⟨ξ, Jᵀξ⟩ ⟨Aᵀξ, Jᵀξ⟩ / d + 0.1 with d the number of parameters: it points towards stable fixed
-    points and away from unstable ones.
+    The sign of λ is that of ⟨ξ, Jᵀξ⟩ ⟨Aᵀξ, Jᵀξ⟩ / d + 0.1 with d the number of parameters: it
+    points towards stable fixed points and away from unstable ones.
 
-    Between two players with J_xy = −J_yxᵀ, as in every zero-sum game, Aᵀξ is the interaction's part of Jᵀξ, which costs half as much;
-    without alignment the players' own blocks are not needed either. Whether that holds is found out on a random vector in
-    every tenth step, from the first on.
+    Between two players with J_xy = −J_yxᵀ, as in every zero-sum game, Aᵀξ is the interaction's part
+    of Jᵀξ, which costs half as much; without alignment the players' own blocks are not needed
+    either. Whether that holds is found out on a random vector in every tenth step, from the first
+    on.
 
     Args:
         strength: |λ|; 1 in the paper.
         align: whether to align the sign; without it λ = strength.
 
     Holds for: any number of players, zero-sum or not.
-    Cost: two players, zero-sum, 2 gradients and 2 products (2 more in those steps); else n gradients (with respect to all players) and
-    2n products.
+    Cost: two players, zero-sum, 2 gradients and 2 products (2 more in those steps); else n
+    gradients (with respect to all players) and 2n products.
     Guarantee: converges on bilinear games and near stable fixed points for small h.
 
-    Reference: Balduzzi et al. (2018), The mechanics of n-player differentiable games, arXiv:1802.05642.
+    Reference: Balduzzi et al. (2018), The mechanics of n-player differentiable games,
+    arXiv:1802.05642.
 
     >>> SymplecticAdjustment().strength
     1.0
@@ -105,7 +109,9 @@ class SymplecticAdjustment(Rule):
         return transposed, 0.5 * (transposed - J @ xi)
 
     def _sign(self, xi: Vector, transposed: Vector, adjustment: Vector) -> float:
-        alignment = float(xi.dot(transposed)) * float(adjustment.dot(transposed)) / xi.dimension + 0.1
+        alignment = (
+            float(xi.dot(transposed)) * float(adjustment.dot(transposed)) / xi.dimension + 0.1
+        )
         return 1.0 if alignment >= 0 else -1.0
 
 
@@ -115,10 +121,11 @@ class Hamiltonian(Rule):
 
     Holds for: any number of players, zero-sum or not.
     Cost for n players: n gradients, n products.
-    Guarantee: converges globally on bilinear and "sufficiently bilinear" games for h σ² < 2 with σ the largest singular value of J; finds
-    any critical point, equilibrium or not.
+    Guarantee: converges globally on bilinear and "sufficiently bilinear" games for h σ² < 2 with σ
+    the largest singular value of J; finds any critical point, equilibrium or not.
 
-    Reference: Abernethy, Lai and Wibisono (2019), Last-iterate convergence rates for min-max optimization, arXiv:1906.02027.
+    Reference: Abernethy, Lai and Wibisono (2019), Last-iterate convergence rates for min-max
+    optimization, arXiv:1906.02027.
     """
 
     order = 2
@@ -133,14 +140,16 @@ class Hamiltonian(Rule):
 class StochasticHamiltonian(Rule):
     """Stochastic Hamiltonian gradient descent: direction = ½ (J_aᵀ ξ_b + J_bᵀ ξ_a) from two independent sets of samples a and b.
 
-    Unbiased for the gradient of ½‖E ξ‖², which Hamiltonian on one mini-batch is not. The closure must draw its samples itself,
-    so that a second call draws new ones.
+    Unbiased for the gradient of ½‖E ξ‖², which Hamiltonian on one mini-batch is not. The closure
+    must draw its samples itself, so that a second call draws new ones.
 
     Holds for: any number of players, zero-sum or not.
     Cost for n players: 2n gradients, 2n products.
-    Guarantee: as Hamiltonian, in expectation, with steps that shrink like 1/t after a constant phase.
+    Guarantee: as Hamiltonian, in expectation, with steps that shrink like 1/t after a constant
+    phase.
 
-    Reference: Loizou et al. (2020), Stochastic Hamiltonian gradient methods for smooth games, arXiv:2007.04202.
+    Reference: Loizou et al. (2020), Stochastic Hamiltonian gradient methods for smooth games,
+    arXiv:2007.04202.
     """
 
     order = 2
@@ -156,15 +165,19 @@ class JacobianRegularized(Rule):
     """JARE: direction_i = ξ_i + γ ∂_i ½ Σ_{j≠i} ‖ξ_j‖², that is ξ + γ J_oᵀ ξ with the blocks between players only.
 
     Args:
-        gamma: γ ≥ 0; 0.1 here, which suits plain steps of 0.01 to 0.1. The published code uses 100 on images and 1000 on mixtures, under
-            RMSProp and Adam with rates of 1e-4. Where players' interests are alike, J_o is symmetric with negative eigenvalues and a large
-            γ drives away from the equilibrium at any rate: in Cournot's game with demand of slope 1 from γ = 1 on.
+        gamma: γ ≥ 0; 0.1 here, which suits plain steps of 0.01 to 0.1. The published code uses 100
+            on images and 1000 on mixtures, under RMSProp and Adam with rates of 1e-4. Where
+            players' interests are alike, J_o is symmetric with negative eigenvalues and a large γ
+            drives away from the equilibrium at any rate: in Cournot's game with demand of slope 1
+                from γ = 1 on.
 
     Holds for: any number of players, zero-sum or not; the paper's form is for two.
     Cost for n players: n gradients, n products.
-    Guarantee: local convergence where consensus is limited by the conditioning of the players' own curvature.
+    Guarantee: local convergence where consensus is limited by the conditioning of the players' own
+    curvature.
 
-    Reference: Nie and Patel (2020), Towards a better understanding and regularization of GAN training dynamics, arXiv:1806.09235.
+    Reference: Nie and Patel (2020), Towards a better understanding and regularization of GAN
+    training dynamics, arXiv:1806.09235.
 
     >>> JacobianRegularized()
     JacobianRegularized(gamma=0.1)
@@ -188,24 +201,27 @@ class JacobianRegularized(Rule):
 class OpponentShaping(Rule):
     """LOLA: direction = ξ − J_o A ξ − p χ, with χ_i = Σ_{j≠i} J_jiᵀ A_j ∂_j f_i; look-ahead without the last term.
 
-    Each player counts on the others' next gradient step, of length A_j for player j (the second term), and on its influence on that step
-    (the third). A loss is taken as it is written: the term of the real samples, which a GAN's generator usually leaves out, counts
-    through ∂_j f_i.
+    Each player counts on the others' next gradient step, of length A_j for player j (the second
+    term), and on its influence on that step (the third). A loss is taken as it is written: the term
+    of the real samples, which a GAN's generator usually leaves out, counts through ∂_j f_i.
 
     Args:
-        alpha: the length of the step that is counted on. None takes each player's learning rate, A = L, which is the step that it takes
-            where its inner optimizer is plain SGD; under Adam, whose rate is no length of a gradient step, give a number. A number α is
-            A = α for all; 1 in the iterated prisoner's dilemma and 0.1 in the tandem game of the papers, whose losses are scaled for
-            it. With too large an α the direction itself points away from a stable fixed point and diverges at every rate: look-ahead
-            where α J_o has eigenvalues above 1, LOLA sooner.
+        alpha: the length of the step that is counted on. None takes each player's learning rate, A
+            = L, which is the step that it takes where its inner optimizer is plain SGD; under Adam,
+            whose rate is no length of a gradient step, give a number. A number α is A = α for all;
+            1 in the iterated prisoner's dilemma and 0.1 in the tandem game of the papers, whose
+            losses are scaled for it. With too large an α the direction itself points away from a
+            stable fixed point and diverges at every rate: look-ahead where α J_o has eigenvalues
+                above 1, LOLA sooner.
         shaping: p in [0, 1]; 1 is LOLA, 0 look-ahead.
 
     Holds for: any number of players, zero-sum or not.
-    Cost for n players: n gradients (with respect to all players), n products, and n(n − 1) more with shaping.
-    Guarantee: look-ahead converges to stable fixed points for small α; LOLA may miss them.
+    Cost for n players: n gradients (with respect to all players), n products, and n(n − 1) more
+    with shaping. Guarantee: look-ahead converges to stable fixed points for small α; LOLA may miss
+    them.
 
-    References: Foerster et al. (2018), Learning with opponent-learning awareness, arXiv:1709.04326; Letcher et al. (2019),
-    Stable opponent shaping in differentiable games, arXiv:1811.08469.
+    References: Foerster et al. (2018), Learning with opponent-learning awareness, arXiv:1709.04326;
+    Letcher et al. (2019), Stable opponent shaping in differentiable games, arXiv:1811.08469.
 
     >>> OpponentShaping(alpha=0.1, shaping=0.0)
     OpponentShaping(alpha=0.1, shaping=0.0)
@@ -231,11 +247,13 @@ class OpponentShaping(Rule):
 class StableOpponentShaping(Rule):
     """SOS: LOLA with as much shaping p in [0, 1] as keeps look-ahead's guarantees, direction = ξ₀ − p χ with ξ₀ = ξ − J_o A ξ.
 
-    χ_i = Σ_{j≠i} J_jiᵀ A_j ∂_j f_i as in OpponentShaping, with A the lengths of the steps that are counted on.
-    p = min(p₁, p₂); p₁ = 1 where ⟨−χ, ξ₀⟩ ≥ 0, else min(1, −a ‖ξ₀‖² / ⟨−χ, ξ₀⟩); p₂ = ‖ξ‖² where ‖ξ‖ < b, else 1.
+    χ_i = Σ_{j≠i} J_jiᵀ A_j ∂_j f_i as in OpponentShaping, with A the lengths of the steps that are
+    counted on. p = min(p₁, p₂); p₁ = 1 where ⟨−χ, ξ₀⟩ ≥ 0, else min(1, −a ‖ξ₀‖² / ⟨−χ, ξ₀⟩); p₂ =
+    ‖ξ‖² where ‖ξ‖ < b, else 1.
 
     Args:
-        alpha: the length of the step that is counted on; None takes each player's learning rate, a number is the same for all.
+        alpha: the length of the step that is counted on; None takes each player's learning rate, a
+            number is the same for all.
         a: 0.5 in the paper.
         b: 0.1 in the paper.
 
@@ -278,7 +296,11 @@ Lengths = Mapping[str, Sequence[float]]
 def step_lengths(step: Step, alpha: float | None) -> Lengths:
     """Return A: each player's learning rates, or ``alpha`` for all."""
     rates = step.learning_rates
-    return rates if alpha is None else {player: [alpha] * len(of_player) for player, of_player in rates.items()}
+    return (
+        rates
+        if alpha is None
+        else {player: [alpha] * len(of_player) for player, of_player in rates.items()}
+    )
 
 
 def look_ahead(step: Step, lengths: Lengths) -> Vector:

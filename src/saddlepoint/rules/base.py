@@ -18,7 +18,13 @@ from saddlepoint.curvature.replay import Replay, displaced, restored
 from saddlepoint.errors import UsageError
 from saddlepoint.game import Closure, Losses, MicroBatches, Players
 from saddlepoint.ranks import Ranks
-from saddlepoint.rules.first_step import Verified, check_all_move, check_movers, check_no_gradients, check_repeated
+from saddlepoint.rules.first_step import (
+    Verified,
+    check_all_move,
+    check_movers,
+    check_no_gradients,
+    check_repeated,
+)
 from saddlepoint.rules.state import RuleState
 from saddlepoint.vectors import Vector
 
@@ -46,7 +52,8 @@ class Step:
         players: player → parameters, of all players that the rule sees.
         state: what the rule keeps between steps.
         solves: the reports of the solves of this step, by name.
-        only: the names of the players that the caller lets move alone, also under a rule that needs all of them; None where all may.
+        only: the names of the players that the caller lets move alone, also under a rule that needs
+            all of them; None where all may.
         verified: what was looked at already in earlier steps.
     """
 
@@ -81,7 +88,9 @@ class Step:
     @property
     def point(self) -> Evaluation:
         """The evaluation at the current parameters, of the rule's order at least; taken when first asked for."""
-        order = min((known for known in self._points if known >= self._rule.order), default=self._rule.order)
+        order = min(
+            (known for known in self._points if known >= self._rule.order), default=self._rule.order
+        )
         if order not in self._points:
             self._points[order] = self.evaluate(order)
         return self._points[order]
@@ -109,8 +118,8 @@ class Step:
     def within(self, name: str, rule: Rule, players: Iterable[str] | None = None) -> Step:
         """Return this step as a rule inside the current one sees it: its own memory, its own order, the same evaluations.
 
-        With ``players`` the rule sees the game of those alone, the others held where they are; evaluations in which others move
-        too are not shared with it.
+        With ``players`` the rule sees the game of those alone, the others held where they are;
+        evaluations in which others move too are not shared with it.
         """
         view = copy(self)
         view.state, view._rule = self.state.child(name), rule
@@ -118,7 +127,11 @@ class Step:
             view.players = seen = {player: self.players[player] for player in players}
             view.only = None if set(seen) <= set(self.movers) else self.only
             view._closure, view._whole = _among(self._closure, seen), False
-            view._points = {order: point for order, point in self._points.items() if set(point.movers) <= set(seen)}
+            view._points = {
+                order: point
+                for order, point in self._points.items()
+                if set(point.movers) <= set(seen)
+            }
         return view
 
     def record_losses_only(self) -> None:
@@ -129,8 +142,9 @@ class Step:
     def evaluate(self, order: int, *, finite: bool = True, fresh: bool = False) -> Evaluation:
         """Evaluate the closure at the parameters as they are now.
 
-        After the first evaluation of a step, later ones see the same randomness and move no buffers; ``fresh=True`` draws
-        anew instead, for rules that need independent samples. ``finite=False`` lets a trial point have losses that are NaN.
+        After the first evaluation of a step, later ones see the same randomness and move no
+        buffers; ``fresh=True`` draws anew instead, for rules that need independent samples.
+        ``finite=False`` lets a trial point have losses that are NaN.
         """
         if self._firsts and not fresh:
             self._check_repeatable()
@@ -144,13 +158,24 @@ class Step:
         if order > 1 and self.verified.due("second derivatives", found.movers):
             found.check_second_derivatives()
         if not self._whole:
-            found.unused = self._firsts[0].unused  # a part's gradients tell the whole step which parameters are unused
+            # a part's gradients tell the whole step which parameters are unused
+            found.unused = self._firsts[0].unused
         return found
 
     def _evaluation(self, order: int, *, cost: Cost | None, finite: bool = True) -> Evaluation:
-        one_by_one = isinstance(self._closure, MicroBatches) and (order == 0 or self._rule.order < 2)
+        one_by_one = isinstance(self._closure, MicroBatches) and (
+            order == 0 or self._rule.order < 2
+        )
         kind = Accumulated if one_by_one else Evaluation
-        build = partial(kind, self.players, self._closure, order=order, cost=cost, finite=finite, ranks=self._ranks)
+        build = partial(
+            kind,
+            self.players,
+            self._closure,
+            order=order,
+            cost=cost,
+            finite=finite,
+            ranks=self._ranks,
+        )
         if order > 0 or self._inner.closure_differentiates or self._replay is None:
             return build()
         try:
@@ -175,7 +200,8 @@ class Step:
         self.verified.add("second derivatives", found.movers)
         if found.custom_functions():
             check_backward(found, self._trial_losses)
-            with self._same_randomness():  # the check moved the parameters and put them back; the first graph is spoiled
+            # the check moved the parameters and put them back; the first graph is spoiled
+            with self._same_randomness():
                 self._firsts[0] = self._evaluation(2, cost=self._cost)
         return self._firsts[0]
 
@@ -189,8 +215,9 @@ class Step:
         except UsageError as error:
             frozen = next(player for player in self.players if player not in moving)
             raise UsageError(
-                f'Player "{frozen}" is frozen, and {type(self._rule).__name__} needs it to move. Call requires_grad_(True) on its '
-                "parameters, or let the others move alone: optimizer.step(closure, only=[...])."
+                f'Player "{frozen}" is frozen, and {type(self._rule).__name__} needs it to move.'
+                " Call requires_grad_(True) on its parameters, or let the others move alone:"
+                " optimizer.step(closure, only=[...])."
             ) from error
 
     def _trial_losses(self, d: Vector) -> dict[str, float]:
@@ -199,18 +226,23 @@ class Step:
 
     def _same_randomness(self) -> AbstractContextManager[None]:
         if self._replay is None:
-            raise RuntimeError(f"{type(self._rule).__name__} says evaluates_again = False, and evaluates the closure again in one step.")
+            raise RuntimeError(
+                f"{type(self._rule).__name__} says evaluates_again = False, and evaluates the"
+                " closure again in one step."
+            )
         return self._replay.again()
 
     def losses_at(self, displacements: Vector, *, batched: bool = False) -> dict[str, Tensor]:
         """Return mover → the losses at θ − d for each displacement d of a stack, shape (n,), float64, with the step's randomness.
 
         Args:
-            displacements: for each parameter of shape s a tensor of shape (n, *s); players that it leaves out stay where they are.
+            displacements: for each parameter of shape s a tensor of shape (n, *s); players that it
+                leaves out stay where they are.
             batched: evaluate all n in one pass over the modules that the optimizer was given.
 
         Raises:
-            UsageError: ``batched``, and the closure reads parameters past the modules or does what vmap refuses.
+            UsageError: ``batched``, and the closure reads parameters past the modules or does what
+                vmap refuses.
         """
         n, movers = len(displacements.tensors[0]), self.movers
         if not batched:
@@ -218,7 +250,10 @@ class Step:
             for k in range(n):
                 with self.displaced(_at(displacements, k)):
                     trials.append(self.evaluate(0, finite=False).losses)
-            return {player: torch.tensor([losses[player] for losses in trials], dtype=torch.float64) for player in movers}
+            return {
+                player: torch.tensor([losses[player] for losses in trials], dtype=torch.float64)
+                for player in movers
+            }
         with self._same_randomness():
             found = losses_in_batch(self._closure, self._modules, self.players, displacements)
         means = self._ranks.mean_numbers(torch.stack(list(found.values())))
@@ -238,11 +273,14 @@ class Step:
         for player, loss in alone.items():
             off, moved = abs(loss - float(found[player][0])), abs(loss - self.first.losses[player])
             rounding = 1e3 * torch.finfo(one.tensors[0].dtype).eps * max(1.0, abs(loss))
-            if off > 0.05 * moved + rounding:  # a quantised output may flip a few entries by rounding, a missed parameter misses all
+            # a quantised output may flip a few entries by rounding, a missed parameter misses all
+            if off > 0.05 * moved + rounding:
                 raise UsageError(
-                    f'batched=True: at a displaced point the loss of player "{player}" is {float(found[player][0]):.6g} in a batch and '
-                    f"{loss:.6g} alone. The closure reads parameters other than through the modules that were named, for example from a "
-                    "list made before. Read them from the modules inside the closure, or use batched=False."
+                    f'batched=True: at a displaced point the loss of player "{player}" is'
+                    f" {float(found[player][0]):.6g} in a batch and {loss:.6g} alone. The closure"
+                    " reads parameters other than through the modules that were named, for example"
+                    " from a list made before. Read them from the modules inside the closure, or"
+                    " use batched=False."
                 )
 
     @contextmanager
@@ -253,11 +291,13 @@ class Step:
             yield
 
     @contextmanager
-    def extrapolated(self, direction: Vector, *, keep_state: bool, fresh: bool = False) -> Iterator[None]:
+    def extrapolated(
+        self, direction: Vector, *, keep_state: bool, fresh: bool = False
+    ) -> Iterator[None]:
         """Hold the parameters where the inner optimizers would take them with ``direction``.
 
-        With ``keep_state`` the optimizers' state has seen this trial step afterwards, otherwise it is as before. ``fresh`` says that other
-        samples will be drawn there.
+        With ``keep_state`` the optimizers' state has seen this trial step afterwards, otherwise it
+        is as before. ``fresh`` says that other samples will be drawn there.
         """
         if not fresh:
             self._check_repeatable()
@@ -265,7 +305,8 @@ class Step:
         if self._firsts:
             unused = self._firsts[0].unused
             if self._firsts[0].order > 0:
-                _ = self._firsts[0].gradient_norms  # taken before optimizers and their hooks may write to the gradient that they get
+                # taken before optimizers and their hooks may write to the gradient that they get
+                _ = self._firsts[0].gradient_norms
         with restored(p for player in direction for p in self.players[player]):
             with nullcontext() if keep_state else self._inner.keeping_state():
                 self._inner.advance(direction, unused)
@@ -273,15 +314,22 @@ class Step:
 
     def _check_repeatable(self) -> None:
         """Where a player is new to it, say where a second evaluation at the same point is not the same."""
-        if not self._firsts or self._replay is None or not self.verified.due("repeatable", self._firsts[0].movers):
+        if (
+            not self._firsts
+            or self._replay is None
+            or not self.verified.due("repeatable", self._firsts[0].movers)
+        ):
             return
         self.verified.add("repeatable", self._firsts[0].movers)
         first, frozen = self._firsts[0], self._replay.frozen
         before = [parameter.detach().clone() for _, parameter in frozen]
         with self._replay.again():
-            second = self._evaluation(1, cost=None, finite=False)  # with a graph, in which BatchNorm can be seen
+            # with a graph, in which BatchNorm can be seen
+            second = self._evaluation(1, cost=None, finite=False)
         pairs = zip(frozen, before, strict=True)
-        changed = [name for (name, parameter), earlier in pairs if not torch.equal(parameter, earlier)]
+        changed = [
+            name for (name, parameter), earlier in pairs if not torch.equal(parameter, earlier)
+        ]
         check_repeated(
             type(self._rule).__name__,
             first.losses,
@@ -335,9 +383,12 @@ def _among(closure: Closure, players: Collection[str]) -> Closure:
             return returned  # the evaluation says what is wrong with it
         found = {player: loss for player, loss in returned.items() if player in players}
         if not found:
-            theirs, wanted = (", ".join(f'"{player}"' for player in names) for names in (returned, players))
+            theirs, wanted = (
+                ", ".join(f'"{player}"' for player in names) for names in (returned, players)
+            )
             raise UsageError(
-                f"The closure returned the losses of {theirs or 'no player'}, and {wanted} should move. Return their losses too."
+                f"The closure returned the losses of {theirs or 'no player'}, and {wanted} should"
+                " move. Return their losses too."
             )
         return found
 
@@ -347,16 +398,17 @@ def _among(closure: Closure, players: Collection[str]) -> Closure:
 class Rule(ABC):
     """Turns what is known at the current point into each player's update direction; the optimizer moves against it.
 
-    A rule is an immutable description (a frozen dataclass): everything it remembers lives in ``step.state``, so one rule can
-    serve several optimizers.
+    A rule is an immutable description (a frozen dataclass): everything it remembers lives in
+    ``step.state``, so one rule can serve several optimizers.
 
     Attributes:
         order: 0 uses losses only, 1 gradients, 2 Jacobian products.
         joint: whether it needs the losses of all players in every step.
-        units: "gradient" when the direction is to be scaled by any inner optimizer; "step" when it is a step already, up to
-            the learning rate, so that the inner optimizers must be plain SGD.
-        evaluates_again: whether it may evaluate the closure more than once in a step. True costs little; False is an error
-            in a rule that does.
+        units: "gradient" when the direction is to be scaled by any inner optimizer; "step" when it
+            is a step already, up to the learning rate, so that the inner optimizers must be plain
+            SGD.
+        evaluates_again: whether it may evaluate the closure more than once in a step. True costs
+            little; False is an error in a rule that does.
     """
 
     @property
@@ -390,7 +442,8 @@ class Rule(ABC):
     def partial_direction(self, step: Step) -> Vector:
         """Return the direction of players that move alone in an extra turn, under a rule that couples all players.
 
-        By default their gradients; rules whose steps have another length have the one that belongs to it.
+        By default their gradients; rules whose steps have another length have the one that belongs
+        to it.
         """
         return step.point.gradient
 
@@ -406,4 +459,6 @@ class Rule(ABC):
 def check_limits(rule: str, tolerance: float, budget: int) -> None:
     """Raise UsageError unless the limits of a solve make sense."""
     if not tolerance >= 0 or budget < 1:
-        raise UsageError(f"{rule}: needs tolerance ≥ 0 and budget ≥ 1, not {tolerance} and {budget}.")
+        raise UsageError(
+            f"{rule}: needs tolerance ≥ 0 and budget ≥ 1, not {tolerance} and {budget}."
+        )

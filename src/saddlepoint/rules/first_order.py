@@ -15,12 +15,14 @@ from saddlepoint.vectors import Vector
 class Gradient(Rule):
     """Follow each player's own gradient: direction = ξ.
 
-    With all players in the closure's mapping this is simultaneous gradient descent, with one player after the other it is the
-    usual alternating training. With any inner optimizer it equals the hand-written loop exactly.
+    With all players in the closure's mapping this is simultaneous gradient descent, with one player
+    after the other it is the usual alternating training. With any inner optimizer it equals the
+    hand-written loop exactly.
 
     Holds for: any number of players, zero-sum or not.
     Cost: one gradient per mover.
-    Guarantee: on a bilinear game x·s·y simultaneous descent diverges, |λ|² = 1 + h²s², and alternating descent stays bounded,
+    Guarantee: on a bilinear game x·s·y simultaneous descent diverges, |λ|² = 1 + h²s², and
+    alternating descent stays bounded,
     |λ| = 1 for h·s < 2; it converges where the Jacobian's eigenvalues have positive real parts and h is small.
 
     Reference: Arrow, Hurwicz and Uzawa (1958), Studies in Linear and Non-Linear Programming.
@@ -37,14 +39,16 @@ class Gradient(Rule):
 class Optimistic(Rule):
     """Optimistic gradient descent on gradients: direction = 2 ξ_t − ξ_{t−1}, and ξ_0 in the first step.
 
-    The past gradient of a parameter is that of its last move. With Adam inside, the optimism is on the gradients; optimism on
-    Adam's updates is another method (Daskalakis et al. 2018) and differs by a few per cent.
+    The past gradient of a parameter is that of its last move. With Adam inside, the optimism is on
+    the gradients; optimism on Adam's updates is another method (Daskalakis et al. 2018) and differs
+    by a few per cent.
 
     Holds for: any number of players, zero-sum or not.
     Cost: one gradient per mover; memory: one more vector.
     Guarantee: on a bilinear game x·s·y linear convergence for h·s < 1/√3.
 
-    References: Popov (1980); Daskalakis et al. (2018), Training GANs with optimism, arXiv:1711.00141.
+    References: Popov (1980); Daskalakis et al. (2018), Training GANs with optimism,
+    arXiv:1711.00141.
 
     >>> Optimistic().order
     1
@@ -67,15 +71,19 @@ class Extragradient(Rule):
     The extrapolation is a step of the inner optimizers themselves, taken back before the real one.
 
     Args:
-        keep_state: whether the state of the inner optimizers sees the extrapolation. True with Adam inside is ExtraAdam, whose
-            moments are updated twice a step; without state (SGD) it makes no difference.
-        fresh_samples: evaluate the second gradient on newly drawn samples instead of the same ones; the closure must draw them.
+        keep_state: whether the state of the inner optimizers sees the extrapolation. True with Adam
+            inside is ExtraAdam, whose moments are updated twice a step; without state (SGD) it
+            makes no difference.
+        fresh_samples: evaluate the second gradient on newly drawn samples instead of the same ones;
+            the closure must draw them.
 
     Holds for: any number of players, zero-sum or not.
     Cost: two gradients per mover.
-    Guarantee: on a bilinear game x·s·y linear convergence for h·s < 1; monotone games converge for small h.
+    Guarantee: on a bilinear game x·s·y linear convergence for h·s < 1; monotone games converge for
+    small h.
 
-    References: Korpelevich (1976); Gidel et al. (2019), A variational inequality perspective on GANs, arXiv:1802.10551.
+    References: Korpelevich (1976); Gidel et al. (2019), A variational inequality perspective on
+    GANs, arXiv:1802.10551.
 
     >>> Extragradient(keep_state=False).fresh_samples
     False
@@ -87,7 +95,9 @@ class Extragradient(Rule):
     order = 1
 
     def direction(self, step: Step) -> Vector:
-        with step.extrapolated(step.point.gradient, keep_state=self.keep_state, fresh=self.fresh_samples):
+        with step.extrapolated(
+            step.point.gradient, keep_state=self.keep_state, fresh=self.fresh_samples
+        ):
             return step.evaluate(1, fresh=self.fresh_samples).gradient
 
 
@@ -95,12 +105,13 @@ class Extragradient(Rule):
 class PastExtragradient(Rule):
     """Extrapolation from the past: as extragradient, but the extrapolation re-uses the gradient of the last step.
 
-    θ' = θ − h ξ(θ'_{t−1}), direction = ξ(θ'). The step's losses are those at θ'. The inner optimizers' state does not see the
-    extrapolation.
+    θ' = θ − h ξ(θ'_{t−1}), direction = ξ(θ'). The step's losses are those at θ'. The inner
+    optimizers' state does not see the extrapolation.
 
     Holds for: any number of players, zero-sum or not.
     Cost: one gradient per player; memory: one more vector.
-    Guarantee: as Optimistic, whose iterates are these extrapolated points when the inner optimizer is SGD.
+    Guarantee: as Optimistic, whose iterates are these extrapolated points when the inner optimizer
+    is SGD.
 
     References: Popov (1980); Gidel et al. (2019), arXiv:1802.10551.
 
@@ -114,8 +125,10 @@ class PastExtragradient(Rule):
     def direction(self, step: Step) -> Vector:
         here = Vector(step.players)
         if step.state.knows("past", here):
-            past = step.state.recall("past", otherwise=here.zeros())  # what joins the game is not extrapolated
-            with step.extrapolated(past.clone(), keep_state=False):  # optimizers may write to what they get
+            # what joins the game is not extrapolated
+            past = step.state.recall("past", otherwise=here.zeros())
+            # optimizers may write to what they get
+            with step.extrapolated(past.clone(), keep_state=False):
                 xi = step.evaluate(1).gradient
         else:
             xi = step.point.gradient
@@ -127,24 +140,28 @@ class PastExtragradient(Rule):
 class RungeKutta(Rule):
     """Follow the flow θ' = −ξ(θ) of all players together with a Runge–Kutta method, optionally with ODE-GAN's regulariser.
 
-    Four stages: direction = (k₁ + 2k₂ + 2k₃ + k₄)/6 with k₁ = ξ(θ), k₂ = ξ(θ − h k₁/2), k₃ = ξ(θ − h k₂/2), k₄ = ξ(θ − h k₃). Two
-    stages (Heun): (k₁ + k₂)/2 with k₂ = ξ(θ − h k₁). The joint field is integrated, all players moving in every stage: with the
-    opponent frozen it would be plain Euler on a bilinear game.
+    Four stages: direction = (k₁ + 2k₂ + 2k₃ + k₄)/6 with k₁ = ξ(θ), k₂ = ξ(θ − h k₁/2), k₃ = ξ(θ −
+    h k₂/2), k₄ = ξ(θ − h k₃). Two stages (Heun): (k₁ + k₂)/2 with k₂ = ξ(θ − h k₁). The joint field
+    is integrated, all players moving in every stage: with the opponent frozen it would be plain
+    Euler on a bilinear game.
 
-    ``regularization`` λ adds λ ∂_r ‖ξ_{others}‖² of the first stage to the direction of the player ``regularized``.
+    ``regularization`` λ adds λ ∂_r ‖ξ_{others}‖² of the first stage to the direction of the player
+    ``regularized``.
 
     The inner optimizer must be plain SGD: its learning rate is the time step.
 
     Args:
         stages: 2 or 4.
         regularization: λ; ODE-GAN uses 0.01 to 0.07.
-        regularized: the player r that the regulariser moves, ODE-GAN's discriminator; needed where λ > 0.
+        regularized: the player r that the regulariser moves, ODE-GAN's discriminator; needed where
+            λ > 0.
 
     Holds for: any number of players, zero-sum or not.
     Cost for n players: ``stages``·n gradients, and n − 1 products with the regulariser.
     Guarantee: on a bilinear game x·s·y four stages are stable for h·s < 2√2 = 2.83.
 
-    Reference: Qin et al. (2020), Training GANs by solving ordinary differential equations, arXiv:2010.15040.
+    Reference: Qin et al. (2020), Training GANs by solving ordinary differential equations,
+    arXiv:2010.15040.
 
     >>> RungeKutta(stages=2).order, RungeKutta(regularization=0.01, regularized="discriminator").order
     (1, 2)
@@ -161,7 +178,9 @@ class RungeKutta(Rule):
         if self.stages not in (2, 4):
             raise UsageError(f"RungeKutta: stages={self.stages} must be 2 or 4.")
         if not self.regularization >= 0 or (self.regularization > 0 and self.regularized is None):
-            raise UsageError("RungeKutta: needs regularization ≥ 0, and the player that it moves as regularized.")
+            raise UsageError(
+                "RungeKutta: needs regularization ≥ 0, and the player that it moves as regularized."
+            )
 
     @property
     def order(self) -> int:
@@ -169,7 +188,10 @@ class RungeKutta(Rule):
 
     def check(self, players: Players) -> None:
         if self.regularization > 0 and self.regularized not in players:
-            raise UsageError(f'RungeKutta: no player "{self.regularized}".' + did_you_mean(str(self.regularized), players))
+            raise UsageError(
+                f'RungeKutta: no player "{self.regularized}".'
+                + did_you_mean(str(self.regularized), players)
+            )
 
     def direction(self, step: Step) -> Vector:
         k = [step.point.gradient]

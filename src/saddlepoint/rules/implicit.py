@@ -20,16 +20,18 @@ from saddlepoint.vectors import Vector
 class CompetitiveGradient(Rule):
     """Competitive gradient descent: the Nash equilibrium of the local bilinear game, (P + J_o L) d = ξ.
 
-    J_o is the interaction, the blocks J_ij with i ≠ j, L the inner learning rates, so that θ moves by L d, and P the identity or another
-    metric. For two players with losses f and −f, one learning rate h and P = I this is
-    Δx = −h (I + h² D_xy D_yx)⁻¹ (∂_x f + h D_xy ∂_y f), and its mirror image for y.
+    J_o is the interaction, the blocks J_ij with i ≠ j, L the inner learning rates, so that θ moves
+    by L d, and P the identity or another metric. For two players with losses f and −f, one learning
+    rate h and P = I this is Δx = −h (I + h² D_xy D_yx)⁻¹ (∂_x f + h D_xy ∂_y f), and its mirror
+    image for y.
 
-    With ``scaling=RMS()`` it is AdaptiveCompetitiveGradient; with ``scaling=Kronecker()`` each player's length of a step is that of SOAP,
-    and the players still answer each other.
+    With ``scaling=RMS()`` it is AdaptiveCompetitiveGradient; with ``scaling=Kronecker()`` each
+    player's length of a step is that of SOAP, and the players still answer each other.
 
-    Two players with J_yx = −J_xyᵀ, as in every zero-sum game, are solved with conjugate gradients on the Schur complement of the smaller
-    one. Whether that holds is found out on a random vector in every tenth step, from the first on. Any other game, of any number of
-    players (then it is the polymatrix form), is solved with GMRES.
+    Two players with J_yx = −J_xyᵀ, as in every zero-sum game, are solved with conjugate gradients
+    on the Schur complement of the smaller one. Whether that holds is found out on a random vector
+    in every tenth step, from the first on. Any other game, of any number of players (then it is the
+    polymatrix form), is solved with GMRES.
 
     The inner optimizer must be plain SGD: the learning rate is part of the solve.
 
@@ -40,12 +42,12 @@ class CompetitiveGradient(Rule):
         scaling: the metric P; None is the identity.
 
     Holds for: any number of players, zero-sum or not.
-    Cost for k iterations: two players, zero-sum, 2 gradients and 2k + 1 products (2 more in every tenth step); else n gradients (with
-    respect to all players) and n·k products.
+    Cost for k iterations: two players, zero-sum, 2 gradients and 2k + 1 products (2 more in every
+    tenth step); else n gradients (with respect to all players) and n·k products.
     Guarantee: on the bilinear game x·s·y it contracts for every step size, |λ|² = 1 / (1 + h²s²).
 
-    Reference: Schäfer and Anandkumar (2019), Competitive gradient descent, arXiv:1905.12103; for n players Ma et al. (2021),
-    Polymatrix competitive gradient descent, arXiv:2111.08565.
+    Reference: Schäfer and Anandkumar (2019), Competitive gradient descent, arXiv:1905.12103; for n
+    players Ma et al. (2021), Polymatrix competitive gradient descent, arXiv:2111.08565.
 
     >>> import torch
     >>> from saddlepoint import GameOptimizer
@@ -80,15 +82,16 @@ class CompetitiveGradient(Rule):
 class AdaptiveCompetitiveGradient(Rule):
     """Competitive gradient descent in the metric of RMSProp: (P + J_o L) d = ξ with P = diag((√v + ε) / √(1 − βᵗ)).
 
-    v ← βv + (1 − β)ξ², the running mean of squares after t steps. The system is scaled by P^(−1/2) on both sides and solved as that of
-    CompetitiveGradient.
+    v ← βv + (1 − β)ξ², the running mean of squares after t steps. The system is scaled by P^(−1/2)
+    on both sides and solved as that of CompetitiveGradient.
 
     The inner optimizer must be plain SGD: the learning rate is part of the solve.
 
     Args:
         beta: decay of the running mean; 0.99 as published.
         epsilon: added to √v; 1e-5 as published.
-        tolerance: relative residual at which the solve ends; the published code offers 1e-10 and its StyleGAN script 1e-4.
+        tolerance: relative residual at which the solve ends; the published code offers 1e-10 and
+            its StyleGAN script 1e-4.
         budget: the most iterations of the solve.
         warm_start: start from the last step's solution, at the price of one iteration.
 
@@ -96,7 +99,8 @@ class AdaptiveCompetitiveGradient(Rule):
     Cost: as CompetitiveGradient.
     Guarantee: none proved; without the metric it is CompetitiveGradient.
 
-    Reference: Schäfer, Zheng and Anandkumar (2020), Implicit competitive regularization in GANs, arXiv:1910.05852.
+    Reference: Schäfer, Zheng and Anandkumar (2020), Implicit competitive regularization in GANs,
+    arXiv:1910.05852.
 
     >>> AdaptiveCompetitiveGradient(beta=0.9).epsilon
     1e-05
@@ -118,7 +122,9 @@ class AdaptiveCompetitiveGradient(Rule):
         RMS(self.beta, self.epsilon)  # checks them
 
     def direction(self, step: Step) -> Vector:
-        return _competitive(step, RMS(self.beta, self.epsilon), self.tolerance, self.budget, self.warm_start)
+        return _competitive(
+            step, RMS(self.beta, self.epsilon), self.tolerance, self.budget, self.warm_start
+        )
 
     def partial_direction(self, step: Step) -> Vector:
         return _alone(step, RMS(self.beta, self.epsilon))
@@ -128,8 +134,8 @@ class AdaptiveCompetitiveGradient(Rule):
 class LinearizedCompetitiveGradient(Rule):
     """Competitive gradient descent with its solve cut after one term: direction = ξ − J_o L ξ.
 
-    Each player counts on one plain gradient step of the others. The inner optimizer must be plain SGD: the learning rate is part
-    of the rule.
+    Each player counts on one plain gradient step of the others. The inner optimizer must be plain
+    SGD: the learning rate is part of the rule.
 
     Holds for: any number of players, zero-sum or not.
     Cost for n players: n gradients (with respect to all players), n products.
@@ -163,10 +169,11 @@ class ProximalPoint(Rule):
 
     Holds for: any number of players, zero-sum or not.
     Cost for n players, k iterations: n gradients (with respect to all players), n·k products.
-    Guarantee: on a bilinear game x·s·y it contracts for every step size, |λ|² = 1 / (1 + h²s²); as h grows it becomes Newton's
-    method on ξ and is drawn to any critical point.
+    Guarantee: on a bilinear game x·s·y it contracts for every step size, |λ|² = 1 / (1 + h²s²); as
+    h grows it becomes Newton's method on ξ and is drawn to any critical point.
 
-    Reference: Rockafellar (1976), Monotone operators and the proximal point algorithm, SIAM J. Control Optim. 14.
+    Reference: Rockafellar (1976), Monotone operators and the proximal point algorithm, SIAM J.
+    Control Optim. 14.
 
     >>> ProximalPoint().units
     'step'
@@ -188,18 +195,24 @@ class ProximalPoint(Rule):
     def direction(self, step: Step) -> Vector:
         step.point.rows()
         metric = _metric(step, self.scaling)
-        return _implicit(step, step.point.jacobian, metric, self.tolerance, self.budget, self.warm_start)
+        return _implicit(
+            step, step.point.jacobian, metric, self.tolerance, self.budget, self.warm_start
+        )
 
     def partial_direction(self, step: Step) -> Vector:
         return _alone(step, self.scaling)
 
 
-def _competitive(step: Step, scaling: RMS | Kronecker | None, tolerance: float, budget: int, warm_start: bool) -> Vector:
+def _competitive(
+    step: Step, scaling: RMS | Kronecker | None, tolerance: float, budget: int, warm_start: bool
+) -> Vector:
     """Solve (P + J_o L) d = ξ by the form that the game allows."""
     if interacts_as_zero_sum(step):
         return _schur(step, _metric(step, scaling), tolerance, budget, warm_start)
     step.point.rows()  # before the gradient, which then costs nothing more
-    return _implicit(step, step.point.jacobian.interaction, _metric(step, scaling), tolerance, budget, warm_start)
+    return _implicit(
+        step, step.point.jacobian.interaction, _metric(step, scaling), tolerance, budget, warm_start
+    )
 
 
 def _metric(step: Step, scaling: RMS | Kronecker | None) -> Metric:
@@ -221,12 +234,17 @@ def _schur(step: Step, metric: Metric, tolerance: float, budget: int, warm_start
     x, y = sorted(xi, key=lambda player: (sum(t.numel() for t in xi[player]), player))
     whole = metric.over(rates, xi)
     own = {player: whole.only([player]) for player in (x, y)}
-    like = {player: xi.only([player]).widened() for player in (x, y)}  # learning rates are not rounded to half precision
+    # learning rates are not rounded to half precision
+    like = {player: xi.only([player]).widened() for player in (x, y)}
 
     def up(player: str, e: Tensor) -> Vector:
         return own[player].vector(like[player].unflatten(e))
 
-    start = step.state.recall("solution", otherwise=like[x].zeros()) if step.state.knows("solution", like[x]) else None
+    start = (
+        step.state.recall("solution", otherwise=like[x].zeros())
+        if step.state.knows("solution", like[x])
+        else None
+    )
     ex, ey, step.solves["joint"] = schur_cg(
         lambda e: -own[x].pullback(J[y, x].T @ up(y, e)).flatten(),
         lambda e: own[y].pullback(J[x, y].T @ up(x, e)).flatten(),
@@ -243,10 +261,16 @@ def _schur(step: Step, metric: Metric, tolerance: float, budget: int, warm_start
     return Vector({player: d[player][player] for player in d}).typed(xi)
 
 
-def _implicit(step: Step, J: Operator, metric: Metric, tolerance: float, budget: int, warm_start: bool) -> Vector:
+def _implicit(
+    step: Step, J: Operator, metric: Metric, tolerance: float, budget: int, warm_start: bool
+) -> Vector:
     """Solve (P + J L) d = ξ in the coordinates e = R⁻¹ d of the metric: (I + Rᵀ J L R) e = Rᵀ ξ."""
     rates, xi = step.learning_rates, step.point.gradient
-    start = step.state.recall("solution", otherwise=xi.zeros()) if step.state.knows("solution", xi) else None
+    start = (
+        step.state.recall("solution", otherwise=xi.zeros())
+        if step.state.knows("solution", xi)
+        else None
+    )
     e, _ = step.solve(
         "joint",
         "gmres",

@@ -11,7 +11,8 @@ from saddlepoint.rules.base import Rule, Step, check_limits
 from saddlepoint.rules.scalings import RMS, Kronecker, Metric
 from saddlepoint.vectors import Vector
 
-_RAISE, _LOWER = 3 / 2, 2 / 3  # Levenberg–Marquardt factors of Martens (2010), Deep learning via Hessian-free optimization
+# Levenberg–Marquardt factors of Martens (2010), Deep learning via Hessian-free optimization
+_RAISE, _LOWER = 3 / 2, 2 / 3
 _LEAST, _MOST = 1e-8, 1e8
 
 
@@ -19,28 +20,33 @@ _LEAST, _MOST = 1e-8, 1e8
 class Newton(Rule):
     """Damped Newton, matrix-free: (J_part + λP) d = ξ, each player on its own Hessian or all on the game's Jacobian.
 
-    P is the identity, or a metric as in Marquardt's damping: with ``scaling=RMS()`` and λ = 1/α the step is that of
-    RMSProp with learning rate α where the loss is flat, and Newton's where it is curved. The system is solved in the
-    coordinates in which P is the identity.
+    P is the identity, or a metric as in Marquardt's damping: with ``scaling=RMS()`` and λ = 1/α the
+    step is that of RMSProp with learning rate α where the loss is flat, and Newton's where it is
+    curved. The system is solved in the coordinates in which P is the identity.
 
-    ``part="own"``: every mover solves (|H_i| + λ_i P) d_i = ξ_i with its own Hessian H_i = ∂_i∂_i f_i. The default solver
-    "saddle-free" takes absolute eigenvalues on the Krylov space of ξ_i, so that d_i is a descent direction even where H_i is
-    indefinite. "cg" stops before the first direction of negative curvature and "minres" solves with H_i as it is; where
-    their d_i is no descent direction, P⁻¹ ξ_i / (|c| + λ_i) is taken, c the smallest curvature met. A player's own curvature
-    re-scales time but does not cure rotation.
+    ``part="own"``: every mover solves (|H_i| + λ_i P) d_i = ξ_i with its own Hessian H_i = ∂_i∂_i
+    f_i. The default solver "saddle-free" takes absolute eigenvalues on the Krylov space of ξ_i, so
+    that d_i is a descent direction even where H_i is indefinite. "cg" stops before the first
+    direction of negative curvature and "minres" solves with H_i as it is; where their d_i is no
+    descent direction, P⁻¹ ξ_i / (|c| + λ_i) is taken, c the smallest curvature met. A player's own
+    curvature re-scales time but does not cure rotation.
 
-    ``part="full"``: (J + λP) d = ξ with GMRES, all players at once. Converges fast near any nondegenerate critical point,
-    also to one that is no equilibrium, which no safeguard can tell apart; use it near a solution.
+    ``part="full"``: (J + λP) d = ξ with GMRES, all players at once. Converges fast near any
+    nondegenerate critical point, also to one that is no equilibrium, which no safeguard can tell
+    apart; use it near a solution.
 
-    Levenberg–Marquardt damping (``adapt``): on the same batch, the model's gain is compared with the true one at θ − d — for
-    own parts the player's loss with the others held, for the full Jacobian ‖ξ‖². A ratio above 3/4 multiplies λ by 2/3, one below
-    1/4 by 3/2, and a step that gains nothing is not taken. λ = 0 stays 0: undamped.
+    Levenberg–Marquardt damping (``adapt``): on the same batch, the model's gain is compared with
+    the true one at θ − d — for own parts the player's loss with the others held, for the full
+    Jacobian ‖ξ‖². A ratio above 3/4 multiplies λ by 2/3, one below 1/4 by 3/2, and a step that
+    gains nothing is not taken. λ = 0 stays 0: undamped.
 
-    The inner optimizer must be plain SGD; its learning rate is the fraction of the step that is taken.
+    The inner optimizer must be plain SGD; its learning rate is the fraction of the step that is
+    taken.
 
     Args:
         part: "own" or "full".
-        solver: "saddle-free", "cg" or "minres" for own parts, "gmres" for the full Jacobian; None picks the first of them.
+        solver: "saddle-free", "cg" or "minres" for own parts, "gmres" for the full Jacobian; None
+            picks the first of them.
         damping: the initial λ; 1.0 follows Martens and Sutskever (2012).
         adapt: whether λ follows the Levenberg–Marquardt rule.
         scaling: the metric P of the damping; None is the identity.
@@ -48,12 +54,13 @@ class Newton(Rule):
         budget: the most Jacobian products of a solve.
 
     Holds for: any number of players, zero-sum or not.
-    Cost for n movers, k products a solve: own n gradients and Σk products, and n loss evaluations with ``adapt``; full n gradients
-    and nk products, and n gradients with ``adapt``.
+    Cost for n movers, k products a solve: own n gradients and Σk products, and n loss evaluations
+    with ``adapt``; full n gradients and nk products, and n gradients with ``adapt``.
 
-    Guarantee: one undamped step lands on the minimum of a quadratic loss. On a bilinear game the own blocks are zero, so
-    ``part="own"`` is damped gradient descent and diverges when simultaneous, with ``adapt`` ever faster: every loss does what its linear
-    model promises, so that λ falls and the steps grow. ``part="full"`` contracts it for any λ > 0.
+    Guarantee: one undamped step lands on the minimum of a quadratic loss. On a bilinear game the
+    own blocks are zero, so ``part="own"`` is damped gradient descent and diverges when
+    simultaneous, with ``adapt`` ever faster: every loss does what its linear model promises, so
+    that λ falls and the steps grow. ``part="full"`` contracts it for any λ > 0.
 
     References: Martens (2010); Dauphin et al. (2014), arXiv:1406.2572, for |H|.
 
@@ -80,10 +87,15 @@ class Newton(Rule):
     def __post_init__(self) -> None:
         fitting = {"own": ("saddle-free", "cg", "minres"), "full": ("gmres",)}
         if self.part not in fitting:
-            raise UsageError(f'Newton: part="{self.part}" is unknown.' + did_you_mean(self.part, fitting))
+            raise UsageError(
+                f'Newton: part="{self.part}" is unknown.' + did_you_mean(self.part, fitting)
+            )
         object.__setattr__(self, "solver", self.solver or fitting[self.part][0])
         if self.solver not in fitting[self.part]:
-            raise UsageError(f'Newton: solver="{self.solver}" does not fit part="{self.part}"; use {" or ".join(fitting[self.part])}.')
+            raise UsageError(
+                f'Newton: solver="{self.solver}" does not fit part="{self.part}"; use'
+                f" {' or '.join(fitting[self.part])}."
+            )
         check_limits("Newton", self.tolerance, self.budget)
         if not self.damping >= 0:
             raise UsageError(f"Newton: damping={self.damping} must be at least 0.")
@@ -111,11 +123,15 @@ class Newton(Rule):
         d, Hd, metric = self._solved(step, player, g, H)
         if not float(g.dot(d)) > 0:
             steepest = metric.vector(metric.pullback(g))
-            d = steepest / (abs(step.solves[player].curvature or 0.0) + self._damping(step, player) or 1.0)
+            d = steepest / (
+                abs(step.solves[player].curvature or 0.0) + self._damping(step, player) or 1.0
+            )
             Hd = H @ d
         return d, float(g.dot(d) - 0.5 * d.dot(Hd))
 
-    def _solved(self, step: Step, name: str, b: Vector, A: Operator) -> tuple[Vector, Vector, Metric]:
+    def _solved(
+        self, step: Step, name: str, b: Vector, A: Operator
+    ) -> tuple[Vector, Vector, Metric]:
         """Solve (A + λP) d = b; return d, A d and the metric P."""
         metric = Metric() if self.scaling is None else self.scaling.update(step.state, name, b)
         e, image = step.solve(
@@ -158,7 +174,8 @@ class Newton(Rule):
     def _trusts(self, step: Step, name: str, gain: float, predicted: float) -> bool:
         """Adapt λ to the ratio of true and promised gain; say whether the step gains anything."""
         ratio = gain / predicted if predicted > 0 else float("-inf")
-        factor = _LOWER if ratio > 0.75 else 1.0 if ratio >= 0.25 else _RAISE  # a ratio that is NaN raises λ
+        # a ratio that is NaN raises λ
+        factor = _LOWER if ratio > 0.75 else 1.0 if ratio >= 0.25 else _RAISE
         key = f"damping.{name}"
         step.state.numbers[key] = min(max(step.state.numbers[key] * factor, _LEAST), _MOST)
         return ratio > 0

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from saddlepoint.errors import UsageError
-from saddlepoint.kronecker import Sides, accumulate, eigenbases, empty_factors, refresh, reordered, rotated, rotated_back
+from saddlepoint.kronecker import (
+    Sides,
+    accumulate,
+    eigenbases,
+    empty_factors,
+    refresh,
+    reordered,
+    rotated,
+    rotated_back,
+)
 from saddlepoint.rules.state import RuleState
 from saddlepoint.vectors import Vector
 
@@ -23,10 +32,13 @@ class Metric:
 
     Args:
         root: r, or None for ones.
-        bases: player → for each of its tensors the basis of each side, or None where Q is the identity.
+        bases: player → for each of its tensors the basis of each side, or None where Q is the
+            identity.
     """
 
-    def __init__(self, root: Vector | None = None, bases: Mapping[str, Sequence[Sides]] | None = None) -> None:
+    def __init__(
+        self, root: Vector | None = None, bases: Mapping[str, Sequence[Sides]] | None = None
+    ) -> None:
         self._root, self._bases = root, bases
 
     def only(self, players: Iterable[str]) -> Metric:
@@ -39,11 +51,15 @@ class Metric:
         """Return the metric P L⁻¹ with the learning rates L: player → one of each tensor, at least 1e-30. ``like`` has the shapes."""
         roots = {player: [max(rate, 1e-30) ** 0.5 for rate in rates[player]] for player in like}
         root = self._root or like.rebuild([torch.ones_like(t) for t in like.widened().tensors])
-        return Metric(root.scale({player: [1 / r for r in own] for player, own in roots.items()}), self._bases)
+        return Metric(
+            root.scale({player: [1 / r for r in own] for player, own in roots.items()}), self._bases
+        )
 
     def vector(self, e: Vector) -> Vector:
         """Return R e, what the coordinates e stand for."""
-        return self._turned(rotated_back, e if self._root is None else e.widened() / self._root).typed(e)
+        return self._turned(
+            rotated_back, e if self._root is None else e.widened() / self._root
+        ).typed(e)
 
     def coordinates(self, d: Vector) -> Vector:
         """Return R⁻¹ d, the inverse of ``vector``."""
@@ -57,13 +73,20 @@ class Metric:
 
     def pushforward(self, u: Vector) -> Vector:
         """Return R⁻ᵀ u, the inverse of ``pullback``."""
-        return self._turned(rotated_back, u if self._root is None else u.widened() * self._root).typed(u)
+        return self._turned(
+            rotated_back, u if self._root is None else u.widened() * self._root
+        ).typed(u)
 
     def _turned(self, turn: Callable[[Tensor, Sides], Tensor], v: Vector) -> Vector:
         if self._bases is None:
             return v
         wide = v.widened()
-        return Vector({p: [turn(t, sides) for t, sides in zip(tensors, self._bases[p], strict=True)] for p, tensors in wide.items()})
+        return Vector(
+            {
+                p: [turn(t, sides) for t, sides in zip(tensors, self._bases[p], strict=True)]
+                for p, tensors in wide.items()
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -87,7 +110,8 @@ class RMS(Scaling):
     Raises:
         UsageError: beta outside [0, 1) or epsilon not positive; in a step, a complex parameter.
 
-    Reference: Tieleman and Hinton (2012), Lecture 6.5; the bias correction is that of Kingma and Ba (2015), arXiv:1412.6980.
+    Reference: Tieleman and Hinton (2012), Lecture 6.5; the bias correction is that of Kingma and Ba
+    (2015), arXiv:1412.6980.
 
     >>> state, xi = RuleState(), Vector({"x": [torch.tensor([3.0, -4.0])]})
     >>> metric = RMS(epsilon=1e-8).update(state, "x", xi)
@@ -111,9 +135,9 @@ class RMS(Scaling):
 class Kronecker(Scaling):
     """The metric of SOAP: P = Q diag((√v + ε) / √(1 − βᵗ)) Qᵀ with Q the eigenbasis of each tensor's second moments in Kronecker form.
 
-    For a matrix with gradient G, Q = Q_L ⊗ Q_R with the eigenvectors of the running means of G Gᵀ and Gᵀ G, and v is the running mean of
-    (Q_Lᵀ G Q_R)². Every ``frequency`` steps the bases follow their factors by one power iteration. Vectors, and sides that are too
-    long, are as under RMS.
+    For a matrix with gradient G, Q = Q_L ⊗ Q_R with the eigenvectors of the running means of G Gᵀ
+    and Gᵀ G, and v is the running mean of (Q_Lᵀ G Q_R)². Every ``frequency`` steps the bases follow
+    their factors by one power iteration. Vectors, and sides that are too long, are as under RMS.
 
     Args:
         beta: decay of v and of the factors; 0.95 as in SOAP.
@@ -125,7 +149,8 @@ class Kronecker(Scaling):
     Raises:
         UsageError: an option outside of its range; in a step, a complex parameter.
 
-    Reference: Vyas et al. (2024), SOAP: Improving and stabilizing Shampoo using Adam, arXiv:2409.11321, for the basis and v.
+    Reference: Vyas et al. (2024), SOAP: Improving and stabilizing Shampoo using Adam,
+    arXiv:2409.11321, for the basis and v.
 
     >>> state, xi = RuleState(), Vector({"x": [torch.tensor([[3.0, 4.0], [4.0, 3.0]], dtype=torch.float64)]})
     >>> metric = Kronecker().update(state, "x", xi)
@@ -142,7 +167,10 @@ class Kronecker(Scaling):
     def __post_init__(self) -> None:
         _check("Kronecker", self.beta, self.epsilon)
         if self.frequency < 1 or self.max_dimension < 0:
-            raise UsageError(f"Kronecker: needs frequency ≥ 1 and max_dimension ≥ 0, not {self.frequency} and {self.max_dimension}.")
+            raise UsageError(
+                f"Kronecker: needs frequency ≥ 1 and max_dimension ≥ 0, not {self.frequency} and"
+                f" {self.max_dimension}."
+            )
 
     def update(self, state: RuleState, name: str, xi: Vector) -> Metric:
         _check_real("Kronecker", xi)
@@ -153,20 +181,29 @@ class Kronecker(Scaling):
                 entry[factors] = empty_factors(g, self.max_dimension)
                 accumulate(entry[factors], g, self.beta)
                 entry[bases] = eigenbases(entry[factors])
-            for what in (factors, bases):  # they follow a network that was moved to another device or dtype
+            # they follow a network that was moved to another device or dtype
+            for what in (factors, bases):
                 entry[what] = [None if matrix is None else matrix.to(g) for matrix in entry[what]]
         sides = [entry[bases] for entry in entries]
         turned = xi.rebuild([rotated(g, own) for g, own in zip(gradients, sides, strict=True)])
-        metric = Metric(_rooted(state, name, turned, self.beta, self.epsilon), _by_player(xi, sides))
+        metric = Metric(
+            _rooted(state, name, turned, self.beta, self.epsilon), _by_player(xi, sides)
+        )
         for entry, g in zip(entries, gradients, strict=True):
             if entry[f"time.{name}"] > 1:
-                entry[factors] = [None if F is None else F.clone() for F in entry[factors]]  # a step that fails goes back to the old ones
+                # a step that fails goes back to the old ones
+                entry[factors] = [None if F is None else F.clone() for F in entry[factors]]
                 accumulate(entry[factors], g, self.beta)
         due = [entry for entry in entries if entry[f"time.{name}"] % self.frequency == 0]
         if due:
-            fresh, orders = refresh([entry[factors] for entry in due], [entry[bases] for entry in due])
+            fresh, orders = refresh(
+                [entry[factors] for entry in due], [entry[bases] for entry in due]
+            )
             for entry, own, order in zip(due, fresh, orders, strict=True):
-                entry[bases], entry[f"square.{name}"] = own, reordered(entry[f"square.{name}"], order)
+                entry[bases], entry[f"square.{name}"] = (
+                    own,
+                    reordered(entry[f"square.{name}"], order),
+                )
         return metric
 
 
@@ -178,7 +215,9 @@ def _rooted(state: RuleState, name: str, xi: Vector, beta: float, epsilon: float
         entry[time] = entry.get(time, 0) + 1
     wide = xi.widened()
     squares = wide * wide
-    v = torch._foreach_lerp(state.recall(square, otherwise=squares.zeros()).tensors, squares.tensors, 1 - beta)
+    v = torch._foreach_lerp(
+        state.recall(square, otherwise=squares.zeros()).tensors, squares.tensors, 1 - beta
+    )
     for entry, own in zip(entries, v, strict=True):
         entry[square] = own
     root = torch._foreach_sqrt(v)
@@ -190,7 +229,9 @@ def _rooted(state: RuleState, name: str, xi: Vector, beta: float, epsilon: float
 
 def _check(scaling: str, beta: float, epsilon: float) -> None:
     if not (0 <= beta < 1 and epsilon > 0):
-        raise UsageError(f"{scaling}: needs 0 ≤ beta < 1 and epsilon > 0, not {beta} and {epsilon}.")
+        raise UsageError(
+            f"{scaling}: needs 0 ≤ beta < 1 and epsilon > 0, not {beta} and {epsilon}."
+        )
 
 
 def _check_real(scaling: str, xi: Vector) -> None:
@@ -198,9 +239,11 @@ def _check_real(scaling: str, xi: Vector) -> None:
         for index, tensor in enumerate(tensors):
             if tensor.is_complex():
                 raise UsageError(
-                    f'{scaling}: parameter {index} of player "{player}", shape {tuple(tensor.shape)}, is complex ({tensor.dtype}), and the '
-                    "metric is made of squares of real numbers. Make the real and imaginary parts the parameter, torch.view_as_real(p), "
-                    "and use torch.view_as_complex of it in the network; or leave out the scaling."
+                    f'{scaling}: parameter {index} of player "{player}", shape'
+                    f" {tuple(tensor.shape)}, is complex ({tensor.dtype}), and the metric is made"
+                    " of squares of real numbers. Make the real and imaginary parts the parameter,"
+                    " torch.view_as_real(p), and use torch.view_as_complex of it in the network;"
+                    " or leave out the scaling."
                 )
 
 

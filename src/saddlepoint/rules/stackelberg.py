@@ -1,12 +1,13 @@
 """Rules for games with an order: a leader, and a follower that answers. They take two players, named explicitly.
 
-The leader minimises f_L(θ_L, θ_F*(θ_L)), where the answer θ_F*(θ_L) minimises the follower's loss f_F(θ_L, ·). With H = J_FF the follower's
-own Hessian, the answer moves by −H⁻¹ J_FL per move of the leader, and the leader's total derivative is
+The leader minimises f_L(θ_L, θ_F*(θ_L)), where the answer θ_F*(θ_L) minimises the follower's loss
+f_F(θ_L, ·). With H = J_FF the follower's own Hessian, the answer moves by −H⁻¹ J_FL per move of the
+leader, and the leader's total derivative is
 
     D f_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L.
 
-In a zero-sum game ∂_F f_L = −ξ_F, so that the second term vanishes on the ridge, where ξ_F = 0: FollowTheRidge and GradientNewton then
-leave it out, as published, and need it in every other game.
+In a zero-sum game ∂_F f_L = −ξ_F, so that the second term vanishes on the ridge, where ξ_F = 0:
+FollowTheRidge and GradientNewton then leave it out, as published, and need it in every other game.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from saddlepoint.vectors import Vector
 class Stackelberg(Rule):
     """What the rules of this page share: who leads, who follows, and the follower's solves.
 
-    With H = J_FF the follower's own Hessian, linear systems (H + damping·I) v = b are solved with MINRES, which also takes a
-    Hessian that is not positive definite. In a game that is not zero-sum, damping moves the point to which a rule converges.
+    With H = J_FF the follower's own Hessian, linear systems (H + damping·I) v = b are solved with
+    MINRES, which also takes a Hessian that is not positive definite. In a game that is not
+    zero-sum, damping moves the point to which a rule converges.
 
     Args:
         leader: the player whose loss is minimised knowing the answer; a GAN's generator.
@@ -46,7 +48,10 @@ class Stackelberg(Rule):
     def __post_init__(self) -> None:
         name = type(self).__name__
         if self.leader == self.follower:
-            raise UsageError(f'{name}: leader and follower are both "{self.leader}"; they must be different players.')
+            raise UsageError(
+                f'{name}: leader and follower are both "{self.leader}"; they must be different'
+                " players."
+            )
         if not (self.damping >= 0 and self.tolerance >= 0 and self.budget >= 1):
             raise UsageError(f"{name}: needs damping ≥ 0, tolerance ≥ 0 and budget ≥ 1.")
 
@@ -82,7 +87,9 @@ class Stackelberg(Rule):
     def _total(self, step: Step, name: str) -> Vector:
         """Return the leader's total derivative, D f_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L, from a solve that is reported as ``name``."""
         step.point.rows()  # before the gradient, which then costs nothing more
-        answer = self._answer(step, step.point, step.point.row(self.leader).only([self.follower]), name)
+        answer = self._answer(
+            step, step.point, step.point.row(self.leader).only([self.follower]), name
+        )
         through = step.point.jacobian[self.follower, self.leader].T @ answer
         return step.point.gradient.only([self.leader]) - through
 
@@ -92,10 +99,11 @@ class ByCase(Stackelberg):
     """The rules whose form depends on whether the game is zero-sum.
 
     Args:
-        zero_sum: whether it is. None finds out whether J_LF = −J_FLᵀ, for two products in every tenth step, from the first on. Terms that
-            belong to one player alone and that the other's loss leaves out do not matter for that, such as the follower's weight decay
-            or the term of a GAN's real samples: ∂_F f_L counts as −ξ_F. False takes the leader's loss as it is written instead. True
-            takes the user's word, for no products.
+        zero_sum: whether it is. None finds out whether J_LF = −J_FLᵀ, for two products in every
+            tenth step, from the first on. Terms that belong to one player alone and that the
+            other's loss leaves out do not matter for that, such as the follower's weight decay or
+            the term of a GAN's real samples: ∂_F f_L counts as −ξ_F. False takes the leader's loss
+            as it is written instead. True takes the user's word, for no products.
     """
 
     zero_sum: bool | None = field(default=None, metadata={"later": True})
@@ -105,23 +113,29 @@ class ByCase(Stackelberg):
 
     def _leading(self, step: Step) -> Vector:
         """Return the leader's direction: its gradient in a zero-sum game, else its total derivative."""
-        return step.point.gradient.only([self.leader]) if self._is_zero_sum(step) else self._total(step, self.leader)
+        return (
+            step.point.gradient.only([self.leader])
+            if self._is_zero_sum(step)
+            else self._total(step, self.leader)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class FollowTheRidge(ByCase):
     """Follow the ridge: the leader descends, the follower adds what keeps it on the ridge, d_F = ξ_F − (1/h_F) H⁻¹ J_FL h_L d_L.
 
-    As the leader moves by h_L d_L, the follower's best answer moves by −H⁻¹ J_FL of that; the correction follows it. In a zero-sum game
-    d_L = ξ_L, in any other d_L = D f_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L; see ``zero_sum``.
-    The inner optimizer must be plain SGD: the ratio of the learning rates is part of the rule.
+    As the leader moves by h_L d_L, the follower's best answer moves by −H⁻¹ J_FL of that; the
+    correction follows it. In a zero-sum game d_L = ξ_L, in any other d_L = D f_L = ξ_L − J_FLᵀ H⁻¹
+    ∂_F f_L; see ``zero_sum``. The inner optimizer must be plain SGD: the ratio of the learning
+    rates is part of the rule.
 
     Holds for: a leader and a follower, zero-sum or not.
-    Cost: zero-sum, 2 gradients (with respect to both players), 1 + k products; else 2 + k + k'. 2 products more in every tenth step.
-    Guarantee: converges to and only to local minimax points, in other games to and only to local Stackelberg points, for small steps.
+    Cost: zero-sum, 2 gradients (with respect to both players), 1 + k products; else 2 + k + k'. 2
+    products more in every tenth step. Guarantee: converges to and only to local minimax points, in
+    other games to and only to local Stackelberg points, for small steps.
 
-    Reference: Wang, Zhang and Ba (2020), On solving minimax optimization locally: a follow-the-ridge approach, arXiv:1910.07512, which has
-    both forms.
+    Reference: Wang, Zhang and Ba (2020), On solving minimax optimization locally: a
+    follow-the-ridge approach, arXiv:1910.07512, which has both forms.
 
     >>> FollowTheRidge(leader="generator", follower="discriminator").units
     'step'
@@ -135,7 +149,9 @@ class FollowTheRidge(ByCase):
         step.point.rows()
         xi, J, rates = step.point.gradient, step.point.jacobian, step.learning_rates
         leading = self._leading(step)
-        correction = self._answer(step, step.point, J[self.follower, self.leader] @ leading.scale(rates))
+        correction = self._answer(
+            step, step.point, J[self.follower, self.leader] @ leading.scale(rates)
+        )
         inverse = {self.follower: [1 / rate if rate else 0.0 for rate in rates[self.follower]]}
         return Vector({**xi, **leading, **(xi.only([self.follower]) - correction.scale(inverse))})
 
@@ -144,16 +160,18 @@ class FollowTheRidge(ByCase):
 class TotalGradient(Stackelberg):
     """Total gradient descent: the leader descends its total derivative, d_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L, the follower its gradient.
 
-    The second term is the change of the leader's loss through the follower's answer. The leader's loss is taken as it is written: the term
-    of the real samples, which a GAN's generator usually leaves out, counts through ∂_F f_L.
+    The second term is the change of the leader's loss through the follower's answer. The leader's
+    loss is taken as it is written: the term of the real samples, which a GAN's generator usually
+    leaves out, counts through ∂_F f_L.
 
     Holds for: a leader and a follower, zero-sum or not.
     Cost: 2 gradients (with respect to both players), 1 + k products.
-    Guarantee: converges to local minimax points, in other games to local Stackelberg points, and only those when the follower is faster
-    (2 to 10 times the leader's rate).
+    Guarantee: converges to local minimax points, in other games to local Stackelberg points, and
+    only those when the follower is faster (2 to 10 times the leader's rate).
 
-    References: Fiez, Chasnov and Ratliff (2020), Implicit learning dynamics in Stackelberg games, arXiv:1906.01217; Zhang et al.
-    (2020), Newton-type methods for minimax optimization, arXiv:2006.14592.
+    References: Fiez, Chasnov and Ratliff (2020), Implicit learning dynamics in Stackelberg games,
+    arXiv:1906.01217; Zhang et al. (2020), Newton-type methods for minimax optimization,
+    arXiv:2006.14592.
 
     >>> TotalGradient(leader="generator", follower="discriminator").units
     'gradient'
@@ -170,16 +188,19 @@ class TotalGradient(Stackelberg):
 class GradientNewton(ByCase):
     """Gradient descent for the leader, then Newton for the follower where the leader has gone: d_F = H⁻¹ ξ_F at (θ_L − h_L d_L, θ_F).
 
-    In a zero-sum game d_L = ξ_L, as published; in any other d_L = D f_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L, the step of TotalGradient; see
-    ``zero_sum``. The inner optimizer must be plain SGD; the follower's rate is the share of Newton's step that is taken, 1 as published.
+    In a zero-sum game d_L = ξ_L, as published; in any other d_L = D f_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L,
+    the step of TotalGradient; see ``zero_sum``. The inner optimizer must be plain SGD; the
+    follower's rate is the share of Newton's step that is taken, 1 as published.
 
     Holds for: a leader and a follower, zero-sum or not.
-    Cost: zero-sum, 3 gradients, k products, 2 loss evaluations; else 3 gradients (2 of them with respect to both players), 1 + k + k'
-    products. 2 products more in every tenth step.
-    Guarantee: converges to local minimax points, in other games to local Stackelberg points, and only those, linearly, at a rate that does
-    not depend on the conditioning of the follower's problem.
+    Cost: zero-sum, 3 gradients, k products, 2 loss evaluations; else 3 gradients (2 of them with
+    respect to both players), 1 + k + k' products. 2 products more in every tenth step.
+    Guarantee: converges to local minimax points, in other games to local Stackelberg points, and
+    only those, linearly, at a rate that does not depend on the conditioning of the follower's
+    problem.
 
-    Reference: Zhang et al. (2020), Newton-type methods for minimax optimization, arXiv:2006.14592, for zero-sum games.
+    Reference: Zhang et al. (2020), Newton-type methods for minimax optimization, arXiv:2006.14592,
+    for zero-sum games.
 
     >>> GradientNewton(leader="generator", follower="discriminator").units
     'step'
@@ -206,8 +227,8 @@ class GradientNewton(ByCase):
 
 
 _ELSEWHERE = (
-    "In other games the leader's Newton step needs third derivatives. Use TotalGradient, FollowTheRidge or GradientNewton, or losses "
-    "that are zero-sum."
+    "In other games the leader's Newton step needs third derivatives. Use TotalGradient,"
+    " FollowTheRidge or GradientNewton, or losses that are zero-sum."
 )
 
 
@@ -215,13 +236,15 @@ _ELSEWHERE = (
 class CompleteNewton(GradientNewton):
     """Newton for both: the leader with the game's Schur complement, d_L = (J_LL − J_LF H⁻¹ J_FL)⁻¹ ξ_L, then the follower where it went.
 
-    d_L is the leader's part of J⁻¹ (ξ_L, 0), one solve with GMRES. The inner optimizer must be plain SGD. The Schur complement is the
-    Hessian of f_L(θ_L, θ_F*(θ_L)) in a zero-sum game only; elsewhere that Hessian needs third derivatives, so the first step refuses.
+    d_L is the leader's part of J⁻¹ (ξ_L, 0), one solve with GMRES. The inner optimizer must be
+    plain SGD. The Schur complement is the Hessian of f_L(θ_L, θ_F*(θ_L)) in a zero-sum game only;
+    elsewhere that Hessian needs third derivatives, so the first step refuses.
 
     Holds for: a leader and a follower in a zero-sum game, J_LF = −J_FLᵀ; see ``zero_sum``.
-    Cost: 3 gradients (2 of them with respect to both players), 2k + k' products, 2 loss evaluations. 2 products more in every
-    tenth step.
-    Guarantee: quadratic convergence, over two steps, near local minimax points, and to **any** other nondegenerate critical point too.
+    Cost: 3 gradients (2 of them with respect to both players), 2k + k' products, 2 loss
+    evaluations. 2 products more in every tenth step.
+    Guarantee: quadratic convergence, over two steps, near local minimax points, and to **any**
+    other nondegenerate critical point too.
 
     Reference: Zhang et al. (2020), Newton-type methods for minimax optimization, arXiv:2006.14592.
 
@@ -237,14 +260,23 @@ class CompleteNewton(GradientNewton):
     def direction(self, step: Step) -> Vector:
         if not self._is_zero_sum(step):
             raise UsageError(
-                f'CompleteNewton: the game of the leader "{self.leader}" and the follower "{self.follower}" is not zero-sum: their losses '
-                f"do not add up to terms of one player alone, and J_LF is not −J_FLᵀ. {_ELSEWHERE} Where they are, and only the "
-                "rounding of low precision hides it, set zero_sum=True."
+                f'CompleteNewton: the game of the leader "{self.leader}" and the follower'
+                f' "{self.follower}" is not zero-sum: their losses do not add up to terms of one'
+                f" player alone, and J_LF is not −J_FLᵀ. {_ELSEWHERE} Where they are, and only the"
+                " rounding of low precision hides it, set zero_sum=True."
             )
         step.point.rows()
         xi, J = step.point.gradient, step.point.jacobian
         b = Vector({**xi.zeros(), **xi.only([self.leader])})
-        d, _ = step.solve("joint", "gmres", lambda v: J @ v, b, shift=self.damping, tolerance=self.tolerance, budget=self.budget)
+        d, _ = step.solve(
+            "joint",
+            "gmres",
+            lambda v: J @ v,
+            b,
+            shift=self.damping,
+            tolerance=self.tolerance,
+            budget=self.budget,
+        )
         leading = d.only([self.leader])
         return Vector({**leading, **self._newton_at(step, leading)})
 
@@ -254,20 +286,22 @@ class Unrolled(Rule):
     """Unrolled GAN: the leader descends ∂_L f_L(θ_L, θ_F^K), differentiated through K gradient steps of the follower.
 
     θ_F^{k+1} = θ_F^k − η ξ_F(θ_L, θ_F^k). The derivative is exact: backwards through the steps with
-    μ_K = ∂_F f_L, g ← g − η J_FLᵀ μ_{k+1}, μ_k = μ_{k+1} − η H μ_{k+1}. The follower's parameters and its optimizer's state are
-    as before when the follower takes its own ordinary step.
+    μ_K = ∂_F f_L, g ← g − η J_FLᵀ μ_{k+1}, μ_k = μ_{k+1} − η H μ_{k+1}. The follower's parameters
+    and its optimizer's state are as before when the follower takes its own ordinary step.
 
     Args:
         leader: the player that looks ahead; a GAN's generator.
         follower: the player whose steps are unrolled; a GAN's discriminator.
         unroll: the number K of steps; 5 in the paper, which tries 0 to 10.
-        rate: the length η of an unrolled step; None takes the follower's learning rate, which is the length of a gradient step where
-            its optimizer is SGD. Under Adam give a number: what is unrolled are steps of gradient descent, not of Adam.
+        rate: the length η of an unrolled step; None takes the follower's learning rate, which is
+            the length of a gradient step where its optimizer is SGD. Under Adam give a number: what
+            is unrolled are steps of gradient descent, not of Adam.
 
-    Cost: 2K + 1 loss evaluations, 2K + 2 gradients (2 of one loss at the base point, K + 1 of the leader's or follower's on the
-    way there, K on the way back), 2K products. K points are evaluated twice so that no graph is kept.
-    Holds for: a leader and a follower, zero-sum or not; the leader's loss is taken as it is written, as by TotalGradient.
-    Guarantee: none; it tends to TotalGradient's direction as K grows where the follower's steps converge.
+    Cost: 2K + 1 loss evaluations, 2K + 2 gradients (2 of one loss at the base point, K + 1 of the
+    leader's or follower's on the way there, K on the way back), 2K products. K points are evaluated
+    twice so that no graph is kept. Holds for: a leader and a follower, zero-sum or not; the
+    leader's loss is taken as it is written, as by TotalGradient. Guarantee: none; it tends to
+    TotalGradient's direction as K grows where the follower's steps converge.
 
     Reference: Metz et al. (2017), Unrolled generative adversarial networks, arXiv:1611.02163.
 
@@ -284,8 +318,15 @@ class Unrolled(Rule):
     joint = True
 
     def __post_init__(self) -> None:
-        if self.leader == self.follower or self.unroll < 0 or (self.rate is not None and not self.rate > 0):
-            raise UsageError("Unrolled: needs different leader and follower, unroll ≥ 0 and a positive rate or None.")
+        if (
+            self.leader == self.follower
+            or self.unroll < 0
+            or (self.rate is not None and not self.rate > 0)
+        ):
+            raise UsageError(
+                "Unrolled: needs different leader and follower, unroll ≥ 0 and a positive rate or"
+                " None."
+            )
 
     def check(self, players: Players) -> None:
         _check_two("Unrolled", self.leader, self.follower, players)
@@ -317,7 +358,12 @@ class Unrolled(Rule):
             with step.displaced(place):
                 point = step.evaluate(2)
                 shorter = mu.scale(self._rates(step))
-                pulled = point.pull(point.graph_gradient_of(self.follower), shorter[self.follower], point.movers, rows=1)
+                pulled = point.pull(
+                    point.graph_gradient_of(self.follower),
+                    shorter[self.follower],
+                    point.movers,
+                    rows=1,
+                )
             g, mu = g - pulled.only([self.leader]), mu - pulled.only([self.follower])
         return g
 
@@ -329,6 +375,6 @@ def _check_two(rule: str, leader: str, follower: str, players: Players) -> None:
     names = ", ".join(f'"{player}"' for player in players)
     others = " PerPlayer gives further players another rule." if len(players) > 2 else ""
     raise UsageError(
-        f'{rule} has the leader "{leader}" and the follower "{follower}", but the players are {names}. It is defined for two players; '
-        f"name them.{others}"
+        f'{rule} has the leader "{leader}" and the follower "{follower}", but the players are'
+        f" {names}. It is defined for two players; name them.{others}"
     )

@@ -15,13 +15,15 @@ Entry = dict[str, Any]
 class RuleState:
     """What a rule remembers between steps: numbers by name, tensors by parameter, and the memory of rules within it.
 
-    What belongs to a parameter is kept under the player's name and the parameter's, as ``torch.optim.Optimizer.state`` keeps it
-    under the parameter: whoever freezes, thaws or adds parameters, or lists players in another order, finds it in the right place.
-    It is saved with the optimizer.
+    What belongs to a parameter is kept under the player's name and the parameter's, as
+    ``torch.optim.Optimizer.state`` keeps it under the parameter: whoever freezes, thaws or adds
+    parameters, or lists players in another order, finds it in the right place. It is saved with the
+    optimizer.
 
     Args:
-        names: player → the names of the parameters that move in this step, in their order; the optimizer keeps it up to date.
-            A player that it lacks has its parameters named by their positions.
+        names: player → the names of the parameters that move in this step, in their order; the
+            optimizer keeps it up to date. A player that it lacks has its parameters named by their
+            positions.
     """
 
     def __init__(self, names: dict[str, tuple[str, ...]] | None = None) -> None:
@@ -50,8 +52,8 @@ class RuleState:
     def recall(self, what: str, otherwise: Vector) -> Vector:
         """Return what is remembered as ``what``, with the players and in the order of ``otherwise``.
 
-        Parameters of which nothing is remembered have the tensor of ``otherwise``. What is remembered follows a network that was
-        moved to another device or dtype.
+        Parameters of which nothing is remembered have the tensor of ``otherwise``. What is
+        remembered follows a network that was moved to another device or dtype.
         """
         tensors = []
         for entry, tensor in zip(self.entries(otherwise), otherwise.tensors, strict=True):
@@ -74,7 +76,9 @@ class RuleState:
     def rename(self, player: str, names: Mapping[str, str]) -> None:
         """Keep the memory of a player's parameters under other names: old → new. What ``names`` lacks is forgotten."""
         own = self.parameters.get(player, {})
-        self.parameters[player] = {names[name]: entry for name, entry in own.items() if name in names}
+        self.parameters[player] = {
+            names[name]: entry for name, entry in own.items() if name in names
+        }
         for child in self.children.values():
             child.rename(player, names)
 
@@ -88,7 +92,11 @@ class RuleState:
     def state_dict(self) -> dict[str, Any]:
         """Return the state in plain containers that load with ``weights_only=True``."""
         children = {name: child.state_dict() for name, child in self.children.items()}
-        return {"parameters": _copied(self.parameters), "numbers": dict(self.numbers), "children": children}
+        return {
+            "parameters": _copied(self.parameters),
+            "numbers": dict(self.numbers),
+            "children": children,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace the state by one that ``state_dict`` returned; tensors are copied."""
@@ -101,4 +109,7 @@ class RuleState:
 
 def _copied(parameters: Mapping[str, Mapping[str, Entry]]) -> dict[str, dict[str, Entry]]:
     """Return other containers of the same tensors."""
-    return {player: {name: dict(entry) for name, entry in own.items()} for player, own in parameters.items()}
+    return {
+        player: {name: dict(entry) for name, entry in own.items()}
+        for player, own in parameters.items()
+    }

@@ -69,16 +69,19 @@ class Lookahead(Wrapper):
     """Lookahead–minmax: every k steps all players return part of the way, θ_slow ← θ_slow + α(θ − θ_slow), θ ← θ_slow.
 
     All players' slow weights move jointly, anchored at the start. Nest it for slower weights still:
-    ``Lookahead(Lookahead(rule, k=5), k=5000)``. k counts calls of ``step``: in alternating training a round of two players is two.
+    ``Lookahead(Lookahead(rule, k=5), k=5000)``. k counts calls of ``step``: in alternating training
+    a round of two players is two.
 
     Args:
         rule: the rule that takes the fast steps.
-        k: fast steps between two slow ones; 5 with alternating gradients and 5000 with extragradient in the paper.
+        k: fast steps between two slow ones; 5 with alternating gradients and 5000 with
+            extragradient in the paper.
         alpha: α in (0, 1]; 0.5 in the paper.
 
     Holds for: the games of the rule inside.
     Cost: that of the rule; memory: one more vector.
-    Guarantee: simultaneous gradient descent with k = 5, α = 0.5 converges on a bilinear game x·s·y for h·s up to about 0.74.
+    Guarantee: simultaneous gradient descent with k = 5, α = 0.5 converges on a bilinear game x·s·y
+    for h·s up to about 0.74.
 
     Reference: Chavdarova et al. (2021), Taming GANs with Lookahead–Minmax, arXiv:2006.14567.
 
@@ -91,7 +94,9 @@ class Lookahead(Wrapper):
 
     def __post_init__(self) -> None:
         if self.k < 1 or not 0 < self.alpha <= 1:
-            raise UsageError(f"Lookahead: needs k ≥ 1 and 0 < alpha ≤ 1, not {self.k} and {self.alpha}.")
+            raise UsageError(
+                f"Lookahead: needs k ≥ 1 and 0 < alpha ≤ 1, not {self.k} and {self.alpha}."
+            )
 
     def before(self, players: Players, state: RuleState) -> None:
         super().before(players, state)
@@ -123,18 +128,21 @@ class Lookahead(Wrapper):
 class Averaged(Wrapper):
     """Keep the average of the iterates beside them: uniform, θ̄_t = (1/t) Σ θ_s, or exponential, θ̄ ← d θ̄ + (1 − d) θ.
 
-    The rule's own path does not change. ``with optimizer.averaged():`` holds the parameters at the average, to evaluate there.
-    While a parameter is frozen, its value counts as its iterates.
+    The rule's own path does not change. ``with optimizer.averaged():`` holds the parameters at the
+    average, to evaluate there. While a parameter is frozen, its value counts as its iterates.
 
     Args:
         rule: the rule that moves.
-        decay: d in [0, 1) for the exponential average; None for the uniform one, which theory's ergodic bounds are about.
+        decay: d in [0, 1) for the exponential average; None for the uniform one, which theory's
+            ergodic bounds are about.
 
     Holds for: the games of the rule inside.
     Cost: that of the rule; memory: one more vector.
-    Guarantee: the uniform average of simultaneous subgradient steps of size c/√t has a gap of O(1/√T) on convex–concave games.
+    Guarantee: the uniform average of simultaneous subgradient steps of size c/√t has a gap of
+    O(1/√T) on convex–concave games.
 
-    References: Nedić and Ozdaglar (2009), J. Optim. Theory Appl. 142; Yazıcı et al. (2019), arXiv:1806.04498, for the exponential one.
+    References: Nedić and Ozdaglar (2009), J. Optim. Theory Appl. 142; Yazıcı et al. (2019),
+    arXiv:1806.04498, for the exponential one.
 
     >>> Averaged(decay=0.999).decay
     0.999
@@ -144,7 +152,9 @@ class Averaged(Wrapper):
 
     def __post_init__(self) -> None:
         if self.decay is not None and not 0 <= self.decay < 1:
-            raise UsageError(f"Averaged: decay={self.decay} must be in [0, 1), or None for the uniform average.")
+            raise UsageError(
+                f"Averaged: decay={self.decay} must be in [0, 1), or None for the uniform average."
+            )
 
     def direction(self, step: Step) -> Vector:
         here = Vector(step.players)
@@ -157,7 +167,9 @@ class Averaged(Wrapper):
         count = step.state.numbers["count"] = step.state.numbers.get("count", 0) + 1
         now = Vector(step.players).detach()
         weight = 1 / count if self.decay is None or count == 1 else 1 - self.decay
-        torch._foreach_lerp_(step.state.recall("average", otherwise=now).tensors, now.tensors, weight)
+        torch._foreach_lerp_(
+            step.state.recall("average", otherwise=now).tensors, now.tensors, weight
+        )
         for entry in step.state.entries(now):
             entry["averaged"] = count
 
@@ -172,7 +184,9 @@ class Averaged(Wrapper):
             entry["average"] = entry["average"].to(parameter).lerp(parameter.detach(), weight)
         entry["averaged"] = steps
 
-    def averages(self, state: RuleState, parameters: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    def averages(
+        self, state: RuleState, parameters: Mapping[str, Mapping[str, Tensor]]
+    ) -> dict[str, dict[str, Tensor]]:
         """Return player → name → average as of now, of the parameters that have one; empty before the first step."""
         found: dict[str, dict[str, Tensor]] = {}
         for player, own in state.parameters.items():
@@ -243,8 +257,9 @@ class TwoRules(Wrapper):
 class Every(TwoRules):
     """Use one rule every k-th step, from the first on, and a cheap one between: the cost of curvature becomes a dial.
 
-    Each rule keeps a memory of its own. Extra turns of some players (``step(closure, only=…)``) are counted apart, with a period of their
-    own. Where one of them is in units of steps, the inner optimizer must be plain SGD.
+    Each rule keeps a memory of its own. Extra turns of some players (``step(closure, only=…)``) are
+    counted apart, with a period of their own. Where one of them is in units of steps, the inner
+    optimizer must be plain SGD.
 
     Args:
         rule: the rule of every k-th step.
@@ -255,8 +270,8 @@ class Every(TwoRules):
     Cost: (cost of ``rule`` + (k − 1) · cost of ``otherwise``) / k.
     Guarantee: none of its own; on a quadratic game a period multiplies the maps of its k steps.
 
-    Reference: the lazy regularisation of Karras et al. (2020), Analyzing and improving the image quality of StyleGAN,
-    arXiv:1912.04958, is this for gradient penalties.
+    Reference: the lazy regularisation of Karras et al. (2020), Analyzing and improving the image
+    quality of StyleGAN, arXiv:1912.04958, is this for gradient penalties.
 
     >>> Every(Lookahead(), k=5).order
     1
@@ -299,9 +314,11 @@ class Every(TwoRules):
 class PerPlayer(TwoRules):
     """Move the named players by one rule and all others by another, for players that need different treatment.
 
-    A generator whose output is quantised has a gradient of zero; it learns by ``RandomizedSmoothing`` while the discriminator follows its
-    gradient. Each rule plays the game of its own players, the others held where they are, and keeps a memory of its own. A turn in which
-    only players of one rule move is that rule's alone: where it is of order 0, no gradient is taken.
+    A generator whose output is quantised has a gradient of zero; it learns by
+    ``RandomizedSmoothing`` while the discriminator follows its gradient. Each rule plays the game
+    of its own players, the others held where they are, and keeps a memory of its own. A turn in
+    which only players of one rule move is that rule's alone: where it is of order 0, no gradient is
+    taken.
 
     Args:
         rule: the rule of the named players.
@@ -309,12 +326,15 @@ class PerPlayer(TwoRules):
         otherwise: the rule of all other players.
 
     Holds for: any game; each rule for the game of its own players.
-    Cost: in alternating training that of the rule whose player moves; where players of both move at once that of both, and one evaluation
+    Cost: in alternating training that of the rule whose player moves; where players of both move at
+    once that of both, and one evaluation
         of the closure more for each rule of order 1 or 2.
-    Guarantee: none of its own; with the same rule twice, and one that does not couple the players, that rule's path.
+    Guarantee: none of its own; with the same rule twice, and one that does not couple the players,
+    that rule's path.
 
-    Reference: Hjelm et al. (2018), Boundary-seeking generative adversarial networks, arXiv:1702.08431, train generators of discrete data by
-    an estimate from the discriminator's values, and the discriminator by its gradient.
+    Reference: Hjelm et al. (2018), Boundary-seeking generative adversarial networks,
+    arXiv:1702.08431, train generators of discrete data by an estimate from the discriminator's
+    values, and the discriminator by its gradient.
 
     >>> from saddlepoint.rules.zeroth_order import RandomizedSmoothing
     >>> PerPlayer(RandomizedSmoothing(), ("generator",)).order
@@ -327,7 +347,10 @@ class PerPlayer(TwoRules):
 
     def __post_init__(self) -> None:
         if not self.players or isinstance(self.players, str):
-            raise UsageError(f'PerPlayer: players={self.players!r} must be a sequence of names, such as ("generator",).')
+            raise UsageError(
+                f"PerPlayer: players={self.players!r} must be a sequence of names, such as"
+                ' ("generator",).'
+            )
 
     @property
     def evaluates_again(self) -> bool:
@@ -336,7 +359,9 @@ class PerPlayer(TwoRules):
     def check(self, players: Players) -> None:
         for player in self.players:
             if player not in players:
-                raise UsageError(f'PerPlayer: no player "{player}".' + did_you_mean(player, players))
+                raise UsageError(
+                    f'PerPlayer: no player "{player}".' + did_you_mean(player, players)
+                )
         for _, rule, own in self._parts(players):
             rule.check({player: players[player] for player in own})
 
@@ -347,9 +372,16 @@ class PerPlayer(TwoRules):
     def direction(self, step: Step) -> Vector:
         movers = step.point.movers
         views = self._moving(step)
-        if len(views) > 1 or views[0][0].order == 0:  # otherwise the record would take gradients that no rule asks for
+        # otherwise the record would take gradients that no rule asks for
+        if len(views) > 1 or views[0][0].order == 0:
             step.record_losses_only()
-        found = Vector({player: part for rule, view in views for player, part in find_direction(rule, view).items()})
+        found = Vector(
+            {
+                player: part
+                for rule, view in views
+                for player, part in find_direction(rule, view).items()
+            }
+        )
         return found.only(movers)
 
     def after(self, step: Step) -> None:
@@ -359,9 +391,17 @@ class PerPlayer(TwoRules):
     def _parts(self, players: Iterable[str]) -> list[tuple[str, Rule, list[str]]]:
         named = [player for player in players if player in self.players]
         others = [player for player in players if player not in self.players]
-        return [part for part in (("rule", self.rule, named), ("otherwise", self.otherwise, others)) if part[2]]
+        return [
+            part
+            for part in (("rule", self.rule, named), ("otherwise", self.otherwise, others))
+            if part[2]
+        ]
 
     def _moving(self, step: Step) -> list[tuple[Rule, Step]]:
         """Return each rule of which a player moves, with the step as it sees it."""
         parts = self._parts(step.players)
-        return [(rule, step.within(name, rule, own)) for name, rule, own in parts if set(own) & set(step.movers)]
+        return [
+            (rule, step.within(name, rule, own))
+            for name, rule, own in parts
+            if set(own) & set(step.movers)
+        ]

@@ -14,10 +14,12 @@ _PERIOD = 10  # steps; finding out costs two products, a rule some four of them 
 def interacts_as_zero_sum(step: Step) -> bool:
     """Say whether the game has two players with J_xy = −J_yxᵀ: their losses add up to terms of one player alone.
 
-    Found out on a random vector, for two products, in the first step and again in every tenth after it: a game may look so at its start
-    only, as a GAN with a hinge loss does until a logit is beyond the margin. What was once seen not to be zero-sum stays so. While neither
-    player feels the other at all, J_xy = J_yx = 0, the answer is yes, since the forms of a rule are the same there, and the next step looks
-    again. Ask once a step, and before the gradient, which then costs nothing more.
+    Found out on a random vector, for two products, in the first step and again in every tenth after
+    it: a game may look so at its start only, as a GAN with a hinge loss does until a logit is
+    beyond the margin. What was once seen not to be zero-sum stays so. While neither player feels
+    the other at all, J_xy = J_yx = 0, the answer is yes, since the forms of a rule are the same
+    there, and the next step looks again. Ask once a step, and before the gradient, which then costs
+    nothing more.
     """
     numbers = step.state.numbers
     if len(step.point.movers) != 2:
@@ -38,7 +40,11 @@ def _antisymmetric(step: Step) -> float | None:
     step.point.rows()
     J, generator = step.point.jacobian, torch.Generator().manual_seed(0)
     like = Vector({y: step.players[y]})
-    v = like.unflatten(torch.randn(like.dimension, generator=generator, dtype=torch.float64).to(like.tensors[0].device))
+    v = like.unflatten(
+        torch.randn(like.dimension, generator=generator, dtype=torch.float64).to(
+            like.tensors[0].device
+        )
+    )
     across, back = J[x, y] @ v, J[y, x].T @ v
     length = max(float(across.norm()), float(back.norm()))
     return None if length == 0 else float(float((across + back).norm()) <= _CLOSE * length)

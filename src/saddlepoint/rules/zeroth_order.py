@@ -20,16 +20,19 @@ from saddlepoint.vectors import Vector
 class LossDifferences(Rule):
     """Directions from differences of losses at randomly displaced points: d_i = mean over u of (f_i(θ + wu) − f_i(θ − wu)) / (2w) u_i.
 
-    The displacements of a player depend on (seed, the player's name, how many steps were taken) alone, and are drawn flat: neither
-    the order of the players nor the tensors that a player's parameters come in change them. All evaluations of a step see the same
-    samples and the same randomness, so that a difference measures the displacement.
+    The displacements of a player depend on (seed, the player's name, how many steps were taken)
+    alone, and are drawn flat: neither the order of the players nor the tensors that a player's
+    parameters come in change them. All evaluations of a step see the same samples and the same
+    randomness, so that a difference measures the displacement.
 
     Args:
         samples: how many displacements u are averaged.
-        shared: displace all movers by one draw, whose evaluation serves all of them: fewer evaluations, and each player's direction
-            carries the noise of the others' displacements. False displaces one player at a time, the others held where they are.
-        batched: evaluate all displacements in one pass (torch.func.vmap) over the modules that the optimizer was given; quicker from a few
-            samples on, at the price of memory, and refused where a network moves buffers or branches on values.
+        shared: displace all movers by one draw, whose evaluation serves all of them: fewer
+            evaluations, and each player's direction carries the noise of the others' displacements.
+            False displaces one player at a time, the others held where they are.
+        batched: evaluate all displacements in one pass (torch.func.vmap) over the modules that the
+            optimizer was given; quicker from a few samples on, at the price of memory, and refused
+            where a network moves buffers or branches on values.
         seed: decides the displacements.
     """
 
@@ -42,7 +45,10 @@ class LossDifferences(Rule):
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.seed < 0:
-            raise UsageError(f"{type(self).__name__}: needs samples ≥ 1 and seed ≥ 0, not {self.samples} and {self.seed}.")
+            raise UsageError(
+                f"{type(self).__name__}: needs samples ≥ 1 and seed ≥ 0, not {self.samples} and"
+                f" {self.seed}."
+            )
 
     @abstractmethod
     def width(self, t: int) -> float:
@@ -55,9 +61,15 @@ class LossDifferences(Rule):
     def slopes(self, step: Step, u: Vector, width: float) -> Mapping[str, Tensor]:
         """Return mover → the slope of its loss along each displacement, shape (samples,); central differences."""
         both = Vector(
-            {player: [torch.cat([-width * t, width * t]) for t in tensors] for player, tensors in u.items()}
+            {
+                player: [torch.cat([-width * t, width * t]) for t in tensors]
+                for player, tensors in u.items()
+            }
         )  # one pass if batched
-        halves = {player: losses.chunk(2) for player, losses in step.losses_at(both, batched=self.batched).items()}
+        halves = {
+            player: losses.chunk(2)
+            for player, losses in step.losses_at(both, batched=self.batched).items()
+        }
         return {player: (ahead - back) / (2 * width) for player, (ahead, back) in halves.items()}
 
     def direction(self, step: Step) -> Vector:
@@ -84,26 +96,33 @@ class LossDifferences(Rule):
 class RandomizedSmoothing(LossDifferences):
     """Evolution strategies: an estimate of the gradient of the smoothed loss E_u f_i(θ + σu), without bias.
 
-    direction_i = mean of (f_i(θ + σu) − f_i(θ − σu)) / (2σ) u_i, or with ``antithetic=False`` of (f_i(θ + σu) − f_i(θ)) / σ u_i. Smoothing
-    gives a slope to losses that have none, such as those of a generator whose output is quantised; σ must reach across the steps.
+    direction_i = mean of (f_i(θ + σu) − f_i(θ − σu)) / (2σ) u_i, or with ``antithetic=False`` of
+    (f_i(θ + σu) − f_i(θ)) / σ u_i. Smoothing gives a slope to losses that have none, such as those
+    of a generator whose output is quantised; σ must reach across the steps.
 
     Args:
         sigma: σ; the bias against the gradient of f itself is of order σ², where there is one.
-        noise: "gaussian", or "sphere" for u uniform on the sphere of radius √n; both have E[u uᵀ] = I.
-        antithetic: look both ways along u, which cancels every even term of f and with it most of the variance.
-        samples: displacements per step, 16 unless said otherwise; the variance of a direction is about n ‖∂f‖² / samples.
+        noise: "gaussian", or "sphere" for u uniform on the sphere of radius √n; both have E[u uᵀ] =
+            I.
+        antithetic: look both ways along u, which cancels every even term of f and with it most of
+            the variance.
+        samples: displacements per step, 16 unless said otherwise; the variance of a direction is
+            about n ‖∂f‖² / samples.
         shared: displace all movers at once, one evaluation serving all.
         batched: evaluate all displacements in one pass over the optimizer's modules.
         seed: decides the displacements.
 
     Holds for: any number of players, zero-sum or not.
-    Cost: one evaluation of the closure, and 2·samples more for each mover (samples with ``antithetic=False``), or for all movers together
+    Cost: one evaluation of the closure, and 2·samples more for each mover (samples with
+    ``antithetic=False``), or for all movers together
         with ``shared``; no gradient.
-    Guarantee: the expected direction is the gradient of the smoothed loss, so that it converges where gradient descent on that does, with
+    Guarantee: the expected direction is the gradient of the smoothed loss, so that it converges
+    where gradient descent on that does, with
         rates about n times smaller; on linear losses u uᵀ ∂f exactly.
 
-    References: Nesterov and Spokoiny (2017), Random gradient-free minimization of convex functions, Found. Comput. Math. 17; Salimans et
-    al. (2017), Evolution strategies as a scalable alternative to reinforcement learning, arXiv:1703.03864, antithetic.
+    References: Nesterov and Spokoiny (2017), Random gradient-free minimization of convex functions,
+    Found. Comput. Math. 17; Salimans et al. (2017), Evolution strategies as a scalable alternative
+    to reinforcement learning, arXiv:1703.03864, antithetic.
 
     >>> RandomizedSmoothing(0.1, noise="sphere").order
     0
@@ -117,9 +136,14 @@ class RandomizedSmoothing(LossDifferences):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.sigma < math.inf:
-            raise UsageError(f"RandomizedSmoothing: sigma={self.sigma} must be positive and finite.")
+            raise UsageError(
+                f"RandomizedSmoothing: sigma={self.sigma} must be positive and finite."
+            )
         if self.noise not in ("gaussian", "sphere"):
-            raise UsageError(f'RandomizedSmoothing: noise "{self.noise}" is unknown.' + did_you_mean(self.noise, ("gaussian", "sphere")))
+            raise UsageError(
+                f'RandomizedSmoothing: noise "{self.noise}" is unknown.'
+                + did_you_mean(self.noise, ("gaussian", "sphere"))
+            )
 
     def width(self, t: int) -> float:
         return self.sigma
@@ -139,23 +163,26 @@ class RandomizedSmoothing(LossDifferences):
 class SimultaneousPerturbation(LossDifferences):
     """SPSA: two evaluations a step, all parameters displaced by ±c_t at once.
 
-    direction_i = (f_i(θ + c_t Δ) − f_i(θ − c_t Δ)) / (2 c_t) Δ_i with independent signs Δ and gains c_t = c / (t + 1)^γ after t steps.
+    direction_i = (f_i(θ + c_t Δ) − f_i(θ − c_t Δ)) / (2 c_t) Δ_i with independent signs Δ and gains
+    c_t = c / (t + 1)^γ after t steps.
 
     Args:
         c: the first displacement of every parameter.
-        gamma: γ, how fast displacements shrink; 0.101 is Spall's advice for finite runs, 1/6 the optimal rate.
+        gamma: γ, how fast displacements shrink; 0.101 is Spall's advice for finite runs, 1/6 the
+            optimal rate.
         samples: draws of Δ that are averaged.
         shared: displace all movers at once, one evaluation serving all.
         batched: evaluate all displacements in one pass over the optimizer's modules.
         seed: decides the signs.
 
     Holds for: any number of players, zero-sum or not.
-    Cost: one evaluation of the closure, and 2·samples more for each mover, or for all movers together with ``shared``; no gradient.
-    Guarantee: converges almost surely to a minimum of smooth losses with step sizes a_t → 0, Σ a_t = ∞ and Σ (a_t / c_t)² < ∞; with
+    Cost: one evaluation of the closure, and 2·samples more for each mover, or for all movers
+    together with ``shared``; no gradient. Guarantee: converges almost surely to a minimum of smooth
+    losses with step sizes a_t → 0, Σ a_t = ∞ and Σ (a_t / c_t)² < ∞; with
         constant ones it stays near. The bias is of order c_t².
 
-    Reference: Spall (1992), Multivariate stochastic approximation using a simultaneous perturbation gradient approximation, IEEE Trans.
-    Automatic Control 37(3).
+    Reference: Spall (1992), Multivariate stochastic approximation using a simultaneous perturbation
+    gradient approximation, IEEE Trans. Automatic Control 37(3).
 
     >>> rule = SimultaneousPerturbation(c=0.1)
     >>> [round(rule.width(t), 4) for t in (0, 1, 99)]
@@ -168,16 +195,24 @@ class SimultaneousPerturbation(LossDifferences):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.c < math.inf or not self.gamma >= 0:
-            raise UsageError(f"SimultaneousPerturbation: needs a finite c > 0 and gamma ≥ 0, not {self.c} and {self.gamma}.")
+            raise UsageError(
+                f"SimultaneousPerturbation: needs a finite c > 0 and gamma ≥ 0, not {self.c} and"
+                f" {self.gamma}."
+            )
 
     def width(self, t: int) -> float:
         return self.c / float((t + 1) ** self.gamma)
 
     def draw(self, n: int, like: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.randint(0, 2, (self.samples, n), generator=generator).mul(2).sub(1).to(like.dtype)
+        return (
+            torch.randint(0, 2, (self.samples, n), generator=generator).mul(2).sub(1).to(like.dtype)
+        )
 
 
 def _stacked(noise: Tensor, parameters: tuple[Tensor, ...]) -> list[Tensor]:
     """Return rows of n numbers, shape (samples, n), cut into the shapes of the parameters, (samples, *shape) each."""
     pieces = torch.split(noise, [parameter.numel() for parameter in parameters], dim=1)
-    return [piece.reshape(len(noise), *parameter.shape) for piece, parameter in zip(pieces, parameters, strict=True)]
+    return [
+        piece.reshape(len(noise), *parameter.shape)
+        for piece, parameter in zip(pieces, parameters, strict=True)
+    ]

@@ -37,7 +37,9 @@ ANALYTIC_GAMES: dict[str, Callable[[], AnalyticGame]] = {
     "not minimax": lambda: zero_sum(6.0, 4.0, 2.0),
     "ridge": ridge,
     "dirac": lambda: dirac_gan(r1=0.5),
-    "bilinear 5 x 5": lambda: bilinear_matrix([0.2, 0.5, 1.0, 1.5, 2.0], torch.Generator().manual_seed(0)),
+    "bilinear 5 x 5": lambda: bilinear_matrix(
+        [0.2, 0.5, 1.0, 1.5, 2.0], torch.Generator().manual_seed(0)
+    ),
     "matching pennies": matching_pennies,
     "cournot": lambda: cournot(3, slope=0.5),
     "three players": three_players,
@@ -48,11 +50,13 @@ ANALYTIC_GAMES: dict[str, Callable[[], AnalyticGame]] = {
 def check_rule(rule: Rule, games: Iterable[str] = tuple(ANALYTIC_GAMES)) -> None:
     """Raise AssertionError, saying what failed on which game, unless ``rule`` behaves as a rule must.
 
-    On each game of ``ANALYTIC_GAMES``: directions are finite and shaped like the parameters; trajectories reproduce bit for bit, also
-    through ``state_dict`` in the middle; they do not depend on the order of the players, on how a parameter is split into
-    tensors or on zeros in ``.grad``; an unused parameter stays where it is; no graph and no tensor outlives a
-    step; gradients that the user holds are not written to. A rule of order 0 sees losses only and cannot know that a parameter is
-    unused: it displaces and moves it, so that check is left out for rules that are or hold one of order 0.
+    On each game of ``ANALYTIC_GAMES``: directions are finite and shaped like the parameters;
+    trajectories reproduce bit for bit, also through ``state_dict`` in the middle; they do not
+    depend on the order of the players, on how a parameter is split into tensors or on zeros in
+    ``.grad``; an unused parameter stays where it is; no graph and no tensor outlives a step;
+    gradients that the user holds are not written to. A rule of order 0 sees losses only and cannot
+    know that a parameter is unused: it displaces and moves it, so that check is left out for rules
+    that are or hold one of order 0.
 
     Args:
         rule: the rule, with any options.
@@ -86,11 +90,15 @@ def check_rule(rule: Rule, games: Iterable[str] = tuple(ANALYTIC_GAMES)) -> None
 
 def _uses_losses_only(rule: Rule) -> bool:
     held = list(vars(rule).values())
-    return rule.order == 0 or any(isinstance(inside, Rule) and _uses_losses_only(inside) for inside in held)
+    return rule.order == 0 or any(
+        isinstance(inside, Rule) and _uses_losses_only(inside) for inside in held
+    )
 
 
 def _optimizer(rule: Rule, players: dict[str, list[Tensor]]) -> GameOptimizer:
-    return GameOptimizer({name: torch.optim.SGD(tensors, lr=_LR) for name, tensors in players.items()}, rule)
+    return GameOptimizer(
+        {name: torch.optim.SGD(tensors, lr=_LR) for name, tensors in players.items()}, rule
+    )
 
 
 def _lists(game: AnalyticGame) -> dict[str, list[Tensor]]:
@@ -121,14 +129,21 @@ def _survives_state_dict(rule: Rule, make: Callable[[], AnalyticGame]) -> None:
     after = _optimizer(rule, _lists(game))
     after.load_state_dict(before.state_dict())
     _run(after, game.losses, _STEPS - _STEPS // 2)
-    assert torch.equal(game.theta.detach(), straight), "a run through state_dict differs from a straight one"
+    assert torch.equal(game.theta.detach(), straight), (
+        "a run through state_dict differs from a straight one"
+    )
 
 
 def _ignores_player_order(rule: Rule, make: Callable[[], AnalyticGame]) -> None:
     straight, game = _final(rule, make()), make()
     players = dict(reversed(_lists(game).items()))
-    _run(_optimizer(rule, players), lambda: {player: losses[player] for losses in [game.losses()] for player in players})
-    assert torch.allclose(game.theta.detach(), straight, rtol=_CLOSE, atol=_CLOSE), "the order of the players matters"
+    _run(
+        _optimizer(rule, players),
+        lambda: {player: losses[player] for losses in [game.losses()] for player in players},
+    )
+    assert torch.allclose(game.theta.detach(), straight, rtol=_CLOSE, atol=_CLOSE), (
+        "the order of the players matters"
+    )
 
 
 def _ignores_splitting(rule: Rule, make: Callable[[], AnalyticGame]) -> None:
@@ -136,7 +151,9 @@ def _ignores_splitting(rule: Rule, make: Callable[[], AnalyticGame]) -> None:
     straight, game = _final(rule, make()), make()
     name = next(iter(game.players))
     (whole,) = game.players[name]
-    pieces = [piece.detach().clone().reshape(1, -1).requires_grad_() for piece in torch.split(whole, 1)]
+    pieces = [
+        piece.detach().clone().reshape(1, -1).requires_grad_() for piece in torch.split(whole, 1)
+    ]
 
     def losses() -> Any:
         others = [tensors[0] for player, tensors in game.players.items() if player != name]
@@ -144,7 +161,9 @@ def _ignores_splitting(rule: Rule, make: Callable[[], AnalyticGame]) -> None:
 
     _run(_optimizer(rule, {**_lists(game), name: pieces}), losses)
     found = torch.cat([piece.detach().reshape(-1) for piece in pieces])
-    assert torch.allclose(found, straight[: len(found)], rtol=_CLOSE, atol=_CLOSE), "splitting a parameter into tensors matters"
+    assert torch.allclose(found, straight[: len(found)], rtol=_CLOSE, atol=_CLOSE), (
+        "splitting a parameter into tensors matters"
+    )
 
 
 def _leaves_unused_parameters(rule: Rule, make: Callable[[], AnalyticGame]) -> None:
@@ -153,7 +172,9 @@ def _leaves_unused_parameters(rule: Rule, make: Callable[[], AnalyticGame]) -> N
     players[next(iter(players))].append(unused)
     _run(_optimizer(rule, players), game.losses)
     assert unused.tolist() == [1.0, 1.0], "an unused parameter moved"
-    assert torch.allclose(game.theta.detach(), straight, rtol=_CLOSE, atol=_CLOSE), "an unused parameter changes the others"
+    assert torch.allclose(game.theta.detach(), straight, rtol=_CLOSE, atol=_CLOSE), (
+        "an unused parameter changes the others"
+    )
 
 
 def _keeps_nothing(rule: Rule, make: Callable[[], AnalyticGame]) -> None:
@@ -172,12 +193,15 @@ def _keeps_nothing(rule: Rule, make: Callable[[], AnalyticGame]) -> None:
         for entry in own.values():
             kept = [value for value in entry.values() if isinstance(value, Tensor)]
             assert not any(value.requires_grad for value in kept), "the rule's state keeps a graph"
-    assert all(p.grad is None for tensors in game.players.values() for p in tensors), "a gradient is left behind"
+    assert all(p.grad is None for tensors in game.players.values() for p in tensors), (
+        "a gradient is left behind"
+    )
 
 
 def _live_tensors() -> int:
     gc.collect()
-    return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())  # isinstance would wake lazy proxies
+    # isinstance would wake lazy proxies
+    return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
 
 
 def _respects_user_gradients(rule: Rule, make: Callable[[], AnalyticGame]) -> None:
@@ -187,7 +211,9 @@ def _respects_user_gradients(rule: Rule, make: Callable[[], AnalyticGame]) -> No
         for parameter in tensors:
             parameter.grad = held[parameter] = torch.zeros_like(parameter)
     _run(_optimizer(rule, _lists(game)), game.losses, 2)
-    assert not any(bool(gradient.any()) for gradient in held.values()), "a gradient tensor of the user's was written to"
+    assert not any(bool(gradient.any()) for gradient in held.values()), (
+        "a gradient tensor of the user's was written to"
+    )
 
 
 def _ignores_leftover_gradients(rule: Rule, make: Callable[[], AnalyticGame]) -> None:
@@ -199,4 +225,6 @@ def _ignores_leftover_gradients(rule: Rule, make: Callable[[], AnalyticGame]) ->
                 parameter.grad = torch.ones_like(parameter)
             inner.zero_grad(set_to_none=False)
         optimizer.step(game.losses)
-    assert torch.equal(game.theta.detach(), straight), "zero_grad(set_to_none=False) before a step matters"
+    assert torch.equal(game.theta.detach(), straight), (
+        "zero_grad(set_to_none=False) before a step matters"
+    )

@@ -9,4 +9,13 @@ with needs("train", "saddlepoint.training"):
     from saddlepoint.training.run_directory import RunDirectory
     from saddlepoint.training.training import Training
 
-__all__ = ["Observer", "RunConfig", "RunDirectory", "SilentWatcher", "Training", "resolve", "summary", "train"]
+__all__ = [
+    "Observer",
+    "RunConfig",
+    "RunDirectory",
+    "SilentWatcher",
+    "Training",
+    "resolve",
+    "summary",
+    "train",
+]

@@ -21,21 +21,29 @@ Facts = dict[str, str]
 
 def check_agreement(training: Training) -> None:
     """Raise UsageError, in every process, where the processes differ in anything that decides the trajectory; the message names it."""
-    difference = _difference(training.ranks.gathered(facts(training))) if training.ranks.world > 1 else None
+    difference = (
+        _difference(training.ranks.gathered(facts(training))) if training.ranks.world > 1 else None
+    )
     if difference:
-        raise UsageError(f"{difference} Nothing was trained. Give all of them the same code, configuration and data.")
+        raise UsageError(
+            f"{difference} Nothing was trained. Give all of them the same code, configuration and"
+            " data."
+        )
 
 
 def check_parameters(training: Training) -> None:
     """Raise RankError, in every process, where their parameters are no longer the same, as with processors that round differently."""
     if training.ranks.world == 1:
         return
-    own = {f"the parameters of the {player}": _sums(network.parameters()) for player, network in training.networks.items()}
+    own = {
+        f"the parameters of the {player}": _sums(network.parameters())
+        for player, network in training.networks.items()
+    }
     difference = _difference(training.ranks.gathered(own))
     if difference:
         raise RankError(
-            f"Step {training.step}: {difference} The checkpoint before it is good; resume from it on machines of one kind, where equal "
-            "numbers stay equal."
+            f"Step {training.step}: {difference} The checkpoint before it is good; resume from it"
+            " on machines of one kind, where equal numbers stay equal."
         )
 
 
@@ -51,7 +59,10 @@ def facts(training: Training) -> Facts:
         **{f"the configuration's {key}": value for key, value in tree.items()},
         "the source code": code_digest(),
         "the data": _hash([problem.batch(k, 512, config.seed).real for k in range(8)]),
-        **{f"the weights of the {player}": _hash(network.parameters()) for player, network in training.networks.items()},
+        **{
+            f"the weights of the {player}": _hash(network.parameters())
+            for player, network in training.networks.items()
+        },
     }
 
 
@@ -61,14 +72,21 @@ def _difference(every: list[Facts]) -> str | None:
         values = [own.get(name, "nothing") for own in every]
         other = next((rank for rank, value in enumerate(values) if value != values[0]), None)
         if other is not None:
-            return f"The processes differ in {name}: {values[0]} in process 0, {values[other]} in process {other}."
+            return (
+                f"The processes differ in {name}: {values[0]} in process 0, {values[other]} in"
+                f" process {other}."
+            )
     return None
 
 
 def _flat(tree: Mapping[str, object], above: str = "") -> Facts:
     found: Facts = {}
     for key, value in tree.items():
-        found |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {above + key: str(value)}
+        found |= (
+            _flat(value, f"{above}{key}.")
+            if isinstance(value, Mapping)
+            else {above + key: str(value)}
+        )
     return found
 
 

@@ -50,7 +50,11 @@ def decode(content: bytes) -> dict[str, Any]:
     try:
         state = read_checkpoint(io.BytesIO(payload))
     except Exception as error:  # torch raises many kinds, some without a text
-        said = str(error) if isinstance(error, ForeignContentError) else f"it holds something that is not loaded ({type(error).__name__})"
+        said = (
+            str(error)
+            if isinstance(error, ForeignContentError)
+            else f"it holds something that is not loaded ({type(error).__name__})"
+        )
         raise OtherFormatError(said) from error
     if not isinstance(state, dict):
         raise OtherFormatError(f"it is not of format {FORMAT}")
@@ -58,7 +62,10 @@ def decode(content: bytes) -> dict[str, Any]:
     if found != FORMAT:
         version = state.get("saddlepoint") if type(found) is int else None
         if type(version) is str:
-            raise OtherFormatError(f"it is of format {found}, written by saddlepoint {version[:40]}; this version reads format {FORMAT}")
+            raise OtherFormatError(
+                f"it is of format {found}, written by saddlepoint {version[:40]}; this version"
+                f" reads format {FORMAT}"
+            )
         raise OtherFormatError(f"it is not of format {FORMAT}")
     return state
 

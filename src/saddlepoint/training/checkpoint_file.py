@@ -1,9 +1,11 @@
 """The file of a checkpoint, read as a stranger's: it is looked at before PyTorch sees it, and nothing in it is executed.
 
-A checkpoint is what ``torch.save`` writes: a zip archive of uncompressed records, one of them a pickle that describes plain containers and
-says which record is which tensor's memory. ``torch.load(weights_only=True)`` executes no pickle by itself. Beyond that this reader
-lets nothing through but what checkpoints of this library consist of: no compressed record, which could unpack to any size; no name of
-anything but a tensor and its storage; no storage that is larger than its record.
+A checkpoint is what ``torch.save`` writes: a zip archive of uncompressed records, one of them a
+pickle that describes plain containers and says which record is which tensor's memory.
+``torch.load(weights_only=True)`` executes no pickle by itself. Beyond that this reader lets nothing
+through but what checkpoints of this library consist of: no compressed record, which could unpack to
+any size; no name of anything but a tensor and its storage; no storage that is larger than its
+record.
 """
 
 from __future__ import annotations
@@ -29,10 +31,18 @@ _WIDTHS = {
 }
 _STORAGES = {f"torch {name}Storage": width for name, width in _WIDTHS.items()}
 _GLOBALS = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", *_STORAGES}
-_ABOUT = ("data.pkl", "version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id")
+_ABOUT = (
+    "data.pkl",
+    "version",
+    "byteorder",
+    ".format_version",
+    ".storage_alignment",
+    ".data/serialization_id",
+)
 _BUILDING = (
-    "PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 "
-    "EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL REDUCE BUILD BINPERSID"
+    "PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE"
+    " EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS"
+    " BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL REDUCE BUILD BINPERSID"
 )
 _OPERATIONS = frozenset(_BUILDING.split())
 _NUMBERS = {"BININT", "BININT1", "BININT2", "LONG1"}
@@ -46,7 +56,8 @@ def read_checkpoint(file: BinaryIO) -> Any:
     """Return what a file with a checkpoint holds: plain containers, numbers, text and tensors on the CPU.
 
     Raises:
-        ForeignContentError: it is no archive of records, or holds what no checkpoint of this library does. Nothing of it was executed.
+        ForeignContentError: it is no archive of records, or holds what no checkpoint of this
+            library does. Nothing of it was executed.
         Exception: one of PyTorch's many for a damaged file.
     """
     _check_archive(file)
@@ -73,7 +84,10 @@ def _check_archive(file: BinaryIO) -> None:
         for key, size in _storages(archive.read(f"{root}/data.pkl")):
             expected.add(f"data/{key}")
             if sizes.get(f"data/{key}") != size:
-                raise ForeignContentError(f"a tensor's memory of {size:,} bytes is in a record of {sizes.get(f'data/{key}', 0):,}")
+                raise ForeignContentError(
+                    f"a tensor's memory of {size:,} bytes is in a record of"
+                    f" {sizes.get(f'data/{key}', 0):,}"
+                )
         if unknown := sorted(sizes.keys() - expected):
             raise ForeignContentError(f"its record {unknown[0]!r} is no tensor's")
 
@@ -86,15 +100,32 @@ def _check_layout(file: BinaryIO, archive: zipfile.ZipFile, records: list[zipfil
         raise ForeignContentError("its table of records is not where it should be")
     position = 0
     for record in sorted(records, key=lambda record: record.header_offset):
-        if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size or record.flag_bits & 1:
-            raise ForeignContentError(f"its record {record.filename!r} is compressed or encrypted, which a checkpoint's never is")
-        if record.header_offset - position not in (0, 12, 16, 20, 24):  # none, or what says again how long the record is
+        if (
+            record.compress_type != zipfile.ZIP_STORED
+            or record.file_size != record.compress_size
+            or record.flag_bits & 1
+        ):
+            raise ForeignContentError(
+                f"its record {record.filename!r} is compressed or encrypted, which a checkpoint's"
+                " never is"
+            )
+        # none, or what says again how long the record is
+        if record.header_offset - position not in (0, 12, 16, 20, 24):
             raise ForeignContentError(f"something lies before its record {record.filename!r}")
         file.seek(record.header_offset)
         header = file.read(30)
-        method, name, extra = struct.unpack("<H", header[8:10])[0], *struct.unpack("<HH", header[26:30])
-        if header[:4] != b"PK\3\4" or method != zipfile.ZIP_STORED or file.read(name) != record.filename.encode():
-            raise ForeignContentError(f"its record {record.filename!r} is another one in the table of records")
+        method, name, extra = (
+            struct.unpack("<H", header[8:10])[0],
+            *struct.unpack("<HH", header[26:30]),
+        )
+        if (
+            header[:4] != b"PK\3\4"
+            or method != zipfile.ZIP_STORED
+            or file.read(name) != record.filename.encode()
+        ):
+            raise ForeignContentError(
+                f"its record {record.filename!r} is another one in the table of records"
+            )
         position = record.header_offset + 30 + name + extra + record.file_size
     if archive.start_dir - position not in (0, 12, 16, 20, 24) or directory != end:
         raise ForeignContentError("something lies behind its records")
@@ -128,9 +159,14 @@ def _storages(header: bytes) -> Iterator[tuple[str, int]]:
         if name not in _OPERATIONS:
             raise ForeignContentError(f"its pickle would do {name}, which no checkpoint needs")
         if name == "GLOBAL" and argument not in _GLOBALS:
-            raise ForeignContentError(f"it names {'.'.join(str(argument).split(' ', 1))}, which no checkpoint of this library does")
+            raise ForeignContentError(
+                f"it names {'.'.join(str(argument).split(' ', 1))}, which no checkpoint of this"
+                " library does"
+            )
         if name == "PROTO" and argument != 2:
-            raise ForeignContentError(f"its pickle is of protocol {argument}, a checkpoint's is of 2")
+            raise ForeignContentError(
+                f"its pickle is of protocol {argument}, a checkpoint's is of 2"
+            )
         if name == "MARK":
             recent = []
         elif name in ("BINPUT", "LONG_BINPUT"):
@@ -144,7 +180,8 @@ def _storages(header: bytes) -> Iterator[tuple[str, int]]:
             recent.append(argument)
         else:
             recent.append(tuple(recent) if name == "TUPLE" and len(recent) == 5 else None)
-        del recent[:-6]  # one more than a memory's description has, so that a longer tuple is not taken for one
+        # one more than a memory's description has, so that a longer tuple is not taken for one
+        del recent[:-6]
 
 
 def _storage(recent: list[Any]) -> tuple[str, int]:
@@ -153,7 +190,13 @@ def _storage(recent: list[Any]) -> tuple[str, int]:
     if not isinstance(found, tuple) or found[0] != "storage":
         raise ForeignContentError("it describes a tensor's memory in a way of its own")
     _, kind, key, device, length = found
-    if kind not in _STORAGES or not isinstance(key, str) or not key.isdecimal() or not isinstance(length, int) or length < 0:
+    if (
+        kind not in _STORAGES
+        or not isinstance(key, str)
+        or not key.isdecimal()
+        or not isinstance(length, int)
+        or length < 0
+    ):
         raise ForeignContentError("it describes a tensor's memory in a way of its own")
     if not isinstance(device, str) or device.partition(":")[0] not in ("cpu", "cuda"):
         raise ForeignContentError("it has a tensor on an unknown device")

@@ -14,7 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from saddlepoint import registry
 from saddlepoint.errors import UsageError, did_you_mean
-from saddlepoint.reading import TRUTH, YAML_BYTES, dump_yaml, flag_taken_for_number, parse_yaml, read_bytes
+from saddlepoint.reading import (
+    TRUTH,
+    YAML_BYTES,
+    dump_yaml,
+    flag_taken_for_number,
+    parse_yaml,
+    read_bytes,
+)
 
 if TYPE_CHECKING:
     from saddlepoint.problems import GanProblem
@@ -63,8 +70,9 @@ class OptimizerConfig(Component):
 class ModelConfig(BaseModel):
     """How networks are evaluated, whatever they are.
 
-    ``checkpoint`` keeps the activations of segments of layers only and computes the others again when they are needed; ``precision="bf16"``
-    evaluates matrix products and convolutions in bfloat16, parameters, losses, gradients and every vector staying in single precision.
+    ``checkpoint`` keeps the activations of segments of layers only and computes the others again
+    when they are needed; ``precision="bf16"`` evaluates matrix products and convolutions in
+    bfloat16, parameters, losses, gradients and every vector staying in single precision.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -76,13 +84,15 @@ class ModelConfig(BaseModel):
 class RunConfig(BaseModel):
     """Everything that decides a run.
 
-    ``steps``, ``seconds`` (training time, evaluation excluded) or ``gradient_equivalents`` (``Cost.equivalents``) bounds it; a run
-    bounded by seconds reproduces only on a machine of the same speed. ``schedule="linear"`` takes the learning rates to zero over the
-    budget. ``ema`` is the decay of the generator's moving average; early on it looks back over a ninth of the run.
+    ``steps``, ``seconds`` (training time, evaluation excluded) or ``gradient_equivalents``
+    (``Cost.equivalents``) bounds it; a run bounded by seconds reproduces only on a machine of the
+    same speed. ``schedule="linear"`` takes the learning rates to zero over the budget. ``ema`` is
+    the decay of the generator's moving average; early on it looks back over a ninth of the run.
 
-    ``best_by`` names the metric that decides the best checkpoint, the problem's own score where it is left out; with ``patience`` training
-    stops after so many evaluations without a better one. ``on_divergence`` is "stop" or "roll-back": to the last checkpoint with half the
-    learning rates, at most ``max_rollbacks`` times.
+    ``best_by`` names the metric that decides the best checkpoint, the problem's own score where it
+    is left out; with ``patience`` training stops after so many evaluations without a better one.
+    ``on_divergence`` is "stop" or "roll-back": to the last checkpoint with half the learning rates,
+    at most ``max_rollbacks`` times.
 
     ``batch_size`` counts the samples of a step, over all processes where several train together.
     """
@@ -127,7 +137,16 @@ class RunConfig(BaseModel):
 
     def digest(self) -> str:
         """Return a hash of everything that decides the trajectory: all but the budget, the device and what is merely recorded."""
-        recorded = {*BUDGETS, "device", "log_every", "probe_every", "trace_every", "best_by", "patience", "keep_checkpoints"}
+        recorded = {
+            *BUDGETS,
+            "device",
+            "log_every",
+            "probe_every",
+            "trace_every",
+            "best_by",
+            "patience",
+            "keep_checkpoints",
+        }
         if self.model == ModelConfig():
             recorded.add("model")  # a key that earlier versions did not have
         text = json.dumps(self.model_dump(mode="json", exclude=recorded), sort_keys=True)
@@ -137,8 +156,9 @@ class RunConfig(BaseModel):
 def resolve(tree: Tree) -> RunConfig:
     """Fill in what the user left out, build every part once to check its options, and return the complete configuration.
 
-    A problem may bring the method that trains it best; a rule or an optimizer that the user names comes with its own optimizer, learning
-    rate, loss, scheme and length instead. Every option of problem and rule is written out.
+    A problem may bring the method that trains it best; a rule or an optimizer that the user names
+    comes with its own optimizer, learning rate, loss, scheme and length instead. Every option of
+    problem and rule is written out.
 
     Raises:
         UsageError: an unknown key, name or option (with a suggestion), or a value out of range.
@@ -157,7 +177,10 @@ def resolve(tree: Tree) -> RunConfig:
     natural = known_problem.loss or entry.loss
     if "data_dir" in tree:
         if problem_name != "mnist":
-            raise UsageError(f'Problem {problem_name} has its data with it and takes no --data-dir. Did you mean "mnist"?')
+            raise UsageError(
+                f"Problem {problem_name} has its data with it and takes no --data-dir. Did you mean"
+                ' "mnist"?'
+            )
         problem_options["data_dir"] = str(tree.pop("data_dir"))
     problem = registry.build_problem(problem_name, {"loss": natural, **problem_options})
     rule = registry.build_rule(rule_name, registry.completed(entry.options, rule_options))
@@ -184,12 +207,18 @@ def resolve(tree: Tree) -> RunConfig:
     }
     config = validate(complete)
     if rule.joint and config.scheme == "alternating":
-        raise UsageError(f"Rule {rule_name} needs all players at once, so the scheme cannot be alternating. Use scheme=simultaneous.")
+        raise UsageError(
+            f"Rule {rule_name} needs all players at once, so the scheme cannot be alternating. Use"
+            " scheme=simultaneous."
+        )
     if config.best_by is not None:
         _check_best_by(config.best_by, problem)
     for player in config.optimizer.players:
         if player not in ("discriminator", "generator"):
-            raise UsageError(f'optimizer.players: unknown player "{player}".' + did_you_mean(player, ("discriminator", "generator")))
+            raise UsageError(
+                f'optimizer.players: unknown player "{player}".'
+                + did_you_mean(player, ("discriminator", "generator"))
+            )
     _check_readable(config)
     return config
 
@@ -200,9 +229,15 @@ def _check_readable(config: RunConfig) -> None:
     try:
         parse_yaml(text)
     except yaml.YAMLError as error:
-        raise UsageError(f"Configuration: once written it could not be read: {' '.join(str(error).split())[:300]}.") from error
+        raise UsageError(
+            "Configuration: once written it could not be read:"
+            f" {' '.join(str(error).split())[:300]}."
+        ) from error
     if len(text.encode()) > YAML_BYTES:
-        raise UsageError(f"Configuration: written out it has more than {YAML_BYTES >> 10} KiB, the most that is read.")
+        raise UsageError(
+            f"Configuration: written out it has more than {YAML_BYTES >> 10} KiB, the most that is"
+            " read."
+        )
 
 
 def _check_best_by(name: str, problem: GanProblem) -> None:
@@ -210,7 +245,8 @@ def _check_best_by(name: str, problem: GanProblem) -> None:
     known = [prefix + metric for prefix in ("ema/", "", "average/") for metric in directed]
     if name not in known:
         raise UsageError(
-            f'Configuration: best_by="{name}" is no metric of {problem.name} by which one is better.' + did_you_mean(name, known)
+            f'Configuration: best_by="{name}" is no metric of {problem.name} by which one is'
+            " better." + did_you_mean(name, known)
         )
 
 
@@ -221,7 +257,9 @@ def validate(tree: Tree) -> RunConfig:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"Configuration: {where}={first['input']!r} is not valid: {first['msg']}.") from error
+        raise UsageError(
+            f"Configuration: {where}={first['input']!r} is not valid: {first['msg']}."
+        ) from error
     flag = flag_taken_for_number(tree, config)
     if flag is not None:
         raise UsageError(f"Configuration: {flag} is not valid: {TRUTH}.")
@@ -237,11 +275,15 @@ def read_yaml(path: Path) -> Tree:
     try:
         tree = parse_yaml(read_bytes(path, YAML_BYTES).decode())
     except OSError as error:
-        raise UsageError(f"Cannot read the configuration {path}: {error.strerror or error}.") from error
+        raise UsageError(
+            f"Cannot read the configuration {path}: {error.strerror or error}."
+        ) from error
     except UnicodeDecodeError as error:
         raise UsageError(f"The configuration {path} is not text.") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"The configuration {path} is not YAML: {' '.join(str(error).split())}.") from error
+        raise UsageError(
+            f"The configuration {path} is not YAML: {' '.join(str(error).split())}."
+        ) from error
     if not isinstance(tree, dict):
         raise UsageError(f"The configuration {path} must be a mapping of keys to values.")
     return tree
@@ -258,20 +300,29 @@ def with_settings(tree: Tree, settings: Iterable[str]) -> Tree:
         path, equals, text = setting.partition("=")
         path = path.strip()
         if not equals or not all(path.split(".")):
-            raise UsageError(f'--set "{setting}" is not of the form key.path=value, for example --set rule.damping=0.1.')
+            raise UsageError(
+                f'--set "{setting}" is not of the form key.path=value, for example --set'
+                " rule.damping=0.1."
+            )
         if not text.strip():
-            raise UsageError(f'--set "{setting}": the value is empty. Write null to leave a setting out, "" for an empty text.')
+            raise UsageError(
+                f'--set "{setting}": the value is empty. Write null to leave a setting out, "" for'
+                " an empty text."
+            )
         try:
             values[path] = parse_yaml(text)
         except yaml.YAMLError as error:
-            raise UsageError(f'--set "{setting}": the value is not YAML: {" ".join(str(error).split())}.') from error
+            raise UsageError(
+                f'--set "{setting}": the value is not YAML: {" ".join(str(error).split())}.'
+            ) from error
     return with_values(tree, values)
 
 
 def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
     """Return the tree with the values put at their key paths; a name that gets options becomes a mapping.
 
-    Shorter paths are put first, whatever the order, so that a name does not remove options that are given beside it.
+    Shorter paths are put first, whatever the order, so that a name does not remove options that are
+    given beside it.
 
     >>> with_values({"rule": "acgd"}, {"rule.beta": 0.9, "batch_size": 32})
     {'rule': {'name': 'acgd', 'beta': 0.9}, 'batch_size': 32}
@@ -282,7 +333,10 @@ def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
     for path, value in sorted(values.items(), key=lambda pair: pair[0].count(".")):
         *parents, last = path.split(".")
         if len(parents) > _DEEPEST:
-            raise UsageError(f'The key "{path[:40]}…" has more than {_DEEPEST} points in it; no setting lies so deep.')
+            raise UsageError(
+                f'The key "{path[:40]}…" has more than {_DEEPEST} points in it; no setting lies so'
+                " deep."
+            )
         place = tree
         for key in parents:
             place[key] = _opened(path, key, place.get(key))
@@ -298,7 +352,10 @@ def _opened(path: str, key: str, value: Any) -> Tree:
     if isinstance(value, str):
         return {"name": value}
     if not isinstance(value, Mapping):
-        raise UsageError(f'The key "{path}" leads into {key}, which is {value!r} and has no keys in it. Give one of the two.')
+        raise UsageError(
+            f'The key "{path}" leads into {key}, which is {value!r} and has no keys in it. Give one'
+            " of the two."
+        )
     return dict(value)
 
 
@@ -314,7 +371,9 @@ def _component(value: Any, default: str) -> tuple[str, Tree]:
         return value, {}
     name = value.get("name", default) if isinstance(value, Mapping) else None
     if not isinstance(name, str):
-        raise UsageError(f"Configuration: expected a name, or a mapping with a name and options, not {value!r}.")
+        raise UsageError(
+            f"Configuration: expected a name, or a mapping with a name and options, not {value!r}."
+        )
     return name, {key: inner for key, inner in value.items() if key != "name"}
 
 
@@ -323,7 +382,11 @@ def _over(method: Mapping[str, Any], tree: Tree) -> Tree:
     given = [tree.get(part, {}) for part in ("rule", "optimizer")]
     if not method or any(not isinstance(part, Mapping) or "name" in part for part in given):
         return tree
-    ours = {key: value for key, value in method.items() if key not in BUDGETS or not BUDGETS & tree.keys()}
+    ours = {
+        key: value
+        for key, value in method.items()
+        if key not in BUDGETS or not BUDGETS & tree.keys()
+    }
     optimizer, own = dict(method["optimizer"]), dict(tree.get("optimizer", {}))
     if "lr" in own:  # the user's rate is for both players
         optimizer.pop("players", None)
@@ -354,7 +417,9 @@ def _device(name: str) -> str:
     if name not in ("auto", "cpu", "cuda"):
         raise UsageError(f'Unknown device "{name}".' + did_you_mean(name, ("auto", "cpu", "cuda")))
     if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("Device cuda: PyTorch finds no CUDA device on this machine. Use --device cpu or auto.")
+        raise UsageError(
+            "Device cuda: PyTorch finds no CUDA device on this machine. Use --device cpu or auto."
+        )
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return name
@@ -365,7 +430,9 @@ def _check_keys(tree: Tree) -> None:
     for key in tree:
         if key not in known:
             meant = _paths_of(str(key), tree)
-            hint = f" Did you mean {' or '.join(meant)}?" if meant else did_you_mean(str(key), known)
+            hint = (
+                f" Did you mean {' or '.join(meant)}?" if meant else did_you_mean(str(key), known)
+            )
             raise UsageError(f'Configuration: unknown key "{key}".{hint}')
 
 
@@ -374,7 +441,9 @@ def _paths_of(option: str, tree: Tree) -> list[str]:
     problem = registry.PROBLEMS.get(_name_in(tree, "problem", "digits"))
     rule = registry.RULES.get(_name_in(tree, "rule", "gradient"))
     options = {
-        "problem": [] if problem is None else [field.name for field in fields(registry.load(problem.path))],
+        "problem": (
+            [] if problem is None else [field.name for field in fields(registry.load(problem.path))]
+        ),
         "rule": [] if rule is None else [field.name for field in fields(registry.load(rule.path))],
         "optimizer": ["lr", "players", "betas", "momentum", "weight_decay", "eps"],
         "model": list(ModelConfig.model_fields),
@@ -393,6 +462,6 @@ def _check_paths(tree: Tree) -> None:
         str(tree.get("data_dir", "")).encode()
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"The data directory {str(tree['data_dir'])!a} has bytes in its name that are no UTF-8 text, which a configuration "
-            "cannot hold. Rename it, or give a symbolic link to it."
+            f"The data directory {str(tree['data_dir'])!a} has bytes in its name that are no UTF-8"
+            " text, which a configuration cannot hold. Rename it, or give a symbolic link to it."
         ) from error

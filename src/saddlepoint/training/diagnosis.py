@@ -10,7 +10,16 @@ from typing import Any
 from torch import Tensor
 
 from saddlepoint.data import generator_for
-from saddlepoint.diagnostics import Finding, GameSpectrum, History, PathAngle, Probe, game_spectrum, judge, path_angle
+from saddlepoint.diagnostics import (
+    Finding,
+    GameSpectrum,
+    History,
+    PathAngle,
+    Probe,
+    game_spectrum,
+    judge,
+    path_angle,
+)
 from saddlepoint.diagnostics.figures import figures
 from saddlepoint.errors import DivergenceError, DoubleBackwardError, UsageError
 from saddlepoint.game import Closure
@@ -53,7 +62,15 @@ class Diagnosis:
             "findings": [finding.to_dict() for finding in self.findings],
             "probe": asdict(self.probe),
             "spectrum": None if self.spectrum is None else self.spectrum.to_dict(),
-            "path": None if self.path is None else {**asdict(self.path), "from_step": self.path_from, "verdict": self.path.verdict},
+            "path": (
+                None
+                if self.path is None
+                else {
+                    **asdict(self.path),
+                    "from_step": self.path_from,
+                    "verdict": self.path.verdict,
+                }
+            ),
             "unmeasured": self.unmeasured,
         }
 
@@ -61,14 +78,23 @@ class Diagnosis:
         """Return what a reader should see first: the findings, then what was measured at the checkpoint."""
         said = [f"{finding.level}: {finding.sentence}" for finding in self.findings]
         if not said:
-            said = [f"No finding in {self.history.last_step} steps, {len(self.history.probes())} probes."]
+            said = [
+                f"No finding in {self.history.last_step} steps, {len(self.history.probes())}"
+                " probes."
+            ]
         said.append(f"At step {self.step}: {'; '.join(_numbers(self.probe))}.")
         if self.spectrum is not None:
             said.append(_of_spectrum(self.spectrum))
         if self.path is not None:
-            said.append(f"From step {self.path_from} to {self.step} the path angle shows {self.path.verdict}.")
+            said.append(
+                f"From step {self.path_from} to {self.step} the path angle shows"
+                f" {self.path.verdict}."
+            )
         unmeasured = {**self.probe.unmeasured, **self.unmeasured}
-        return said + [f"Not measured: {name}, because {reason.rstrip('.')}." for name, reason in unmeasured.items()]
+        return said + [
+            f"Not measured: {name}, because {reason.rstrip('.')}."
+            for name, reason in unmeasured.items()
+        ]
 
     def figures(self) -> dict[str, bytes]:
         """Return name → PNG of what there is to see."""
@@ -105,8 +131,13 @@ def diagnose(run: RunDirectory, at: At = "last", *, spectrum: bool = False) -> D
 
 def _closure(training: Training) -> Closure:
     problem, seed = training.problem, training.config.seed
-    batch = Batch(problem.real(training.step, SAMPLES, seed), problem.noise(SAMPLES, generator_for(seed, "diagnosis")))
-    return partial(problem.losses, training.networks, batch.to(training.device), (DISCRIMINATOR, GENERATOR))
+    batch = Batch(
+        problem.real(training.step, SAMPLES, seed),
+        problem.noise(SAMPLES, generator_for(seed, "diagnosis")),
+    )
+    return partial(
+        problem.losses, training.networks, batch.to(training.device), (DISCRIMINATOR, GENERATOR)
+    )
 
 
 def _spectrum(training: Training, unmeasured: dict[str, str]) -> GameSpectrum | None:
@@ -127,9 +158,13 @@ def _earlier(training: Training, run: RunDirectory) -> int | None:
 def _path(training: Training, run: RunDirectory, unmeasured: dict[str, str]) -> PathAngle | None:
     start = _earlier(training, run)
     if start is None:
-        unmeasured["path"] = "there is no earlier checkpoint to start from; keep more with keep_checkpoints"
+        unmeasured["path"] = (
+            "there is no earlier checkpoint to start from; keep more with keep_checkpoints"
+        )
         return None
-    earlier: Mapping[str, Mapping[str, Tensor]] = run.load_checkpoint(training.config, start)["networks"]
+    earlier: Mapping[str, Mapping[str, Tensor]] = run.load_checkpoint(training.config, start)[
+        "networks"
+    ]
     now = {player: network.state_dict() for player, network in training.networks.items()}
     try:
         with training.own_randomness():
@@ -140,8 +175,14 @@ def _path(training: Training, run: RunDirectory, unmeasured: dict[str, str]) -> 
 
 
 def _numbers(probe: Probe) -> list[str]:
-    norms = ", ".join(f"‖ξ‖ {norm:.2g} of the {player}" for player, norm in probe.gradients.norms.items())
-    said = [norms, f"discriminator right in {probe.accuracy:.0%}", f"samples spread {probe.diversity:.2g} times as far as data"]
+    norms = ", ".join(
+        f"‖ξ‖ {norm:.2g} of the {player}" for player, norm in probe.gradients.norms.items()
+    )
+    said = [
+        norms,
+        f"discriminator right in {probe.accuracy:.0%}",
+        f"samples spread {probe.diversity:.2g} times as far as data",
+    ]
     if probe.antisymmetric is not None:
         said.append(f"{probe.antisymmetric:.0%} rotation along the field")
     if probe.memory is not None:
@@ -153,4 +194,7 @@ def _of_spectrum(spectrum: GameSpectrum) -> str:
     leading = ", ".join(f"{value:.2g}" for value in spectrum.leading[:3])
     classes = ", ".join(spectrum.classes) or "no class holds beyond the tolerance"
     complete = "" if spectrum.converged else "; some eigenvalues did not converge"
-    return f"Spectrum: {classes} (leading eigenvalues {leading}, ‖ξ‖ {spectrum.gradient_norm:.2g}{complete})."
+    return (
+        f"Spectrum: {classes} (leading eigenvalues {leading}, ‖ξ‖"
+        f" {spectrum.gradient_norm:.2g}{complete})."
+    )

@@ -34,7 +34,8 @@ def environment(device: str) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of what numbers depend on."""
-    with needs("train", "The record of a run"):  # read, not imported: that takes seconds, which not every problem needs
+    # read, not imported: that takes seconds, which not every problem needs
+    with needs("train", "The record of a run"):
         torchmetrics, scipy = version("torchmetrics"), version("scipy")
     return {
         "saddlepoint": saddlepoint.__version__,
@@ -52,7 +53,12 @@ def code_digest() -> str:
     root, digest = Path(saddlepoint.__file__).parent, hashlib.sha256()
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root)
-        if path.is_file() and path.suffix != ".pyc" and path.name[0] != "." and name.parts[0] not in ("cli", "report"):
+        if (
+            path.is_file()
+            and path.suffix != ".pyc"
+            and path.name[0] != "."
+            and name.parts[0] not in ("cli", "report")
+        ):
             digest.update(f"{name}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -65,7 +71,10 @@ def processor(device: str) -> str:
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.is_file() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"{next(named, platform.processor() or platform.machine())}, {torch.backends.cpu.get_cpu_capability()}"
+    return (
+        f"{next(named, platform.processor() or platform.machine())},"
+        f" {torch.backends.cpu.get_cpu_capability()}"
+    )
 
 
 def _git_revision() -> str | None:

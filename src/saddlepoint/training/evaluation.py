@@ -63,12 +63,16 @@ def read_cards(path: Path) -> list[Card]:
         UsageError: the file is missing or holds no cards.
     """
     try:
-        return [Card.from_dict(card) for card in parse_json(read_bytes(path, JSON_BYTES).decode())["cards"]]
+        return [
+            Card.from_dict(card)
+            for card in parse_json(read_bytes(path, JSON_BYTES).decode())["cards"]
+        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(
-            f"{path} holds no cards ({type(error).__name__}). Give the evaluation.json that `saddlepoint evaluate` wrote."
+            f"{path} holds no cards ({type(error).__name__}). Give the evaluation.json that"
+            " `saddlepoint evaluate` wrote."
         ) from error
 
 
@@ -86,7 +90,9 @@ def differences(cards: Cards, others: list[Card]) -> list[tuple[str, float, bool
         if (name, card.weights) in known
     ]
     if not pairs:
-        raise UsageError("The two evaluations have no metric in common; they are of different problems.")
+        raise UsageError(
+            "The two evaluations have no metric in common; they are of different problems."
+        )
     found = [(name, difference(ours, theirs)) for name, ours, theirs in pairs]
     return [(name, between.value, between.overlap) for name, between in found]
 
@@ -117,7 +123,10 @@ def best_evaluation(run: RunDirectory, metric: str | None = None) -> BestEvaluat
     training = Training(run.read_config())
     lines = [line for line in run.read_log() if line.get("metrics")]
     if not lines:
-        raise UsageError(f"{run.path} has no evaluation yet. Train it further, or evaluate more often with evaluate_every.")
+        raise UsageError(
+            f"{run.path} has no evaluation yet. Train it further, or evaluate more often with"
+            " evaluate_every."
+        )
     name = metric if metric is not None else training.config.best_by
     scores = [(line["step"], training.score(line["metrics"], name)) for line in lines]
     step = min(scores, key=lambda pair: pair[1])[0]

@@ -20,7 +20,15 @@ class FollowedRun(RunDirectory):
 
     def save_picture(self, picture: Image.Image, step: int) -> None: ...
 
-    def save_checkpoint(self, state: dict[str, Any], step: int, keep: int, *, spare: int | None = None, best: bool = False) -> None: ...
+    def save_checkpoint(
+        self,
+        state: dict[str, Any],
+        step: int,
+        keep: int,
+        *,
+        spare: int | None = None,
+        best: bool = False,
+    ) -> None: ...
 
     def discard(self) -> None: ...
 

@@ -31,8 +31,8 @@ def try_optimizer(player: str, name: str, options: Mapping[str, Any], shapes: Sh
     """Let an optimizer take a step on small stand-ins for a player's parameters.
 
     Raises:
-        UsageError: it cannot: it needs a closure, the gradient's graph or sparse gradients, or has no learning rate. The sentence says
-            which.
+        UsageError: it cannot: it needs a closure, the gradient's graph or sparse gradients, or has
+            no learning rate. The sentence says which.
     """
     with _quietly():
         _stepped(player, name, options, shapes)
@@ -52,7 +52,8 @@ def check_resumable(training: Training) -> None:
             exact = _resumes(player, name, options, shapes)
         if not exact:
             warnings.warn(
-                f"Optimizer {name} keeps something outside of its state_dict: a run with it can be resumed, but not exactly.",
+                f"Optimizer {name} keeps something outside of its state_dict: a run with it can be"
+                " resumed, but not exactly.",
                 stacklevel=2,
             )
 
@@ -70,8 +71,9 @@ def _resumes(player: str, name: str, options: Mapping[str, Any], shapes: Shapes)
             _step(optimizer, own, torch.Generator().manual_seed(1))
     except Exception as error:  # torch and optimizers raise many kinds
         raise UsageError(
-            f'Optimizer {name} of the player "{player}": its state cannot be saved and loaded again, so the run could not be resumed, '
-            f"sampled or evaluated: {_first_line(error)}. Choose another optimizer."
+            f'Optimizer {name} of the player "{player}": its state cannot be saved and loaded'
+            f" again, so the run could not be resumed, sampled or evaluated: {_first_line(error)}."
+            " Choose another optimizer."
         ) from error
     return all(torch.equal(a, b) for a, b in zip(parameters, copies, strict=True))
 
@@ -84,7 +86,9 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def _stepped(player: str, name: str, options: Mapping[str, Any], shapes: Shapes, *, steps: int = 1) -> tuple[Optimizer, list[Tensor]]:
+def _stepped(
+    player: str, name: str, options: Mapping[str, Any], shapes: Shapes, *, steps: int = 1
+) -> tuple[Optimizer, list[Tensor]]:
     """Return an optimizer of small stand-ins after its first steps, and the stand-ins."""
     draws = torch.Generator().manual_seed(0)
     stand_ins = []
@@ -102,8 +106,9 @@ def _stepped(player: str, name: str, options: Mapping[str, Any], shapes: Shapes,
             _step(optimizer, parameters, draws)
     except Exception as error:  # an optimizer's own errors may be of any kind
         raise UsageError(
-            f"{where}: a step on small tensors raised {type(error).__name__}: {_first_line(error)}. Here an optimizer finds a dense "
-            "direction in .grad, without the graph that made it, and step() gets no closure. Choose one that needs no more."
+            f"{where}: a step on small tensors raised {type(error).__name__}: {_first_line(error)}."
+            " Here an optimizer finds a dense direction in .grad, without the graph that made it,"
+            " and step() gets no closure. Choose one that needs no more."
         ) from error
     return optimizer, parameters
 
@@ -117,8 +122,9 @@ def _check_rates(where: str, optimizer: Optimizer) -> None:
         rate = group.get("lr")
         if isinstance(rate, bool) or not isinstance(rate, int | float | Tensor):
             raise UsageError(
-                f'{where}: it has no number "lr" in its parameter groups, and a run sets the learning rate of every step. Give '
-                "optimizer.lr if it has that option, or else choose another optimizer."
+                f'{where}: it has no number "lr" in its parameter groups, and a run sets the'
+                " learning rate of every step. Give optimizer.lr if it has that option, or else"
+                " choose another optimizer."
             )
 
 
@@ -134,23 +140,30 @@ def _step(optimizer: Optimizer, parameters: Iterable[Tensor], draws: torch.Gener
 class TwoModes:
     """Those of some optimizers that have two points, as schedule-free ones do: they train at one and are measured at the other.
 
-    Such an optimizer has the methods ``train`` and ``eval``, which take the parameters from one point to the other.
+    Such an optimizer has the methods ``train`` and ``eval``, which take the parameters from one
+    point to the other.
 
     Args:
         optimizers: player → inner optimizer.
         rule: the run's rule.
 
     Raises:
-        UsageError: the rule moves parameters itself, which the optimizer's other point would not follow.
+        UsageError: the rule moves parameters itself, which the optimizer's other point would not
+            follow.
     """
 
     def __init__(self, optimizers: Mapping[str, Optimizer], rule: Rule) -> None:
-        self._optimizers: dict[str, Any] = {player: optimizer for player, optimizer in optimizers.items() if _has_two_modes(optimizer)}
+        self._optimizers: dict[str, Any] = {
+            player: optimizer
+            for player, optimizer in optimizers.items()
+            if _has_two_modes(optimizer)
+        }
         for player, optimizer in self._optimizers.items():
             if isinstance(rule, Lookahead | Averaged):
                 raise UsageError(
-                    f'Player "{player}": {type(optimizer).__name__} averages its own iterates and cannot follow the rule '
-                    f"{type(rule).__name__}, which does so too. Use another rule, or another optimizer."
+                    f'Player "{player}": {type(optimizer).__name__} averages its own iterates and'
+                    f" cannot follow the rule {type(rule).__name__}, which does so too. Use another"
+                    " rule, or another optimizer."
                 )
             optimizer.train()
 
@@ -160,7 +173,8 @@ class TwoModes:
     @contextmanager
     def measured(self) -> Iterator[None]:
         """Hold the parameters at the point that is measured inside; afterwards they are exactly what they were."""
-        moved = [optimizer for optimizer in self._optimizers.values() if optimizer.state]  # before a step there is one point
+        # before a step there is one point
+        moved = [optimizer for optimizer in self._optimizers.values() if optimizer.state]
         parameters = [parameter for optimizer in moved for parameter in _of(optimizer)]
         before = [parameter.detach().clone() for parameter in parameters]
         for optimizer in moved:
@@ -174,7 +188,10 @@ class TwoModes:
 
     def iterates(self) -> dict[str, list[Tensor]]:
         """Return player → copies of the parameters where it trains."""
-        return {player: [p.detach().clone() for p in _of(optimizer)] for player, optimizer in self._optimizers.items()}
+        return {
+            player: [p.detach().clone() for p in _of(optimizer)]
+            for player, optimizer in self._optimizers.items()
+        }
 
     def load_iterates(self, iterates: Mapping[str, Sequence[Tensor]]) -> None:
         """Continue from what ``iterates`` returned."""
@@ -183,7 +200,9 @@ class TwoModes:
 
 
 def _has_two_modes(optimizer: Optimizer) -> bool:
-    return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
+    return callable(getattr(optimizer, "train", None)) and callable(
+        getattr(optimizer, "eval", None)
+    )
 
 
 @torch.no_grad()

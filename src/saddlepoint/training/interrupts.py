@@ -43,7 +43,8 @@ class Interrupt:
 def deferred_interrupts() -> Iterator[Interrupt]:
     """Note SIGINT, SIGTERM and SIGHUP instead of dying of them; a second Ctrl-C stops at once.
 
-    SIGHUP, which a terminal sends when it is closed, counts as SIGTERM. Where it is ignored, as under ``nohup``, it stays so.
+    SIGHUP, which a terminal sends when it is closed, counts as SIGTERM. Where it is ignored, as
+    under ``nohup``, it stays so.
     """
     interrupt = Interrupt()
 

@@ -95,10 +95,18 @@ def checked_line(line: Any, where: str) -> dict[str, Any]:
         first = error.errors()[0]
         key = ".".join(str(part)[:40] for part in first["loc"]) or "the whole"
         raise UsageError(
-            f"{where} is no line of a run's log: {key}: {first['msg']}. It is damaged, or another program wrote it."
+            f"{where} is no line of a run's log: {key}: {first['msg']}. It is damaged, or another"
+            " program wrote it."
         ) from error
     trace = checked.trace
-    if trace is not None and any(len(values) != len(trace.steps) for part in (trace.losses, trace.projections) for values in part.values()):
-        raise UsageError(f"{where} is no line of a run's log: its trace has series of several lengths. It is damaged.")
+    if trace is not None and any(
+        len(values) != len(trace.steps)
+        for part in (trace.losses, trace.projections)
+        for values in part.values()
+    ):
+        raise UsageError(
+            f"{where} is no line of a run's log: its trace has series of several lengths. It is"
+            " damaged."
+        )
     found: dict[str, Any] = line
     return found

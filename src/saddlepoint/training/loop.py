@@ -11,13 +11,16 @@ from saddlepoint.training.training import Training
 
 
 def train(
-    training: Training, run: RunDirectory, watcher: Watcher | None = None, interrupted: Callable[[], object] = lambda: None
+    training: Training,
+    run: RunDirectory,
+    watcher: Watcher | None = None,
+    interrupted: Callable[[], object] = lambda: None,
 ) -> Status:
     """Train until the budget is used, patience ends, the user interrupts or a loss diverges, recording into the run directory.
 
     Raises:
-        DivergenceError: a loss or update is not finite, and the policy is to stop, or was to roll back and that is used up. The last finite
-            state is saved and the summary written before.
+        DivergenceError: a loss or update is not finite, and the policy is to stop, or was to roll
+            back and that is used up. The last finite state is saved and the summary written before.
     """
     observer = Observer(training, run, watcher or SilentWatcher())
     observer.start()

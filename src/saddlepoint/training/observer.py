@@ -47,7 +47,8 @@ class Observer:
     """Records a training into its run directory and judges what it sees.
 
     Attributes:
-        spent: seconds spent here, which is not training time: on "all" of it, on "metrics", and on "probes" with their verdicts.
+        spent: seconds spent here, which is not training time: on "all" of it, on "metrics", and on
+            "probes" with their verdicts.
         findings: what holds at present, ranked.
     """
 
@@ -77,7 +78,11 @@ class Observer:
     def patient(self) -> bool:
         """Whether the best evaluation is less than ``patience`` evaluations old."""
         config, best = self.training.config, self.training.best
-        return config.patience is None or best is None or self.training.step - best["step"] < config.patience * config.evaluate_every
+        return (
+            config.patience is None
+            or best is None
+            or self.training.step - best["step"] < config.patience * config.evaluate_every
+        )
 
     @property
     def seconds_here(self) -> float:
@@ -89,8 +94,12 @@ class Observer:
         with self._timed("all"):
             origin = self.training.ranks.from_first(lambda: self.training.locate(error).to_dict())
             points = self.training.trace.state_dict()
-            self._log([], {"divergence": {"step": self.training.step + 1, "message": str(error), **origin}})
-            self.training.trace.load_state_dict(points)  # a run that goes on from here drops this line
+            self._log(
+                [],
+                {"divergence": {"step": self.training.step + 1, "message": str(error), **origin}},
+            )
+            # a run that goes on from here drops this line
+            self.training.trace.load_state_dict(points)
 
     def roll_back(self) -> bool:
         """Go back to the last checkpoint with smaller steps, if the policy allows it once more; say whether it did."""
@@ -98,17 +107,37 @@ class Observer:
         if config.on_divergence == "stop" or training.rollbacks >= config.max_rollbacks:
             return False
         with self._timed("all"):
-            failed, rollbacks, factor = training.step + 1, training.rollbacks + 1, training.rate_factor / 2
+            failed, rollbacks, factor = (
+                training.step + 1,
+                training.rollbacks + 1,
+                training.rate_factor / 2,
+            )
             divergence = self.history.last["divergence"]
-            training.load_state_dict(training.ranks.from_first(lambda: self.run.load_checkpoint(config, training.checkpointed)))
+            training.load_state_dict(
+                training.ranks.from_first(
+                    lambda: self.run.load_checkpoint(config, training.checkpointed)
+                )
+            )
             training.rollbacks, training.rate_factor = rollbacks, factor
             self.run.truncate_log(training.step)
             self.history = self._read_history()
-            self._log([], {"rollback": {"number": rollbacks, "failed_step": failed, "rate_factor": factor, "divergence": divergence}})
-            self._checkpoint(better=False)  # with the smaller rate, so that a resumed run has it too
+            self._log(
+                [],
+                {
+                    "rollback": {
+                        "number": rollbacks,
+                        "failed_step": failed,
+                        "rate_factor": factor,
+                        "divergence": divergence,
+                    }
+                },
+            )
+            # with the smaller rate, so that a resumed run has it too
+            self._checkpoint(better=False)
             self.run.drop_checkpoints_after(training.step)
         self.watcher.report(
-            f"Step {failed} diverged; back to step {training.step} with learning rates × {factor:g}. {divergence['sentence']}"
+            f"Step {failed} diverged; back to step {training.step} with learning rates ×"
+            f" {factor:g}. {divergence['sentence']}"
         )
         return True
 
@@ -132,7 +161,8 @@ class Observer:
         if last or step % config.evaluate_every == 0:
             with self._timed("metrics"):
                 line["metrics"], better = self._evaluate()
-        last = last or not self.patient  # nothing comes after it, so it has everything that the end of the budget has
+        # nothing comes after it, so it has everything that the end of the budget has
+        last = last or not self.patient
         if last or step % config.probe_every == 0:
             with self._timed("probes"):
                 line["probe"] = self._probe()
@@ -154,13 +184,19 @@ class Observer:
     def _read_history(self) -> History:
         """Return the log as the verdicts read it."""
         problem = self.training.problem
-        return History(loss=problem.loss, coverage=problem.coverage, lines=self.training.ranks.from_first(self.run.read_log))
+        return History(
+            loss=problem.loss,
+            coverage=problem.coverage,
+            lines=self.training.ranks.from_first(self.run.read_log),
+        )
 
     def _follow(self, records: list[Record], last: bool) -> None:
         """Keep what probes and verdicts need of the steps between them."""
         training, config, step = self.training, self.training.config, self.training.step
         if last or step % config.trace_every == 0:
-            training.trace.sample(step, {player: loss for record in records for player, loss in record.losses.items()})
+            training.trace.sample(
+                step, {player: loss for record in records for player, loss in record.losses.items()}
+            )
         if config.probe_every > 2 and -step % config.probe_every <= 2:
             training.updates.keep(step)
 
@@ -184,8 +220,16 @@ class Observer:
     def _log(self, records: list[Record], extra: dict[str, Any]) -> None:
         training, trace = self.training, self.training.trace.take()
         points = {"trace": trace} if trace["steps"] else {}
-        spent = {"gradient_equivalents": round(training.gradient_equivalents, 2)} if records else {}  # of finished steps only
-        line = {"step": training.step, "seconds": round(training.seconds, 4), **spent, **_numbers(records), **points, **extra}
+        # of finished steps only
+        spent = {"gradient_equivalents": round(training.gradient_equivalents, 2)} if records else {}
+        line = {
+            "step": training.step,
+            "seconds": round(training.seconds, 4),
+            **spent,
+            **_numbers(records),
+            **points,
+            **extra,
+        }
         self.run.log(line)
         self.history.add(line)
 
@@ -200,7 +244,9 @@ class Observer:
 
     def _save(self, *, better: bool) -> None:
         training, keep = self.training, self.training.config.keep_checkpoints
-        self.run.save_checkpoint(training.state_dict(), training.step, keep, spare=training.checkpointed, best=better)
+        self.run.save_checkpoint(
+            training.state_dict(), training.step, keep, spare=training.checkpointed, best=better
+        )
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:
@@ -212,10 +258,12 @@ class Observer:
 def summary(training: Training, status: Status, observer: Observer | None = None) -> dict[str, Any]:
     """Return what ``summary.json`` holds.
 
-    ``cost`` counts passes over one player's loss: a step of two players takes two gradients. ``seconds_here`` is the training time since
-    the last start, ``observing_seconds`` what evaluation, probes, pictures and checkpoints took beside it, ``evaluating_seconds`` the part
-    of metrics and ``probing_seconds`` that of probes and verdicts. ``loss_bands`` and ``metric_names`` say how to read losses and metrics
-    to whoever has the file alone; an infinite end of a band becomes null.
+    ``cost`` counts passes over one player's loss: a step of two players takes two gradients.
+    ``seconds_here`` is the training time since the last start, ``observing_seconds`` what
+    evaluation, probes, pictures and checkpoints took beside it, ``evaluating_seconds`` the part of
+    metrics and ``probing_seconds`` that of probes and verdicts. ``loss_bands`` and ``metric_names``
+    say how to read losses and metrics to whoever has the file alone; an infinite end of a band
+    becomes null.
     """
     config, optimizer = training.config, training.optimizer
     return {
@@ -237,8 +285,12 @@ def summary(training: Training, status: Status, observer: Observer | None = None
         "metrics": training.metrics,
         "best": training.best,
         "findings": [finding.to_dict() for finding in observer.findings] if observer else [],
-        "loss_bands": {player: asdict(band) for player, band in BANDS[training.problem.loss].items()},
-        "metric_names": {name: asdict(metric) for name, metric in training.problem.metric_names.items()},
+        "loss_bands": {
+            player: asdict(band) for player, band in BANDS[training.problem.loss].items()
+        },
+        "metric_names": {
+            name: asdict(metric) for name, metric in training.problem.metric_names.items()
+        },
         "extractors": training.problem.extractors(),
         "evaluation": {"samples": config.evaluation_samples, "seed": config.evaluation_seed},
     }
@@ -246,7 +298,13 @@ def summary(training: Training, status: Status, observer: Observer | None = None
 
 def _numbers(records: list[Record]) -> dict[str, Any]:
     """Merge the records of one step's turns; of a player that moved twice the last one stays."""
-    merged: dict[str, Any] = {"losses": {}, "terms": {}, "gradient_norms": {}, "direction_norms": {}, "solves": {}}
+    merged: dict[str, Any] = {
+        "losses": {},
+        "terms": {},
+        "gradient_norms": {},
+        "direction_norms": {},
+        "solves": {},
+    }
     for record in records:
         for name in ("losses", "terms", "gradient_norms", "direction_norms"):
             merged[name] |= getattr(record, name)

@@ -37,7 +37,10 @@ def empty_directory(path: Path) -> Path:
     """
     if path.is_dir() and not _holds_nothing(path):
         what = "another run" if (path / "config.yaml").exists() else "other files"
-        raise UsageError(f"--out {path} holds {what} already. Go on with `saddlepoint resume {quoted(path)}`, or choose another --out.")
+        raise UsageError(
+            f"--out {path} holds {what} already. Go on with `saddlepoint resume {quoted(path)}`, or"
+            " choose another --out."
+        )
     if path.exists() and not path.is_dir():
         raise UsageError(f"--out {path} is a file. Choose a directory.")
     path.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from saddlepoint.curvature.replay import Replay
-from saddlepoint.diagnostics import Probe, accuracy, cosine, gradient_health, memory, rotation, saturation, spread
+from saddlepoint.diagnostics import (
+    Probe,
+    accuracy,
+    cosine,
+    gradient_health,
+    memory,
+    rotation,
+    saturation,
+    spread,
+)
 from saddlepoint.errors import DivergenceError, DoubleBackwardError
 from saddlepoint.games import GAN_LOSSES
 from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR, Batch
@@ -32,7 +41,9 @@ def take_probe(training: Training) -> Probe:
     replay = Replay(networks.values(), cuda=training.device.type == "cuda")
     unmeasured: dict[str, str] = {}
     with training.own_randomness(), replay.again():
-        health = gradient_health(networks, [partial(problem.losses, networks, batch, EVERYONE) for batch in batches])
+        health = gradient_health(
+            networks, [partial(problem.losses, networks, batch, EVERYONE) for batch in batches]
+        )
         antisymmetric = _antisymmetric(training, batches[0], unmeasured)
         real, fake, unseen, generated = _outputs(training, batches)
     if unseen is None:
@@ -47,27 +58,41 @@ def take_probe(training: Training) -> Probe:
         memory=None if unseen is None else memory(real, unseen),
         antisymmetric=antisymmetric,
         update_cosine=cosines,
-        diversity=spread(generated) / max(spread(torch.cat([batch.real for batch in batches])), 1e-30),
+        diversity=spread(generated)
+        / max(spread(torch.cat([batch.real for batch in batches])), 1e-30),
         unmeasured=unmeasured,
     )
 
 
 def _antisymmetric(training: Training, batch: Batch, unmeasured: dict[str, str]) -> float | None:
     try:
-        return rotation(training.networks, partial(training.problem.losses, training.networks, batch, EVERYONE)).antisymmetric
+        return rotation(
+            training.networks, partial(training.problem.losses, training.networks, batch, EVERYONE)
+        ).antisymmetric
     except (DoubleBackwardError, DivergenceError) as error:
         unmeasured["antisymmetric"] = str(error)
         return None
 
 
 @torch.no_grad()
-def _outputs(training: Training, batches: list[Batch]) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+def _outputs(
+    training: Training, batches: list[Batch]
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """Return the discriminator's outputs on training, generated and held-out samples, and the generated samples."""
     judge, generator = training.networks[DISCRIMINATOR], training.networks[GENERATOR]
     generated = [generator(batch.noise) for batch in batches]
-    held_out = training.problem.held_out(sum(len(batch.real) for batch in batches), training.config.seed)
+    held_out = training.problem.held_out(
+        sum(len(batch.real) for batch in batches), training.config.seed
+    )
     unseen = (
-        None if held_out is None else torch.cat([judge(part.to(training.device)) for part in torch.split(held_out, len(batches[0].real))])
+        None
+        if held_out is None
+        else torch.cat(
+            [
+                judge(part.to(training.device))
+                for part in torch.split(held_out, len(batches[0].real))
+            ]
+        )
     )
     real = torch.cat([judge(batch.real) for batch in batches])
     return real, torch.cat([judge(samples) for samples in generated]), unseen, torch.cat(generated)
@@ -77,13 +102,21 @@ class LastUpdates:
     """The parameters of three successive steps, kept where a probe will ask for the angle between the last two updates."""
 
     def __init__(self, networks: Mapping[str, nn.Module]) -> None:
-        self._players = {player: [p for p in network.parameters() if p.requires_grad] for player, network in networks.items()}
+        self._players = {
+            player: [p for p in network.parameters() if p.requires_grad]
+            for player, network in networks.items()
+        }
         self._kept: list[tuple[int, dict[str, list[Tensor]]]] = []
 
     def keep(self, step: int) -> None:
         """Remember the parameters as they are after ``step``; of an interrupted sequence only its end."""
-        now = {player: [p.detach().clone() for p in parameters] for player, parameters in self._players.items()}
-        self._kept = [(before, kept) for before, kept in self._kept if step - before <= 2] + [(step, now)]
+        now = {
+            player: [p.detach().clone() for p in parameters]
+            for player, parameters in self._players.items()
+        }
+        self._kept = [(before, kept) for before, kept in self._kept if step - before <= 2] + [
+            (step, now)
+        ]
 
     def cosine(self) -> dict[str, float] | None:
         """Return player → cosine between θ_t − θ_{t−1} and θ_{t−1} − θ_{t−2}; None unless the last three steps are kept."""
@@ -103,6 +136,12 @@ class LastUpdates:
     def load_state_dict(self, state: list[tuple[int, dict[str, list[Tensor]]]]) -> None:
         """Continue from what ``state_dict`` returned."""
         self._kept = [
-            (step, {player: [t.to(p.device) for t, p in zip(kept[player], own, strict=True)] for player, own in self._players.items()})
+            (
+                step,
+                {
+                    player: [t.to(p.device) for t, p in zip(kept[player], own, strict=True)]
+                    for player, own in self._players.items()
+                },
+            )
             for step, kept in state
         ]

@@ -8,7 +8,15 @@ from time import perf_counter
 from types import TracebackType
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from saddlepoint.game_optimizer import Record
@@ -35,7 +43,12 @@ class BarWatcher:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._progress.stop()
 
     def update(self, training: Training, records: list[Record]) -> None:
@@ -43,15 +56,24 @@ class BarWatcher:
         now = perf_counter()
         if now - self._shown >= _BAR_SECONDS or training.progress >= 1:
             self._shown = now
-            self._progress.update(self._task, completed=training.progress, step=training.step, numbers=_numbers(training, records))
+            self._progress.update(
+                self._task,
+                completed=training.progress,
+                step=training.step,
+                numbers=_numbers(training, records),
+            )
 
     def report(self, sentence: str) -> None:
         """Print what the user should know, above the bar."""
-        self._progress.console.print(f"note: {sentence}", markup=False, highlight=False, soft_wrap=True)
+        self._progress.console.print(
+            f"note: {sentence}", markup=False, highlight=False, soft_wrap=True
+        )
 
     def evaluating(self, done: int, total: int) -> None:
         """Show how far the evaluation is in place of the numbers."""
-        self._progress.update(self._task, numbers=f"evaluating, {done} of {total} metrics", refresh=True)
+        self._progress.update(
+            self._task, numbers=f"evaluating, {done} of {total} metrics", refresh=True
+        )
 
 
 class _Numbers(ProgressColumn):
@@ -97,7 +119,12 @@ class LineWatcher:
     def __enter__(self) -> LineWatcher:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         pass
 
     def update(self, training: Training, records: list[Record]) -> None:
@@ -106,7 +133,9 @@ class LineWatcher:
             return
         self._next = _LINE_SHARE * (math.floor(training.progress / _LINE_SHARE + 1e-9) + 1)
         share = f"{100 * training.progress:3.0f} %  step {training.step}  {training.seconds:.1f} s"
-        self._console.print(f"{share}  {_numbers(training, records)}", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(
+            f"{share}  {_numbers(training, records)}", markup=False, highlight=False, soft_wrap=True
+        )
 
     def report(self, sentence: str) -> None:
         """Print what the user should know."""
@@ -124,8 +153,11 @@ def watcher(console: Console) -> BarWatcher | LineWatcher:
 def _numbers(training: Training, records: list[Record]) -> str:
     losses = {player: loss for record in records for player, loss in record.losses.items()}
     norms = {player: norm for record in records for player, norm in record.gradient_norms.items()}
-    measured = {player: f" (‖g‖ {norm:.2g})" for player, norm in norms.items()}  # players of rules of order 0 have no gradient
-    parts = [f"{player[0].upper()} {losses[player]:.3f}{measured.get(player, '')}" for player in losses]
+    # players of rules of order 0 have no gradient
+    measured = {player: f" (‖g‖ {norm:.2g})" for player, norm in norms.items()}
+    parts = [
+        f"{player[0].upper()} {losses[player]:.3f}{measured.get(player, '')}" for player in losses
+    ]
     main = next((name for name in training.metrics if name.startswith("ema/")), None)
     if main is not None:
         parts.append(f"{main} {training.metrics[main]:.4g}")

@@ -16,7 +16,16 @@ from PIL import Image
 
 from saddlepoint.diagnostics import History
 from saddlepoint.errors import DamageWarning, UsageError, quoted
-from saddlepoint.files import append_whole, drop_leftovers, flush, json_line, json_text, locked, write_atomic, write_json
+from saddlepoint.files import (
+    append_whole,
+    drop_leftovers,
+    flush,
+    json_line,
+    json_text,
+    locked,
+    write_atomic,
+    write_json,
+)
 from saddlepoint.problems import GanProblem
 from saddlepoint.reading import JSON_BYTES, LOG_BYTES, parse_json, read_bytes, refuse_links
 from saddlepoint.training.checkpoint import DamagedCheckpointError, OtherFormatError, decode, encode
@@ -32,8 +41,9 @@ At = Literal["last", "best"] | int
 class RunDirectory:
     """``config.yaml``, ``environment.json``, ``metrics.jsonl``, ``samples/``, ``samples.png``, ``checkpoints/``, ``summary.json``.
 
-    Create one with ``create`` (refuses a directory that holds anything) or open one with ``open``. Whoever trains in it has ``claimed`` it.
-    What cannot be written, because the disk is full or read-only, is a UsageError that says how to go on.
+    Create one with ``create`` (refuses a directory that holds anything) or open one with ``open``.
+    Whoever trains in it has ``claimed`` it. What cannot be written, because the disk is full or
+    read-only, is a UsageError that says how to go on.
     """
 
     def __init__(self, path: Path) -> None:
@@ -62,9 +72,13 @@ class RunDirectory:
             for name in ("environment.json", "config.yaml"):
                 drop_leftovers(path, name)
             write_json(path / "environment.json", environment(config.device))
-            write_atomic(path / "config.yaml", config.to_yaml().encode())  # the last: where it is, the directory is whole
+            # the last: where it is, the directory is whole
+            write_atomic(path / "config.yaml", config.to_yaml().encode())
         except OSError as error:
-            raise UsageError(f"Cannot make the run directory {path}: {error.strerror or error}. Choose another --out.") from error
+            raise UsageError(
+                f"Cannot make the run directory {path}: {error.strerror or error}. Choose another"
+                " --out."
+            ) from error
         run = cls(path)
         run._made = made
         return run
@@ -73,7 +87,10 @@ class RunDirectory:
     def open(cls, path: Path) -> RunDirectory:
         """Open the directory of an existing run; a UsageError says when there is none."""
         if not (path / "config.yaml").is_file():
-            raise UsageError(f"{path} is not a run directory (no config.yaml). Give the directory that `saddlepoint train` printed.")
+            raise UsageError(
+                f"{path} is not a run directory (no config.yaml). Give the directory that"
+                " `saddlepoint train` printed."
+            )
         refuse_links(path)
         return cls(path)
 
@@ -93,7 +110,10 @@ class RunDirectory:
             with self._writing(self.path / ".lock"):
                 holder = stack.enter_context(locked(self.path / ".lock"))
             if holder is not None:
-                raise UsageError(f"{self.path} is being trained by {holder}. Wait for it, or stop it; two would spoil each other's files.")
+                raise UsageError(
+                    f"{self.path} is being trained by {holder}. Wait for it, or stop it; two would"
+                    " spoil each other's files."
+                )
             self._claimed = True
             try:
                 yield
@@ -103,11 +123,13 @@ class RunDirectory:
     def rewind(self, state: Mapping[str, Any] | None) -> None:
         """Make the directory what it was when a checkpoint was written: what came later, which training makes again, is dropped.
 
-        So is what a killed process left half written. Where ``best.pt`` is not the best checkpoint that the state knows of, because the
-        process was killed in between or it is damaged, it is written again, as far as that state is kept.
+        So is what a killed process left half written. Where ``best.pt`` is not the best checkpoint
+        that the state knows of, because the process was killed in between or it is damaged, it is
+        written again, as far as that state is kept.
 
         Args:
-            state: of the checkpoint; None for the untrained run, of which nothing but the configuration stays.
+            state: of the checkpoint; None for the untrained run, of which nothing but the
+                configuration stays.
         """
         step, rollbacks = (-1, 0) if state is None else (state["step"], state["rollbacks"])
         with self._writing(self.path):
@@ -120,7 +142,11 @@ class RunDirectory:
                 if later > step:
                     picture.unlink()
         if self._metrics.exists() and self._metrics.read_bytes()[-1:] not in (b"", b"\n"):
-            warnings.warn(f"{self._metrics} ends in half a line, which is left out.", DamageWarning, stacklevel=2)
+            warnings.warn(
+                f"{self._metrics} ends in half a line, which is left out.",
+                DamageWarning,
+                stacklevel=2,
+            )
         self.truncate_log(step, rollbacks)
         self.drop_checkpoints_after(step)
         if state is not None:
@@ -169,13 +195,22 @@ class RunDirectory:
         Such a half is what a killed process leaves, or another one is writing at this moment.
 
         Raises:
-            UsageError: the file is too long, or what a line says is of another kind than a run's log.
+            UsageError: the file is too long, or what a line says is of another kind than a run's
+                log.
         """
         raw = read_bytes(self._metrics, LOG_BYTES).split(b"\n") if self._metrics.exists() else [b""]
-        found = [(number, line) for number, line in enumerate(map(_parsed, raw[:-1]), 1) if line is not None]
+        found = [
+            (number, line)
+            for number, line in enumerate(map(_parsed, raw[:-1]), 1)
+            if line is not None
+        ]
         damaged = len(raw) - 1 - len(found)
         if damaged:
-            what = "1 damaged line, which is" if damaged == 1 else f"{damaged} damaged lines, which are"
+            what = (
+                "1 damaged line, which is"
+                if damaged == 1
+                else f"{damaged} damaged lines, which are"
+            )
             warnings.warn(f"{self._metrics} has {what} left out.", DamageWarning, stacklevel=2)
         lines = [checked_line(line, f"{self._metrics}, line {number}") for number, line in found]
         return lines
@@ -223,12 +258,22 @@ class RunDirectory:
         self._write(self._samples / f"step-{step:08d}.png", content)
         self._write(self.samples_picture, content)
 
-    def save_checkpoint(self, state: dict[str, Any], step: int, keep: int, *, spare: int | None = None, best: bool = False) -> None:
+    def save_checkpoint(
+        self,
+        state: dict[str, Any],
+        step: int,
+        keep: int,
+        *,
+        spare: int | None = None,
+        best: bool = False,
+    ) -> None:
         """Write the state of ``step`` and drop all but the last ``keep`` and that of ``spare``; ``best`` also writes it as the best one."""
         content = encode(state)
         if self._metrics.exists():
             with self._writing(self._metrics):
-                flush(self._metrics)  # first: when the power fails, a checkpoint must not know of lines that the log lacks
+                # first: when the power fails, a checkpoint must not know of lines that the log
+                # lacks
+                flush(self._metrics)
         self._write(self._of_step(step), content)
         if best:
             self._write(self._best, content)
@@ -246,7 +291,8 @@ class RunDirectory:
         Where the last one is damaged it is the previous one that is whole, with a warning.
 
         Raises:
-            UsageError: there is none, it is damaged, of another format, or of another configuration.
+            UsageError: there is none, it is damaged, of another format, or of another
+                configuration.
         """
         first = self._checkpoint(at)
         damage: dict[str, str] = {}
@@ -257,16 +303,26 @@ class RunDirectory:
                 damage[path.name] = str(error)
                 continue
             if damage:
-                text = "; ".join(f"{name} is truncated or damaged: {reason}" for name, reason in damage.items())
-                warnings.warn(f"In {self._checkpoints} {text}. The previous one, {path.name}, is used.", DamageWarning, stacklevel=2)
+                text = "; ".join(
+                    f"{name} is truncated or damaged: {reason}" for name, reason in damage.items()
+                )
+                warnings.warn(
+                    f"In {self._checkpoints} {text}. The previous one, {path.name}, is used.",
+                    DamageWarning,
+                    stacklevel=2,
+                )
             return state
         others = [str(step) for step in self.checkpoint_steps() if self._of_step(step) != first]
         remedy = {
-            "last": "No earlier one is whole. Restore it from a copy, or start again with "
-            f"`saddlepoint train --config {quoted(self._config)}`.",
+            "last": (
+                "No earlier one is whole. Restore it from a copy, or start again with "
+                f"`saddlepoint train --config {quoted(self._config)}`."
+            ),
             "best": "Use the last one in its place; training goes on without it.",
         }.get(str(at), f"Use another one: {', '.join([*others, 'best'])}.")
-        raise UsageError(f"Checkpoint {first} is truncated or damaged: {damage[first.name]}. {remedy}")
+        raise UsageError(
+            f"Checkpoint {first} is truncated or damaged: {damage[first.name]}. {remedy}"
+        )
 
     def checkpoint_steps(self) -> list[int]:
         """Return the steps whose checkpoints are kept, ascending; the best one may be another."""
@@ -285,7 +341,11 @@ class RunDirectory:
         path = self._of_step(step)
         if path.is_file():
             return path
-        return self._best if self._best.is_file() and self.load_checkpoint(config, "best")["step"] == step else None
+        return (
+            self._best
+            if self._best.is_file() and self.load_checkpoint(config, "best")["step"] == step
+            else None
+        )
 
     def _checkpoint(self, at: At) -> Path:
         steps = self._steps()
@@ -295,9 +355,15 @@ class RunDirectory:
             return path
         if isinstance(at, int) and steps:
             known = ", ".join(str(step) for step in self.checkpoint_steps())
-            raise UsageError(f"{self.path} has no checkpoint of step {at}. It has those of {known}; keep more with keep_checkpoints.")
+            raise UsageError(
+                f"{self.path} has no checkpoint of step {at}. It has those of {known}; keep more"
+                " with keep_checkpoints."
+            )
         if at == "last" and self._best.exists():
-            raise UsageError(f"{self._checkpoints} holds nothing but {self._best.name}. Restore the other checkpoints from a copy.")
+            raise UsageError(
+                f"{self._checkpoints} holds nothing but {self._best.name}. Restore the other"
+                " checkpoints from a copy."
+            )
         raise UsageError(
             f"{self.path} has no {at} checkpoint; the run was stopped before it wrote one. "
             f"`saddlepoint resume {quoted(self.path)}` starts it."
@@ -307,13 +373,18 @@ class RunDirectory:
         try:
             state = decode(path.read_bytes())
         except OtherFormatError as error:
-            raise UsageError(f"Checkpoint {path} was written by another version or another program: {error}.") from error
+            raise UsageError(
+                f"Checkpoint {path} was written by another version or another program: {error}."
+            ) from error
         except OSError as error:
             if error.errno == errno.EIO:
                 raise DamagedCheckpointError("the disk cannot read it") from error
             raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from error
         if state.get("config") != config.digest():
-            raise UsageError(f"Checkpoint {path} belongs to another configuration than {self._config}. Restore the run's own.")
+            raise UsageError(
+                f"Checkpoint {path} belongs to another configuration than {self._config}. Restore"
+                " the run's own."
+            )
         return state
 
     def _prune(self, keep: int, spare: int | None) -> None:
@@ -336,7 +407,11 @@ class RunDirectory:
             decode(content)
             self._write(self._best, content)
         except (OSError, DamagedCheckpointError, OtherFormatError):
-            warnings.warn(f"{found}, and no whole copy is kept. The next better evaluation writes it again.", DamageWarning, stacklevel=3)
+            warnings.warn(
+                f"{found}, and no whole copy is kept. The next better evaluation writes it again.",
+                DamageWarning,
+                stacklevel=3,
+            )
 
     def _write(self, path: Path, content: bytes, *, training: bool = True) -> None:
         with self._writing(path, training=training):
@@ -353,8 +428,15 @@ class RunDirectory:
             yield
         except OSError as error:
             steps = self.checkpoint_steps()
-            kept = f"The checkpoint of step {steps[-1]} is safe" if steps else "Nothing is trained yet"
-            remedy = f" {kept}; when the cause is gone, go on with: saddlepoint resume {quoted(self.path)}" if training else ""
+            kept = (
+                f"The checkpoint of step {steps[-1]} is safe" if steps else "Nothing is trained yet"
+            )
+            remedy = (
+                f" {kept}; when the cause is gone, go on with: saddlepoint resume"
+                f" {quoted(self.path)}"
+                if training
+                else ""
+            )
             raise UsageError(f"Cannot write {path}: {error.strerror or error}.{remedy}") from error
 
     @property
@@ -370,11 +452,15 @@ class RunDirectory:
 
 def _by_step(directory: Path, suffix: str) -> dict[int, Path]:
     """Return step → file of those that are named by one, ascending; what else lies there is not ours."""
-    named = {_NAME.fullmatch(path.name.removesuffix(suffix)): path for path in directory.glob(f"step-*{suffix}")}
+    named = {
+        _NAME.fullmatch(path.name.removesuffix(suffix)): path
+        for path in directory.glob(f"step-*{suffix}")
+    }
     return dict(sorted((int(name[1]), path) for name, path in named.items() if name is not None))
 
 
-_NAME = re.compile(r"step-(\d{8}|[1-9]\d{8,17})", re.ASCII)  # what is made of a number, and nothing else
+# what is made of a number, and nothing else
+_NAME = re.compile(r"step-(\d{8}|[1-9]\d{8,17})", re.ASCII)
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:
@@ -386,7 +472,16 @@ def _parsed(raw: bytes) -> dict[str, Any] | None:
     return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
 
 
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF"}
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
 """Suffix of a picture's file → its format."""
 
 

@@ -21,7 +21,15 @@ ENVELOPE = frozenset({"format", "saddlepoint"})
 _DEPTH = 40
 _VALUES = 1_000_000  # that a state holds
 _LARGEST = 10**15  # of a step, and of whatever is counted
-_WRONG = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError)
+_WRONG = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RuntimeError,
+    ArithmeticError,
+    AssertionError,
+)
 
 
 class _UnfitError(Exception):
@@ -37,7 +45,10 @@ def check_state(training: Training, state: Mapping[str, Any]) -> None:
     try:
         _check(training, state)
     except _UnfitError as error:
-        raise UsageError(f"The checkpoint's state does not fit this run: {error}. It is damaged, or another program wrote it.") from error
+        raise UsageError(
+            f"The checkpoint's state does not fit this run: {error}. It is damaged, or another"
+            " program wrote it."
+        ) from error
 
 
 @contextmanager
@@ -50,8 +61,8 @@ def blamed_on_state() -> Iterator[None]:
     except _WRONG as error:
         said = str(error).partition("\n")[0]
         raise UsageError(
-            f"The checkpoint's state does not fit this run: using it ends in {type(error).__name__}: {said}. "
-            "It is damaged, or another program wrote it."
+            "The checkpoint's state does not fit this run: using it ends in"
+            f" {type(error).__name__}: {said}. It is damaged, or another program wrote it."
         ) from error
 
 
@@ -75,7 +86,10 @@ def _check(training: Training, state: Mapping[str, Any]) -> None:
         _keys(state["best"], {"score": 0, "step": 0}, "best")
     _optimizer(training, state["optimizer"], own["optimizer"])
     _trace(state["trace"], own["networks"])
-    shapes = {player: [p.shape for p in network.parameters() if p.requires_grad] for player, network in training.networks.items()}
+    shapes = {
+        player: [p.shape for p in network.parameters() if p.requires_grad]
+        for player, network in training.networks.items()
+    }
     for where, (step, kept) in _pairs(state["updates"], 2, "updates"):
         _count(step, where)
         _tensors(kept, shapes, where)
@@ -93,24 +107,42 @@ def _optimizer(training: Training, found: Any, own: Mapping[str, Any]) -> None:
             raise _UnfitError(f"optimizer.{key} are those of another run")
     for player, inner in training.optimizer.optimizers.items():
         parameters = [p for group in inner.param_groups for p in group["params"]]
-        exact = type(inner).__module__.startswith(("torch.optim.", "saddlepoint.")) and type(inner).__name__ != "Adafactor"
-        _inner(found["optimizers"][player], own["optimizers"][player], [p.shape for p in parameters], exact, f"optimizer.{player}")
-    shapes = {player: {name: shape for name, shape, _ in parameters} for player, parameters in own["parameters"].items()}
+        exact = (
+            type(inner).__module__.startswith(("torch.optim.", "saddlepoint."))
+            and type(inner).__name__ != "Adafactor"
+        )
+        _inner(
+            found["optimizers"][player],
+            own["optimizers"][player],
+            [p.shape for p in parameters],
+            exact,
+            f"optimizer.{player}",
+        )
+    shapes = {
+        player: {name: shape for name, shape, _ in parameters}
+        for player, parameters in own["parameters"].items()
+    }
     _rule_state(found["rule_state"], shapes, "optimizer.rule_state", 0)
 
 
-def _inner(found: Any, own: Mapping[str, Any], shapes: list[torch.Size], exact: bool, where: str) -> None:
+def _inner(
+    found: Any, own: Mapping[str, Any], shapes: list[torch.Size], exact: bool, where: str
+) -> None:
     """Check a torch optimizer's state.
 
-    ``exact`` says that it is of one that is known: a tensor in it has its parameter's shape or one entry, options keep their kinds, and
-    nothing is kept for all parameters together.
+    ``exact`` says that it is of one that is known: a tensor in it has its parameter's shape or one
+    entry, options keep their kinds, and nothing is kept for all parameters together.
     """
     _keys(found, own, where)
-    if not exact and not {"param_groups", "state"} <= own.keys():  # a wrapper's, of a form of its own
+    # a wrapper's, of a form of its own
+    if not exact and not {"param_groups", "state"} <= own.keys():
         return
     _kind(found["param_groups"], list, f"{where}.param_groups")
     if len(found["param_groups"]) != len(own["param_groups"]):
-        raise _UnfitError(f"{where} has {len(found['param_groups'])} groups of parameters instead of {len(own['param_groups'])}")
+        raise _UnfitError(
+            f"{where} has {len(found['param_groups'])} groups of parameters instead of"
+            f" {len(own['param_groups'])}"
+        )
     for group, ours in zip(found["param_groups"], own["param_groups"], strict=True):
         _kind(group, dict, f"{where}.param_groups")
         for option, value in group.items():
@@ -122,18 +154,29 @@ def _inner(found: Any, own: Mapping[str, Any], shapes: list[torch.Size], exact: 
     _kind(found["state"], dict, f"{where}.state")
     for index, kept in found["state"].items():
         place = f"{where}.state.{_said(index)}"
-        if not exact and isinstance(index, str):  # of all parameters; loading and the first step say whether it fits
+        # of all parameters; loading and the first step say whether it fits
+        if not exact and isinstance(index, str):
             continue
         if type(index) is not int or not 0 <= index < len(shapes):
             raise _UnfitError(f"{place} is of no parameter")
         _kind(kept, dict, place)
         for name, value in kept.items():
             _kind(name, str, place)
-            if exact and isinstance(value, Tensor) and value.numel() != 1 and value.shape != shapes[index]:
-                raise _UnfitError(f"{place}.{name} has the shape {tuple(value.shape)} instead of {tuple(shapes[index])}")
+            if (
+                exact
+                and isinstance(value, Tensor)
+                and value.numel() != 1
+                and value.shape != shapes[index]
+            ):
+                raise _UnfitError(
+                    f"{place}.{name} has the shape {tuple(value.shape)} instead of"
+                    f" {tuple(shapes[index])}"
+                )
 
 
-def _rule_state(found: Any, shapes: Mapping[str, Mapping[str, list[int]]], where: str, depth: int) -> None:
+def _rule_state(
+    found: Any, shapes: Mapping[str, Mapping[str, list[int]]], where: str, depth: int
+) -> None:
     if depth > _DEPTH:
         raise _UnfitError(f"{where[:80]}… is nested too deeply")
     _keys(found, {"parameters": 0, "numbers": 0, "children": 0}, where)
@@ -148,7 +191,9 @@ def _rule_state(found: Any, shapes: Mapping[str, Mapping[str, list[int]]], where
         _kind(own, dict, f"{where}.{player}")
         for name, entry in own.items():
             if name not in shapes[player]:
-                raise _UnfitError(f"{where}.{player} has {_said(name)}, which is none of its parameters")
+                raise _UnfitError(
+                    f"{where}.{player} has {_said(name)}, which is none of its parameters"
+                )
             _entry(entry, shapes[player][name], f"{where}.{player}.{name}")
     for name, child in found["children"].items():
         _rule_state(child, shapes, f"{where}.{name}", depth + 1)
@@ -161,14 +206,25 @@ def _entry(found: Any, shape: list[int], where: str) -> None:
         _kind(what, str, where)
         if isinstance(value, Tensor):
             if list(value.shape) != shape or not (value.is_floating_point() or value.is_complex()):
-                raise _UnfitError(f"{where}.{what} is a tensor of shape {tuple(value.shape)} instead of {tuple(shape)}")
+                raise _UnfitError(
+                    f"{where}.{what} is a tensor of shape {tuple(value.shape)} instead of"
+                    f" {tuple(shape)}"
+                )
         elif isinstance(value, list):
             if len(value) != len(shape):
-                raise _UnfitError(f"{where}.{what} has {len(value)} matrices instead of {len(shape)}")
+                raise _UnfitError(
+                    f"{where}.{what} has {len(value)} matrices instead of {len(shape)}"
+                )
             for side, matrix in zip(shape, value, strict=True):
-                fits = isinstance(matrix, Tensor) and matrix.is_floating_point() and list(matrix.shape) == [side, side]
+                fits = (
+                    isinstance(matrix, Tensor)
+                    and matrix.is_floating_point()
+                    and list(matrix.shape) == [side, side]
+                )
                 if matrix is not None and not fits:
-                    raise _UnfitError(f"{where}.{what} has no matrix of {side} rows and columns where one is due")
+                    raise _UnfitError(
+                        f"{where}.{what} has no matrix of {side} rows and columns where one is due"
+                    )
         else:
             _count(value, f"{where}.{what}")
 
@@ -205,7 +261,9 @@ def _random(found: Any, own: Mapping[str, Tensor]) -> None:
     except RuntimeError as error:
         raise _UnfitError("random.cpu is no state of a random generator") from error
     cuda = found["cuda"]
-    if cuda is not None and not (isinstance(cuda, Tensor) and cuda.dtype == torch.uint8 and cuda.numel() == 16):
+    if cuda is not None and not (
+        isinstance(cuda, Tensor) and cuda.dtype == torch.uint8 and cuda.numel() == 16
+    ):
         raise _UnfitError("random.cuda is no state of a random generator")
 
 
@@ -216,7 +274,9 @@ def _alike(found: Any, own: Any, where: str) -> None:
             raise _UnfitError(f"{where} is {_said(found)} instead of a tensor")
         if found.shape != own.shape or found.dtype != own.dtype:
             ours = f"{tuple(own.shape)}, {own.dtype}"
-            raise _UnfitError(f"{where} is a tensor of {tuple(found.shape)}, {found.dtype}, instead of {ours}")
+            raise _UnfitError(
+                f"{where} is a tensor of {tuple(found.shape)}, {found.dtype}, instead of {ours}"
+            )
     elif isinstance(own, Mapping):
         _keys(found, own, where)
         for key, value in own.items():
@@ -238,7 +298,9 @@ def _same(found: Any, own: Any) -> bool:
     if type(found) is not type(own):
         return False
     if isinstance(own, dict):
-        return found.keys() == own.keys() and all(_same(found[key], value) for key, value in own.items())
+        return found.keys() == own.keys() and all(
+            _same(found[key], value) for key, value in own.items()
+        )
     if isinstance(own, list):
         return len(found) == len(own) and all(map(_same, found, own))
     return bool(found == own)
@@ -252,7 +314,9 @@ def _check_plain(state: Mapping[str, Any]) -> None:
         value, where, depth = waiting.pop()
         values += 1
         if depth > _DEPTH or values > _VALUES:
-            raise _UnfitError(f"{where[:80]} is nested too deeply, or in more values than a state has")
+            raise _UnfitError(
+                f"{where[:80]} is nested too deeply, or in more values than a state has"
+            )
         if isinstance(value, Tensor):
             if value.layout != torch.strided or value.requires_grad:
                 raise _UnfitError(f"{where} is no plain tensor")
@@ -310,5 +374,9 @@ def _said(value: Any) -> str:
     """Return a value in few words, however large it is."""
     if isinstance(value, str):
         return repr(value[:40])
-    plain = value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) <= 10**30)
+    plain = (
+        value is None
+        or isinstance(value, bool | float)
+        or (isinstance(value, int) and abs(value) <= 10**30)
+    )
     return str(value) if plain else f"a {type(value).__name__}"

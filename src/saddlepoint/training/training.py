@@ -31,42 +31,67 @@ from saddlepoint.training.state_check import blamed_on_state, check_state
 class Training:
     """Networks, their game optimizer and the generator's moving average, somewhere along the way.
 
-    The batch of a step is a function of (seed, step), so the position in the data is the step itself.
+    The batch of a step is a function of (seed, step), so the position in the data is the step
+    itself.
 
     Args:
         config: decides everything but the clock.
-        clock: what training time is read from, in seconds: the wall clock, or ``time.process_time`` where a busy machine must not count.
-        ranks: the processes that train together, each on its share of every batch; what they evaluate, draw and remember is the same.
+        clock: what training time is read from, in seconds: the wall clock, or ``time.process_time``
+            where a busy machine must not count.
+        ranks: the processes that train together, each on its share of every batch; what they
+            evaluate, draw and remember is the same.
 
     Raises:
         UsageError: the networks do not fit the processes or what ``config.model`` asks for.
     """
 
-    def __init__(self, config: RunConfig, *, clock: Callable[[], float] = perf_counter, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        clock: Callable[[], float] = perf_counter,
+        ranks: Ranks | None = None,
+    ) -> None:
         self.config = config
         self.ranks = Ranks() if ranks is None else ranks
         self._share = self.ranks.share(config.batch_size)
         self._clock = clock
         self.device = torch.device(config.device)
         self.problem = registry.build_problem(config.problem.name, config.problem.options)
-        self.networks = {player: network.to(self.device) for player, network in self.problem.networks(config.seed).items()}
+        self.networks = {
+            player: network.to(self.device)
+            for player, network in self.problem.networks(config.seed).items()
+        }
         rule, optimizers = registry.build_rule(config.rule.name, config.rule.options), {}
         for player, network in self.networks.items():
             name, options = config.optimizer.name, config.optimizer.options_for(player)
-            try_optimizer(player, name, options, [(label, p.shape) for label, p in network.named_parameters()])
+            try_optimizer(
+                player, name, options, [(label, p.shape) for label, p in network.named_parameters()]
+            )
             optimizers[player] = registry.build_optimizer(name, network.named_parameters(), options)
-        self.optimizer = GameOptimizer(optimizers, rule, modules=self.networks.values(), ranks=self.ranks)
+        self.optimizer = GameOptimizer(
+            optimizers, rule, modules=self.networks.values(), ranks=self.ranks
+        )
         self._two_modes = TwoModes(optimizers, rule)
         if self.ranks.world > 1:
-            _refuse_batch_norm(self.networks, "shared by several processes", "the statistics would be those of each one's share")
+            _refuse_batch_norm(
+                self.networks,
+                "shared by several processes",
+                "the statistics would be those of each one's share",
+            )
         if (config.best_by or "").startswith("average/") and not self.optimizer.keeps_average:
             raise UsageError(
-                f'Configuration: best_by="{config.best_by}", but neither rule {config.rule.name} nor optimizer {config.optimizer.name} '
-                "keeps an average. Use its name with ema/, or without a prefix."
+                f'Configuration: best_by="{config.best_by}", but neither rule {config.rule.name}'
+                f" nor optimizer {config.optimizer.name} keeps an average. Use its name with ema/,"
+                " or without a prefix."
             )
         self.ema = moving_average(self.networks[GENERATOR], config.ema)
         if config.model.checkpoint:
-            _refuse_batch_norm(self.networks, "evaluated again for its activations", "its running statistics would move twice")
+            _refuse_batch_norm(
+                self.networks,
+                "evaluated again for its activations",
+                "its running statistics would move twice",
+            )
             for network in self.networks.values():
                 recompute_activations(network)
         self.step = 0
@@ -82,7 +107,10 @@ class Training:
         self._turns = _turns(config)
         self._turn = 0
         self._untried = False  # whether a state was loaded that no step was taken with yet
-        self._rates = {player: [group["lr"] for group in inner.param_groups] for player, inner in self.optimizer.optimizers.items()}
+        self._rates = {
+            player: [group["lr"] for group in inner.param_groups]
+            for player, inner in self.optimizer.optimizers.items()
+        }
 
     def advance(self) -> list[Record]:
         """Take one training step: every turn of the scheme once, then the moving average."""
@@ -127,16 +155,31 @@ class Training:
         return self.optimizer.cost.equivalents
 
     def evaluate(
-        self, samples: int | None = None, seed: int | None = None, *, progress: Callable[[int, int], None] = lambda done, total: None
+        self,
+        samples: int | None = None,
+        seed: int | None = None,
+        *,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> dict[str, float]:
         """Return the metrics of the generator on the held-out data, under ``ema/…`` those of its moving average.
 
-        Where the rule or the generator's optimizer keeps an average of its own, its metrics are under ``average/…``. Several processes
-        share the work: each generates some of the samples and measures some of the weights, and all know all values.
+        Where the rule or the generator's optimizer keeps an average of its own, its metrics are
+        under ``average/…``. Several processes share the work: each generates some of the samples
+        and measures some of the weights, and all know all values.
         """
-        own = self.measures(samples, seed, progress=progress, number=self.ranks.rank, of=self.ranks.world)
-        measured = {prefix: measures for part in self.ranks.gathered(_values(own)) for prefix, measures in part.items()}
-        return {prefix + name: value for prefix in self._weights() for name, value in measured[prefix].items()}
+        own = self.measures(
+            samples, seed, progress=progress, number=self.ranks.rank, of=self.ranks.world
+        )
+        measured = {
+            prefix: measures
+            for part in self.ranks.gathered(_values(own))
+            for prefix, measures in part.items()
+        }
+        return {
+            prefix + name: value
+            for prefix in self._weights()
+            for name, value in measured[prefix].items()
+        }
 
     def check_evaluation(self) -> None:
         """Measure once where that might fail, before a run is made: with fewer samples than the problem's own number on either side.
@@ -150,9 +193,15 @@ class Training:
             try:
                 self.measures()
             except UsageError as error:
-                held_out = "" if real is None or len(real) >= usual else f" and {len(real)} held-out samples"
+                held_out = (
+                    ""
+                    if real is None or len(real) >= usual
+                    else f" and {len(real)} held-out samples"
+                )
                 numbers = f"evaluation_samples={self.config.evaluation_samples}{held_out}"
-                raise UsageError(f"The problem {self.problem.name} cannot be evaluated with {numbers}: {error}") from error
+                raise UsageError(
+                    f"The problem {self.problem.name} cannot be evaluated with {numbers}: {error}"
+                ) from error
 
     def measures(
         self,
@@ -194,7 +243,11 @@ class Training:
         for prefix, context in self._weights().items():
             wanted = {name for name in missing if weights_of(name) == prefix}
             with context, self._two_modes.measured():
-                samples = self._drawn(prefix, self.config.evaluation_samples, self.config.evaluation_seed) if wanted else None
+                samples = (
+                    self._drawn(prefix, self.config.evaluation_samples, self.config.evaluation_seed)
+                    if wanted
+                    else None
+                )
             for name, measure in self.problem.measures(samples) if samples is not None else ():
                 found[prefix + name] = measure.value
                 wanted.discard(prefix + name)
@@ -202,9 +255,14 @@ class Training:
                 if not wanted:
                     break
         if missing:
-            known = [prefix + name for prefix in self._weights() for name in self.problem.metric_names]
+            known = [
+                prefix + name for prefix in self._weights() for name in self.problem.metric_names
+            ]
             name = min(missing)
-            raise UsageError(f'"{name}" is no metric of {self.problem.name} in this run.' + did_you_mean(name, known))
+            raise UsageError(
+                f'"{name}" is no metric of {self.problem.name} in this run.'
+                + did_you_mean(name, known)
+            )
         return found
 
     def score(self, metrics: Mapping[str, float], by: str | None = None) -> float:
@@ -215,18 +273,35 @@ class Training:
         """
         by = self.config.best_by if by is None else by
         if by is None:
-            return self.problem.score({name.removeprefix("ema/"): value for name, value in metrics.items() if name.startswith("ema/")})
-        directed = {name: better for name in metrics if (better := self.problem.metric_names[bare(name)].better)}
+            return self.problem.score(
+                {
+                    name.removeprefix("ema/"): value
+                    for name, value in metrics.items()
+                    if name.startswith("ema/")
+                }
+            )
+        directed = {
+            name: better
+            for name in metrics
+            if (better := self.problem.metric_names[bare(name)].better)
+        }
         if by not in directed:
-            raise UsageError(f'"{by}" is no metric of this run by which one is better.' + did_you_mean(by, directed))
+            raise UsageError(
+                f'"{by}" is no metric of this run by which one is better.'
+                + did_you_mean(by, directed)
+            )
         return metrics[by] if directed[by] == "smaller" else -metrics[by]
 
-    def picture(self, n: int | None = None, seed: int | None = None, *, ema: bool = True) -> Image.Image:
+    def picture(
+        self, n: int | None = None, seed: int | None = None, *, ema: bool = True
+    ) -> Image.Image:
         """Return a picture of n samples, by default the problem's number, from noise that is the same at every step."""
         network = self.ema.module if ema else self.networks[GENERATOR]
         n = self.problem.picture_samples if n is None else n
         with self._two_modes.measured():
-            samples = self.problem.generate(network, n, self.config.seed if seed is None else seed, "samples")
+            samples = self.problem.generate(
+                network, n, self.config.seed if seed is None else seed, "samples"
+            )
         return self.problem.picture(samples)
 
     def probe(self) -> Probe:
@@ -251,16 +326,24 @@ class Training:
 
     def finite(self) -> bool:
         """Say whether every parameter is finite."""
-        return all(bool(p.isfinite().all()) for network in self.networks.values() for p in network.parameters())
+        return all(
+            bool(p.isfinite().all())
+            for network in self.networks.values()
+            for p in network.parameters()
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next step depends on, in plain containers that load with ``weights_only=True``.
 
-        Where an optimizer trains at one point and is measured at another, ``networks`` has the latter, ``iterates`` the former.
+        Where an optimizer trains at one point and is measured at another, ``networks`` has the
+        latter, ``iterates`` the former.
         """
         if self._two_modes:
             with self._two_modes.measured():
-                networks = {player: _copied(network.state_dict()) for player, network in self.networks.items()}
+                networks = {
+                    player: _copied(network.state_dict())
+                    for player, network in self.networks.items()
+                }
             return {**self._state(), "networks": networks, "iterates": self._two_modes.iterates()}
         return self._state()
 
@@ -300,7 +383,11 @@ class Training:
             self.optimizer.load_state_dict(state["optimizer"])
         self._random.load_state_dict(state["random"])
         self.metrics, self.best = dict(state["metrics"]), state["best"]
-        self.rollbacks, self.rate_factor, self.checkpointed = state["rollbacks"], state["rate_factor"], state["checkpointed"]
+        self.rollbacks, self.rate_factor, self.checkpointed = (
+            state["rollbacks"],
+            state["rate_factor"],
+            state["checkpointed"],
+        )
         self.trace.load_state_dict(state["trace"])
         self.updates.load_state_dict(state["updates"])
 
@@ -321,8 +408,17 @@ class Training:
 
     def _closure(self) -> Closure:
         """Return the losses of the present turn, of several processes those of this one's share of the batch."""
-        closure = partial(self.problem.losses, self.networks, self.batch(self._extra()).part(self._share), self._turns[self._turn])
-        return closure if self.config.model.precision == "float32" else partial(_in_bfloat16, closure, self.device.type)
+        closure = partial(
+            self.problem.losses,
+            self.networks,
+            self.batch(self._extra()).part(self._share),
+            self._turns[self._turn],
+        )
+        return (
+            closure
+            if self.config.model.precision == "float32"
+            else partial(_in_bfloat16, closure, self.device.type)
+        )
 
     def _extra(self) -> int:
         """Return which batch of the step the turn sees: the players' turns share one, further discriminator turns have their own."""
@@ -336,7 +432,10 @@ class Training:
 
 
 def _values(measured: Mapping[str, Mapping[str, Measure]]) -> dict[str, dict[str, float]]:
-    return {prefix: {name: measure.value for name, measure in measures.items()} for prefix, measures in measured.items()}
+    return {
+        prefix: {name: measure.value for name, measure in measures.items()}
+        for prefix, measures in measured.items()
+    }
 
 
 def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -350,11 +449,19 @@ def _in_bfloat16(closure: Closure, device: str) -> Losses:
 
 def _refuse_batch_norm(networks: Mapping[str, nn.Module], situation: str, why: str) -> None:
     for player, network in networks.items():
-        name = next((name for name, module in network.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)), None)
+        name = next(
+            (
+                name
+                for name, module in network.named_modules()
+                if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            ),
+            None,
+        )
         if name is not None:
             raise UsageError(
-                f'Player "{player}", layer {name}: batch normalisation cannot be {situation}, because {why}. '
-                "Use a problem without it, for example with --set problem.batch_norm=false."
+                f'Player "{player}", layer {name}: batch normalisation cannot be {situation},'
+                f" because {why}. Use a problem without it, for example with --set"
+                " problem.batch_norm=false."
             )
 
 
@@ -386,4 +493,6 @@ def weights_of(metric: str) -> str:
 
 def network_sizes(networks: Mapping[str, nn.Module]) -> dict[str, int]:
     """Return player → number of parameters."""
-    return {player: sum(p.numel() for p in network.parameters()) for player, network in networks.items()}
+    return {
+        player: sum(p.numel() for p in network.parameters()) for player, network in networks.items()
+    }

@@ -36,7 +36,8 @@ class CallTrace:
     Attributes:
         calls: the calls in the order in which they ended: inner layers before the outer ones.
         arguments: layer → copies of the arguments of its first call, where they were asked for.
-        entered: the layers that began and did not end, the deepest last; not empty after an exception.
+        entered: the layers that began and did not end, the deepest last; not empty after an
+            exception.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -64,7 +65,11 @@ def traced(network: nn.Module, *, arguments: bool = False) -> Iterator[CallTrace
     ['0', '1', '']
     """
     trace = CallTrace()
-    hooks = [hook for name, module in network.named_modules() for hook in _hooks(module, name, trace, arguments)]
+    hooks = [
+        hook
+        for name, module in network.named_modules()
+        for hook in _hooks(module, name, trace, arguments)
+    ]
     try:
         yield trace
     finally:
@@ -74,14 +79,27 @@ def traced(network: nn.Module, *, arguments: bool = False) -> Iterator[CallTrace
 
 def _hooks(module: nn.Module, name: str, trace: CallTrace, arguments: bool) -> list[Any]:
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        trace.entered.append((name, any(isinstance(t, Tensor) and t.requires_grad for t in pytree.tree_leaves((args, kwargs)))))
+        trace.entered.append(
+            (
+                name,
+                any(
+                    isinstance(t, Tensor) and t.requires_grad
+                    for t in pytree.tree_leaves((args, kwargs))
+                ),
+            )
+        )
         if arguments and name not in trace.arguments:
-            trace.arguments[name] = pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), (args, kwargs))
+            trace.arguments[name] = pytree.tree_map_only(
+                Tensor, lambda t: t.detach().clone(), (args, kwargs)
+            )
 
     def leave(_: nn.Module, __: object, returned: object) -> None:
         trace.calls.append(Call(*trace.entered.pop(), floating_tensors(returned)))
 
-    return [module.register_forward_pre_hook(enter, with_kwargs=True), module.register_forward_hook(leave)]
+    return [
+        module.register_forward_pre_hook(enter, with_kwargs=True),
+        module.register_forward_hook(leave),
+    ]
 
 
 def floating_tensors(returned: object) -> tuple[Tensor, ...]:
@@ -91,4 +109,8 @@ def floating_tensors(returned: object) -> tuple[Tensor, ...]:
     (tensor([1., 1.]),)
     """
     tensors = [t for t in pytree.tree_leaves(returned) if isinstance(t, Tensor)]
-    return tuple(torch.view_as_real(t) if t.is_complex() else t for t in tensors if t.is_complex() or t.is_floating_point())
+    return tuple(
+        torch.view_as_real(t) if t.is_complex() else t
+        for t in tensors
+        if t.is_complex() or t.is_floating_point()
+    )

@@ -37,9 +37,11 @@ class CostEstimate:
         gradient_ms: milliseconds of forward pass and joint gradient ξ.
         graph_ms: the same where the gradient keeps its graph, as curvature rules need it.
         product_ms: one Jacobian product J @ v from that graph.
-        solve_ms: the gradient with its graph and 10 products: one step of a rule that solves a linear system.
+        solve_ms: the gradient with its graph and 10 products: one step of a rule that solves a
+            linear system.
         parameter_bytes: both networks' parameters.
-        graph_bytes: what the losses' graphs keep for the gradient, the examples included, parameters and buffers left out.
+        graph_bytes: what the losses' graphs keep for the gradient, the examples included,
+            parameters and buffers left out.
         second_graph_bytes: the same with the graph of the gradient.
         solver_bytes: 10 vectors of all parameters, the Krylov basis of a solve.
         reason: why a field is None.
@@ -65,7 +67,11 @@ class CostEstimate:
         {'product': 1.5}
         """
         others = {"graph": self.graph_ms, "product": self.product_ms, "solve": self.solve_ms}
-        return {name: ms / self.gradient_ms for name, ms in others.items() if ms is not None and self.gradient_ms}
+        return {
+            name: ms / self.gradient_ms
+            for name, ms in others.items()
+            if ms is not None and self.gradient_ms
+        }
 
 
 def estimate(pair: Pair, *, refused: str | None = None, seed: int = 0) -> CostEstimate:
@@ -96,7 +102,9 @@ def estimate(pair: Pair, *, refused: str | None = None, seed: int = 0) -> CostEs
         second = _timed(pair, random_direction(pair.players, torch.Generator().manual_seed(seed)))
     except Exception as error:
         return CostEstimate(**known, reason=f"Second derivatives are refused: {first_line(error)}")
-    return CostEstimate(**(known | second), second_graph_bytes=memory, solver_bytes=PRODUCTS * sum(sizes))
+    return CostEstimate(
+        **(known | second), second_graph_bytes=memory, solver_bytes=PRODUCTS * sum(sizes)
+    )
 
 
 def _timed(pair: Pair, v: Vector | None) -> dict[str, Any]:
@@ -104,13 +112,19 @@ def _timed(pair: Pair, v: Vector | None) -> dict[str, Any]:
     rounds: list[list[float]] = []
     began = time.perf_counter()
     with pair.replay().again():
-        while len(rounds) <= _ROUNDS and (len(rounds) < 2 or time.perf_counter() - began < _PATIENCE):
+        while len(rounds) <= _ROUNDS and (
+            len(rounds) < 2 or time.perf_counter() - began < _PATIENCE
+        ):
             rounds.append(_round(pair, v))
     counted = rounds[1:]
     times = [statistics.median(column) for column in zip(*counted, strict=True)]
     found: dict[str, Any] = {"rounds": len(counted), "gradient_ms": times[0]}
     if v is not None:
-        found |= {"graph_ms": times[1], "product_ms": times[2], "solve_ms": times[1] + PRODUCTS * times[2]}
+        found |= {
+            "graph_ms": times[1],
+            "product_ms": times[2],
+            "solve_ms": times[1] + PRODUCTS * times[2],
+        }
     return found
 
 
@@ -160,7 +174,8 @@ def _saved_bytes(pair: Pair, *, order: int) -> int:
 
 @contextmanager
 def _counting(known: set[int]) -> Iterator[dict[int, torch.UntypedStorage]]:
-    saved: dict[int, torch.UntypedStorage] = {}  # holding the storages keeps their addresses from being used again
+    # holding the storages keeps their addresses from being used again
+    saved: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         if _address(tensor) not in known:

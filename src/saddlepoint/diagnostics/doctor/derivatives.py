@@ -17,7 +17,8 @@ TOLERANCE = 1e-4
 """A relative error above this is a wrong derivative; right ones have about 1e-9."""
 
 _EPSILON = torch.finfo(torch.float64).eps
-# the first is best for smooth functions; the smaller ones step over fewer kinks of piecewise linear ones
+# the first is best for smooth functions; the smaller ones step over fewer kinks of piecewise linear
+# ones
 STEPS = (_EPSILON ** (1 / 3), _EPSILON ** (1 / 2), _EPSILON**0.62)
 _DIRECTIONS = 2
 _ROUNDING = 50 * _EPSILON
@@ -40,7 +41,12 @@ class Subject:
 
 def random_direction(players: Players, generator: torch.Generator) -> Vector:
     """Return a vector of normal entries, drawn on the CPU so that it is the same on every device."""
-    return Vector({player: [normal_like(t, generator) for t in tensors] for player, tensors in players.items()})
+    return Vector(
+        {
+            player: [normal_like(t, generator) for t in tensors]
+            for player, tensors in players.items()
+        }
+    )
 
 
 def normal_like(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -51,7 +57,8 @@ def normal_like(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tenso
 def product_error(subject: Subject, *, generator: torch.Generator) -> float:
     """Return the relative error of J @ v against (ξ(θ + h v) − ξ(θ − h v)) / 2h for random v, the best of a few v and h.
 
-    The best counts because a step over a kink makes a difference wrong; a wrong derivative is wrong for all of them.
+    The best counts because a step over a kink makes a difference wrong; a wrong derivative is wrong
+    for all of them.
 
     Raises:
         DoubleBackwardError: PyTorch refuses the second derivative.
@@ -66,8 +73,17 @@ def product_error(subject: Subject, *, generator: torch.Generator) -> float:
         v = random_direction(subject.players, generator)
         product, gradient = _product(subject, v)
         for step in STEPS:
-            difference = (_gradient_at(subject, v, step) - _gradient_at(subject, v, -step)) / (2 * step)
-            best = min(best, relative_error(product.flatten(), difference.flatten(), noise=_ROUNDING * float(gradient.norm()) / step))
+            difference = (_gradient_at(subject, v, step) - _gradient_at(subject, v, -step)) / (
+                2 * step
+            )
+            best = min(
+                best,
+                relative_error(
+                    product.flatten(),
+                    difference.flatten(),
+                    noise=_ROUNDING * float(gradient.norm()) / step,
+                ),
+            )
             if best <= TOLERANCE:
                 return best
     return best
@@ -98,14 +114,20 @@ def gradient_error(subject: Subject, *, generator: torch.Generator) -> float:
     return best
 
 
-def relative_error(a: torch.Tensor, b: torch.Tensor, *, noise: float = 0.0, floor: float = 0.0) -> float:
+def relative_error(
+    a: torch.Tensor, b: torch.Tensor, *, noise: float = 0.0, floor: float = 0.0
+) -> float:
     """Return ‖a − b‖ / max(‖a‖, ‖b‖, floor); what rounding explains is taken off where the result would be above the tolerance.
 
     >>> relative_error(torch.tensor([2.0]), torch.tensor([1.0])), relative_error(torch.zeros(1), torch.zeros(1))
     (0.5, 0.0)
     """
     distance, size = float((a - b).norm()), max(float(a.norm()), float(b.norm()), floor)
-    return distance / size if 0 < distance <= TOLERANCE * size else max(0.0, distance - noise) / (size or 1.0)
+    return (
+        distance / size
+        if 0 < distance <= TOLERANCE * size
+        else max(0.0, distance - noise) / (size or 1.0)
+    )
 
 
 @contextmanager
@@ -123,7 +145,8 @@ def displaced(players: Players, v: Vector, step: float) -> Iterator[None]:
 
 
 def _product(subject: Subject, v: Vector) -> tuple[Vector, Vector]:
-    with subject.replay.again():  # products too: afterwards the buffers that the graph may have saved are written again
+    # products too: afterwards the buffers that the graph may have saved are written again
+    with subject.replay.again():
         point = Evaluation(subject.players, subject.closure)
         product = point.jacobian @ v
         return product, point.gradient

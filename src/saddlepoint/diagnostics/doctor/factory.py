@@ -27,13 +27,15 @@ def load_factory(path: str) -> Example:
         path: "package.module:factory"; the factory takes no arguments.
 
     Raises:
-        UsageError: no colon, no such module, a module that fails to import, no such attribute, one that is not callable, a factory that
-            raises, or one that returns anything else than two modules and two tensors.
+        UsageError: no colon, no such module, a module that fails to import, no such attribute, one
+            that is not callable, a factory that raises, or one that returns anything else than two
+            modules and two tensors.
 
     >>> load_factory("torch.nn")
     Traceback (most recent call last):
     ...
-    saddlepoint.errors.UsageError: "torch.nn" names no function: write package.module:factory, with a colon.
+    saddlepoint.errors.UsageError: "torch.nn" names no function: write package.module:factory, with
+    a colon.
     """
     module, colon, name = path.partition(":")
     if not (module and colon and name):
@@ -44,7 +46,8 @@ def load_factory(path: str) -> Example:
             returned = factory()
         except Exception as error:
             raise UsageError(
-                f'"{path}" raised {type(error).__name__}: {first_line(error)} It is called without arguments and returns {_RETURNS}.'
+                f'"{path}" raised {type(error).__name__}: {first_line(error)} It is called without'
+                f" arguments and returns {_RETURNS}."
             ) from error
     return _checked(path, returned)
 
@@ -55,30 +58,56 @@ def _attribute(module: str, name: str) -> Callable[[], object]:
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if module == missing or module.startswith(f"{missing}."):
-            text = f'There is no module "{missing}" in {os.getcwd()} or among the installed packages. Check the name and the directory.'
+            text = (
+                f'There is no module "{missing}" in {os.getcwd()} or among the installed packages.'
+                " Check the name and the directory."
+            )
             raise UsageError(text) from error
-        text = f'Module "{module}" imports "{missing}", which is not installed. Install it or correct the import.'
+        text = (
+            f'Module "{module}" imports "{missing}", which is not installed. Install it or correct'
+            " the import."
+        )
         raise UsageError(text) from error
     except Exception as error:
-        text = f'Importing "{module}" raised {type(error).__name__}: {first_line(error)} Correct the module.'
+        text = (
+            f'Importing "{module}" raised {type(error).__name__}: {first_line(error)} Correct the'
+            " module."
+        )
         raise UsageError(text) from error
     if not hasattr(found, name):
-        known = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
+        known = [
+            key for key, value in vars(found).items() if callable(value) and not key.startswith("_")
+        ]
         raise UsageError(f'Module "{module}" has no "{name}".' + did_you_mean(name, known))
     factory = getattr(found, name)
     if not callable(factory):
-        raise UsageError(f'"{module}:{name}" is a {type(factory).__name__}, not a function. Name a function that returns {_RETURNS}.')
+        raise UsageError(
+            f'"{module}:{name}" is a {type(factory).__name__}, not a function. Name a function that'
+            f" returns {_RETURNS}."
+        )
     return factory  # type: ignore[no-any-return]
 
 
 def _checked(path: str, returned: object) -> Example:
     if not isinstance(returned, tuple | list) or len(returned) != 4:
-        what = f"{len(returned)} values" if isinstance(returned, tuple | list) else f"a {type(returned).__name__}"
+        what = (
+            f"{len(returned)} values"
+            if isinstance(returned, tuple | list)
+            else f"a {type(returned).__name__}"
+        )
         raise UsageError(f'"{path}" returned {what}, not the four values {_RETURNS}.')
-    wanted = (("generator", nn.Module), ("discriminator", nn.Module), ("example_noise", Tensor), ("example_real", Tensor))
+    wanted = (
+        ("generator", nn.Module),
+        ("discriminator", nn.Module),
+        ("example_noise", Tensor),
+        ("example_real", Tensor),
+    )
     for value, (role, kind) in zip(returned, wanted, strict=True):
         if not isinstance(value, kind):
             label = "torch.nn.Module" if kind is nn.Module else "torch.Tensor"
-            raise UsageError(f'"{path}" returned a {type(value).__name__} as {role}, which must be a {label}. It returns {_RETURNS}.')
+            raise UsageError(
+                f'"{path}" returned a {type(value).__name__} as {role}, which must be a {label}. It'
+                f" returns {_RETURNS}."
+            )
     generator, discriminator, noise, real = returned
     return generator, discriminator, noise, real

@@ -9,9 +9,19 @@ from torch import nn
 from saddlepoint.curvature import Evaluation
 from saddlepoint.diagnostics.doctor.calls import Call, traced
 from saddlepoint.diagnostics.doctor.pair import DISCRIMINATOR, GENERATOR, Pair
-from saddlepoint.diagnostics.doctor.remarks import BOTH, Remark, first_line, layer_name, listed, spoken
+from saddlepoint.diagnostics.doctor.remarks import (
+    BOTH,
+    Remark,
+    first_line,
+    layer_name,
+    listed,
+    spoken,
+)
 
-_DETACH = "Remove the detach(), no_grad(), .data, .item() or NumPy conversion there; the library separates the players' gradients itself."
+_DETACH = (
+    "Remove the detach(), no_grad(), .data, .item() or NumPy conversion there; the library"
+    " separates the players' gradients itself."
+)
 
 
 def gradient_flow(pair: Pair) -> list[Remark]:
@@ -35,9 +45,17 @@ def gradient_flow(pair: Pair) -> list[Remark]:
             gradient = point.gradient
     except Exception as error:
         return [_no_gradient(pair, error)]
-    dead = [_zero(pair, player) for player, parts in gradient.items() if all(not bool(part.any()) for part in parts)]
+    dead = [
+        _zero(pair, player)
+        for player, parts in gradient.items()
+        if all(not bool(part.any()) for part in parts)
+    ]
     silent = {remark.player for remark in dead}
-    return dead + [_unused(pair, player, unused) for player, unused in point.unused.items() if unused and player not in silent]
+    return dead + [
+        _unused(pair, player, unused)
+        for player, unused in point.unused.items()
+        if unused and player not in silent
+    ]
 
 
 def _generator_cut(pair: Pair) -> Iterator[Remark]:
@@ -46,8 +64,9 @@ def _generator_cut(pair: Pair) -> Iterator[Remark]:
     if not fake.requires_grad:
         layer = layer_name(pair.generator, _cutter(trace.calls))
         sentence = (
-            f"The generator's output does not depend on its parameters as autograd sees it: {spoken(layer)} cuts the graph. The generator "
-            f"would not learn, and both interaction blocks of J would be zero. {_DETACH}"
+            "The generator's output does not depend on its parameters as autograd sees it:"
+            f" {spoken(layer)} cuts the graph. The generator would not learn, and both interaction"
+            f" blocks of J would be zero. {_DETACH}"
         )
         yield Remark("error", "detached", GENERATOR, layer, sentence)
 
@@ -66,8 +85,8 @@ def _discriminator_cut(pair: Pair) -> Iterator[Remark]:
     if not logits.requires_grad:
         layer = layer_name(pair.discriminator, _cutter(trace.calls))
         sentence = (
-            f"The discriminator's output has no gradient with respect to its input: {spoken(layer)} cuts the graph. The generator would "
-            f"get nothing from D(G(z)). {_DETACH}"
+            f"The discriminator's output has no gradient with respect to its input: {spoken(layer)}"
+            f" cuts the graph. The generator would get nothing from D(G(z)). {_DETACH}"
         )
         yield Remark("error", "detached", DISCRIMINATOR, layer, sentence)
 
@@ -87,18 +106,26 @@ def _cutter(calls: list[Call]) -> str:
 
 def _no_gradient(pair: Pair, error: Exception) -> Remark:
     sentence = (
-        f"The losses have no gradient: {type(error).__name__}: {first_line(error)} No rule but those of order 0 could train this pair. "
-        "Correct the operation that PyTorch names."
+        f"The losses have no gradient: {type(error).__name__}: {first_line(error)} No rule but"
+        " those of order 0 could train this pair. Correct the operation that PyTorch names."
     )
     return Remark("error", "gradient", BOTH, f"both networks, {pair.loss} loss", sentence)
 
 
 def _zero(pair: Pair, player: str) -> Remark:
     sentence = (
-        f"The {player}'s gradient is exactly zero in every entry: every unit on the way is dead, or its output passes a threshold or "
-        "rounding. Change initialisation or activation, or use a straight-through estimator or a rule of order 0."
+        f"The {player}'s gradient is exactly zero in every entry: every unit on the way is dead, or"
+        " its output passes a threshold or rounding. Change initialisation or activation, or use a"
+        " straight-through estimator or a rule of order 0."
     )
-    return Remark("error", "zero-gradient", player, layer_name(pair.networks[player], ""), sentence, {"norm": 0.0})
+    return Remark(
+        "error",
+        "zero-gradient",
+        player,
+        layer_name(pair.networks[player], ""),
+        sentence,
+        {"norm": 0.0},
+    )
 
 
 def _unused(pair: Pair, player: str, unused: frozenset[int]) -> Remark:
@@ -106,8 +133,10 @@ def _unused(pair: Pair, player: str, unused: frozenset[int]) -> Remark:
     names = [name for name, p in network.named_parameters() if p.requires_grad]
     silent = [names[index] for index in sorted(unused)]
     sentence = (
-        f"{len(silent)} of {len(names)} parameters of the {player} have no gradient ({listed(silent, 8)}); they never move. "
-        "Use them in forward, or remove them."
+        f"{len(silent)} of {len(names)} parameters of the {player} have no gradient"
+        f" ({listed(silent, 8)}); they never move. Use them in forward, or remove them."
     )
     layers = listed(dict.fromkeys(layer_name(network, name.rpartition(".")[0]) for name in silent))
-    return Remark("note", "no-gradient", player, layers, sentence, {"parameters": float(len(silent))})
+    return Remark(
+        "note", "no-gradient", player, layers, sentence, {"parameters": float(len(silent))}
+    )

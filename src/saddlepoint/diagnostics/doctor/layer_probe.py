@@ -13,7 +13,14 @@ from torch.utils import _pytree as pytree
 
 from saddlepoint.curvature.replay import Replay
 from saddlepoint.diagnostics.doctor.calls import Arguments, floating_tensors
-from saddlepoint.diagnostics.doctor.derivatives import STEPS, Subject, displaced, normal_like, random_direction, relative_error
+from saddlepoint.diagnostics.doctor.derivatives import (
+    STEPS,
+    Subject,
+    displaced,
+    normal_like,
+    random_direction,
+    relative_error,
+)
 from saddlepoint.game import Players
 from saddlepoint.vectors import Vector
 
@@ -27,7 +34,8 @@ class LayerProbe:
 
     Args:
         module: the layer.
-        arguments: positional and keyword arguments; finite floating tensors among them are differentiated.
+        arguments: positional and keyword arguments; finite floating tensors among them are
+            differentiated.
         generator: draws w.
 
     >>> probe = LayerProbe(nn.PReLU().double(), ((torch.ones(3, 2, dtype=torch.float64),), {}), torch.Generator().manual_seed(0))
@@ -40,7 +48,9 @@ class LayerProbe:
         leaves, self._spec = pytree.tree_flatten(arguments)
         self._leaves = [_as_leaf(leaf) for leaf in leaves]
         self._names = [name for name, p in module.named_parameters() if p.requires_grad]
-        inputs = tuple(leaf for leaf in self._leaves if isinstance(leaf, Tensor) and leaf.requires_grad)
+        inputs = tuple(
+            leaf for leaf in self._leaves if isinstance(leaf, Tensor) and leaf.requires_grad
+        )
         parameters = tuple(p for p in module.parameters() if p.requires_grad)
         self.players: Players = {PARAMETERS: parameters, INPUTS: inputs}
         self.replay = Replay([module], cuda=any(t.is_cuda for t in (*inputs, *parameters)))
@@ -49,7 +59,11 @@ class LayerProbe:
     @property
     def subject(self) -> Subject:
         """The layer as a one-player game: its parameters and inputs together minimise s."""
-        return Subject({"layer": (*self.players[PARAMETERS], *self.players[INPUTS])}, lambda: {"layer": self.scalar()}, self.replay)
+        return Subject(
+            {"layer": (*self.players[PARAMETERS], *self.players[INPUTS])},
+            lambda: {"layer": self.scalar()},
+            self.replay,
+        )
 
     def outputs(self) -> tuple[Tensor, ...]:
         """Return the layer's floating outputs."""
@@ -63,7 +77,10 @@ class LayerProbe:
     def scalar(self) -> Tensor:
         """Return s."""
         outputs = self.outputs()
-        parts = [(output * weight).sum() + output.square().sum() / 2 for output, weight in zip(outputs, self._weights, strict=True)]
+        parts = [
+            (output * weight).sum() + output.square().sum() / 2
+            for output, weight in zip(outputs, self._weights, strict=True)
+        ]
         return torch.stack(parts).sum()
 
     def forward_error(self, generator: torch.Generator) -> float:
@@ -85,12 +102,25 @@ class LayerProbe:
     def _tangent(self, v: Vector) -> Tensor:
         with self.replay.again(), torch.no_grad(), forward_ad.dual_level():
             directions = iter(v[INPUTS])
-            leaves = [_dual(x, next(directions)) if isinstance(x, Tensor) and x.requires_grad else x for x in self._leaves]
-            state = {name: _dual(p, d) for name, p, d in zip(self._names, self.players[PARAMETERS], v[PARAMETERS], strict=True)}
+            leaves = [
+                _dual(x, next(directions)) if isinstance(x, Tensor) and x.requires_grad else x
+                for x in self._leaves
+            ]
+            state = {
+                name: _dual(p, d)
+                for name, p, d in zip(
+                    self._names, self.players[PARAMETERS], v[PARAMETERS], strict=True
+                )
+            }
             buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
             outputs = floating_tensors(self._call(leaves, {**state, **buffers}))
             found = [forward_ad.unpack_dual(output) for output in outputs]  # type: ignore[no-untyped-call]
-            return _flat([torch.zeros_like(dual.primal) if dual.tangent is None else dual.tangent for dual in found])
+            return _flat(
+                [
+                    torch.zeros_like(dual.primal) if dual.tangent is None else dual.tangent
+                    for dual in found
+                ]
+            )
 
     def _values_at(self, v: Vector, step: float) -> Tensor:
         with displaced(self.players, v, step):
@@ -98,14 +128,21 @@ class LayerProbe:
 
     def _call(self, leaves: list[object], state: dict[str, Tensor] | None = None) -> object:
         """Call the layer on copies, because it may overwrite its arguments."""
-        args, kwargs = pytree.tree_unflatten([x.clone() if isinstance(x, Tensor) else x for x in leaves], self._spec)
-        return self.module(*args, **kwargs) if state is None else functional_call(self.module, state, args, kwargs)
+        args, kwargs = pytree.tree_unflatten(
+            [x.clone() if isinstance(x, Tensor) else x for x in leaves], self._spec
+        )
+        return (
+            self.module(*args, **kwargs)
+            if state is None
+            else functional_call(self.module, state, args, kwargs)
+        )
 
 
 def _as_leaf(leaf: object) -> object:
     if not isinstance(leaf, Tensor):
         return leaf
-    movable = leaf.is_floating_point() and bool(torch.isfinite(leaf).all())  # a mask of −∞ is no variable
+    # a mask of −∞ is no variable
+    movable = leaf.is_floating_point() and bool(torch.isfinite(leaf).all())
     return leaf.detach().clone().requires_grad_(movable)
 
 

@@ -34,7 +34,8 @@ class Pair:
         r1: weight γ of ½ γ E‖∇ₓD(x)‖² on real data.
 
     Raises:
-        UsageError: something that is no network or no batch, an unknown loss, or a negative or infinite r1.
+        UsageError: something that is no network or no batch, an unknown loss, or a negative or
+            infinite r1.
     """
 
     generator: nn.Module
@@ -47,15 +48,28 @@ class Pair:
     def __post_init__(self) -> None:
         for player, network in self.networks.items():
             if not isinstance(network, nn.Module):
-                raise UsageError(f"The {player} must be a torch.nn.Module, not {type(network).__name__}.")
+                raise UsageError(
+                    f"The {player} must be a torch.nn.Module, not {type(network).__name__}."
+                )
         for name, batch in (("noise", self.noise), ("real", self.real)):
             if not isinstance(batch, Tensor) or batch.dim() == 0 or len(batch) == 0:
-                what = f"a tensor of shape {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
-                raise UsageError(f'The example "{name}" must be a tensor with samples along its first dimension, not {what}.')
+                what = (
+                    f"a tensor of shape {tuple(batch.shape)}"
+                    if isinstance(batch, Tensor)
+                    else type(batch).__name__
+                )
+                raise UsageError(
+                    f'The example "{name}" must be a tensor with samples along its first dimension,'
+                    f" not {what}."
+                )
         if self.loss not in GAN_LOSSES:
-            raise UsageError(f'The loss "{self.loss}" is unknown.' + did_you_mean(self.loss, GAN_LOSSES))
+            raise UsageError(
+                f'The loss "{self.loss}" is unknown.' + did_you_mean(self.loss, GAN_LOSSES)
+            )
         if not 0 <= self.r1 < float("inf"):
-            raise UsageError(f"r1={self.r1} must be at least 0 and finite. 0 leaves the gradient penalty out.")
+            raise UsageError(
+                f"r1={self.r1} must be at least 0 and finite. 0 leaves the gradient penalty out."
+            )
 
     @property
     def networks(self) -> Mapping[str, nn.Module]:
@@ -65,7 +79,10 @@ class Pair:
     @property
     def players(self) -> Players:
         """player → the parameters that it moves."""
-        return {player: tuple(p for p in network.parameters() if p.requires_grad) for player, network in self.networks.items()}
+        return {
+            player: tuple(p for p in network.parameters() if p.requires_grad)
+            for player, network in self.networks.items()
+        }
 
     def losses(self) -> Losses:
         """Return both players' losses; the networks get copies of the examples, which they may overwrite."""
@@ -83,7 +100,15 @@ class Pair:
     @property
     def on_cuda(self) -> bool:
         """Whether an example or a parameter is on a CUDA device."""
-        return any(t.is_cuda for t in (self.noise, self.real, *self.generator.parameters(), *self.discriminator.parameters()))
+        return any(
+            t.is_cuda
+            for t in (
+                self.noise,
+                self.real,
+                *self.generator.parameters(),
+                *self.discriminator.parameters(),
+            )
+        )
 
     def copied(self) -> Pair:
         """Return the same pair with networks of its own: what they share stays shared, and none is compiled any more."""
@@ -115,7 +140,11 @@ def compiled_layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _wrapped(module: nn.Module) -> nn.Module | None:
     """Return what an OptimizedModule wraps. A compiled module means that torch._dynamo is loaded; it is not loaded for the question."""
     dynamo = sys.modules.get("torch._dynamo.eval_frame")
-    return module._orig_mod if dynamo is not None and isinstance(module, dynamo.OptimizedModule) else None
+    return (
+        module._orig_mod
+        if dynamo is not None and isinstance(module, dynamo.OptimizedModule)
+        else None
+    )
 
 
 def _prepare(network: nn.Module, memo: dict[int, object]) -> None:
@@ -124,7 +153,8 @@ def _prepare(network: nn.Module, memo: dict[int, object]) -> None:
         for value in vars(module).values():
             if isinstance(value, Tensor) and value.grad_fn is not None:
                 memo[id(value)] = value.detach().clone()
-    for module in reversed(list(network.modules())):  # inner wrappers before the outer ones that hold them
+    # inner wrappers before the outer ones that hold them
+    for module in reversed(list(network.modules())):
         inner = _wrapped(module)
         if inner is not None and id(module) not in memo:
             memo[id(module)] = copy.deepcopy(inner, memo)

@@ -21,7 +21,8 @@ class Remark:
     """Something about a pair of networks that a user should know before training.
 
     Attributes:
-        level: "error" where training or a rule would fail or be silently wrong, "caution" where care is needed, "note" for information.
+        level: "error" where training or a rule would fail or be silently wrong, "caution" where
+            care is needed, "note" for information.
         check: the check's short name.
         player: "generator", "discriminator" or "both".
         layer: dotted name and class, such as "layers.1 (Linear)".

@@ -1,7 +1,7 @@
 """Verdicts: each looks at the history of a run for one kind of trouble and returns findings.
 
-A verdict is a function of a ``History``; adding one is adding it to ``VERDICTS``, causes before effects, and a row to the detection
-benchmark.
+A verdict is a function of a ``History``; adding one is adding it to ``VERDICTS``, causes before
+effects, and a row to the detection benchmark.
 """
 
 from __future__ import annotations

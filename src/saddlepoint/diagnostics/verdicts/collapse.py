@@ -16,7 +16,10 @@ DIVERSE = 0.3
 WARM_UP = 8
 """Probes, two thirds of a run at the default, before which a generator that never spread its samples may still be growing."""
 
-_REMEDY = "Try a smaller generator rate, R1 (problem.r1), another activation (problem.activation), or curvature (optimizer soap)."
+_REMEDY = (
+    "Try a smaller generator rate, R1 (problem.r1), another activation (problem.activation), or"
+    " curvature (optimizer soap)."
+)
 
 
 def mode_loss(history: History) -> list[Finding]:
@@ -41,15 +44,25 @@ def _modes(name: str, full: float, series: Series, best: int, dropped: bool) -> 
     since = series.since(series.values < COVERED * full)
     course = f" and in {len(series)} evaluations never made more than {most:.3g}"
     if dropped:
-        course = f", down from {most:.3g} at step {series.steps[best]}: mode collapse since step {since}"
+        course = (
+            f", down from {most:.3g} at step {series.steps[best]}: mode collapse since step {since}"
+        )
     sentence = f"The generator makes {what}{course}. {_REMEDY}"
-    return Finding("mode-loss", "generator", sentence, {name: now, "all": full, "most": most}, level="alarm", since=since)
+    return Finding(
+        "mode-loss",
+        "generator",
+        sentence,
+        {name: now, "all": full, "most": most},
+        level="alarm",
+        since=since,
+    )
 
 
 def shrunk_diversity(history: History) -> list[Finding]:
     """Return a finding where generated samples spread over less than 0.3 of the data's spread at the last two probes.
 
-    Those of an untrained generator do; so it must have spread them more before, or have had eight probes of time.
+    Those of an untrained generator do; so it must have spread them more before, or have had eight
+    probes of time.
     """
     series = history.series("probe", "diversity")
     if len(series) < 3 or not (series.values[-2:] < DIVERSE).all():
@@ -59,7 +72,16 @@ def shrunk_diversity(history: History) -> list[Finding]:
         return []
     course = f"collapsed since step {since}" if most >= DIVERSE else "not learnt to vary them"
     sentence = (
-        f"Generated samples lie {series.last:.2g} times as far apart as real ones (at most {most:.2g} so far): the generator has {course}. "
-        f"{_REMEDY}"
+        f"Generated samples lie {series.last:.2g} times as far apart as real ones (at most"
+        f" {most:.2g} so far): the generator has {course}. {_REMEDY}"
     )
-    return [Finding("low-diversity", "generator", sentence, {"diversity": series.last, "most": most}, level="alarm", since=since)]
+    return [
+        Finding(
+            "low-diversity",
+            "generator",
+            sentence,
+            {"diversity": series.last, "most": most},
+            level="alarm",
+            since=since,
+        )
+    ]

@@ -25,27 +25,39 @@ SATURATED = 0.9
 def vanished(history: History) -> list[Finding]:
     """Return a finding for every player whose gradient is gone at the latest probe, with the step since when.
 
-    Players that the rule moves without their gradients have none to miss. Where all gradients are gone and the discriminator's loss is
-    that of chance, the game has come to rest at an equilibrium, and that is one note instead.
+    Players that the rule moves without their gradients have none to miss. Where all gradients are
+    gone and the discriminator's loss is that of chance, the game has come to rest at an
+    equilibrium, and that is one note instead.
     """
-    probes = [(step, probe) for step, probe in history.probes() if probe.get("gradients", {}).get("norms")]
+    probes = [
+        (step, probe) for step, probe in history.probes() if probe.get("gradients", {}).get("norms")
+    ]
     if not probes:
         return []
     movers = history.moved_by_gradient()
     initial = _health(probes[0][1])
-    now = {finding.key: finding for finding in _of(initial, probes[-1][1]) if finding.player in movers}
-    if len(now) == len(movers) > 1 and all(finding.numbers["norm"] > 0 for finding in now.values()) and _at_chance(history):
+    now = {
+        finding.key: finding for finding in _of(initial, probes[-1][1]) if finding.player in movers
+    }
+    if (
+        len(now) == len(movers) > 1
+        and all(finding.numbers["norm"] > 0 for finding in now.values())
+        and _at_chance(history)
+    ):
         return [_at_rest(_health(probes[-1][1]), initial)]
     return [replace(finding, since=_since(key, initial, probes)) for key, finding in now.items()]
 
 
-def vanishing_gradients(initial: GradientHealth, now: GradientHealth, saturated: Mapping[str, float] | None = None) -> list[Finding]:
+def vanishing_gradients(
+    initial: GradientHealth, now: GradientHealth, saturated: Mapping[str, float] | None = None
+) -> list[Finding]:
     """Return a finding for every player whose gradient has vanished: below 1e-3 of its initial size, or exactly zero from the beginning.
 
     Args:
         initial: the gradients at the start of training.
         now: the gradients now.
-        saturated: player → share of the discriminator's outputs on the flat part of its loss, of ``saturation``, to say why.
+        saturated: player → share of the discriminator's outputs on the flat part of its loss, of
+            ``saturation``, to say why.
 
     >>> def health(norm):
     ...     return GradientHealth(norms={"generator": norm}, layers={}, zeros={"generator": 0.0}, signal_to_noise={})
@@ -80,10 +92,19 @@ def _at_chance(history: History) -> bool:
 
 
 def _at_rest(now: GradientHealth, initial: GradientHealth) -> Finding:
-    left = {player: norm / initial.norms[player] for player, norm in now.norms.items() if initial.norms.get(player)}
+    left = {
+        player: norm / initial.norms[player]
+        for player, norm in now.norms.items()
+        if initial.norms.get(player)
+    }
     sizes = " and ".join(f"{share:.0e} of the {player}'s" for player, share in left.items())
-    sentence = f"The game has come to rest: the gradients are {sizes} initial size, and the discriminator's loss is that of chance."
-    return Finding("equilibrium", "game", sentence, {"norm": max(now.norms.values()), **left}, level="note")
+    sentence = (
+        f"The game has come to rest: the gradients are {sizes} initial size, and the"
+        " discriminator's loss is that of chance."
+    )
+    return Finding(
+        "equilibrium", "game", sentence, {"norm": max(now.norms.values()), **left}, level="note"
+    )
 
 
 def _of(initial: GradientHealth, probe: Mapping[str, Any]) -> list[Finding]:
@@ -92,30 +113,53 @@ def _of(initial: GradientHealth, probe: Mapping[str, Any]) -> list[Finding]:
 
 def _health(probe: Mapping[str, Any]) -> GradientHealth:
     gradients = probe["gradients"]
-    norms = {player: math.nan if norm is None else norm for player, norm in gradients["norms"].items()}
+    norms = {
+        player: math.nan if norm is None else norm for player, norm in gradients["norms"].items()
+    }
     kept = {name: gradients.get(name) or {} for name in ("layers", "zeros", "signal_to_noise")}
     return GradientHealth(norms=norms, **kept)
 
 
 def _zero(player: str) -> Finding:
     sentence = (
-        f"The {player}'s gradient is exactly zero in every entry: its output passes something that autograd cannot differentiate, such as "
-        "a threshold or a sample, or every unit on the way is dead. Try a straight-through or Gumbel estimator, or a rule of order 0 "
-        "(--rule per-player)."
+        f"The {player}'s gradient is exactly zero in every entry: its output passes something that"
+        " autograd cannot differentiate, such as a threshold or a sample, or every unit on the way"
+        " is dead. Try a straight-through or Gumbel estimator, or a rule of order 0 (--rule"
+        " per-player)."
     )
     return Finding("zero-gradient", player, sentence, {"norm": 0.0, "zeros": 1.0}, level="alarm")
 
 
 def _small(player: str, norm: float, initial: float, flat: float | None) -> Finding:
-    numbers = {"norm": norm, "initial_norm": initial, **({} if flat is None else {"saturated": flat})}
-    size = f"The {player}'s gradient is {norm / initial:.0e} of its initial size ({norm:.1g}, at first {initial:.1g})"
+    numbers = {
+        "norm": norm,
+        "initial_norm": initial,
+        **({} if flat is None else {"saturated": flat}),
+    }
+    size = (
+        f"The {player}'s gradient is {norm / initial:.0e} of its initial size ({norm:.1g}, at first"
+        f" {initial:.1g})"
+    )
     if norm == 0:
-        size = f"The {player}'s gradient has become exactly zero in every entry (at first {initial:.1g})"
+        size = (
+            f"The {player}'s gradient has become exactly zero in every entry (at first"
+            f" {initial:.1g})"
+        )
     if flat is None or flat < SATURATED:
-        why = "" if flat is None else f", though only {flat:.0%} of the discriminator's outputs lie where its loss is flat"
+        why = (
+            ""
+            if flat is None
+            else (
+                f", though only {flat:.0%} of the discriminator's outputs lie where its loss is"
+                " flat"
+            )
+        )
         sentence = f"{size}{why}. Try --optimizer sign or normalized, or a smaller learning rate."
     else:
         where = f"{flat:.0%} of its outputs lie where the {player}'s loss is flat"
-        remedy = "Try a smaller discriminator rate, R1 (problem.r1), the non-saturating loss, or --optimizer sign."
+        remedy = (
+            "Try a smaller discriminator rate, R1 (problem.r1), the non-saturating loss, or"
+            " --optimizer sign."
+        )
         sentence = f"{size}: the discriminator has saturated, {where}. {remedy}"
     return Finding("vanishing-gradient", player, sentence, numbers, level="alarm")

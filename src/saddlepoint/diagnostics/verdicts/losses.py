@@ -57,7 +57,14 @@ def _outside(history: History, player: str, band: Band) -> _Outside | None:
     value = float(np.median(window))
     if band.low <= value <= band.high:
         return None
-    return _Outside(player, value, band, series.since((series.values < band.low) if value < band.low else (series.values > band.high)))
+    return _Outside(
+        player,
+        value,
+        band,
+        series.since(
+            (series.values < band.low) if value < band.low else (series.values > band.high)
+        ),
+    )
 
 
 def _finding(loss: str, meaning: str, outsides: list[_Outside]) -> Finding:
@@ -71,8 +78,15 @@ def _finding(loss: str, meaning: str, outsides: list[_Outside]) -> Finding:
 def _meaning(player: str, below: bool) -> str:
     if player == "discriminator" and not below:
         return (
-            "It is worse than no discriminator: it lags behind or runs in circles. Try a smaller generator rate, or --rule extragradient."
+            "It is worse than no discriminator: it lags behind or runs in circles. Try a smaller"
+            " generator rate, or --rule extragradient."
         )
     if (player == "discriminator") == below:
-        return "The discriminator wins. Try a smaller discriminator rate, R1 (problem.r1), or fewer discriminator steps."
-    return "The generator wins: the discriminator does not follow. Try a larger discriminator rate or more discriminator steps."
+        return (
+            "The discriminator wins. Try a smaller discriminator rate, R1 (problem.r1), or fewer"
+            " discriminator steps."
+        )
+    return (
+        "The generator wins: the discriminator does not follow. Try a larger discriminator rate or"
+        " more discriminator steps."
+    )

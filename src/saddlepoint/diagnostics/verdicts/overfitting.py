@@ -20,9 +20,10 @@ def memorising(history: History) -> list[Finding]:
         return []
     since = series.since(series.values > MEMORY)
     sentence = (
-        f"The discriminator ranks a training sample above a held-out one in {series.last:.0%} of pairs (50 % is healthy): it has learnt "
-        f"samples by heart since step {since}. Try more data or augmentation, R1 (problem.r1), a smaller discriminator, or the best "
-        "checkpoint (saddlepoint best)."
+        f"The discriminator ranks a training sample above a held-out one in {series.last:.0%} of"
+        f" pairs (50 % is healthy): it has learnt samples by heart since step {since}. Try more"
+        " data or augmentation, R1 (problem.r1), a smaller discriminator, or the best checkpoint"
+        " (saddlepoint best)."
     )
     return [Finding("overfitting", "discriminator", sentence, {"memory": series.last}, since=since)]
 
@@ -35,8 +36,18 @@ def copying(history: History) -> list[Finding]:
         if len(series) and series.last > COPIES:
             since = series.since(series.values > COPIES)
             sentence = (
-                f"In {series.last:.0%} of pairs a generated sample lies nearer to the training set than a held-out one (50 % is healthy): "
-                f"the generator copies since step {since}. Try more data, or an earlier checkpoint (saddlepoint best)."
+                f"In {series.last:.0%} of pairs a generated sample lies nearer to the training set"
+                f" than a held-out one (50 % is healthy): the generator copies since step {since}."
+                " Try more data, or an earlier checkpoint (saddlepoint best)."
             )
-            found.append(Finding("copying", "generator", sentence, {"copying": series.last}, level="alarm", since=since))
+            found.append(
+                Finding(
+                    "copying",
+                    "generator",
+                    sentence,
+                    {"copying": series.last},
+                    level="alarm",
+                    since=since,
+                )
+            )
     return found
