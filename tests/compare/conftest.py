@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from saddlepoint.compare.reading import study_from
+from saddlepoint.compare.study import study_from_dict
 
 # before any process is started: they inherit it
 os.environ.setdefault("SADDLEPOINT_TRUST", "tests.compare.deadly")
@@ -30,7 +30,7 @@ def small_study():
             "methods": ["adam", "sign"],
             "problems": [problem | changes.pop("problem", {})],
         }
-        return study_from(tree | changes, "The study")
+        return study_from_dict(tree | changes, "The study")
 
     return make
 
@@ -42,10 +42,10 @@ class Recorded:
         self.jobs, self.most, self.outcome = [], most, outcome
         self._lock, self._running = threading.Lock(), threading.Lock()
 
-    def __call__(self, job, beat):
+    def __call__(self, job, heartbeat):
         from saddlepoint.compare.execution import execute
 
-        beat()
+        heartbeat()
         with self._lock:
             if len(self.jobs) == self.most:
                 raise KeyboardInterrupt

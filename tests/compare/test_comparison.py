@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from saddlepoint.compare import compare, tune_method
-from saddlepoint.compare.execution import execute, unfinished
-from saddlepoint.compare.jobs import Place
+from saddlepoint.compare.execution import execute, failed_result
+from saddlepoint.compare.runs import RunId
 from saddlepoint.errors import UsageError
 
 CLOCK = {
@@ -78,7 +78,7 @@ class TestResults:
             return (
                 execute(job)
                 if job.config["seed"] == 0
-                else {**unfinished("overflow"), "status": "diverged", "steps": 2, "seconds": 1.0}
+                else {**failed_result("overflow"), "status": "diverged", "steps": 2, "seconds": 1.0}
             )
 
         found = compare(small_study(), tmp_path, execute=recorded(outcome=half_of_them_fail))
@@ -141,7 +141,7 @@ class TestRobustness:
         assert len(found["runs"]) == 2
 
 
-class TestGoingOn:
+class TestResuming:
     def test_an_interrupted_comparison_ends_as_a_straight_one(
         self, small_study, recorded, tmp_path
     ):
@@ -294,8 +294,8 @@ def _work(study, path, counts):
     counts.put(len(runner.jobs))
 
 
-def _refuse(job, beat):
-    raise AssertionError(f"a run that is there is made again: {asdict(job)}")
+def _refuse(job, heartbeat):
+    raise AssertionError(f"a finished run is made again: {asdict(job)}")
 
 
 class TestTuneTogether:
@@ -308,5 +308,7 @@ class TestTuneTogether:
         assert len({json.dumps(trial["parameters"]) for trial in found.trials}) == 6
 
 
-def test_a_place_is_a_file_name():
-    assert str(Place("a/b <c>", "x+y", 3, 0.316).path) == "a-b-c/x+y/seed-3-rate-0.316"
+def test_a_run_has_a_file():
+    run_id = RunId("a/b <c>", "x+y", 3, 0.316)
+    assert str(run_id.file) == "runs/a-b-c/x+y/seed-3-lr-x0.316.json"
+    assert str(run_id.pictures) == "pictures/a-b-c/x+y/seed-3-lr-x0.316"

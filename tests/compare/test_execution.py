@@ -7,9 +7,7 @@ import time
 import pytest
 import torch
 
-from saddlepoint.compare.execution import Job, execute
-from saddlepoint.compare.memory import PeakMemory
-from saddlepoint.compare.processes import execute_apart
+from saddlepoint.compare.execution import Job, PeakMemory, execute, run_in_subprocess
 from saddlepoint.training import Training, resolve
 
 SMALL = {
@@ -73,7 +71,7 @@ class TestFairness:
         while training.progress < 1:
             training.advance()
         straight = training.evaluate()
-        outcome = execute(Job(config.model_dump(mode="json"), "ema/modes", 1, everything=True))
+        outcome = execute(Job(config.model_dump(mode="json"), "ema/modes", 1, all_metrics=True))
         assert outcome["metrics"] == {
             name: value for name, value in straight.items() if name.startswith("ema/")
         }
@@ -129,12 +127,14 @@ class TestEnds:
         )
 
     def test_a_process_that_is_killed_is_a_failed_run(self):
-        outcome = execute_apart(job(optimizer={"name": "tests.compare.deadly:Deadly", "lr": 0.1}))
+        outcome = run_in_subprocess(
+            job(optimizer={"name": "tests.compare.deadly:Deadly", "lr": 0.1})
+        )
         assert outcome["status"] == "failed"
         assert "killed by signal 9 (SIGKILL)" in outcome["error"]
 
     def test_a_run_apart_is_the_run_here(self):
-        assert without_clock(execute_apart(job())) == without_clock(execute(job()))
+        assert without_clock(run_in_subprocess(job())) == without_clock(execute(job()))
 
     def test_what_beat_raises_ends_the_process(self):
         began = time.perf_counter()
@@ -143,7 +143,7 @@ class TestEnds:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            execute_apart(job(steps=None, seconds=600), beat=stop)
+            run_in_subprocess(job(steps=None, seconds=600), heartbeat=stop)
         assert time.perf_counter() - began < 60
 
 
@@ -173,5 +173,5 @@ class TestMemory:
         assert memory.most == first
 
     def test_of_a_run(self):
-        outcome = execute_apart(job())
+        outcome = run_in_subprocess(job())
         assert outcome["peak_memory"] is None or outcome["peak_memory"] >= 0
