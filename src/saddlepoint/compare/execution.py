@@ -67,16 +67,16 @@ def execute(job: Job) -> RunResult:
             point = 1
             memory.start()
             while training.progress < 1:
-                records = training.advance()
+                steps = training.advance()
                 last = training.progress >= 1
                 if not last and training.progress * job.points < point:
                     continue
                 memory.stop()
                 losses: dict[str, float] = {}
                 norms: dict[str, float] = {}
-                for record in records:
-                    losses |= record.losses
-                    norms |= record.gradient_norms
+                for step in steps:
+                    losses |= step.losses
+                    norms |= step.gradient_norms
                 result["points"].append(
                     {
                         "progress": round(training.progress, 4),
