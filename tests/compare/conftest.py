@@ -38,8 +38,8 @@ def small_study():
 class Recorded:
     """Executes jobs in this process, counts them, and can be told to stop after so many."""
 
-    def __init__(self, most=10**9, outcome=None):
-        self.jobs, self.most, self.outcome = [], most, outcome
+    def __init__(self, most=10**9, result=None):
+        self.jobs, self.most, self.result = [], most, result
         self._lock, self._running = threading.Lock(), threading.Lock()
 
     def __call__(self, job, heartbeat):
@@ -51,7 +51,7 @@ class Recorded:
                 raise KeyboardInterrupt
             self.jobs.append(job)
         with self._running:  # a process has one global random state, so two runs in it take turns
-            return execute(job) if self.outcome is None else self.outcome(job)
+            return execute(job) if self.result is None else self.result(job)
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
-"""A comparison makes what is missing, counts every outcome, and ends the same however often it was
-interrupted."""
+"""A comparison makes missing runs only, counts all of them, and resumes with the same results."""
 
 import csv
 import json
@@ -73,7 +72,7 @@ class TestResults:
         )
         assert [point["picture"] for point in second["points"]] == [None] * 3
 
-    def test_outcomes_that_are_no_success_are_counted(self, small_study, recorded, tmp_path):
+    def test_results_that_are_no_success_are_counted(self, small_study, recorded, tmp_path):
         def half_of_them_fail(job):
             return (
                 execute(job)
@@ -81,7 +80,7 @@ class TestResults:
                 else {**failed_result("overflow"), "status": "diverged", "steps": 2, "seconds": 1.0}
             )
 
-        found = compare(small_study(), tmp_path, execute=recorded(outcome=half_of_them_fail))
+        found = compare(small_study(), tmp_path, execute=recorded(result=half_of_them_fail))
         summary = methods_of(found)["adam"]["summary"]
         assert (summary["diverged"], summary["success"]["rate"], summary["success"]["runs"]) == (
             1,
@@ -142,7 +141,7 @@ class TestRobustness:
 
 
 class TestResuming:
-    def test_an_interrupted_comparison_ends_as_a_straight_one(
+    def test_an_interrupted_comparison_gives_the_same_results(
         self, small_study, recorded, tmp_path
     ):
         study = small_study(tuning={"trials": 3, "finalists": 1})
@@ -222,7 +221,7 @@ class TestResuming:
             ('{"format": 99}', "is not a comparison of format 1. Choose another --out."),
         ],
     )
-    def test_a_damaged_finished_file_is_said(
+    def test_a_damaged_final_file_is_reported(
         self, small_study, recorded, tmp_path, content, sentence
     ):
         compare(small_study(), tmp_path, execute=recorded())
@@ -241,9 +240,7 @@ class TestResuming:
         four = compare(study, tmp_path / "four", jobs=4, execute=recorded())
         assert without_clock(one) == without_clock(four)
 
-    def test_a_killed_process_leaves_what_the_next_one_goes_on_from(
-        self, small_study, recorded, tmp_path
-    ):
+    def test_a_comparison_resumes_after_a_killed_process(self, small_study, recorded, tmp_path):
         study = small_study(seeds=4, tuning={"trials": 2, "finalists": 1})
         (tmp_path / "small.yaml").write_text(yaml.safe_dump(study.to_dict()))
         command = [sys.executable, "-m", "saddlepoint", "compare", "small.yaml", "--out", "killed"]

@@ -1,5 +1,4 @@
-"""A directory holds one study: it may grow, another one is refused, and a finished one is not
-touched."""
+"""A directory holds one study: additions are allowed, other studies are refused."""
 
 import json
 from pathlib import Path
@@ -82,7 +81,7 @@ class TestAnotherStudy:
         )
         assert "robustness" in first_difference(wide, small_study())
 
-    def test_that_cannot_be_read_is_said(self, small_study, tmp_path):
+    def test_that_cannot_be_read_is_reported(self, small_study, tmp_path):
         (tmp_path / "study.yaml").write_text("later: version")
         with (
             pytest.raises(UsageError, match="holds a study that cannot be read"),

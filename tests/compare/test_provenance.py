@@ -1,5 +1,4 @@
-"""What an outcome was made with: changed files make runs again, other versions are said, and the
-user may ask for more."""
+"""Which results are made again: changed input files, other versions, failures."""
 
 import csv
 import json
@@ -39,7 +38,7 @@ class TestVersions:
             compare(small_study(), tmp_path, execute=recorded())
         return tmp_path
 
-    def test_they_are_kept_and_said(self, small_study, recorded, older):
+    def test_they_are_kept_and_reported(self, small_study, recorded, older):
         runner, watcher = recorded(), Notes()
         found = compare(small_study(seeds=3), older, execute=runner, watcher=watcher)
         assert len(runner.jobs) == 2
@@ -51,7 +50,7 @@ class TestVersions:
         rows = list(csv.DictReader((older / "results.csv").read_text().splitlines()))
         assert sum("torch 2.0.0" in row["made_with"] for row in rows) == 4
 
-    def test_they_are_made_again_where_that_is_wanted(self, small_study, recorded, older):
+    def test_they_are_made_again_on_request(self, small_study, recorded, older):
         runner = recorded()
         found = compare(small_study(), older, execute=runner, rerun=["outdated"])
         assert len(runner.jobs) == 4
@@ -156,20 +155,20 @@ class TestFailures:
         ],
     )
     def test_of_runs(self, small_study, recorded, tmp_path, error, rerun, made):
-        compare(small_study(), tmp_path, execute=recorded(outcome=fails(error)))
+        compare(small_study(), tmp_path, execute=recorded(result=fails(error)))
         runner = recorded()
         compare(small_study(), tmp_path, execute=runner, rerun=rerun)
         assert len(runner.jobs) == made
 
     def test_of_runs_that_are_killed_again(self, small_study, recorded, tmp_path):
-        compare(small_study(), tmp_path, execute=recorded(outcome=fails(self.KILLED)))
-        runner = recorded(outcome=fails(self.KILLED))
+        compare(small_study(), tmp_path, execute=recorded(result=fails(self.KILLED)))
+        runner = recorded(result=fails(self.KILLED))
         compare(small_study(), tmp_path, execute=runner, rerun=["killed"])
         assert len(runner.jobs) == 4
 
     def test_of_trials(self, small_study, recorded, tmp_path):
         study = small_study(methods=["adam"], seeds=1, tuning={"trials": 2, "finalists": 1})
-        compare(study, tmp_path, execute=recorded(outcome=fails(self.KILLED)))
+        compare(study, tmp_path, execute=recorded(result=fails(self.KILLED)))
         runner = recorded()
         found = compare(study, tmp_path, execute=runner, rerun=["killed"])
         assert len(runner.jobs) == 2 + 1

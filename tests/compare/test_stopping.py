@@ -1,5 +1,4 @@
-"""Signals, dead processes, waiting, progress: nobody waits in silence, and an interruption is no
-outcome."""
+"""Signals, dead processes, messages about waiting, progress, cancelling."""
 
 import os
 import signal
@@ -56,11 +55,11 @@ class TestSignals:
             if pids:  # else the next second finds them
                 file.touch()
 
-        outcome = run_in_subprocess(
+        result = run_in_subprocess(
             job(optimizer={"name": "tests.compare.deadly:Patient", "lr": 0.1, "until": str(file)}),
             heartbeat=to_all,
         )
-        assert outcome["status"] == "finished", outcome
+        assert result["status"] == "finished", result
         assert sent
 
     def test_this_process_still_gets_them(self):
@@ -71,7 +70,7 @@ class TestSignals:
             signal.SIGHUP,
         }
 
-    def test_what_killed_a_run_is_said(self):
+    def test_the_signal_that_killed_a_run_is_reported(self):
         assert "killed by signal 9 (SIGKILL)" in _exit_reason(-9)
         assert "killed by signal 11 (SIGSEGV)" in _exit_reason(-11)
         assert "exit code 3" in _exit_reason(3)
@@ -128,7 +127,7 @@ class TestDeadProcesses:
 
 
 class TestWaiting:
-    def test_it_is_said_at_once_and_now_and_then(self, monkeypatch):
+    def test_it_is_reported_at_once_and_every_half_minute(self, monkeypatch):
         now, said = [0.0], []
         monkeypatch.setattr("saddlepoint.compare.comparison.time.monotonic", lambda: now[0])
         waiting = WaitMessages(said.append)
@@ -201,7 +200,7 @@ class TestProgress:
             compare(
                 study,
                 tmp_path,
-                execute=recorded(outcome=lambda job: failed_result("x")),
+                execute=recorded(result=lambda job: failed_result("x")),
                 watcher=Watcher(),
             )
         assert [count.finished for count in Watcher.counts] == sorted(
@@ -211,7 +210,7 @@ class TestProgress:
 
 
 class TestMistakes:
-    def test_are_said_when_they_are_made(self, small_study, recorded, tmp_path):
+    def test_are_reported_at_once(self, small_study, recorded, tmp_path):
         """Not when the runs before them have ended."""
 
         def execute(job, heartbeat):
@@ -233,7 +232,7 @@ class TestMistakes:
             compare(
                 small_study(),
                 tmp_path,
-                execute=recorded(outcome=lambda job: failed_result("x")),
+                execute=recorded(result=lambda job: failed_result("x")),
                 watcher=Watcher(),
             )
         assert (tmp_path / "comparison.json").is_file()

@@ -1,4 +1,4 @@
-"""The database of trials fails while it is used: a sentence, and what is finished is kept."""
+"""The database of trials fails while it is used: an error, and finished trials are kept."""
 
 import shutil
 

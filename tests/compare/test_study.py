@@ -1,4 +1,4 @@
-"""What a study file may say, and what is said of one that is wrong."""
+"""The schema of studies, methods by name, and the errors of wrong study files."""
 
 import pytest
 
@@ -68,7 +68,7 @@ class TestMethodNames:
     @pytest.mark.parametrize(
         "name", ["adam", "soap", "acgd", "newton", "sga+adam", "normalized", "sign"]
     )
-    def test_the_first_trial_is_what_the_method_brings(self, small_study, name):
+    def test_the_first_trial_has_the_defaults_of_the_method(self, small_study, name):
         study = small_study(methods=[name])
         plan, method = study.problems[0], study.methods[name]
         start = default_parameters(plan, method)

@@ -29,7 +29,7 @@ def run(study, storage, execute, trials=4, method="adam", **plan):
 
 
 def valley(job):
-    """An outcome whose mode-distance is least at a learning rate of 1e-3."""
+    """An result whose mode-distance is least at a learning rate of 1e-3."""
     rate = job.config["optimizer"]["lr"]
     value = abs(rate - 1e-3)
     return {
@@ -49,10 +49,10 @@ def storage(tmp_path):
 
 
 class TestSearch:
-    def test_the_first_trial_is_what_the_method_brings_and_the_best_is_kept(
+    def test_the_first_trial_has_the_defaults_of_the_method_and_the_best_is_kept(
         self, small_study, recorded, storage
     ):
-        found = run(small_study(), storage, recorded(outcome=valley), trials=12)
+        found = run(small_study(), storage, recorded(result=valley), trials=12)
         assert found.trials[0]["parameters"] == {
             "optimizer.lr": 2e-3,
             "ratio": 0.5,
@@ -65,7 +65,7 @@ class TestSearch:
     def test_trials_are_on_the_tuning_seed_and_at_their_parameters(
         self, small_study, recorded, storage
     ):
-        runner = recorded(outcome=valley)
+        runner = recorded(result=valley)
         found = run(small_study(), storage, runner)
         assert {job.config["seed"] for job in runner.jobs} == {100}
         assert [job.config["optimizer"]["lr"] for job in runner.jobs] == [
@@ -80,15 +80,15 @@ class TestSearch:
 
     def test_a_search_does_not_depend_on_interruptions(self, small_study, recorded, tmp_path):
         with open_storage(f"sqlite:///{tmp_path / 'a.db'}") as a:
-            straight = run(small_study(), a, recorded(outcome=valley), trials=8)
+            straight = run(small_study(), a, recorded(result=valley), trials=8)
         for most in (2, 3):
             with (
                 open_storage(f"sqlite:///{tmp_path / 'b.db'}") as b,
                 pytest.raises(KeyboardInterrupt),
             ):
-                run(small_study(), b, recorded(most=most, outcome=valley), trials=8)
+                run(small_study(), b, recorded(most=most, result=valley), trials=8)
         with open_storage(f"sqlite:///{tmp_path / 'b.db'}") as b:
-            broken = run(small_study(), b, recorded(outcome=valley), trials=8)
+            broken = run(small_study(), b, recorded(result=valley), trials=8)
         assert broken == straight
 
     def test_a_diverged_trial_is_a_finished_trial(self, small_study, recorded, storage):
@@ -99,7 +99,7 @@ class TestSearch:
                 else {**failed_result("overflow"), "status": "diverged"}
             )
 
-        found = run(small_study(), storage, recorded(outcome=diverges_above), trials=10)
+        found = run(small_study(), storage, recorded(result=diverges_above), trials=10)
         assert len(found.trials) == 10
         lost = [trial for trial in found.trials if trial["status"] == "diverged"]
         assert lost
@@ -108,7 +108,7 @@ class TestSearch:
 
     def test_the_value_is_the_mean_over_the_seeds(self, small_study, recorded, storage):
         runner = recorded(
-            outcome=lambda job: (
+            result=lambda job: (
                 valley(job) | {"metrics": {"ema/mode-distance": float(job.config["seed"])}}
             )
         )
@@ -125,7 +125,7 @@ class TestSearch:
                 }
             }
 
-        runner = recorded(outcome=lucky_once)
+        runner = recorded(result=lucky_once)
         found = run(small_study(), storage, runner, trials=8, finalists=8, final_seeds=(101, 102))
         values = [trial["value"] for trial in found.trials]
         assert {0.0, 0.5} == set(values)
@@ -135,7 +135,7 @@ class TestSearch:
         assert {round(trial["final"], 3) for trial in found.trials} == {0.5, 0.667}
 
     def test_only_the_best_are_finalists(self, small_study, recorded, storage):
-        found = run(small_study(), storage, recorded(outcome=valley), trials=6, finalists=2)
+        found = run(small_study(), storage, recorded(result=valley), trials=6, finalists=2)
         finalists = [trial["number"] for trial in found.trials if trial["final"] is not None]
         assert sorted(finalists) == sorted(
             sorted(range(6), key=lambda index: found.trials[index]["value"])[:2]
@@ -150,7 +150,7 @@ class TestSearch:
     def test_a_trial_of_a_killed_process_is_made_again(
         self, small_study, recorded, storage, monkeypatch
     ):
-        run(small_study(), storage, recorded(outcome=valley), trials=2)
+        run(small_study(), storage, recorded(result=valley), trials=2)
         name = next(iter(optuna.get_all_study_names(storage)))
         search = optuna.load_study(study_name=name, storage=storage)
         search.ask().set_user_attr("index", 2)  # nobody will ever say how it ended
@@ -159,7 +159,7 @@ class TestSearch:
             "saddlepoint.compare.tuning._search_key", lambda *_: name.rpartition("/")[2]
         )
         time.sleep(0.01)
-        assert len(run(small_study(), storage, recorded(outcome=valley), trials=3).trials) == 3
+        assert len(run(small_study(), storage, recorded(result=valley), trials=3).trials) == 3
 
 
 class TestOneIndexAtOnce:
@@ -232,7 +232,7 @@ class TestStorage:
     @pytest.mark.parametrize(
         "url", ["nonsense", "oracle9://host/base", "sqlite:////no/such/directory/study.db"]
     )
-    def test_what_cannot_be_opened_is_said(self, url):
+    def test_errors_of_opening_are_reported(self, url):
         with pytest.raises(UsageError, match="Cannot open the storage"), open_storage(url):
             pass
 
@@ -307,15 +307,15 @@ def postgres(tmp_path_factory):
 
 class TestPostgres:
     def test_a_search_in_a_server_is_that_in_a_file(self, small_study, recorded, storage, postgres):
-        in_file = run(small_study(), storage, recorded(outcome=valley), trials=6)
+        in_file = run(small_study(), storage, recorded(result=valley), trials=6)
         with open_storage(postgres) as server:
-            in_server = run(small_study(), server, recorded(outcome=valley), trials=6)
+            in_server = run(small_study(), server, recorded(result=valley), trials=6)
         assert in_server == in_file
 
     def test_a_search_is_found_again_from_elsewhere(self, small_study, recorded, postgres):
-        study, runner = small_study(methods=["sign"]), recorded(outcome=valley)
+        study, runner = small_study(methods=["sign"]), recorded(result=valley)
         with open_storage(postgres) as server:
-            first = run(study, server, recorded(outcome=valley), trials=3, method="sign")
+            first = run(study, server, recorded(result=valley), trials=3, method="sign")
         with open_storage(postgres) as server:
             again = run(study, server, runner, trials=3, method="sign")
         assert runner.jobs == []

@@ -62,7 +62,8 @@ class TestOptionsInPart:
 
     def test_a_misspelt_option_or_name_inside_is_refused(self):
         with pytest.raises(
-            sp.UsageError, match=r'preconditioner kronecker has no option "betta". Did you mean "beta"'
+            sp.UsageError,
+            match=r'preconditioner kronecker has no option "betta". Did you mean "beta"',
         ):
             settled("rule.preconditioner.betta=0.9", rule="kronecker-cgd")
         with pytest.raises(

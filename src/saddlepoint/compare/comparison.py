@@ -238,9 +238,9 @@ class Comparison:
         self._in_parallel(lambda name: self._tune(plan, name), methods)
         missing = []
         for name in methods:
-            missing += [
-                (i, job) for i, job in self._jobs_of(plan, name) if self._is_missing(i, job)
-            ]
+            parameters = best_parameters(self.searches[plan.name, name])
+            jobs = jobs_of(self.study, plan, name, parameters)
+            missing += [(run_id, job) for run_id, job in jobs if self._is_missing(run_id, job)]
         # seed by seed, so that an interrupted comparison has equal numbers of seeds
         missing.sort(key=lambda pair: (pair[0].factor != 1, pair[0].seed))
         while missing:
@@ -253,7 +253,7 @@ class Comparison:
     def write(self) -> None:
         """Write the results so far.
 
-        Where nothing was added, the file keeps the record of where it was made.
+        Where nothing was added, the environment and command of the existing file are kept.
         """
         found = collect_results(self.study, self.searches, self.directory)
         self.unwritten = False
@@ -272,10 +272,6 @@ class Comparison:
         if search is None or not search.trials:
             raise UsageError(f"Method {name} has no hyperparameter to search on {plan.name}.")
         return search, run_config(plan, self.study.methods[name], search.best)
-
-    def _jobs_of(self, plan: ProblemPlan, name: str) -> list[tuple[RunId, Job]]:
-        parameters = best_parameters(self.searches[plan.name, name])
-        return list(jobs_of(self.study, plan, name, parameters))
 
     def _is_missing(self, run_id: RunId, job: Job) -> bool:
         """Return whether a run has to be made, or made again; again at most once."""
@@ -307,7 +303,8 @@ class Comparison:
                     search = self.searches[plan.name, name]
                     self._progress.search_finished(plan, name)
                     results += search.trials if search else []
-                for run_id, job in self._jobs_of(plan, name):
+                parameters = best_parameters(self.searches[plan.name, name])
+                for run_id, job in jobs_of(self.study, plan, name, parameters):
                     if not self._is_missing(run_id, job):
                         self._progress.run_finished(plan, run_id, here=False)
                         results.append(self.directory.read_result(run_id, job.key()) or {})

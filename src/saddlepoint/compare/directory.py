@@ -13,12 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from saddlepoint.compare.execution import RunResult
-from saddlepoint.compare.provenance import (
-    MadeWith,
-    format_versions,
-    is_interrupted,
-    versions_in,
-)
+from saddlepoint.compare.provenance import format_versions, is_interrupted, versions_in
 from saddlepoint.compare.runs import RunId
 from saddlepoint.compare.schemas import ComparisonSchema, RunSchema, validate_as
 from saddlepoint.compare.study import Study, digest, read_study
@@ -78,10 +73,12 @@ class ComparisonDirectory:
             for method in problem["methods"]:
                 robustness = method["robustness"] or {"runs": []}
                 for run in method["runs"] + robustness["runs"]:
-                    self._saved[run["key"]] = _with_versions(run, made)
+                    run["made_with"] = run.get("made_with") or made
+                    self._saved[run["key"]] = run
                 if method["tuning"]:
-                    trials = [_with_versions(trial, made) for trial in method["tuning"]["trials"]]
-                    self.searches[method["tuning"]["key"]] = {**method["tuning"], "trials": trials}
+                    for trial in method["tuning"]["trials"]:
+                        trial["made_with"] = trial.get("made_with") or made
+                    self.searches[method["tuning"]["key"]] = method["tuning"]
 
     @classmethod
     @contextmanager
@@ -134,7 +131,8 @@ class ComparisonDirectory:
         except (OSError, ValueError):
             found = {}
         if isinstance(found, dict) and found.get("key") == key:
-            result = _with_versions(validate_as(RunSchema, found, str(file)), versions_in({}))
+            result = validate_as(RunSchema, found, str(file))
+            result["made_with"] = result.get("made_with") or versions_in({})
         else:
             result = self._saved.get(key, {})
         return None if not result or is_interrupted(result) else result
@@ -232,10 +230,6 @@ def _study_in(path: Path) -> Study | None:
         raise UsageError(
             f"--out {path} holds a study that cannot be read: {error} Choose another --out."
         ) from error
-
-
-def _with_versions(result: Tree, made: MadeWith) -> Tree:
-    return result if result.get("made_with") else {**result, "made_with": made}
 
 
 def _rounded(value: Any) -> Any:

@@ -242,6 +242,6 @@ def _child_main(sender: Connection, job: Job) -> None:
 
 
 def _exit_with_parent(parent: Any) -> None:
-    """End this process when its parent was killed: nobody waits for its result."""
+    """End this process when its parent was killed: no process waits for its result."""
     wait([parent.sentinel])
     os._exit(1)

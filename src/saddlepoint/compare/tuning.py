@@ -100,7 +100,7 @@ def tune(
     The value of a trial is the mean of the problem's metric over the tuning seeds, infinite where a
     run diverged or failed: such a trial is finished too. The best trials, the finalists, are run on
     the final seeds as well, and the least mean over all of these seeds wins: the best of many
-    values from one seed is often merely lucky.
+    values from one seed is often lucky.
 
     Args:
         plan: the problem.
@@ -381,7 +381,7 @@ def _next_free_index(
     check_cancelled: Callable[[], None],
     on_wait: Callable[[str], None],
 ) -> int | None:
-    """Return an index that nobody works on; None when all are finished.
+    """Return an index that no process works on; None when all are finished.
 
     Waits while other processes work on the last ones.
     """
