@@ -166,6 +166,7 @@ _SUBPACKAGES = [
     "curvature",
     "data",
     "diagnostics",
+    "doctor",
     "games",
     "metrics",
     "models",

@@ -45,7 +45,7 @@ def with_log(path, findings):
     (path / "metrics.jsonl").unlink()
     for line in lines:
         line.pop("metrics", None)
-        line["probe"] |= {"memory": 0.91 if findings else 0.5, "diversity": 1.0}
+        line["probe"] |= {"membership_auc": 0.91 if findings else 0.5, "diversity": 1.0}
         directory.log(line)
     return path
 
@@ -66,7 +66,7 @@ class TestDiagnose:
         assert last == "run/diagnosis.json; figures in run/diagnosis"
         assert "\nAt step 4: ‖ξ‖ " in out
         assert (
-            json.loads(Path("run/diagnosis.json").read_text())["findings"][0]["sentence"] in first
+            json.loads(Path("run/diagnosis.json").read_text())["findings"][0]["message"] in first
         )
 
     def test_nothing_to_find_is_exit_code_0(self, cli, tmp_path):

@@ -86,7 +86,7 @@ class TestClosedForms:
         assert found.classes == ("stable", "no minimum of y's loss")
         assert found.schur is None
         assert (
-            "the follower y's own loss is not known to be positive definite: its smallest is -2"
+            "the follower y's own loss is not known to be positive definite: its smallest eigenvalue is -2"
             in found.schur_reason
         )
 
@@ -269,7 +269,7 @@ class TestMistakes:
             of(dirac_gan(), leader="generater")
         with pytest.raises(sp.UsageError, match="count must be at least 2"):
             of(game, count=1)
-        with pytest.raises(sp.UsageError, match=r"lies in \[0, 1\), not 1"):
+        with pytest.raises(sp.UsageError, match=r"must be in \[0, 1\), not 1"):
             of(game, zero=1.0)
         with pytest.raises(
             sp.UsageError, match='game_spectrum: the closure left out the loss of player "y"'
