@@ -65,9 +65,7 @@ class TestDiagnose:
         )
         assert last == "run/diagnosis.json; figures in run/diagnosis"
         assert "\nAt step 4: ‖ξ‖ " in out
-        assert (
-            json.loads(Path("run/diagnosis.json").read_text())["findings"][0]["message"] in first
-        )
+        assert json.loads(Path("run/diagnosis.json").read_text())["findings"][0]["message"] in first
 
     def test_nothing_to_find_is_exit_code_0(self, cli, tmp_path):
         with_log(tmp_path / "run", findings=False)

@@ -289,9 +289,9 @@ class TestVanished:
         assert (
             found.message
             == "The generator's gradient is exactly zero in every entry: its output passes"
-            " through an operation that autograd cannot differentiate, such as a threshold or a sample, or"
-            " every unit on the way is dead. Try a straight-through or Gumbel estimator, or a"
-            " rule of order 0 (--rule per-player)."
+            " through an operation that autograd cannot differentiate, such as a threshold or a"
+            " sample, or every unit on the way is dead. Try a straight-through or Gumbel estimator,"
+            " or a rule of order 0 (--rule per-player)."
         )
         assert (found.key, found.since) == ("zero-gradient generator", 0)
 
@@ -438,8 +438,8 @@ class TestOverfitting:
         assert (
             found.message
             == "In 90% of pairs a generated sample lies nearer to the training set than a held-out"
-            " one (50 % is healthy): the generator copies training samples since step 100. Try more data, or an"
-            " earlier checkpoint (saddlepoint best)."
+            " one (50 % is healthy): the generator copies training samples since step 100. Try more"
+            " data, or an earlier checkpoint (saddlepoint best)."
         )
         assert (found.key, found.level, found.since) == ("copying generator", "alarm", 100)
 
@@ -510,7 +510,8 @@ class TestDivergence:
             ("data", "The cause is in the data, not in the networks."),
             (
                 "parameter",
-                "The parameters were not finite before this step; start from an earlier checkpoint.",
+                "The parameters were not finite before this step; start from an earlier"
+                " checkpoint.",
             ),
             (
                 "gradient",

@@ -139,11 +139,11 @@ def check_gradients(history: History) -> list[Finding]:
     if not probes:
         return []
     last_step, last = probes[-1]
-    movers, initial, now = history.moved_by_gradient(), _health(probes[0][1]), _health(last)
+    active, initial, now = history.moved_by_gradient(), _health(probes[0][1]), _health(last)
     vanished = vanishing_gradients(initial, now, last.get("saturated"))
-    found = [finding for finding in vanished if finding.player in movers]
+    found = [finding for finding in vanished if finding.player in active]
 
-    if len(found) == len(movers) > 1 and all(finding.numbers["norm"] > 0 for finding in found):
+    if len(found) == len(active) > 1 and all(finding.numbers["norm"] > 0 for finding in found):
         chance = LOSS_RANGES[history.loss]["discriminator"].chance
         if abs(history.series("losses", "discriminator").last - chance) < AT_CHANCE:
             shares = {}

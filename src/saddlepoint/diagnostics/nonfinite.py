@@ -12,7 +12,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from saddlepoint.curvature import Evaluation
+from saddlepoint.curvature import Linearization
 from saddlepoint.curvature.replay import Replay
 from saddlepoint.game import Closure
 
@@ -112,7 +112,7 @@ def find_nonfinite(
         parameters[owner] = tuple(p for p in network.parameters() if p.requires_grad)
 
     with Replay(networks.values(), cuda=on_cuda).again(), _watched(networks) as seen:
-        point = Evaluation(parameters, closure, order=1, finite=False)
+        point = Linearization(parameters, closure, order=1, check_finite=False)
         if seen:
             return seen[0]
         for owner, terms in point.terms.items():
@@ -121,7 +121,7 @@ def find_nonfinite(
                     what = f'the term "{term}" of the loss' if term else "the loss"
                     return NonFiniteOrigin("loss", owner, what, 1.0, math.nan)
         magnitudes = []
-        for owner in point.movers:
+        for owner in point.active:
             gradient = point.gradient[owner]
             if seen:
                 return seen[0]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saddlepoint.curvature import Evaluation
+from saddlepoint.curvature import Linearization
 from saddlepoint.diagnostics.gradients import GradientHealth
 from saddlepoint.games.gan_losses import GanLoss, Terms
 
@@ -84,7 +84,9 @@ def _slopes(term: Callable[[Tensor], Terms], logits: Tensor) -> Tensor:
     """Return |∂ term / ∂ logit| for each logit, up to a common factor."""
     t = logits.detach().reshape(-1).double().cpu().requires_grad_()
     with torch.enable_grad():
-        point = Evaluation({"logits": (t,)}, lambda: {"logits": term(t)}, order=1, finite=False)
+        point = Linearization(
+            {"logits": (t,)}, lambda: {"logits": term(t)}, order=1, check_finite=False
+        )
         # a term is a mean over the logits, which divides each slope by their number
         return point.gradient["logits"][0].abs() * len(t)
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saddlepoint.curvature import Evaluation
+from saddlepoint.curvature import Linearization
 from saddlepoint.curvature.replay import Replay
 from saddlepoint.errors import DivergenceError, UsageError, did_you_mean
 from saddlepoint.game import Closure, Game, Players
@@ -261,7 +261,7 @@ def path_angle(
         for alpha in alphas:
             _assign(game.players, (1 - alpha) * theta + alpha * target)
             with replay.again():
-                point = Evaluation(game.players, game.losses, order=1)
+                point = Linearization(game.players, game.losses, order=1)
                 _require_all(point, game.players, "path_angle")
                 _require_finite(point.gradient, f"path_angle: at α = {alpha:.3g} ξ")
                 fields.append(_double(point.gradient))
@@ -277,7 +277,7 @@ def path_angle(
 
 
 @contextmanager
-def linearized(name: str, players: Owners, closure: Closure) -> Iterator[Evaluation]:
+def linearized(name: str, players: Owners, closure: Closure) -> Iterator[Linearization]:
     """Evaluate a game for Jacobian products; restore buffers and random states after the block.
 
     Args:
@@ -287,10 +287,9 @@ def linearized(name: str, players: Owners, closure: Closure) -> Iterator[Evaluat
     """
     game = Game(players, closure)
     with _replay(players, game.players).again():
-        point = Evaluation(game.players, closure)
+        point = Linearization(game.players, closure, cross=True)
         _require_all(point, game.players, name)
         point.check_second_derivatives()
-        point.rows()
         yield point
 
 
@@ -299,8 +298,8 @@ def _replay(owners: Owners, players: Players) -> Replay:
     return Replay(modules, cuda=any(p.is_cuda for p in Vector(players).tensors))
 
 
-def _require_all(point: Evaluation, players: Players, name: str) -> None:
-    missing = [player for player in players if player not in point.movers]
+def _require_all(point: Linearization, players: Players, name: str) -> None:
+    missing = [player for player in players if player not in point.active]
     if missing:
         raise UsageError(
             f'{name}: the closure left out the loss of player "{missing[0]}". Return the losses of'

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saddlepoint.curvature import Eigenvalues, Evaluation, SchurComplement, eigenvalues
+from saddlepoint.curvature import Eigenvalues, Linearization, SchurComplement, eigenvalues
 from saddlepoint.diagnostics.rotation import linearized
 from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.game import Closure
@@ -102,17 +102,17 @@ def game_spectrum(
     count: int = 10,
     leader: str | None = None,
     zero: float = 1e-5,
-    tolerance: float | None = None,
-    budget: int = 1000,
-    solve_budget: int = 200,
+    tol: float | None = None,
+    max_iter: int = 1000,
+    solve_max_iter: int = 200,
 ) -> GameSpectrum:
     """Find eigenvalues of J, J_ii and J_xx − J_xy J_yy⁻¹ J_yx at the current parameters.
 
-    Buffers and random states do not change. Costs a gradient for each player, then 50 to ``budget``
-    products for each search: n rows of an n-player game for each product of the two searches in J,
-    one for each of the n own Hessians, and 3 + the products of a solve in the Schur complement,
-    which is searched only where J_yy ≻ 0. A spectrum that is small and dense at its lower end, as
-    that of networks, takes the most products.
+    Buffers and random states do not change. Costs a gradient for each player, then 50 to
+    ``max_iter`` products for each search: n rows of an n-player game for each product of the two
+    searches in J, one for each of the n own Hessians, and 3 + the products of a solve in the Schur
+    complement, which is searched only where J_yy ≻ 0. A spectrum that is small and dense at its
+    lower end, as that of networks, takes the most products.
 
     Args:
         players: player → its network, or its tensors.
@@ -122,14 +122,14 @@ def game_spectrum(
         leader: the leader x of the Schur complement in a two-player game; by default the player
             called "generator".
         zero: an eigenvalue below this share of its operator's largest counts as zero.
-        tolerance: relative accuracy of eigenvalues and solves; by default ε^(2/3) of the
+        tol: relative accuracy of eigenvalues and solves; by default ε^(2/3) of the
             parameters' precision.
-        budget: the most products of each search, besides those that measure its residuals.
-        solve_budget: the most products of each solve in the Schur complement.
+        max_iter: the most products of each search, besides those that measure its residuals.
+        solve_max_iter: the most products of each solve in the Schur complement.
 
     Raises:
         UsageError: the closure leaves out a player, the leader is unknown, the count is below 2, or
-            the budget is too small for the count.
+            max_iter is too small for the count.
         DoubleBackwardError: a loss contains an operation without a correct second derivative.
         DivergenceError: a loss or a product is NaN or infinite.
 
@@ -162,13 +162,13 @@ def game_spectrum(
             "game_spectrum: zero is a share of the largest eigenvalue and must be in [0, 1), not"
             f" {zero}."
         )
-    search: dict[str, Any] = {"tolerance": tolerance, "budget": budget}
+    search: dict[str, Any] = {"tol": tol, "max_iter": max_iter}
     with linearized("game_spectrum", players, closure) as point:
         J = point.jacobian
         leading = eigenvalues(J, count, which="magnitude", **search)
         smallest = eigenvalues(J, count, which="smallest", **search)
         own, known = {}, [*leading.values, *smallest.values]
-        for player in point.movers:
+        for player in point.active:
             block = J[player, player]
             own[player] = eigenvalues(block, count, which="ends", symmetric=True, **search)
             known += own[player].values
@@ -179,7 +179,7 @@ def game_spectrum(
         )
         zero_sum = _is_zero_sum(point, limits.precision)
         schur, reason = _schur(
-            point, own, limits, leader or LEADER, zero_sum, count, solve_budget, search
+            point, own, limits, leader or LEADER, zero_sum, count, solve_max_iter, search
         )
         gradient_norm = float(point.gradient.norm())
 
@@ -262,17 +262,17 @@ def _classes(
 
 
 def _schur(
-    point: Evaluation,
+    point: Linearization,
     own: dict[str, Eigenvalues],
     limits: _ZeroLimits,
     leader: str,
     zero_sum: bool,
     count: int,
-    solve_budget: int,
+    solve_max_iter: int,
     search: dict[str, Any],
 ) -> tuple[Eigenvalues | None, str | None]:
     """Return the smallest eigenvalues of the Schur complement, or the reason why there are none."""
-    followers = [player for player in point.movers if player != leader]
+    followers = [player for player in point.active if player != leader]
     if len(followers) != 1 or leader not in own:
         return None, (
             f"a leader and one follower are needed; the players are {sorted(own)} and the leader is"
@@ -288,14 +288,14 @@ def _schur(
             f" {why}"
         )
     J = point.jacobian
-    tolerance = search["tolerance"]
+    tol = search["tol"]
     complement = SchurComplement(
         J[x, x],
         J[x, y],
         J[y, x],
         J[y, y],
-        tolerance=limits.precision ** (2 / 3) if tolerance is None else tolerance,
-        budget=solve_budget,
+        tol=limits.precision ** (2 / 3) if tol is None else tol,
+        max_iter=solve_max_iter,
     )
     try:
         return eigenvalues(complement, count, which="smallest", symmetric=zero_sum, **search), None
@@ -303,9 +303,9 @@ def _schur(
         return None, str(unsolved)
 
 
-def _is_zero_sum(point: Evaluation, precision: float) -> bool:
+def _is_zero_sum(point: Linearization, precision: float) -> bool:
     """Return whether (J_o + J_oᵀ) v vanishes for the off-diagonal part J_o and a fixed random v."""
-    Jo = point.jacobian.interaction
+    Jo = point.jacobian.off_diagonal
     draws = np.random.default_rng(0).standard_normal(Jo.domain.flatten().numel())
     like = Jo.domain.tensors[0]
     v = Jo.domain.unflatten(torch.as_tensor(draws, dtype=like.dtype, device=like.device))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saddlepoint.curvature import Evaluation
+from saddlepoint.curvature import Linearization
 from saddlepoint.doctor.findings import first_line
 from saddlepoint.doctor.finite_differences import random_direction
 from saddlepoint.doctor.pair import Pair
@@ -129,12 +129,12 @@ def _one_round(pair: Pair, v: Vector | None) -> list[float]:
     """Return the milliseconds of a gradient and, with v, of one with its graph and a product."""
     times: list[float] = []
     with _stopwatch(pair, times):
-        gradient = Evaluation(pair.players, pair.losses, order=1).gradient
+        gradient = Linearization(pair.players, pair.losses, order=1).gradient
     del gradient
     if v is not None:
         with _stopwatch(pair, times):
-            point = Evaluation(pair.players, pair.losses)
-            point.rows()
+            point = Linearization(pair.players, pair.losses, cross=True)
+            _ = point.gradient  # builds the graph that products need
         with _stopwatch(pair, times):
             product = point.jacobian @ v
         del product
@@ -170,8 +170,8 @@ def _saved_bytes(pair: Pair, *, order: int) -> int:
 
     saving = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with pair.replay().again(), saving:
-        point = Evaluation(pair.players, pair.losses, order=order)
+        point = Linearization(pair.players, pair.losses, order=order, cross=order > 1)
         if order > 1:
             point.check_second_derivatives()
-            point.rows()
+            _ = point.gradient  # builds the graph that products need
     return sum(storage.nbytes() for storage in saved.values())

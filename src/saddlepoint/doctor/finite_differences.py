@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from saddlepoint.curvature import Evaluation
+from saddlepoint.curvature import Linearization
 from saddlepoint.curvature.replay import Replay
 from saddlepoint.game import Closure, Players
 from saddlepoint.vectors import Vector
@@ -69,7 +69,7 @@ def product_error(game: RepeatableGame, *, generator: torch.Generator) -> float:
         v = random_direction(game.players, generator)
         # the product too: leaving the replay rewrites buffers that the graph may have saved
         with game.replay.again():
-            point = Evaluation(game.players, game.closure)
+            point = Linearization(game.players, game.closure)
             product = point.jacobian @ v
             size = float(point.gradient.norm())
         for step in STEPS:
@@ -96,7 +96,7 @@ def gradient_error(game: RepeatableGame, *, generator: torch.Generator) -> float
     for _ in range(_DIRECTIONS):
         v = random_direction(game.players, generator)
         with game.replay.again():
-            gradient = Evaluation(game.players, game.closure, order=1).gradient
+            gradient = Linearization(game.players, game.closure, order=1).gradient
         slope, floor = gradient.dot(v), 1e-3 * float(gradient.norm())  # ⟨ξ, v⟩ may nearly cancel
         for step in STEPS:
             above, below = _loss_at(game, v, step), _loss_at(game, v, -step)
@@ -142,9 +142,9 @@ def displaced(players: Players, v: Vector, step: float) -> Iterator[None]:
 
 def _gradient_at(game: RepeatableGame, v: Vector, step: float) -> Vector:
     with displaced(game.players, v, step), game.replay.again():
-        return Evaluation(game.players, game.closure, order=1).gradient
+        return Linearization(game.players, game.closure, order=1).gradient
 
 
 def _loss_at(game: RepeatableGame, v: Vector, step: float) -> float:
     with displaced(game.players, v, step), game.replay.again():
-        return sum(Evaluation(game.players, game.closure, order=0).losses.values())
+        return sum(Linearization(game.players, game.closure, order=0).losses.values())

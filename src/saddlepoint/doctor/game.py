@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from saddlepoint.curvature import Evaluation
+from saddlepoint.curvature import Linearization
 from saddlepoint.doctor.findings import (
     BOTH,
     Finding,
@@ -51,7 +51,7 @@ def check_gradient_flow(pair: Pair) -> list[Finding]:
         return detached
     try:
         with pair.replay().again():
-            point = Evaluation(pair.players, pair.losses, order=1, finite=False)
+            point = Linearization(pair.players, pair.losses, order=1, check_finite=False)
             gradient = point.gradient
     except Exception as error:
         message = (
@@ -159,7 +159,7 @@ def check_jacobian(pair: Pair, *, explained: bool, seed: int = 0) -> list[Findin
     findings = []
     try:
         with game.replay.again():
-            Evaluation(game.players, game.closure).check_second_derivatives()
+            Linearization(game.players, game.closure).check_second_derivatives()
         error = product_error(game, generator=generator)
         numbers = {"relative_error": error}
         if error <= TOLERANCE:
@@ -180,7 +180,7 @@ def check_jacobian(pair: Pair, *, explained: bool, seed: int = 0) -> list[Findin
         v = random_direction(game.players, generator)
         for i, j in ((DISCRIMINATOR, GENERATOR), (GENERATOR, DISCRIMINATOR)):
             with game.replay.again():
-                product = Evaluation(game.players, game.closure).jacobian[i, j] @ v.only([j])
+                product = Linearization(game.players, game.closure).jacobian[i, j] @ v.only([j])
             if not any(bool(part.any()) for part in product.tensors):
                 message = (
                     f"The block of J that is the derivative of the {i}'s gradient with respect to"
@@ -222,7 +222,7 @@ def _zero_hessian_blocks(game: RepeatableGame, player: str, v: Vector) -> tuple[
     """Return the number of diagonal blocks of J_ii that are exactly zero, and of all of them."""
     zero = 0  # one diagonal block for each parameter tensor
     with game.replay.again():
-        hessian = Evaluation(game.players, game.closure).jacobian[player, player]
+        hessian = Linearization(game.players, game.closure).jacobian[player, player]
         for index, part in enumerate(v[player]):
             alone = [torch.zeros_like(other) for other in v[player]]
             alone[index] = part

@@ -11,8 +11,8 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
+from saddlepoint.curvature.double_backward import find_trap, node_names
 from saddlepoint.curvature.replay import Replay
-from saddlepoint.curvature.traps import find_trap, node_names
 from saddlepoint.doctor.findings import Finding, first_line, in_message, layer_name, module_at
 from saddlepoint.doctor.finite_differences import (
     STEPS,
