@@ -29,7 +29,7 @@ def run(cli):
 
 
 def with_log(path, findings):
-    """A run of twelve steps whose log has a discriminator that learnt its samples by heart, or
+    """A run of twelve steps whose log has a discriminator that memorised its samples, or
     nothing to find."""
     config = resolve(
         {
@@ -59,7 +59,7 @@ class TestDiagnose:
         assert (
             first
             == "warning: The discriminator ranks a training sample above a held-out one in 91% of"
-            " pairs (50 % is healthy): it has learnt samples by heart since step 0. Try more"
+            " pairs (50 % is healthy): it has memorised training samples since step 0. Try more"
             " data or augmentation, R1 (problem.r1), a smaller discriminator, or the best"
             " checkpoint (saddlepoint best)."
         )
@@ -281,7 +281,7 @@ class TestDoctor:
         code, out, err = cli("doctor", "my_sigmoid_gan:make")
         assert (code, err) == (1, "")
         (line,) = [line for line in out.splitlines() if line.startswith("error: ")]
-        assert "The discriminator ends in Sigmoid, " in line
+        assert "The last operation of the discriminator is Sigmoid, " in line
         assert line.endswith(
             "the gradients would be too flat, and the optimum out of reach. Remove it."
         )

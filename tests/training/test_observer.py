@@ -323,8 +323,8 @@ class TestRollBack:
         )
         assert (
             finding["message"]
-            == "Training diverged 1 time, last in step 7, and went on with learning rates × 0.5."
-            f" {SPOILT} Try these rates from the start."
+            == "Training diverged 1 time, last in step 7, and continued with learning rates × 0.5."
+            f" {SPOILT} Try these learning rates from the start."
         )
 
     @pytest.mark.parametrize("failing", [4, 5, 7])

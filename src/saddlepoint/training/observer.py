@@ -89,7 +89,7 @@ class Observer:
         return self.training.seconds - self._started_at
 
     def diverged(self, error: DivergenceError) -> None:
-        """StepResult where the first bad tensor arose in the step that failed."""
+        """Log the origin of the first non-finite tensor in the step that failed."""
         with self._timed("all"):
             origin = self.training.distributed.broadcast(
                 lambda: self.training.locate(error).to_dict()
