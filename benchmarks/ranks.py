@@ -102,7 +102,7 @@ def _timed(name: str, rule: str, distributed: SingleProcess) -> dict[str, float]
         optimizers(pair, Adam, **ADAM),
         RULES[rule],
         modules=pair.networks.values(),
-        distributed=ranks,
+        distributed=distributed,
     )
     times = []
     for step in range(WARM_UP + STEPS):

@@ -115,7 +115,7 @@ def everything(distributed: SingleProcess) -> dict[str, dict[str, float]]:
         options = dict(entry.options)
         if name == "kronecker-cgd":
             found["kronecker-cgd, default"] = compared(
-                registry.build_rule(name, options), inner("sgd"), ranks
+                registry.build_rule(name, options), inner("sgd"), distributed
             )
             options["preconditioner"] = {**options["preconditioner"], "max_dimension": SHORT}
         rule, slower = (
@@ -135,10 +135,10 @@ def everything(distributed: SingleProcess) -> dict[str, dict[str, float]]:
             sp.GradientDescent(), inner(name), distributed, width=512
         )
     found["gradient, soap, float64"] = compared(
-        sp.GradientDescent(), inner("soap", max_dimension=SHORT), ranks
+        sp.GradientDescent(), inner("soap", max_dimension=SHORT), distributed
     )
     found["batched smoothing, sgd, float64"] = compared(
-        sp.rules.RandomizedSmoothing(samples=4, batched=True), inner("sgd"), ranks
+        sp.rules.RandomizedSmoothing(samples=4, batched=True), inner("sgd"), distributed
     )
     return found
 

@@ -43,7 +43,7 @@ REFUSALS = {
         'Player "discriminator", layer layers.1: batch normalisation',
         "--set problem.batch_norm=false",
     ],
-    "sharded": ['UsageError: Player "x": its parameters are sharded', "ranks=Distributed()"],
+    "sharded": ['UsageError: Player "x": its parameters are sharded', "distributed=Distributed()"],
     "wrapped": ["UsageError: A network is wrapped in DistributedDataParallel"],
 }
 

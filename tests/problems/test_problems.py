@@ -179,7 +179,7 @@ class TestRegistry:
             },
         )
         assert rule == sp.rules.Every(
-            sp.rules.Lookahead(sp.rules.Extragradient(), k=3), otherwise=sp.rules.Optimistic()
+            sp.rules.Lookahead(sp.rules.Extragradient(), k=3), fallback=sp.rules.Optimistic()
         )
         assert registry.build_rule("every", registry.options_of(rule)) == rule
         with pytest.raises(

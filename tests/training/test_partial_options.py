@@ -67,7 +67,7 @@ class TestOptionsInPart:
         ):
             settled("rule.preconditioner.betta=0.9", rule="kronecker-cgd")
         with pytest.raises(
-            sp.UsageError, match=r'scaling "kroneker" is unknown. Did you mean "kronecker"'
+            sp.UsageError, match=r'preconditioner "kroneker" is unknown. Did you mean "kronecker"'
         ):
             settled("rule.preconditioner.name=kroneker", rule="kronecker-cgd")
 
