@@ -77,7 +77,7 @@ def lost(player, *values, loss="minimax"):
 
 
 def rested(loss, generator=1e-9):
-    """A run whose gradients are all gone, at a discriminator's loss."""
+    """A run whose gradients have all vanished, at a discriminator's loss."""
     last = probe(generator)
     last["gradients"]["norms"]["discriminator"] = 1e-9
     return history(
@@ -89,7 +89,7 @@ def rested(loss, generator=1e-9):
     )
 
 
-class TestRest:
+class TestEquilibrium:
     def test_gradients_that_vanish_at_the_loss_of_chance_are_no_alarm(self):
         (finding,) = check_gradients(rested(2 * math.log(2)))
         assert (finding.name, finding.level) == ("equilibrium", "note")
@@ -98,7 +98,7 @@ class TestRest:
             " 2e-09 of the generator's"
         )
 
-    def test_elsewhere_they_are(self):
+    def test_vanished_gradients_elsewhere_are_an_alarm(self):
         assert {finding.name for finding in check_gradients(rested(0.01))} == {"vanishing-gradient"}
         found = check_gradients(rested(2 * math.log(2) + 0.01))
         assert {finding.player for finding in found} == set(PLAYERS)
@@ -143,7 +143,7 @@ class TestLosses:
         )
         assert found.numbers == {"discriminator loss": 0.05}
 
-    def test_both_losses_may_say_so(self):
+    def test_both_losses_may_show_it(self):
         lines = [
             {
                 "step": 10 * k,
@@ -237,17 +237,17 @@ class TestLosses:
         (found,) = check_losses(lost("discriminator", *healthy, *bad[:-1], 1.0))
         assert found.since is None  # not at this very moment
 
-    def test_nine_losses_say_nothing(self):
+    def test_nine_losses_are_too_few(self):
         assert check_losses(lost("discriminator", *[0.05] * 9)) == []
         assert len(check_losses(lost("discriminator", *[0.05] * 10))) == 1
 
-    def test_losses_that_stopped_being_logged_say_nothing(self):
+    def test_losses_that_are_no_longer_logged_are_ignored(self):
         log = lost("discriminator", *[0.05] * 10)
         log.add({"step": 1000})
         assert check_losses(log) == []
 
 
-class TestVanished:
+class TestGradients:
     def test_since_when(self):
         log = probed(
             probe(0.5), probe(0.5), probe(4e-4, saturated=0.95), probe(5e-10, saturated=1.0)
@@ -266,7 +266,7 @@ class TestVanished:
             200,
         )
 
-    def test_a_spell_that_is_over_does_not_count(self):
+    def test_an_earlier_vanished_gradient_does_not_count(self):
         assert check_gradients(probed(probe(0.5), probe(1e-9), probe(0.5))) == []
         (found,) = check_gradients(probed(probe(0.5), probe(1e-9), probe(0.5), probe(1e-9)))
         assert found.since == 300
@@ -349,7 +349,7 @@ class TestModeLoss:
         assert check_mode_loss(covered(8, 8, 8, 6)) == []
         assert len(check_mode_loss(covered(8, 8, 8, 5.99))) == 1
 
-    def test_a_young_generator_may_have_few(self):
+    def test_a_generator_may_cover_few_modes_at_first(self):
         assert check_mode_loss(covered(1, 2, 3)) == []  # three evaluations, and growing
         assert check_mode_loss(covered(1)) == []
         assert check_mode_loss(covered(6, 5, 4.5)) == []  # 1.5 of 8 are no quarter
@@ -390,7 +390,7 @@ class TestDiversity:
     def test_healthy(self, values):
         assert check_diversity(probed(*(probe(diversity=d) for d in values))) == []
 
-    def test_a_generator_that_never_spread_has_eight_probes_of_time(self):
+    def test_diversity_that_was_always_low_counts_after_eight_probes(self):
         assert check_diversity(probed(*(probe(diversity=0.1) for _ in range(7)))) == []
         (found,) = check_diversity(probed(*(probe(diversity=0.1) for _ in range(8))))
         assert found.message.startswith(
@@ -424,7 +424,7 @@ class TestOverfitting:
     @pytest.mark.parametrize(
         "values", [(0.9,), (0.9, 0.7), (0.7, 0.9), (0.9, 0.9, 0.5), (None, None, None), (None, 0.9)]
     )
-    def test_knowing_nothing_by_heart(self, values):
+    def test_no_finding_below_the_threshold(self, values):
         assert check_overfitting(probed(*(probe(membership_auc=m) for m in values))) == []
 
     def test_copying(self):
@@ -641,7 +641,7 @@ def copy(lines):
     return json.loads(json.dumps(lines))
 
 
-class TestJudge:
+class TestDiagnose:
     def test_everything_at_once_is_ranked(self):
         found = diagnose(history(troubled()))
         assert {finding.key for finding in found} == {
@@ -674,13 +674,13 @@ class TestJudge:
             )
             assert finding.since is None or type(finding.since) is int
 
-    def test_a_log_that_was_read_again_says_the_same(self):
+    def test_a_log_that_was_read_again_gives_the_same_findings(self):
         lines = troubled()
         read = [json.loads(json_line(line)) for line in lines]
         assert diagnose(history(read)) == diagnose(history(lines))
 
     @pytest.mark.parametrize("loss", list(LOSS_RANGES))
-    def test_nothing_known_nothing_said(self, loss):
+    def test_an_empty_history_has_no_findings(self, loss):
         for lines in (
             [],
             [{"step": 0}],

@@ -76,7 +76,7 @@ class TestSines:
         for cycles in (1, 2, 3, 90, 199):
             assert not counts(dominant_oscillation(series(np.cos(2 * np.pi * cycles * t / 400))))
 
-    def test_a_cycle_that_is_no_clock(self):
+    def test_a_cycle_that_is_not_exactly_periodic(self):
         """The phase makes a random walk: the line is as wide as a tenth of its frequency, and still
         counts as one."""
         draws = np.random.default_rng(0)
@@ -232,7 +232,7 @@ def wave(cycles, amplitude=1.0, n=400):
     return amplitude * np.cos(2 * np.pi * cycles * np.arange(n) / (n / 2))
 
 
-class TestVerdict:
+class TestCheck:
     def test_the_message(self):
         log = logged(
             discriminator_losses=wave(10, 0.25),

@@ -203,7 +203,7 @@ class TestAgainstDenseMatrices:
 
 
 class TestSearchesThatFail:
-    def test_an_early_end_is_told_and_nothing_is_claimed(self):
+    def test_a_search_that_stops_early_gives_no_class(self):
         gan = Gan(convex=0.3)
         found = game_spectrum(gan.networks, gan.losses, count=6, max_iter=90)
         assert not found.converged

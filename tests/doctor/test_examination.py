@@ -111,7 +111,7 @@ def test_nothing_changes():
     assert all(p.requires_grad for network in (G, D) for p in network.parameters())
 
 
-def test_an_examination_does_not_depend_on_chance():
+def test_the_result_does_not_depend_on_the_random_state():
     D = nn.Sequential(mlp(3, 8), nn.Dropout(), mlp(8, 1))
     with torch.random.fork_rng():
         first = examine(generator(), D, Z, X)

@@ -72,12 +72,7 @@ def gradient_health(
     for closure in closures:
         with replay.again():
             point = Linearization(parameters, closure, order=1, check_finite=False)
-            missing = [player for player in players if player not in point.active]
-            if missing:
-                raise UsageError(
-                    f'gradient_health: a closure left out the loss of player "{missing[0]}". Return'
-                    " the losses of all players."
-                )
+            require_all_losses(point, "gradient_health")
             batch = {}
             for player in players:
                 batch[player] = [g.detach().double() for g in point.gradient[player]]
@@ -98,6 +93,16 @@ def gradient_health(
         health.zeros[player] = 1 - nonzero / size
         health.signal_to_noise[player] = _signal_to_noise(batches)
     return health
+
+
+def require_all_losses(point: Linearization, caller: str) -> None:
+    """Raise a ``UsageError`` that names ``caller`` where the closure left out a player's loss."""
+    missing = [player for player in point.players if player not in point.active]
+    if missing:
+        raise UsageError(
+            f'{caller}: the closure left out the loss of player "{missing[0]}". Return the losses'
+            " of all players."
+        )
 
 
 def _signal_to_noise(batches: list[list[Tensor]]) -> float:

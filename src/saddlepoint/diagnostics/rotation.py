@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from saddlepoint.curvature import Linearization
 from saddlepoint.curvature.replay import Replay
+from saddlepoint.diagnostics.gradients import require_all_losses
 from saddlepoint.errors import DivergenceError, UsageError, did_you_mean
 from saddlepoint.game import Closure, Game, Players
 from saddlepoint.vectors import Vector
@@ -262,7 +263,7 @@ def path_angle(
             _assign(game.players, (1 - alpha) * theta + alpha * target)
             with replay.again():
                 point = Linearization(game.players, game.losses, order=1)
-                _require_all(point, game.players, "path_angle")
+                require_all_losses(point, "path_angle")
                 _require_finite(point.gradient, f"path_angle: at α = {alpha:.3g} ξ")
                 fields.append(_double(point.gradient))
     finally:
@@ -288,7 +289,7 @@ def linearized(name: str, players: Owners, closure: Closure) -> Iterator[Lineari
     game = Game(players, closure)
     with _replay(players, game.players).again():
         point = Linearization(game.players, closure, cross=True)
-        _require_all(point, game.players, name)
+        require_all_losses(point, name)
         point.check_second_derivatives()
         yield point
 
@@ -296,15 +297,6 @@ def linearized(name: str, players: Owners, closure: Closure) -> Iterator[Lineari
 def _replay(owners: Owners, players: Players) -> Replay:
     modules = [owner for owner in owners.values() if isinstance(owner, nn.Module)]
     return Replay(modules, cuda=any(p.is_cuda for p in Vector(players).tensors))
-
-
-def _require_all(point: Linearization, players: Players, name: str) -> None:
-    missing = [player for player in players if player not in point.active]
-    if missing:
-        raise UsageError(
-            f'{name}: the closure left out the loss of player "{missing[0]}". Return the losses of'
-            " all players."
-        )
 
 
 def _require_finite(vector: Vector, what: str) -> None:
