@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -283,10 +283,11 @@ class LayerProbe:
         Raises:
             RuntimeError: PyTorch refuses forward mode for an operation in the layer.
         """
+        make_dual: Callable[[Tensor, Tensor], Tensor] = forward_ad.make_dual
         # the first use makes PyTorch warn of deprecated parts of its own
         with warnings.catch_warnings(), forward_ad.dual_level():
             warnings.simplefilter("ignore")
-            forward_ad.make_dual(torch.zeros(1), torch.ones(1))  # type: ignore[no-untyped-call]
+            make_dual(torch.zeros(1), torch.ones(1))
 
         v = random_direction(self.players, generator)
         tangents = []
@@ -295,13 +296,13 @@ class LayerProbe:
             leaves: list[object] = []
             for leaf in self._leaves:
                 if isinstance(leaf, Tensor) and leaf.requires_grad:
-                    leaf = forward_ad.make_dual(leaf.detach().clone(), next(directions))  # type: ignore[no-untyped-call]
+                    leaf = make_dual(leaf.detach().clone(), next(directions))
                 leaves.append(leaf)
             state = {}
             for name, p, direction in zip(
                 self._names, self.players[PARAMETERS], v[PARAMETERS], strict=True
             ):
-                state[name] = forward_ad.make_dual(p.detach().clone(), direction)  # type: ignore[no-untyped-call]
+                state[name] = make_dual(p.detach().clone(), direction)
             state |= {name: buffer.clone() for name, buffer in self.module.named_buffers()}
             for output in floating_tensors(self._call(leaves, state)):
                 primal, tangent = forward_ad.unpack_dual(output)  # type: ignore[no-untyped-call]

@@ -181,7 +181,7 @@ def _numbers(probe: Probe) -> list[str]:
     said = [
         norms,
         f"discriminator right in {probe.accuracy:.0%}",
-        f"samples spread {probe.diversity:.2g} times as far as data",
+        f"samples {probe.diversity:.2g} times as far apart as data",
     ]
     if probe.antisymmetric is not None:
         said.append(f"{probe.antisymmetric:.0%} rotation along the field")
