@@ -35,7 +35,7 @@ from saddlepoint.compare.execution import execute, failed_result
 from saddlepoint.compare.preflight import validate_study
 from saddlepoint.compare.study import study_from_dict
 from saddlepoint.data.idx import read_idx
-from saddlepoint.diagnostics import History, judge
+from saddlepoint.diagnostics import History, diagnose
 from saddlepoint.errors import DivergenceError, UsageError
 from saddlepoint.metrics import Card
 from saddlepoint.reading import parse_json, parse_yaml
@@ -520,7 +520,7 @@ def log_lines() -> list[Any]:
         "tensor": "w",
         "share": 0.5,
         "largest": None,
-        "sentence": "It is.",
+        "description": "It is.",
     }
     lines.append(
         {
@@ -539,7 +539,7 @@ def log_lines() -> list[Any]:
 
 
 def fuzz_log(lines: Any) -> None:
-    """Logs, as resuming and the verdicts read them."""
+    """Logs, as resuming and the checks read them."""
     with judged():
         try:
             text = (
@@ -554,7 +554,7 @@ def fuzz_log(lines: Any) -> None:
             return
         checked = [checked_line(line, "here") for line in read]
         problem = training().problem
-        judge(History(loss=problem.loss, coverage=problem.coverage, lines=checked))
+        diagnose(History(loss=problem.loss, coverage=problem.coverage, lines=checked))
 
 
 @cache

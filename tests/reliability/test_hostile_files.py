@@ -112,7 +112,7 @@ class TestTheSource:
         """Optimizers, whose modules somebody must vouch for, and the doctor's factory, which is
         named on the command line."""
         found = {str(path) for path, _ in self.calls("import_module", "importlib.import_module")}
-        assert found == {"__init__.py", "registry/imports.py", "diagnostics/doctor/factory.py"}
+        assert found == {"__init__.py", "registry/imports.py", "doctor/pair.py"}
 
     def test_no_process_is_started_through_a_shell(self):
         for _, call in self.calls(

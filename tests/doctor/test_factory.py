@@ -1,4 +1,4 @@
-"""Finding the user's pair by name, and a sentence for everything that can go wrong."""
+"""Loading the user's pair by name, and the error message for each mistake."""
 
 import sys
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import saddlepoint as sp
-from saddlepoint.diagnostics.doctor import load_factory
+from saddlepoint.doctor import load_factory
 
 SOURCE = """
 import torch
@@ -16,7 +16,7 @@ number = 3
 
 
 def pair():
-    from my_pair_helper import SIZE  # found here too: the directory is importable while the factory runs
+    from my_pair_helper import SIZE  # the directory is importable while the factory runs
 
     return nn.Identity(), nn.Identity(), torch.zeros(2, SIZE), torch.zeros(2, 1)
 
@@ -84,6 +84,6 @@ def test_a_factory_in_the_current_directory(here):
         ("my_pair:arrays", "a list as example_noise, which must be a torch.Tensor"),
     ],
 )
-def test_each_mistake_has_a_sentence(here, path, text):
+def test_each_mistake_has_its_message(here, path, text):
     with pytest.raises(sp.UsageError, match=text):
         load_factory(path)

@@ -1,4 +1,4 @@
-"""The doctor: a good pair is left in peace, and every bad one is named with its layer and remedy."""
+"""The doctor finds nothing wrong in a good pair, and names layer and remedy in a bad one."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import saddlepoint as sp
-from saddlepoint.diagnostics.doctor import examine
-from saddlepoint.diagnostics.doctor.costs import estimate
-from saddlepoint.diagnostics.doctor.pair import Pair
-from tests.diagnostics.doctor_pairs import (
+from saddlepoint.doctor import examine
+from saddlepoint.doctor.costs import estimate
+from saddlepoint.doctor.pair import Pair
+from tests.doctor.pairs import (
     Attention,
     X,
     Z,
     built,
+    examined_with,
     generator,
-    judged_by,
     mlp,
     numbers,
     only,
@@ -40,14 +40,14 @@ def test_a_good_pair_is_healthy(loss, activation):
         loss=loss,
     )
     assert found.healthy
-    assert {remark.level for remark in found.remarks} == {"note"}
+    assert {finding.level for finding in found.findings} == {"note"}
     assert only(found, "jacobian", "note").numbers["relative_error"] < 1e-6
 
 
 def test_a_good_pair_with_a_gradient_penalty_is_healthy():
     found = examine(mlp(4, 8, 3), mlp(3, 8, 1, activation="softplus"), Z, X, r1=10.0)
-    assert [remark.check for remark in found.remarks] == ["jacobian"]
-    assert "r1=10" in found.remarks[0].layer
+    assert [finding.check for finding in found.findings] == ["jacobian"]
+    assert "r1=10" in found.findings[0].layer
 
 
 def test_a_convolutional_pair_is_healthy():
@@ -70,14 +70,14 @@ def test_a_convolutional_pair_is_healthy():
         return G, D
 
     found = examine(*built(networks), Z, numbers(16, 1, 8, 8), r1=1.0)
-    assert [(remark.level, remark.check) for remark in found.remarks] == [("note", "jacobian")]
+    assert [(finding.level, finding.check) for finding in found.findings] == [("note", "jacobian")]
     assert found.cost.reason is None
 
 
 def test_the_ranking_puts_errors_first():
-    """The caution of BatchNorm is found before the error of attention."""
-    found = judged_by(nn.BatchNorm1d(8), built(Attention), mlp(8, 1))
-    assert [remark.level for remark in found.remarks] == ["error", "caution", "note"]
+    """The warning of BatchNorm is found before the error of attention."""
+    found = examined_with(nn.BatchNorm1d(8), built(Attention), mlp(8, 1))
+    assert [finding.level for finding in found.findings] == ["error", "warning", "note"]
     assert not found.healthy
 
 
@@ -111,12 +111,12 @@ def test_nothing_changes():
     assert all(p.requires_grad for network in (G, D) for p in network.parameters())
 
 
-def test_an_examination_does_not_depend_on_chance():
+def test_the_result_does_not_depend_on_the_random_state():
     D = nn.Sequential(mlp(3, 8), nn.Dropout(), mlp(8, 1))
     with torch.random.fork_rng():
         first = examine(generator(), D, Z, X)
         torch.rand(5)
-        assert examine(generator(), D, Z, X).remarks == first.remarks
+        assert examine(generator(), D, Z, X).findings == first.findings
 
 
 class TestCosts:
@@ -141,7 +141,7 @@ class TestCosts:
                 return x * x  # keeps x, and x
 
         power, product = (
-            judged_by(layer, mlp(8, 1)).cost.graph_bytes for layer in (Power(), Product())
+            examined_with(layer, mlp(8, 1)).cost.graph_bytes for layer in (Power(), Product())
         )
         assert power == product
 
@@ -159,7 +159,7 @@ class TestCosts:
         assert cost.rounds == 5
 
     def test_without_second_derivatives_the_reason_is_given(self):
-        cost = judged_by(built(Attention), mlp(8, 1)).cost
+        cost = examined_with(built(Attention), mlp(8, 1)).cost
         assert cost.gradient_ms > 0
         assert (cost.product_ms, cost.graph_ms, cost.solve_ms, cost.second_graph_bytes) == (
             None,

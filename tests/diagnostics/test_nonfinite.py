@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from saddlepoint.diagnostics import Provenance, find_nonfinite
+from saddlepoint.diagnostics import NonFiniteOrigin, find_nonfinite
 from saddlepoint.models import MLP
 
 NAN, INF = math.nan, math.inf
@@ -76,18 +76,18 @@ class TestPlaces:
             0.1,
         )
         assert (
-            found.sentence
-            == "The first bad tensor is in the data: the real samples (10% of its entries are not"
-            " finite)."
+            found.description
+            == "The first non-finite tensor is in the data: the real samples (10% of its entries"
+            " are not finite)."
         )
 
     def test_noise(self):
         gan = Gan()
         gan.noise[:, 0] = -INF
         assert (
-            gan.origin(player="generator").sentence
-            == "The first bad tensor is in the data: the generator's noise (50% of its entries are"
-            " not finite)."
+            gan.origin(player="generator").description
+            == "The first non-finite tensor is in the data: the generator's noise (50% of its"
+            " entries are not finite)."
         )
 
     @pytest.mark.parametrize("bad", [NAN, INF, -INF])
@@ -99,9 +99,9 @@ class TestPlaces:
         # though the discriminator's loss was found bad
         assert (found.place, found.player) == ("parameter", "generator")
         assert (
-            found.sentence
-            == "The first bad tensor is a parameter: 2.weight, shape (2, 3) of the generator (17%"
-            " of its entries are not finite)."
+            found.description
+            == "The first non-finite tensor is a parameter: 2.weight, shape (2, 3) of the generator"
+            " (17% of its entries are not finite)."
         )
 
     @pytest.mark.parametrize("player", ["generator", "discriminator"])
@@ -117,9 +117,10 @@ class TestPlaces:
         assert found.share == pytest.approx(float(bad.double().mean()))
         assert found.largest == pytest.approx(float(first.abs().max()))
         assert (
-            found.sentence
-            == f"The first bad tensor is the output of 1 (Exp) of the {player} ({found.share:.0%}"
-            f" of its entries are not finite, from values up to {found.largest:.2g})."
+            found.description
+            == f"The first non-finite tensor is the output of 1 (Exp) of the {player}"
+            f" ({found.share:.0%} of its entries are not finite, from values up to"
+            f" {found.largest:.2g})."
         )
 
     def test_output_of_a_module_that_computes_after_its_layers(self):
@@ -147,9 +148,9 @@ class TestPlaces:
             f'the term "{term}" of the loss',
         )
         assert (
-            found.sentence
-            == f'All layers are finite; the first bad number is the term "{term}" of the loss of'
-            " the discriminator."
+            found.description
+            == f'All layers are finite; the first non-finite number is the term "{term}" of the'
+            " loss of the discriminator."
         )
 
     def test_whole_loss(self):
@@ -159,12 +160,12 @@ class TestPlaces:
             player="generator",
         )
         assert (
-            found.sentence
-            == "All layers are finite; the first bad number is the loss of the generator."
+            found.description
+            == "All layers are finite; the first non-finite number is the loss of the generator."
         )
 
     def test_gradient_on_its_way_through_the_layers(self):
-        """√ has no finite slope at 0: the first gradient that is bad arrives at what went into it."""
+        """√ has no finite slope at 0: the first non-finite gradient is that of its input."""
         gan = Gan(in_discriminator=Root())
         with torch.no_grad():
             gan.D[0].weight.zero_()
@@ -177,9 +178,9 @@ class TestPlaces:
             "the output of 0 (Linear)",
         )
         assert (
-            found.sentence
-            == "The losses are finite; the first bad tensor is a gradient: at the output of 0"
-            " (Linear) of the discriminator (100% of its entries are not finite)."
+            found.description
+            == "The losses are finite; the first non-finite tensor is a gradient: at the output of"
+            " 0 (Linear) of the discriminator (100% of its entries are not finite)."
         )
 
     def test_gradient_of_a_parameter_alone(self):
@@ -226,20 +227,20 @@ class TestPlaces:
         )
         assert math.isnan(found.share)
         assert (
-            found.sentence
+            found.description
             == f"Losses and gradients are finite (up to {largest:.2g}); the generator's update"
             " overflows in the rule or in the inner optimizer."
         )
 
     def test_plain_containers(self):
-        assert Provenance("data", "generator", "x", 0.5, NAN).to_dict() == {
+        assert NonFiniteOrigin("data", "generator", "x", 0.5, NAN).to_dict() == {
             "place": "data",
             "player": "generator",
             "tensor": "x",
             "share": 0.5,
             "largest": pytest.approx(NAN, nan_ok=True),
-            "sentence": (
-                "The first bad tensor is in the data: x (50% of its entries are not finite)."
+            "description": (
+                "The first non-finite tensor is in the data: x (50% of its entries are not finite)."
             ),
         }
 

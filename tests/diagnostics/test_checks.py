@@ -10,19 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import saddlepoint as sp
-from saddlepoint.diagnostics import BANDS, VERDICTS, GradientHealth, History, Probe, judge
-from saddlepoint.diagnostics.verdicts.collapse import mode_loss, shrunk_diversity
-from saddlepoint.diagnostics.verdicts.divergence import divergence
-from saddlepoint.diagnostics.verdicts.gradients import vanished
-from saddlepoint.diagnostics.verdicts.losses import out_of_band
-from saddlepoint.diagnostics.verdicts.overfitting import copying, memorising
+from saddlepoint.diagnostics import CHECKS, LOSS_RANGES, GradientHealth, History, Probe, diagnose
+from saddlepoint.diagnostics.checks import (
+    check_copying,
+    check_divergence,
+    check_diversity,
+    check_gradients,
+    check_losses,
+    check_mode_loss,
+    check_overfitting,
+)
 from saddlepoint.files import json_line
 from saddlepoint.games import GAN_LOSSES
 
 PLAYERS = ("discriminator", "generator")
 
 
-def probe(generator=0.5, *, zeros=0.0, saturated=0.0, memory=0.5, diversity=1.0):
+def probe(generator=0.5, *, zeros=0.0, saturated=0.0, membership_auc=0.5, diversity=1.0):
     gradients = GradientHealth(
         norms={"discriminator": 1.0, "generator": generator},
         layers={player: {"0.weight": 1.0} for player in PLAYERS},
@@ -34,7 +38,7 @@ def probe(generator=0.5, *, zeros=0.0, saturated=0.0, memory=0.5, diversity=1.0)
             gradients=gradients,
             saturated=dict.fromkeys(PLAYERS, saturated),
             accuracy=0.75,
-            memory=memory,
+            membership_auc=membership_auc,
             antisymmetric=0.3,
             update_cosine=dict.fromkeys(PLAYERS, 0.9),
             diversity=diversity,
@@ -73,7 +77,7 @@ def lost(player, *values, loss="minimax"):
 
 
 def rested(loss, generator=1e-9):
-    """A run whose gradients are all gone, at a discriminator's loss."""
+    """A run whose gradients have all vanished, at a discriminator's loss."""
     last = probe(generator)
     last["gradients"]["norms"]["discriminator"] = 1e-9
     return history(
@@ -85,59 +89,61 @@ def rested(loss, generator=1e-9):
     )
 
 
-class TestRest:
+class TestEquilibrium:
     def test_gradients_that_vanish_at_the_loss_of_chance_are_no_alarm(self):
-        (finding,) = vanished(rested(2 * math.log(2)))
+        (finding,) = check_gradients(rested(2 * math.log(2)))
         assert (finding.name, finding.level) == ("equilibrium", "note")
-        assert finding.sentence.startswith(
-            "The game has come to rest: the gradients are 1e-09 of the discriminator's and 2e-09 of"
-            " the generator's"
+        assert finding.message.startswith(
+            "The game is at an equilibrium: the gradients are 1e-09 of the discriminator's and"
+            " 2e-09 of the generator's"
         )
 
-    def test_elsewhere_they_are(self):
-        assert {finding.name for finding in vanished(rested(0.01))} == {"vanishing-gradient"}
-        assert {finding.player for finding in vanished(rested(2 * math.log(2) + 0.01))} == set(
-            PLAYERS
-        )
+    def test_vanished_gradients_elsewhere_are_an_alarm(self):
+        assert {finding.name for finding in check_gradients(rested(0.01))} == {"vanishing-gradient"}
+        found = check_gradients(rested(2 * math.log(2) + 0.01))
+        assert {finding.player for finding in found} == set(PLAYERS)
 
     def test_gradients_that_are_exactly_zero_are_an_alarm_anywhere(self):
-        assert {finding.level for finding in vanished(rested(2 * math.log(2), generator=0.0))} == {
-            "alarm"
-        }
+        found = check_gradients(rested(2 * math.log(2), generator=0.0))
+        assert {finding.level for finding in found} == {"alarm"}
 
 
-class TestBands:
+class TestLossRanges:
     @pytest.mark.parametrize("loss", list(GAN_LOSSES))
     def test_chance_is_the_loss_of_a_discriminator_that_says_nothing(self, loss):
         zero = torch.zeros(5, 1, dtype=torch.float64)
-        judge_terms, fool_terms = GAN_LOSSES[loss][0](zero, zero), GAN_LOSSES[loss][1](zero)
-        for player, terms in (("discriminator", judge_terms), ("generator", fool_terms)):
+        discriminator_loss, generator_loss = GAN_LOSSES[loss]
+        at_zero = {
+            "discriminator": discriminator_loss(zero, zero),
+            "generator": generator_loss(zero),
+        }
+        for player, terms in at_zero.items():
             values = terms.values() if isinstance(terms, dict) else [terms]
-            band = BANDS[loss][player]
-            assert float(sum(values)) == pytest.approx(band.chance, abs=1e-12)
-            assert band.low < band.chance < band.high
+            healthy = LOSS_RANGES[loss][player]
+            assert float(sum(values)) == pytest.approx(healthy.chance, abs=1e-12)
+            assert healthy.low < healthy.chance < healthy.high
 
     def test_every_loss_has_one(self):
-        assert set(BANDS) == set(GAN_LOSSES)
+        assert set(LOSS_RANGES) == set(GAN_LOSSES)
 
 
 class TestLosses:
     def test_a_discriminator_that_wins(self):
-        (found,) = out_of_band(lost("discriminator", *[1.0] * 16, *[0.05] * 4))
+        (found,) = check_losses(lost("discriminator", *[1.0] * 16, *[0.05] * 4))
         assert (
-            found.sentence
+            found.message
             == "Of the minimax losses the discriminator's is 0.05, below 0.1 (chance: 1.4). The"
-            " discriminator wins. Try a smaller discriminator rate, R1 (problem.r1), or fewer"
-            " discriminator steps."
+            " discriminator wins. Try a smaller discriminator learning rate, R1 (problem.r1), or"
+            " fewer discriminator steps."
         )
         assert (found.key, found.level, found.since) == (
-            "loss-out-of-band discriminator",
+            "loss-out-of-range discriminator",
             "warning",
             170,
         )
         assert found.numbers == {"discriminator loss": 0.05}
 
-    def test_both_losses_may_say_so(self):
+    def test_both_losses_may_show_it(self):
         lines = [
             {
                 "step": 10 * k,
@@ -148,17 +154,17 @@ class TestLosses:
             }
             for k in range(1, 21)
         ]
-        (found,) = out_of_band(history(lines))
-        assert found.sentence.startswith(
+        (found,) = check_losses(history(lines))
+        assert found.message.startswith(
             "Of the minimax losses the discriminator's is 0.05, below 0.1 (chance: 1.4) and the"
             " generator's is -0.01, above -0.02 (chance: -0.69). The discriminator wins. Try"
         )
-        assert (found.key, found.since) == ("loss-out-of-band discriminator", 30)
+        assert (found.key, found.since) == ("loss-out-of-range discriminator", 30)
         assert found.numbers == {"discriminator loss": 0.05, "generator loss": -0.01}
         for line in lines:
             line["losses"] = {"discriminator": 0.05, "generator": -2.5}
         # they contradict each other
-        assert [said.player for said in out_of_band(history(lines))] == [
+        assert [said.player for said in check_losses(history(lines))] == [
             "discriminator",
             "generator",
         ]
@@ -204,53 +210,55 @@ class TestLosses:
         ],
     )
     def test_who_wins(self, loss, player, value, says):
-        (found,) = out_of_band(lost(player, *[value] * 10, loss=loss))
-        assert re.search(says, found.sentence)
+        (found,) = check_losses(lost(player, *[value] * 10, loss=loss))
+        assert re.search(says, found.message)
         assert (found.player, found.since) == (player, 10)
 
     @pytest.mark.parametrize(
-        ("loss", "player"), [(loss, player) for loss in BANDS for player in PLAYERS]
+        ("loss", "player"), [(loss, player) for loss in LOSS_RANGES for player in PLAYERS]
     )
     def test_the_edges_are_healthy(self, loss, player):
-        band = BANDS[loss][player]
-        for edge, beyond in ((band.low, -math.inf), (band.high, math.inf)):
+        healthy = LOSS_RANGES[loss][player]
+        for edge, beyond in ((healthy.low, -math.inf), (healthy.high, math.inf)):
             inside, outside = (
                 (edge, math.nextafter(edge, beyond))
                 if math.isfinite(edge)
                 else (math.copysign(1e30, edge), math.nan)
             )
-            assert out_of_band(lost(player, *[inside] * 10, loss=loss)) == []
-            assert len(out_of_band(lost(player, *[outside] * 10, loss=loss))) == math.isfinite(edge)
+            assert check_losses(lost(player, *[inside] * 10, loss=loss)) == []
+            assert len(check_losses(lost(player, *[outside] * 10, loss=loss))) == math.isfinite(
+                edge
+            )
 
     def test_the_median_of_the_last_fifth(self):
         healthy, bad = [1.0] * 80, [0.05] * 20
-        assert out_of_band(lost("discriminator", *bad, *healthy)) == []
-        assert out_of_band(lost("discriminator", *healthy, *bad[:10], *[1.0] * 10)) == []
-        (found,) = out_of_band(lost("discriminator", *healthy, *bad[:-1], 1.0))
+        assert check_losses(lost("discriminator", *bad, *healthy)) == []
+        assert check_losses(lost("discriminator", *healthy, *bad[:10], *[1.0] * 10)) == []
+        (found,) = check_losses(lost("discriminator", *healthy, *bad[:-1], 1.0))
         assert found.since is None  # not at this very moment
 
-    def test_nine_losses_say_nothing(self):
-        assert out_of_band(lost("discriminator", *[0.05] * 9)) == []
-        assert len(out_of_band(lost("discriminator", *[0.05] * 10))) == 1
+    def test_nine_losses_are_too_few(self):
+        assert check_losses(lost("discriminator", *[0.05] * 9)) == []
+        assert len(check_losses(lost("discriminator", *[0.05] * 10))) == 1
 
-    def test_losses_that_stopped_being_logged_say_nothing(self):
+    def test_losses_that_are_no_longer_logged_are_ignored(self):
         log = lost("discriminator", *[0.05] * 10)
         log.add({"step": 1000})
-        assert out_of_band(log) == []
+        assert check_losses(log) == []
 
 
-class TestVanished:
+class TestGradients:
     def test_since_when(self):
         log = probed(
             probe(0.5), probe(0.5), probe(4e-4, saturated=0.95), probe(5e-10, saturated=1.0)
         )
-        (found,) = vanished(log)
+        (found,) = check_gradients(log)
         assert (
-            found.sentence
+            found.message
             == "The generator's gradient is 1e-09 of its initial size (5e-10, at first 0.5): the"
             " discriminator has saturated, 100% of its outputs lie where the generator's loss is"
-            " flat. Try a smaller discriminator rate, R1 (problem.r1), the non-saturating loss,"
-            " or --optimizer sign."
+            " flat. Try a smaller discriminator learning rate, R1 (problem.r1), the non-saturating"
+            " loss, or --optimizer sign."
         )
         assert (found.key, found.level, found.since) == (
             "vanishing-gradient generator",
@@ -258,39 +266,39 @@ class TestVanished:
             200,
         )
 
-    def test_a_spell_that_is_over_does_not_count(self):
-        assert vanished(probed(probe(0.5), probe(1e-9), probe(0.5))) == []
-        (found,) = vanished(probed(probe(0.5), probe(1e-9), probe(0.5), probe(1e-9)))
+    def test_an_earlier_vanished_gradient_does_not_count(self):
+        assert check_gradients(probed(probe(0.5), probe(1e-9), probe(0.5))) == []
+        (found,) = check_gradients(probed(probe(0.5), probe(1e-9), probe(0.5), probe(1e-9)))
         assert found.since == 300
 
     def test_a_thousandth(self):
-        assert vanished(probed(probe(1.0), probe(1e-3))) == []
-        assert len(vanished(probed(probe(1.0), probe(math.nextafter(1e-3, 0))))) == 1
+        assert check_gradients(probed(probe(1.0), probe(1e-3))) == []
+        assert len(check_gradients(probed(probe(1.0), probe(math.nextafter(1e-3, 0))))) == 1
 
     def test_nine_tenths_are_saturated(self):
-        (found,) = vanished(probed(probe(1.0), probe(1e-5, saturated=0.9)))
-        assert "the discriminator has saturated, 90% of its outputs" in found.sentence
-        (found,) = vanished(probed(probe(1.0), probe(1e-5, saturated=0.89)))
+        (found,) = check_gradients(probed(probe(1.0), probe(1e-5, saturated=0.9)))
+        assert "the discriminator has saturated, 90% of its outputs" in found.message
+        (found,) = check_gradients(probed(probe(1.0), probe(1e-5, saturated=0.89)))
         assert (
             ", though only 89% of the discriminator's outputs lie where its loss is flat. Try"
-            in found.sentence
+            in found.message
         )
 
     def test_exactly_zero(self):
-        (found,) = vanished(probed(probe(0.0, zeros=1.0), probe(0.0, zeros=1.0)))
+        (found,) = check_gradients(probed(probe(0.0, zeros=1.0), probe(0.0, zeros=1.0)))
         assert (
-            found.sentence
+            found.message
             == "The generator's gradient is exactly zero in every entry: its output passes"
-            " something that autograd cannot differentiate, such as a threshold or a sample, or"
-            " every unit on the way is dead. Try a straight-through or Gumbel estimator, or a"
-            " rule of order 0 (--rule per-player)."
+            " through an operation that autograd cannot differentiate, such as a threshold or a"
+            " sample, or every unit on the way is dead. Try a straight-through or Gumbel estimator,"
+            " or a rule of order 0 (--rule per-player)."
         )
         assert (found.key, found.since) == ("zero-gradient generator", 0)
 
     def test_a_gradient_that_has_become_zero_had_been_there(self):
-        (found,) = vanished(probed(probe(0.5), probe(0.0, zeros=1.0, saturated=0.5)))
+        (found,) = check_gradients(probed(probe(0.5), probe(0.0, zeros=1.0, saturated=0.5)))
         assert (
-            found.sentence
+            found.message
             == "The generator's gradient has become exactly zero in every entry (at first 0.5),"
             " though only 50% of the discriminator's outputs lie where its loss is flat. Try"
             " --optimizer sign or normalized, or a smaller learning rate."
@@ -301,12 +309,12 @@ class TestVanished:
         log = history(
             [{"step": 0, "losses": {"generator": 1.0}}, {"step": 0, "probe": probe(0.0, zeros=1.0)}]
         )
-        assert vanished(log) == []
+        assert check_gradients(log) == []
 
 
 REMEDY = (
-    "Try a smaller generator rate, R1 (problem.r1), another activation (problem.activation), or"
-    " curvature (optimizer soap)."
+    "Try a smaller generator learning rate, R1 (problem.r1), another activation"
+    " (problem.activation), or curvature (optimizer soap)."
 )
 
 
@@ -320,36 +328,36 @@ class TestModeLoss:
                 400,
             ),
             ((8, 3), "3 of 8 modes, down from 8 at step 100: mode collapse since step 200.", 200),
-            ((1, 2, 3, 3), "3 of 8 modes and in 4 evaluations never made more than 3.", 100),
-            ((1, 5, 3, 4), "4 of 8 modes and in 4 evaluations never made more than 5.", 100),
+            ((1, 2, 3, 3), "3 of 8 modes, and in 4 evaluations never more than 3.", 100),
+            ((1, 5, 3, 4), "4 of 8 modes, and in 4 evaluations never more than 5.", 100),
         ],
     )
-    def test_the_sentence(self, values, says, since):
-        (found,) = mode_loss(covered(*values))
-        assert found.sentence == f"The generator makes {says} {REMEDY}"
+    def test_the_message(self, values, says, since):
+        (found,) = check_mode_loss(covered(*values))
+        assert found.message == f"The generator covers {says} {REMEDY}"
         assert (found.key, found.level, found.since) == ("mode-loss generator", "alarm", since)
         assert found.numbers == {"modes": float(values[-1]), "all": 8.0, "most": float(max(values))}
 
     def test_shares(self):
-        (found,) = mode_loss(covered(0.9, 0.8, 0.6, name="recall", full=1.0))
-        assert found.sentence.startswith(
-            "The generator makes 0.6 of 1 recall, down from 0.9 at step 100: mode collapse since"
+        (found,) = check_mode_loss(covered(0.9, 0.8, 0.6, name="recall", full=1.0))
+        assert found.message.startswith(
+            "The generator covers 0.6 of 1 recall, down from 0.9 at step 100: mode collapse since"
             " step 300. "
         )
 
     def test_three_quarters_are_enough(self):
-        assert mode_loss(covered(8, 8, 8, 6)) == []
-        assert len(mode_loss(covered(8, 8, 8, 5.99))) == 1
+        assert check_mode_loss(covered(8, 8, 8, 6)) == []
+        assert len(check_mode_loss(covered(8, 8, 8, 5.99))) == 1
 
-    def test_a_young_generator_may_have_few(self):
-        assert mode_loss(covered(1, 2, 3)) == []  # three evaluations, and growing
-        assert mode_loss(covered(1)) == []
-        assert mode_loss(covered(6, 5, 4.5)) == []  # 1.5 of 8 are no quarter
-        assert len(mode_loss(covered(6, 5, 4))) == 1
+    def test_a_generator_may_cover_few_modes_at_first(self):
+        assert check_mode_loss(covered(1, 2, 3)) == []  # three evaluations, and growing
+        assert check_mode_loss(covered(1)) == []
+        assert check_mode_loss(covered(6, 5, 4.5)) == []  # 1.5 of 8 are no quarter
+        assert len(check_mode_loss(covered(6, 5, 4))) == 1
 
     def test_problems_that_count_no_modes(self):
         assert (
-            mode_loss(
+            check_mode_loss(
                 history(
                     [{"step": k, "metrics": {"ema/modes": 1.0}} for k in range(5)], coverage=None
                 )
@@ -359,11 +367,11 @@ class TestModeLoss:
 
 
 class TestDiversity:
-    def test_the_sentence(self):
-        (found,) = shrunk_diversity(
+    def test_the_message(self):
+        (found,) = check_diversity(
             probed(*(probe(diversity=d) for d in (0.1, 0.9, 0.8, 0.2, 0.05)))
         )
-        assert found.sentence == (
+        assert found.message == (
             "Generated samples lie 0.05 times as far apart as real ones (at most 0.9 so far): the"
             " generator has collapsed since step 300. " + REMEDY
         )
@@ -380,28 +388,30 @@ class TestDiversity:
         ],
     )
     def test_healthy(self, values):
-        assert shrunk_diversity(probed(*(probe(diversity=d) for d in values))) == []
+        assert check_diversity(probed(*(probe(diversity=d) for d in values))) == []
 
-    def test_a_generator_that_never_spread_has_eight_probes_of_time(self):
-        assert shrunk_diversity(probed(*(probe(diversity=0.1) for _ in range(7)))) == []
-        (found,) = shrunk_diversity(probed(*(probe(diversity=0.1) for _ in range(8))))
-        assert found.sentence.startswith(
+    def test_diversity_that_was_always_low_counts_after_eight_probes(self):
+        assert check_diversity(probed(*(probe(diversity=0.1) for _ in range(7)))) == []
+        (found,) = check_diversity(probed(*(probe(diversity=0.1) for _ in range(8))))
+        assert found.message.startswith(
             "Generated samples lie 0.1 times as far apart as real ones (at most 0.1 so far): the"
             " generator has not learnt to vary them. Try"
         )
         assert found.since == 0
 
     def test_before_the_first_step(self):
-        assert shrunk_diversity(history([{"step": 0, "probe": probe(diversity=0.0)}])) == []
+        assert check_diversity(history([{"step": 0, "probe": probe(diversity=0.0)}])) == []
 
 
 class TestOverfitting:
-    def test_memorising(self):
-        (found,) = memorising(probed(*(probe(memory=m) for m in (0.5, 0.9, 0.6, 0.71, 0.8))))
+    def test_overfitting(self):
+        (found,) = check_overfitting(
+            probed(*(probe(membership_auc=m) for m in (0.5, 0.9, 0.6, 0.71, 0.8)))
+        )
         assert (
-            found.sentence
+            found.message
             == "The discriminator ranks a training sample above a held-out one in 80% of pairs (50"
-            " % is healthy): it has learnt samples by heart since step 300. Try more data or"
+            " % is healthy): it has memorised training samples since step 300. Try more data or"
             " augmentation, R1 (problem.r1), a smaller discriminator, or the best checkpoint"
             " (saddlepoint best)."
         )
@@ -414,8 +424,8 @@ class TestOverfitting:
     @pytest.mark.parametrize(
         "values", [(0.9,), (0.9, 0.7), (0.7, 0.9), (0.9, 0.9, 0.5), (None, None, None), (None, 0.9)]
     )
-    def test_knowing_nothing_by_heart(self, values):
-        assert memorising(probed(*(probe(memory=m) for m in values))) == []
+    def test_no_finding_below_the_threshold(self, values):
+        assert check_overfitting(probed(*(probe(membership_auc=m) for m in values))) == []
 
     def test_copying(self):
         log = history(
@@ -424,21 +434,22 @@ class TestOverfitting:
                 for k, value in enumerate([0.5, 0.8, 0.9])
             ]
         )
-        (found,) = copying(log)
+        (found,) = check_copying(log)
         assert (
-            found.sentence
+            found.message
             == "In 90% of pairs a generated sample lies nearer to the training set than a held-out"
-            " one (50 % is healthy): the generator copies since step 100. Try more data, or an"
-            " earlier checkpoint (saddlepoint best)."
+            " one (50 % is healthy): the generator copies training samples since step 100. Try more"
+            " data, or an earlier checkpoint (saddlepoint best)."
         )
         assert (found.key, found.level, found.since) == ("copying generator", "alarm", 100)
 
     def test_copying_less_than_three_quarters(self):
         assert (
-            copying(history([{"step": 1, "metrics": {"ema/copying": 0.75, "copying": 1.0}}])) == []
+            check_copying(history([{"step": 1, "metrics": {"ema/copying": 0.75, "copying": 1.0}}]))
+            == []
         )
         assert (
-            copying(
+            check_copying(
                 history(
                     [
                         {"step": 1, "metrics": {"ema/copying": 0.9}},
@@ -462,7 +473,7 @@ def failed(step, place="output", **options):
     }
     return {
         "step": step - 1,
-        "divergence": {**what, "sentence": "The first bad tensor is here.", **options},
+        "divergence": {**what, "description": "The first non-finite tensor is here.", **options},
     }
 
 
@@ -477,16 +488,16 @@ def rolled_back(step, failed_step, factor):
 
 
 class TestDivergence:
-    def test_the_sentence(self):
+    def test_the_message(self):
         trace = {
             "steps": [10, 20],
             "losses": {"generator": [0.7, 1234.5]},
             "projections": {"generator": [0.0, 1.0]},
         }
-        (found,) = divergence(history([{"step": 20, "trace": trace}, failed(25)]))
+        (found,) = check_divergence(history([{"step": 20, "trace": trace}, failed(25)]))
         assert (
-            found.sentence
-            == "Training diverged in step 25. The first bad tensor is here. Up to then the"
+            found.message
+            == "Training diverged in step 25. The first non-finite tensor is here. Before, the"
             " generator's loss went from 0.7 to 1.23e+03. Try a smaller learning rate, a penalty"
             " on the discriminator (problem.r1), or on_divergence=roll-back."
         )
@@ -496,10 +507,11 @@ class TestDivergence:
     @pytest.mark.parametrize(
         ("place", "remedy"),
         [
-            ("data", "Look at the data: the networks cannot be blamed."),
+            ("data", "The cause is in the data, not in the networks."),
             (
                 "parameter",
-                "The parameters were bad before this step; start from an earlier checkpoint.",
+                "The parameters were not finite before this step; start from an earlier"
+                " checkpoint.",
             ),
             (
                 "gradient",
@@ -511,13 +523,14 @@ class TestDivergence:
         ],
     )
     def test_remedies(self, place, remedy):
-        (found,) = divergence(history([failed(1, place)]))
+        (found,) = check_divergence(history([failed(1, place)]))
         assert (
-            found.sentence == f"Training diverged in step 1. The first bad tensor is here. {remedy}"
+            found.message
+            == f"Training diverged in step 1. The first non-finite tensor is here. {remedy}"
         )
 
     def test_an_update_has_no_share(self):
-        (found,) = divergence(history([failed(1, "update", share=None)]))
+        (found,) = check_divergence(history([failed(1, "update", share=None)]))
         assert math.isnan(found.numbers["share"])
 
     @pytest.mark.parametrize(
@@ -525,20 +538,20 @@ class TestDivergence:
         [
             (
                 [rolled_back(100, 107, 0.5)],
-                "1 time, last in step 107, and went on with learning rates × 0.5.",
+                "1 time, last in step 107, and continued with learning rates × 0.5.",
             ),
             (
                 [rolled_back(100, 107, 0.5), rolled_back(200, 230, 0.25)],
-                "2 times, last in step 230, and went on with learning rates × 0.25.",
+                "2 times, last in step 230, and continued with learning rates × 0.25.",
             ),
         ],
     )
     def test_rolled_back(self, lines, times):
-        (found,) = divergence(history([*lines, {"step": 300}]))
+        (found,) = check_divergence(history([*lines, {"step": 300}]))
         assert (
-            found.sentence
-            == f"Training diverged {times} The first bad tensor is here. Try these rates from the"
-            " start."
+            found.message
+            == f"Training diverged {times} The first non-finite tensor is here. Try these"
+            " learning rates from the start."
         )
         assert (found.key, found.level, found.since) == (
             "rolled-back game",
@@ -549,13 +562,15 @@ class TestDivergence:
     def test_a_run_that_failed_right_after_its_checkpoint_and_went_on_did_not_end_there(self):
         """Rolling back to step 100 keeps the line of step 101's failure, which was logged at step
         100."""
-        (found,) = divergence(
+        (found,) = check_divergence(
             history([{"step": 100}, failed(101), rolled_back(100, 101, 0.5), {"step": 200}])
         )
         assert found.name == "rolled-back"
 
     def test_one_that_failed_again_did(self):
-        (found,) = divergence(history([rolled_back(100, 101, 0.5), {"step": 150}, failed(160)]))
+        (found,) = check_divergence(
+            history([rolled_back(100, 101, 0.5), {"step": 150}, failed(160)])
+        )
         assert (found.name, found.since) == ("divergence", 160)
 
 
@@ -570,7 +585,7 @@ def troubled():
     for step in range(40, 401, 40):
         losses = {"discriminator": 0.01, "generator": -0.001}
         metrics = {"modes": 1.0, "ema/modes": 1.0, "ema/copying": 0.9}
-        bad = probe(1e-8, saturated=1.0, memory=0.9, diversity=0.01)
+        bad = probe(1e-8, saturated=1.0, membership_auc=0.9, diversity=0.01)
         lines.append(
             {
                 "step": step,
@@ -626,46 +641,46 @@ def copy(lines):
     return json.loads(json.dumps(lines))
 
 
-class TestJudge:
+class TestDiagnose:
     def test_everything_at_once_is_ranked(self):
-        found = judge(history(troubled()))
+        found = diagnose(history(troubled()))
         assert {finding.key for finding in found} == {
             "divergence generator",
             "vanishing-gradient generator",
             "mode-loss generator",
             "low-diversity generator",
             "copying generator",
-            "loss-out-of-band discriminator",
+            "loss-out-of-range discriminator",
             "oscillation game",
             "overfitting discriminator",
         }
         assert [finding.level for finding in found] == ["alarm"] * 5 + ["warning"] * 3
-        by_verdict = [finding for verdict in VERDICTS for finding in verdict(history(troubled()))]
+        unranked = [finding for check in CHECKS for finding in check(history(troubled()))]
         for level in ("alarm", "warning"):
             assert [f for f in found if f.level == level] == [
-                f for f in by_verdict if f.level == level
+                f for f in unranked if f.level == level
             ]
         assert found[0].name == "divergence"
 
-    def test_sentences_and_evidence_are_numbers(self):
-        for finding in judge(history(troubled())):
-            assert re.search(r"\d", finding.sentence)
-            assert re.search(r"\b(Try|Look|start)\b", finding.sentence)
-            assert "nan" not in finding.sentence
-            assert "inf" not in finding.sentence
+    def test_messages_and_evidence_are_numbers(self):
+        for finding in diagnose(history(troubled())):
+            assert re.search(r"\d", finding.message)
+            assert re.search(r"\b(Try|Look|start)\b", finding.message)
+            assert "nan" not in finding.message
+            assert "inf" not in finding.message
             assert finding.numbers
             assert all(
                 type(value) is float and math.isfinite(value) for value in finding.numbers.values()
             )
             assert finding.since is None or type(finding.since) is int
 
-    def test_a_log_that_was_read_again_says_the_same(self):
+    def test_a_log_that_was_read_again_gives_the_same_findings(self):
         lines = troubled()
         read = [json.loads(json_line(line)) for line in lines]
-        assert judge(history(read)) == judge(history(lines))
+        assert diagnose(history(read)) == diagnose(history(lines))
 
-    @pytest.mark.parametrize("loss", list(BANDS))
-    def test_nothing_known_nothing_said(self, loss):
+    @pytest.mark.parametrize("loss", list(LOSS_RANGES))
+    def test_an_empty_history_has_no_findings(self, loss):
         for lines in (
             [],
             [{"step": 0}],
@@ -673,20 +688,20 @@ class TestJudge:
             [{"step": 0, "probe": probe()}],
         ):
             for coverage in (None, ("modes", 8.0)):
-                assert judge(history(lines, loss, coverage)) == []
+                assert diagnose(history(lines, loss, coverage)) == []
 
     def test_a_healthy_run(self):
-        assert judge(history(healthy())) == []
+        assert diagnose(history(healthy())) == []
 
     @pytest.mark.parametrize("k", range(12))
-    def test_a_single_line_of_trouble_is_judged(self, k):
-        """Whatever the line, no verdict raises on it alone."""
+    def test_a_single_line_of_trouble_is_checked(self, k):
+        """Whatever the line, no check raises on it alone."""
         for lines in ([troubled()[k]], troubled()[: k + 1]):
-            assert len(VERDICTS) == 8
-            assert all(isinstance(verdict(history(lines)), list) for verdict in VERDICTS)
+            assert len(CHECKS) == 8
+            assert all(isinstance(check(history(lines)), list) for check in CHECKS)
 
     def test_null_and_nan_in_every_place(self):
-        """A resumed run reads null where the live one had NaN; both are judged, and alike."""
+        """A resumed run reads null where the live one had NaN; both are diagnosed, and alike."""
         lines = [*troubled()[:-1], rolled_back(400, 401, 0.5), failed(402)]
         paths = [path for path in leaves(lines) if "trace" not in path]
         assert len(paths) > 100
@@ -694,14 +709,16 @@ class TestJudge:
             null, nan = copy(lines), copy(lines)
             put(null, path, None)
             put(nan, path, math.nan)
-            assert [f.key for f in judge(history(null))] == [f.key for f in judge(history(nan))]
+            assert [f.key for f in diagnose(history(null))] == [
+                f.key for f in diagnose(history(nan))
+            ]
 
     @pytest.mark.parametrize("value", [None, math.nan])
     def test_null_everywhere(self, value):
         lines = copy(troubled())
         for path in list(leaves(lines)):
             put(lines, path, value)
-        assert [finding.key for finding in judge(history(lines))] == ["divergence generator"]
+        assert [finding.key for finding in diagnose(history(lines))] == ["divergence generator"]
 
     @given(st.lists(st.integers(0, 399), max_size=60))
     def test_gaps_in_a_trace(self, gaps):
@@ -709,7 +726,7 @@ class TestJudge:
         for kind in ("losses", "projections"):
             for k in gaps:
                 lines[-2]["trace"][kind]["generator"][k] = None
-        assert "divergence generator" in {finding.key for finding in judge(history(lines))}
+        assert "divergence generator" in {finding.key for finding in diagnose(history(lines))}
 
 
 PARTS = [
@@ -724,14 +741,14 @@ PARTS = [
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("first", PARTS)
 def test_a_probe_may_be_partial(first, part):
-    """Every key of a line but its step may be missing; verdicts need no more than they use."""
+    """Every key of a line but its step may be missing; checks need no more than they use."""
     lines = [
         {"step": 0, "probe": first},
         {"step": 5, "gradient_norms": None},
         {"step": 10, "probe": part, "trace": {"losses": None}},
     ]
     lines += [{"step": 11, "gradient_norms": {"generator": 1.0}}]
-    judge(History(loss="minimax", lines=lines))
+    diagnose(History(loss="minimax", lines=lines))
 
 
 @pytest.mark.parametrize(
@@ -743,7 +760,7 @@ def test_a_probe_may_be_partial(first, part):
     ],
 )
 def test_a_divergence_may_be_partial(last):
-    assert judge(History(loss="minimax", lines=[{"step": 2, **last}]))[0].sentence.startswith(
+    assert diagnose(History(loss="minimax", lines=[{"step": 2, **last}]))[0].message.startswith(
         "Training diverged"
     )
 
@@ -761,6 +778,6 @@ def test_a_vanished_gradient_is_found_without_the_other_numbers_of_a_probe():
         {"step": 10 * k, "probe": probe, "gradient_norms": {"generator": 1.0}}
         for k, probe in enumerate(probes)
     ]
-    assert [finding.key for finding in judge(History(loss="minimax", lines=lines))] == [
+    assert [finding.key for finding in diagnose(History(loss="minimax", lines=lines))] == [
         "vanishing-gradient generator"
     ]

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from saddlepoint.diagnostics.doctor import examine
-from tests.diagnostics.doctor_pairs import (
+from saddlepoint.doctor import examine
+from tests.doctor.pairs import (
     Attention,
     Cube,
     Cubed,
@@ -20,18 +20,18 @@ from tests.diagnostics.doctor_pairs import (
     Z,
     built,
     errors,
+    examined_with,
     generator,
-    judged_by,
     mlp,
     only,
 )
 
 
 def test_fused_attention():
-    remark = only(judged_by(Outer(built(Attention)), mlp(8, 1)), "double-backward")
-    assert (remark.player, remark.layer) == ("discriminator", "1.inner (Attention)")
-    assert "sdpa_kernel(SDPBackend.MATH)" in remark.sentence
-    assert "flash_attention" in remark.sentence  # PyTorch's own words
+    finding = only(examined_with(Outer(built(Attention)), mlp(8, 1)), "double-backward")
+    assert (finding.player, finding.layer) == ("discriminator", "1.inner (Attention)")
+    assert "sdpa_kernel(SDPBackend.MATH)" in finding.message
+    assert "flash_attention" in finding.message  # PyTorch's own words
 
 
 def test_attention_under_the_remedy_is_healthy():
@@ -40,58 +40,58 @@ def test_attention_under_the_remedy_is_healthy():
             with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
                 return super().forward(x)
 
-    assert judged_by(built(Written), mlp(8, 1)).healthy
+    assert examined_with(built(Written), mlp(8, 1)).healthy
 
 
 def test_weight_norm():
-    remark = only(
-        judged_by(built(lambda: parametrizations.weight_norm(nn.Linear(8, 4))), mlp(4, 1)),
+    finding = only(
+        examined_with(built(lambda: parametrizations.weight_norm(nn.Linear(8, 4))), mlp(4, 1)),
         "double-backward",
     )
-    assert remark.layer == "1.parametrizations.weight.0 (_WeightNorm)"
-    assert remark.numbers["relative_error"] > 0.01
-    assert "g * v / v.norm()" in remark.sentence
+    assert finding.layer == "1.parametrizations.weight.0 (_WeightNorm)"
+    assert finding.numbers["relative_error"] > 0.01
+    assert "g * v / v.norm()" in finding.message
 
 
 def test_distances():
-    remark = only(judged_by(Distances(), mlp(5, 1)), "double-backward")
-    assert remark.layer == "1 (Distances)"
-    assert "write the distances out" in remark.sentence
+    finding = only(examined_with(Distances(), mlp(5, 1)), "double-backward")
+    assert finding.layer == "1 (Distances)"
+    assert "write the distances out" in finding.message
 
 
 def test_a_wrong_second_derivative_of_the_user_s_own(monkeypatch):
-    remark = only(judged_by(Outer(Cubed()), mlp(8, 1)), "double-backward")
-    assert remark.layer == "1.inner (Cubed)"
-    assert 0.1 < remark.numbers["relative_error"] < 1
-    assert "silently wrong" in remark.sentence
-    assert "autograd.Function" in remark.sentence
+    finding = only(examined_with(Outer(Cubed()), mlp(8, 1)), "double-backward")
+    assert finding.layer == "1.inner (Cubed)"
+    assert 0.1 < finding.numbers["relative_error"] < 1
+    assert "silently wrong" in finding.message
+    assert "autograd.Function" in finding.message
     monkeypatch.setattr(Cube, "factor", 1.0)
-    assert judged_by(Outer(Cubed()), mlp(8, 1)).healthy  # the factor is what was found
+    assert examined_with(Outer(Cubed()), mlp(8, 1)).healthy  # the factor is what was found
 
 
-def test_a_straight_through_estimator_is_told_apart():
-    remark = only(judged_by(Rounded(), mlp(8, 1)), "surrogate-gradient", "caution")
-    assert remark.layer == "1 (Rounded)"
-    assert remark.numbers["gradient_error"] > 0.01
+def test_a_straight_through_estimator_is_distinguished():
+    finding = only(examined_with(Rounded(), mlp(8, 1)), "surrogate-gradient", "warning")
+    assert finding.layer == "1 (Rounded)"
+    assert finding.numbers["gradient_error"] > 0.01
 
 
 def test_forward_mode_alone_is_a_note(monkeypatch):
     monkeypatch.setattr(Cube, "factor", 1.0)
-    found = judged_by(Cubed(), mlp(8, 1))
-    assert "does not use forward mode" in only(found, "forward-mode", "note").sentence
+    found = examined_with(Cubed(), mlp(8, 1))
+    assert "does not use forward mode" in only(found, "forward-mode", "note").message
 
 
-def test_a_layer_that_cannot_be_checked_is_told():
+def test_a_layer_that_cannot_be_checked_is_reported():
     class Single(nn.Module):
         def forward(self, x):
             return x @ torch.eye(8)
 
-    remark = only(judged_by(Single(), mlp(8, 1)), "not-checked", "caution")
-    assert remark.layer == "1 (Single)"
-    assert "float64" in remark.sentence
+    finding = only(examined_with(Single(), mlp(8, 1)), "not-checked", "warning")
+    assert finding.layer == "1 (Single)"
+    assert "float64" in finding.message
 
 
-def test_a_layer_that_needs_another_one_is_told_and_the_rest_is_checked():
+def test_a_layer_that_needs_another_one_is_reported_and_the_rest_is_checked():
     class Add(nn.Module):
         other = None
 
@@ -110,8 +110,8 @@ def test_a_layer_that_needs_another_one_is_told_and_the_rest_is_checked():
             finally:
                 self.add.other = None
 
-    found = judged_by(Skipping(), mlp(8, 1))
-    assert only(found, "not-checked", "caution").layer == "1.add (Add)"
+    found = examined_with(Skipping(), mlp(8, 1))
+    assert only(found, "not-checked", "warning").layer == "1.add (Add)"
     assert found.healthy
 
 
@@ -120,8 +120,8 @@ def test_conversions_to_another_precision_are_not_called_wrong():
         def forward(self, x):
             return torch.tanh(x.float() ** 3).to(x.dtype)
 
-    found = judged_by(Single(), mlp(8, 1))
-    assert only(found, "precision", "caution").layer == "1 (Single)"
+    found = examined_with(Single(), mlp(8, 1))
+    assert only(found, "precision", "warning").layer == "1 (Single)"
     assert found.healthy
 
 
@@ -134,8 +134,8 @@ def test_a_network_that_draws_from_its_own_generator():
         def forward(self, x):
             return x + torch.randn(x.shape, generator=self.source[0]).to(x)
 
-    found = judged_by(Noisy(), mlp(8, 1))
-    assert only(found, "not-reproducible", "caution").layer == "1 (Noisy)"
+    found = examined_with(Noisy(), mlp(8, 1))
+    assert only(found, "not-reproducible", "warning").layer == "1 (Noisy)"
     assert found.healthy
 
 
@@ -171,13 +171,13 @@ def test_a_compiled_module_is_named_and_no_compiler_runs():
 
     body = mlp(8, 8)
     fast = torch.compile(body, backend=refuse)
-    found = judged_by(Outer(fast), mlp(8, 1))
-    remark = only(found, "compiled")
-    assert (remark.player, remark.layer) == ("discriminator", "1.inner (torch.compile)")
-    assert "before torch.compile" in remark.sentence
+    found = examined_with(Outer(fast), mlp(8, 1))
+    finding = only(found, "compiled")
+    assert (finding.player, finding.layer) == ("discriminator", "1.inner (torch.compile)")
+    assert "before torch.compile" in finding.message
     assert errors(found) == ["compiled"]  # the module inside is in order
     whole = examine(generator(), torch.compile(mlp(3, 8, 1), backend=refuse), Z, X)
     assert only(whole, "compiled").layer == "whole network (torch.compile)"
     in_place = mlp(8, 8)
     in_place.compile(backend=refuse)
-    assert only(judged_by(in_place, mlp(8, 1)), "compiled").layer == "1 (torch.compile)"
+    assert only(examined_with(in_place, mlp(8, 1)), "compiled").layer == "1 (torch.compile)"

@@ -1,4 +1,4 @@
-"""What the doctor says: remarks, ranked by how much they matter."""
+"""Findings of the doctor, ranked by severity, and the wording that their messages share."""
 
 from __future__ import annotations
 
@@ -8,47 +8,48 @@ from typing import Literal
 
 from torch import nn
 
-Level = Literal["error", "caution", "note"]
+Level = Literal["error", "warning", "note"]
 
 BOTH = "both"
-"""The player of a remark about the game as a whole."""
+"""The player of a finding about the game as a whole."""
 
-_ORDER: tuple[Level, ...] = ("error", "caution", "note")
+_ORDER: tuple[Level, ...] = ("error", "warning", "note")
 
 
 @dataclass(frozen=True)
-class Remark:
-    """Something about a pair of networks that a user should know before training.
+class Finding:
+    """A property of a pair of networks that matters before training.
 
     Attributes:
-        level: "error" where training or a rule would fail or be silently wrong, "caution" where
+        level: "error" where training or a rule would fail or be silently wrong, "warning" where
             care is needed, "note" for information.
-        check: the check's short name.
+        check: short name of the check.
         player: "generator", "discriminator" or "both".
         layer: dotted name and class, such as "layers.1 (Linear)".
-        sentence: what it is with its number, why it matters, and what to do.
-        numbers: the evidence.
+        message: what was found with its number, why it matters, and what to do.
+        numbers: the measured values behind the finding.
     """
 
     level: Level
     check: str
     player: str
     layer: str
-    sentence: str
+    message: str
     numbers: dict[str, float] = field(default_factory=dict)
 
 
-def ranked(remarks: Iterable[Remark]) -> tuple[Remark, ...]:
-    """Return the remarks with errors first, then cautions, then notes; within a level in the order given.
+def ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return errors first, then warnings, then notes; each level keeps the given order.
 
-    >>> [r.level for r in ranked(Remark(level, "x", "both", "", "") for level in ("note", "error", "caution"))]
-    ['error', 'caution', 'note']
+    >>> unranked = [Finding(level, "x", "both", "", "") for level in ("note", "error", "warning")]
+    >>> [finding.level for finding in ranked(unranked)]
+    ['error', 'warning', 'note']
     """
-    return tuple(sorted(remarks, key=lambda remark: _ORDER.index(remark.level)))
+    return tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.level)))
 
 
 def module_at(network: nn.Module, name: str) -> nn.Module:
-    """Return the layer with a dotted name, also in scripted networks, which have no get_submodule.
+    """Return the layer with a dotted name; scripted networks have no ``get_submodule``.
 
     >>> module_at(nn.Sequential(nn.Tanh()), "0")
     Tanh()
@@ -58,7 +59,7 @@ def module_at(network: nn.Module, name: str) -> nn.Module:
 
 
 def layer_name(network: nn.Module, name: str) -> str:
-    """Return a layer's dotted name and class.
+    """Return the dotted name and class of a layer.
 
     >>> layer_name(nn.Sequential(nn.Tanh()), "0"), layer_name(nn.Tanh(), "")
     ('0 (Tanh)', 'whole network (Tanh)')
@@ -66,19 +67,19 @@ def layer_name(network: nn.Module, name: str) -> str:
     return f"{name or 'whole network'} ({type(module_at(network, name)).__name__})"
 
 
-def spoken(layer: str) -> str:
-    """Return a layer's name as it stands in a sentence.
+def in_message(layer: str) -> str:
+    """Return a layer name as it is written inside a message.
 
-    >>> spoken("0 (Linear)"), spoken("whole network (Linear)")
+    >>> in_message("0 (Linear)"), in_message("whole network (Linear)")
     ('layer 0 (Linear)', 'the whole network (Linear)')
     """
     return f"the {layer}" if layer.startswith("whole network") else f"layer {layer}"
 
 
-def listed(names: Iterable[str], most: int = 3) -> str:
-    """Return the first few names and how many are left out.
+def shortened(names: Iterable[str], most: int = 3) -> str:
+    """Return the first few names and the number of those left out.
 
-    >>> listed("abcde")
+    >>> shortened("abcde")
     'a, b, c and 2 more'
     """
     everything = list(names)
@@ -87,7 +88,7 @@ def listed(names: Iterable[str], most: int = 3) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line, as a sentence, of an error's own text, or of the one that caused it where that was PyTorch's.
+    """Return the first line of an error's text, or of the PyTorch error that caused it.
 
     >>> first_line(RuntimeError("no\\nway"))
     'no.'

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from saddlepoint.diagnostics.doctor import examine
+from saddlepoint.doctor import examine
 from saddlepoint.models import MLP
 
 
@@ -32,20 +32,20 @@ def generator():
     return mlp(4, 8, 3)
 
 
-def judged_by(*layers):
+def examined_with(*layers):
     """Examine an MLP generator with a discriminator of an MLP body and the given layers."""
     return examine(generator(), nn.Sequential(mlp(3, 8), *layers), Z, X)
 
 
 def only(examination, check, level="error"):
-    """Return the one remark of a check, at its level."""
-    found = [remark for remark in examination.remarks if remark.check == check]
-    assert [remark.level for remark in found] == [level], examination.remarks
+    """Return the one finding of a check, at its level."""
+    found = [finding for finding in examination.findings if finding.check == check]
+    assert [finding.level for finding in found] == [level], examination.findings
     return found[0]
 
 
 def errors(examination):
-    return [remark.check for remark in examination.remarks if remark.level == "error"]
+    return [finding.check for finding in examination.findings if finding.level == "error"]
 
 
 class Attention(nn.Module):
@@ -111,7 +111,7 @@ class Outer(nn.Module):
         return self.inner(x)
 
 
-class Cut(Outer):
+class Detached(Outer):
     def forward(self, x):
         return self.inner(x).detach()
 
