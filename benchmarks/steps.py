@@ -126,7 +126,7 @@ def _parts(make: Callable[..., Pair], rounds: int) -> dict[str, Any]:
         TOGETHER: simultaneous_by_hand(make()),
         PLAIN: partial(joint_gradient, make()),
     }
-    steps["Gradient"] = with_rule(own := make(), None, optimizers(own, Adam, **ADAM))[0]
+    steps["GradientDescent"] = with_rule(own := make(), None, optimizers(own, Adam, **ADAM))[0]
     for name, rule in GRADIENT_UNITS.items():
         steps[name] = with_rule(own := make(), rule, optimizers(own, Adam, **ADAM))[0]
     steps["consensus by hand"] = consensus_by_hand(make())
@@ -147,7 +147,7 @@ def _every(make: Callable[..., Pair], rounds: int) -> dict[str, Any]:
     steps: dict[str, Step] = {FIVE: _times(PERIOD, simultaneous_by_hand(make()))}
     for name, rule in {**GRADIENT_UNITS, **STEP_UNITS}.items():
         own = make()
-        inner = plain_sgd(own) if rule.output == "step" else optimizers(own, Adam, **ADAM)
+        inner = plain_sgd(own) if rule.output == "update" else optimizers(own, Adam, **ADAM)
         steps[name] = _times(PERIOD, with_rule(own, Every(rule, k=PERIOD), inner)[0])
     times = interleaved(steps, rounds)
     return {name: ratio(times, name, FIVE) for name in steps if name != FIVE}
@@ -175,7 +175,7 @@ def _memory(make: Callable[..., Pair], device: torch.device) -> dict[str, float]
 
     base = peak(simultaneous_by_hand)
     found = {
-        "Gradient": peak(lambda pair: with_rule(pair, None, optimizers(pair, Adam, **ADAM))[0])
+        "GradientDescent": peak(lambda pair: with_rule(pair, None, optimizers(pair, Adam, **ADAM))[0])
     }
     for name, rule in GRADIENT_UNITS.items():
         found[name] = peak(
