@@ -24,9 +24,7 @@ def performance(page: str) -> str:
 
 def distributed() -> str:
     """Return the text of the page about many processes."""
-    return (
-        _template("distributed.md.jinja").render(ranks=_result("ranks"), model=model()) + "\n"
-    )
+    return _template("distributed.md.jinja").render(ranks=_result("ranks"), model=model()) + "\n"
 
 
 def model() -> dict[str, Any]:
@@ -146,7 +144,9 @@ def targets(found: dict[str, Any]) -> list[dict[str, Any]]:
                 )
             )
     worst = [max(own["every"].values(), key=lambda r: r["ratio"]) for own in (mlp, conv)]
-    rows.append(_row("`Every(5)` of the most expensive curvature rule, to simultaneous Adam", 1.5, *worst))
+    rows.append(
+        _row("`Every(5)` of the most expensive curvature rule, to simultaneous Adam", 1.5, *worst)
+    )
     memory = [
         max(value for name, value in own["memory"].items() if name != "Adam, MiB")
         for own in (mlp, conv)
@@ -221,4 +221,3 @@ PERFORMANCE = (
     "performance-attempts.md",
 )
 PAGES = {page: partial(performance, page) for page in PERFORMANCE} | {"distributed.md": distributed}
-

@@ -1,14 +1,20 @@
-"""The price of steps that do not shrink, and what cures it: sign steps on a pure rotation and on a
-damped one.
+"""
+Oscillation of sign steps
+=========================
 
-On f = x·y sign steps keep |x| + |y| but for the step: they circle where they begin. With some
-curvature they come in, to a cycle of the size of the step. Both are measured here, with the usual
-cures.
+The length of a sign step does not shrink near a solution. On f = x·y simultaneous sign steps keep
+abs(x) + abs(y) up to an error of the size of the step, and so circle around the solution. With some
+curvature they approach it, down to a cycle of the size of the step. The script measures both games
+with the usual remedies, prints a table and draws the figure of docs/oscillation.md. It takes under
+a minute. ::
 
     python examples/oscillation.py [--length 60] [--out docs/images]
 
-Prints the table and draws the figure of docs/subgradient-methods.md; under a minute.
+.. image:: /images/oscillation.png
+   :alt: Distance from the equilibrium on two games, and paths on the pure rotation
 """
+
+# sphinx_gallery_thumbnail_path = "images/oscillation.png"
 
 import argparse
 from pathlib import Path
@@ -39,8 +45,7 @@ COLOURS = dict(
 
 
 def path(game_name, cure, lr, steps):
-    """Return the distance from the equilibrium after every simultaneous step, and the points (x,
-    y)."""
+    """Return the points (x, y) and their distances from the equilibrium, for every step."""
     rule, momentum, decays = CURES[cure]
     game = zero_sum(*GAMES[game_name], START)
     optimizer = sp.GameOptimizer(
@@ -71,7 +76,7 @@ def tail(distances):
 
 def main():
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__.split("\n\n")[1], formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--length",

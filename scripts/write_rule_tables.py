@@ -16,7 +16,7 @@ from saddlepoint.vectors import Vector
 
 DOCS = Path(__file__).parents[1] / "docs"
 H = 0.05
-TIGHT = {"tolerance": 1e-14, "budget": 50}
+TIGHT = {"tol": 1e-14, "max_iter": 50}
 XY = {"leader": "x", "follower": "y"}
 GAMES = {
     "xy": (0.0, 1.0, 0.0),
@@ -53,9 +53,9 @@ RULES: dict[str, tuple[Rule, int, tuple[float, float]]] = {
 }
 HEAD = """# Spectral radii
 
-The factor by which one step of size h = 0.05 multiplies the distance to the critical point in the long run, measured from the code by
-applying a step to basis vectors (with the past gradient as further unknowns where a rule remembers one). Below 1 converges. x minimises,
-y maximises. The third game has a local minimax point at the origin, so a good method converges; the origin of the fourth is none, so a
+The asymptotic factor by which one step of size h = 0.05 multiplies the distance to the critical point. It is measured by
+applying a step to basis vectors (rules with memory have the past gradient as further unknowns). A value below 1 means convergence. x minimises,
+y maximises. The third game has a local minimax point at the origin, so a good method converges. The origin of the fourth is not one, so a
 good method leaves it. `newton, part = full` and `complete-newton` take whole steps, `gradient-newton` a whole step for y. Written by
 `python scripts/write_rule_tables.py`; the formulas behind the numbers are tested in `tests/rules/test_spectral.py`.
 
@@ -65,10 +65,10 @@ good method leaves it. `newton, part = full` and `complete-newton` take whole st
 TABLE_HEAD = """# All rules
 
 Written by `python scripts/write_rule_tables.py` from the table that `saddlepoint list rules` prints. Order 0 uses losses only, 1 gradients,
-2 Jacobian products; k is the number of solver iterations, a gradient or product is a pass over one player's loss. Games says where a rule
-holds: "any" is any number of players, zero-sum or not; "leader and follower" is two players in an order, zero-sum or not unless the table
-says so. A rule refuses other games: by their players when the optimizer is made, by their losses in the first step. What is said of
-bilinear games and local minimax points is theory for small enough steps; [the spectral radii](spectral.md) are measured. [Which one should
+2 Jacobian products; k is the number of solver iterations, a gradient or product is a pass over one player's loss. The column "games" says to which games a rule
+applies: "any" is any number of players, zero-sum or not; "leader and follower" is two players in an order, zero-sum or not unless the table
+says so. For other games a rule raises an error: on the players in the constructor of the optimizer, on the losses in the first step. The columns on
+bilinear games and local minimax points state theory for small steps; [the spectral radii](spectral.md) are measured. [Which one should
 I use?](rules.md)
 
 """
@@ -107,10 +107,16 @@ def radius(name: str, game: tuple[float, float, float]) -> str:
     return f"{float(torch.linalg.eigvals(M).abs().max()) ** (1 / steps) + 0.0:.4f}"
 
 
+def linked(path: str) -> str:
+    """Return a link to the reference entry of a rule."""
+    module, _, name = path.partition(":")
+    return f"[`{name}`](reference/rules.md#{module}.{name})"
+
+
 def rule_table() -> str:
     """Return docs/rule-table.md as it should be."""
     rows = [
-        f"| `{name}` | `{e.path.rpartition(':')[2]}` | {e.summary} | {e.order} | {e.games} |"
+        f"| `{name}` | {linked(e.path)} | {e.summary} | {e.order} | {e.games} |"
         f" {e.cost} | {e.bilinear} | {e.minimax} | {e.paper} |"
         for name, e in registry.RULES.items()
     ]
