@@ -58,7 +58,7 @@ RULE_SPACES: Mapping[str, Space] = {
     "sga": {"rule.strength": _log(1e-2, 1.0)},
     "lola": {"rule.alpha": _log(1e-2, 1.0)},
     "sos": {"rule.alpha": _log(1e-2, 1.0)},
-    "unrolled": {"rule.rate": _log(1e-2, 1.0)},
+    "unrolled": {"rule.lr": _log(1e-2, 1.0)},
     "total-gradient": _DAMPING,
     # rules in units of steps: the rate is that of the rule, whatever the optimizer's range would be
     "cgd": _rate(1e-3, 0.3),

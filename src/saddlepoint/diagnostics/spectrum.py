@@ -144,7 +144,9 @@ def game_spectrum(
         leading = eigenvalues(J, count, which="magnitude", **search)
         smallest = eigenvalues(J, count, which="smallest", **search)
         own = {
-            player: eigenvalues(J[player, player], count, which="ends", symmetric=True, **search)
+            player: eigenvalues(
+                J[player, player], count, which="both_ends", symmetric=True, **search
+            )
             for player in point.active
         }
         limits = _Limits(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 
-from saddlepoint.curvature.double_backward import find_trap, node_names
+from saddlepoint.curvature.double_backward import find_unsupported, node_names
 from saddlepoint.diagnostics.doctor.calls import Arguments
 from saddlepoint.diagnostics.doctor.derivatives import TOLERANCE, gradient_error, product_error
 from saddlepoint.diagnostics.doctor.layer_probe import LayerProbe
@@ -108,7 +108,7 @@ def _second(
     try:
         with probe.replay.again():
             s = probe.scalar()
-            trap, casts = find_trap([s]), "ToCopy" in set(node_names([s]))
+            trap, casts = find_unsupported([s]), "ToCopy" in set(node_names([s]))
         error = product_error(probe.subject, generator=generator)
     except RuntimeError as refusal:
         yield _refused(player, layer, trap, first_line(refusal))
