@@ -15,7 +15,7 @@ LAYERS = [
     {"game", "ranks"},
     {"curvature", "games", "models", "data", "metrics"},
     {"rules", "optim"},
-    {"layout", "pairing", "optimizer_state"},
+    {"layout", "compatibility", "optimizer_state"},
     {"game_optimizer"},
     {"problems", "testing", "diagnostics"},
     {"registry"},

@@ -172,7 +172,7 @@ class TestArguments:
         with pytest.raises(
             sp.UsageError,
             match=(
-                r"is no rule\. Pass an instance, such as rule=saddlepoint\.rules\.Extragradient\(\)"
+                r"is not a rule\. Pass an instance, such as rule=saddlepoint\.rules\.Extragradient\(\)"
             ),
         ):
             sp.GameOptimizer({"x": torch.optim.SGD([number()], lr=0.1)}, rule)
@@ -302,7 +302,7 @@ class TestWhatElseIsAlive:
 
     def test_sparse_adam_has_no_use_for_dense_gradients(self):
         table = torch.nn.Embedding(3, 2, sparse=True, _weight=torch.ones(3, 2))
-        with pytest.raises(sp.UsageError, match="SparseAdam takes sparse gradients only"):
+        with pytest.raises(sp.UsageError, match="SparseAdam accepts sparse gradients only"):
             sp.GameOptimizer({"x": torch.optim.SparseAdam(table.parameters())})
 
     @pytest.mark.parametrize(

@@ -219,9 +219,9 @@ def test_under_a_rule_it_sees_that_rule_s_directions(tiny_gan, rule):
     ("options", "text"),
     [
         ({"lr": -1.0}, "SOAP: lr=-1.0 must be at least 0"),
-        ({"betas": (1.0, 0.9)}, r"SOAP: betas\[0\]=1.0 must be below 1"),
+        ({"betas": (1.0, 0.9)}, r"SOAP: betas\[0\]=1.0 must be less than 1"),
         ({"betas": (0.9, -0.1)}, r"SOAP: betas\[1\]=-0.1 must be at least 0"),
-        ({"factor_beta": 1.5}, "SOAP: factor_beta=1.5 must be below 1"),
+        ({"factor_beta": 1.5}, "SOAP: factor_beta=1.5 must be less than 1"),
         ({"frequency": 0}, "SOAP: frequency=0 must be at least 1"),
         ({"max_dimension": -1}, "SOAP: max_dimension=-1 must be at least 0"),
     ],

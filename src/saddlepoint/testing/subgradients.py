@@ -11,7 +11,7 @@ from torch.nn.functional import normalize, one_hot
 
 from saddlepoint.curvature import Evaluation
 from saddlepoint.errors import UsageError
-from saddlepoint.optim.maps import project_simplex
+from saddlepoint.optim.proximal import project_simplex
 
 Function = Callable[[Tensor], Tensor]
 
