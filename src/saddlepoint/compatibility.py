@@ -14,7 +14,7 @@ from torch.optim import LBFGS, SGD, Optimizer, SparseAdam
 from saddlepoint.errors import CurvatureWarning, UsageError
 from saddlepoint.game import Closure, MicroBatches, Players
 from saddlepoint.optim import GradientOptimizer
-from saddlepoint.rules import Averaged, Gradient, Lookahead, Rule
+from saddlepoint.rules import Averaged, GradientDescent, Lookahead, Rule
 
 
 def as_players(optimizers: object) -> dict[str, Optimizer]:
@@ -152,10 +152,10 @@ def check_compatible(player: str, optimizer: Optimizer, rule: Rule) -> None:
         inner = rule
         while isinstance(inner, Averaged | Lookahead):
             inner = inner.rule
-        if not isinstance(inner, Gradient):
+        if not isinstance(inner, GradientDescent):
             raise UsageError(
                 f'Player "{player}": this {kind} uses the value of the loss, but the directions of'
-                f" {name} are not the gradient of that loss. Use it with Gradient, or choose"
+                f" {name} are not the gradient of that loss. Use it with GradientDescent, or choose"
                 " another step size or average."
             )
 
@@ -165,7 +165,7 @@ def check_compatible(player: str, optimizer: Optimizer, rule: Rule) -> None:
                 f'Player "{player}": maximize=True. Every player minimises its own loss; negate the'
                 " loss instead."
             )
-        if rule.units != "step":
+        if rule.output != "update":
             continue
         found, hint = kind, ""
         if isinstance(optimizer, SGD):

@@ -43,7 +43,7 @@ class DoubleBackwardError(SaddlepointError, RuntimeError):
     """A network contains an operation that PyTorch cannot differentiate twice."""
 
 
-class RankError(SaddlepointError, RuntimeError):
+class DistributedError(SaddlepointError, RuntimeError):
     """Distributed training cannot continue: a process ended, hangs, or differs from the others.
 
     Attributes:
@@ -63,7 +63,7 @@ class CurvatureWarning(UserWarning):
     """A combination that is allowed, but changes the result of a curvature rule."""
 
 
-class DamageWarning(UserWarning):
+class CorruptFileWarning(UserWarning):
     """A file is corrupt; the message says what is used instead."""
 
 
