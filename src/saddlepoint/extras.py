@@ -37,7 +37,7 @@ def needs(extra: Extra, what: str) -> Iterator[None]:
     Raises:
         MissingExtraError: a package is not installed; the message has the pip command.
 
-    >>> with needs("train", "A report"):
+    >>> with needs("train", "A report"):  # doctest: +NORMALIZE_WHITESPACE
     ...     import no_such_package
     Traceback (most recent call last):
     saddlepoint.errors.MissingExtraError: A report needs no_such_package, which is not installed.
