@@ -50,7 +50,7 @@ def rule_options(rule: object, prefix: str = "") -> dict[str, Any]:
 
     >>> from saddlepoint.rules import Lookahead
     >>> rule_options(Lookahead(k=6))
-    {'rule': 'Gradient', 'k': 6, 'alpha': 0.5}
+    {'rule': 'GradientDescent', 'k': 6, 'alpha': 0.5}
     """
     options: dict[str, Any] = {}
     for field in fields(rule) if is_dataclass(rule) else ():
