@@ -81,7 +81,7 @@ def signature(optimizers: Mapping[str, Optimizer], rule: object) -> list[Any]:
             ):
                 raise UsageError(
                     f'Player "{player}": the learning rate is {float(lr)}. It must be finite and at'
-                    " least 0; look at the scheduler that set it. To move a player the other way,"
+                    " least 0; check the scheduler that set it. To move a player the other way,"
                     " negate its loss."
                 )
             flags = (bool(get("maximize")), bool(get("weight_decay")), bool(get("momentum")))

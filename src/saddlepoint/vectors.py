@@ -188,7 +188,7 @@ class Vector(Mapping[str, Tensors]):
 
 
 def norms_by_player(sizes: Mapping[str, int], tensor_norms: Iterable[float]) -> dict[str, float]:
-    """Return each player's norm, ‖d_i‖² = Σ ‖tensor‖², from its number of tensors and their norms."""
+    """Return player → norm, from player → number of tensors and the norms of all tensors."""
     remaining = iter(tensor_norms)
     norms = {}
     for player, size in sizes.items():

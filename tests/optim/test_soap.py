@@ -120,7 +120,7 @@ def test_vectors_see_adam_one_gradient_later():
 @settings(max_examples=20)
 @given(seed=st.integers(0, 10_000))
 def test_rotating_the_parameters_rotates_the_path(seed):
-    """What Adam cannot: the path does not depend on the basis in which the parameters are written."""
+    """Unlike Adam's, the path does not depend on the basis of the parameters."""
     left, right = (torch.linalg.qr(draw(3, 3, seed=seed + n))[0] for n in (2, 3))
     plain, turned = (torch.zeros(3, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
     for kind in (SOAP, torch.optim.Adam):

@@ -250,7 +250,7 @@ def test_the_box_game_s_saddle_and_gap():
 
 
 def ergodic_gaps(horizons):
-    """The gap at the average of projected simultaneous subgradient steps c/√t, started in a corner."""
+    """The gap at the average of projected simultaneous subgradient steps c/√t from a corner."""
     f, gap, _, _ = box_game()
     x, y = vector(1.0, -1.0, 1.0, -1.0), vector(-1.0, -1.0, 1.0, 1.0)
     inner = {

@@ -288,8 +288,9 @@ def _real(gradients: Sequence[Tensor]) -> list[Tensor]:
 def norms(gradients: Sequence[Tensor]) -> list[float]:
     """Return the Euclidean norm of each tensor, in float64: small squares underflow in float32."""
     device = gradients[0].device
-    values = torch._foreach_norm(_real(gradients), 2, torch.float64)
-    return [float(value) for value in torch.stack([v.to(device) for v in values]).tolist()]
+    found = [n.to(device) for n in torch._foreach_norm(_real(gradients), 2, torch.float64)]
+    values: list[float] = torch.stack(found).tolist()
+    return values
 
 
 def check_finite(optimizer: Optimizer, parameters: list[Tensor], why: str) -> None:

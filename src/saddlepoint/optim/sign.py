@@ -130,14 +130,17 @@ class SignSubgradient(GradientOptimizer):
 
         if group["randomized"]:
             labels = parameter_labels(self)
+            directions = []
             for parameter, mean in zip(parameters, widen(arguments), strict=True):
                 if mean.numel() == 0:
+                    directions.append(mean)
                     continue
                 largest = mean.abs().max()
                 expected = torch.where(largest > 0, mean / largest, 0.0)
                 uniform = uniform_like(mean, group["seed"], labels[parameter], group["t"])
                 drawn = torch.where(uniform < (1 + expected) / 2, 1.0, -1.0)
-                step_along([parameter], [drawn.to(mean.dtype) * (largest > 0)], lr)
+                directions.append(drawn.to(mean.dtype) * (largest > 0))
+            step_along(parameters, directions, lr)
             return
 
         for own, argument in blocks(parameters, arguments):
