@@ -1,5 +1,4 @@
-"""A directory holds one study: it may grow, another one is refused, and a finished one is not
-touched."""
+"""A directory holds one study: additions are allowed, other studies are refused."""
 
 import json
 from pathlib import Path
@@ -7,8 +6,12 @@ from pathlib import Path
 import pytest
 
 from saddlepoint.compare import compare
-from saddlepoint.compare.differences import first_difference
-from saddlepoint.compare.directory import ComparisonDirectory, default_directory, table_of
+from saddlepoint.compare.directory import (
+    ComparisonDirectory,
+    default_directory,
+    first_difference,
+    format_csv,
+)
 from saddlepoint.errors import UsageError
 
 
@@ -78,11 +81,11 @@ class TestAnotherStudy:
         )
         assert "robustness" in first_difference(wide, small_study())
 
-    def test_that_cannot_be_read_is_said(self, small_study, tmp_path):
+    def test_that_cannot_be_read_is_reported(self, small_study, tmp_path):
         (tmp_path / "study.yaml").write_text("later: version")
         with (
             pytest.raises(UsageError, match="holds a study that cannot be read"),
-            ComparisonDirectory.opened(tmp_path, small_study()),
+            ComparisonDirectory.open(tmp_path, small_study()),
         ):
             pass
 
@@ -90,28 +93,28 @@ class TestAnotherStudy:
 class TestAtTheSameTime:
     def test_the_same_study_is_shared(self, small_study, tmp_path):
         with (
-            ComparisonDirectory.opened(tmp_path, small_study()) as one,
-            ComparisonDirectory.opened(tmp_path, small_study()) as two,
+            ComparisonDirectory.open(tmp_path, small_study()) as one,
+            ComparisonDirectory.open(tmp_path, small_study()) as two,
         ):
             assert one.path == two.path
 
     @pytest.mark.parametrize(
         ("changes", "sentence"),
-        [({"seeds": 1}, "holds another study"), ({"seeds": 3}, "is at work on the study there")],
+        [({"seeds": 1}, "holds another study"), ({"seeds": 3}, "works on the study there")],
     )
     def test_others_are_refused(self, small_study, tmp_path, changes, sentence):
-        with ComparisonDirectory.opened(tmp_path, small_study()):
+        with ComparisonDirectory.open(tmp_path, small_study()):
             with (
                 pytest.raises(UsageError, match=sentence),
-                ComparisonDirectory.opened(tmp_path, small_study(**changes)),
+                ComparisonDirectory.open(tmp_path, small_study(**changes)),
             ):
                 pass
-            with ComparisonDirectory.opened(tmp_path, small_study()):
+            with ComparisonDirectory.open(tmp_path, small_study()):
                 pass
 
     def test_a_study_may_grow_afterwards(self, small_study, tmp_path):
         for seeds in (2, 3):
-            with ComparisonDirectory.opened(tmp_path, small_study(seeds=seeds)):
+            with ComparisonDirectory.open(tmp_path, small_study(seeds=seeds)):
                 assert f"seeds: {seeds}" in (tmp_path / "study.yaml").read_text()
 
     def test_what_a_killed_process_leaves_before_the_study_is_no_other_file(
@@ -119,7 +122,7 @@ class TestAtTheSameTime:
     ):
         for name in (".lock", ".study.yaml.123.tmp"):
             (tmp_path / name).write_text("half")
-        with ComparisonDirectory.opened(tmp_path, small_study()):
+        with ComparisonDirectory.open(tmp_path, small_study()):
             pass
 
 
@@ -128,12 +131,12 @@ class TestDefaultDirectory:
         monkeypatch.chdir(tmp_path)
         first, other = small_study(), small_study(seeds=1)
         assert default_directory(first) == Path("comparisons/small")
-        with ComparisonDirectory.opened(default_directory(first), first):
+        with ComparisonDirectory.open(default_directory(first), first):
             pass
         assert default_directory(small_study(seeds=3)) == Path("comparisons/small")
         place = default_directory(other)
         assert place.name.startswith("small-")
-        with ComparisonDirectory.opened(place, other):
+        with ComparisonDirectory.open(place, other):
             pass
         (tmp_path / "comparisons/small/study.yaml").write_text("damaged: [")
         assert default_directory(other) == place
@@ -155,7 +158,7 @@ class TestTable:
         }
         run |= {"unconverged_solves": 0, "metrics": {name: -0.5}, "made_with": {}}
         method = {"name": name, "family": "first-order", "runs": [run]}
-        text = table_of({"problems": [{"name": name, "methods": [method]}]})
+        text = format_csv({"problems": [{"name": name, "methods": [method]}]})
         assert text.count("'" + name) == 3
         assert "-0.5" in text
         assert "'-" not in text.replace("'-cmd", "")

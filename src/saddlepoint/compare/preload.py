@@ -1,4 +1,7 @@
-"""Imported once, by the process that all runs are forked from: makes PyTorch load what the first network and optimizer would load."""
+"""Loads what most runs need; imported once by the fork server that all runs are forked from.
+
+The first network and optimizer make PyTorch import further modules.
+"""
 
 import torch
 
