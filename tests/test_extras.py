@@ -15,7 +15,7 @@ import saddlepoint as sp
 from saddlepoint.compare.storage import opened_storage
 from saddlepoint.extras import Extra, needs
 from saddlepoint.metrics import frechet_distance, kernel_distance
-from saddlepoint.report.page import plotly_script
+from saddlepoint.report.render import plotly_script
 from saddlepoint.training import environment
 
 ROOT = Path(__file__).parents[1]

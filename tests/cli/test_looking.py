@@ -173,23 +173,25 @@ class TestEvaluate:
         assert "compared with" in head
         assert " … " in modes
         assert modes.rstrip().endswith("known density")
-        cards = json.loads(Path("run/evaluation.json").read_text())["cards"]
-        assert [card["metric"] for card in cards] == [
+        results = json.loads(Path("run/evaluation.json").read_text())["results"]
+        assert [result["metric"] for result in results] == [
             "modes",
             "quality",
             "reverse-kl",
             "effective-modes",
             "mode-distance",
         ] * 2
-        assert all(card["replicates"] == 200 and len(card["interval"]) == 2 for card in cards)
+        assert all(
+            result["replicates"] == 200 and len(result["interval"]) == 2 for result in results
+        )
 
     def test_without_replicates(self, cli, run):
         code, out, _ = cli("evaluate", run, "--replicates", 0)
         assert code == 0
         assert "…" not in out
         assert {
-            card["interval"]
-            for card in json.loads(Path("run/evaluation.json").read_text())["cards"]
+            result["interval"]
+            for result in json.loads(Path("run/evaluation.json").read_text())["results"]
         } == {None}
 
     def test_few_replicates(self, cli, run):
@@ -234,7 +236,7 @@ class TestEvaluate:
         cli("evaluate", run)
         before = Path("run/evaluation.json").read_bytes()
         text = (
-            f"Error: These two numbers must not be compared: they differ in {fields}. Evaluate both"
+            f"Error: These two results cannot be compared: they differ in {fields}. Evaluate both"
             " under the same conditions.\n"
         )
         assert cli("evaluate", run, "--against", "run/evaluation.json", *options) == (2, "", text)
@@ -242,7 +244,7 @@ class TestEvaluate:
 
     def test_against_nothing(self, cli, run):
         text = (
-            "Error: none.json holds no cards (FileNotFoundError). Give the evaluation.json that"
+            "Error: none.json holds no results (FileNotFoundError). Give the evaluation.json that"
             " `saddlepoint evaluate` wrote.\n"
         )
         assert cli("evaluate", run, "--against", "none.json") == (2, "", text)

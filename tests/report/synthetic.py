@@ -172,7 +172,7 @@ def finding():
     }
 
 
-def card(metric, weights, value):
+def result(metric, weights, value):
     return {
         "metric": metric, "value": value, "interval": [value - 0.02, value + 0.02], "level": 0.95, "replicates": 200, "generated": 2500,
         "real": 0, "split": "known density", "extractor": "none", "extractor_hash": "", "resize": "none", "weights": weights, "seed": 0,
@@ -183,7 +183,7 @@ def evaluation():
     return {
         "step": 600,
         "extractors": {},
-        "cards": [card("quality", "raw", 0.857), card("quality", "ema", 0.923)],
+        "results": [result("quality", "raw", 0.857), result("quality", "ema", 0.923)],
     }
 
 

@@ -3,7 +3,6 @@
 from saddlepoint.extras import needs
 
 with needs("train", "saddlepoint.metrics"):
-    from saddlepoint.metrics.card import Card, Difference, card_of, difference
     from saddlepoint.metrics.coverage import (
         class_coverage,
         class_entropy,
@@ -45,16 +44,16 @@ with needs("train", "saddlepoint.metrics"):
         memorisation_measures,
         nearest_distances,
     )
+    from saddlepoint.metrics.result import Difference, MetricResult, difference
 
 __all__ = [
-    "Card",
     "Difference",
     "DigitCNN",
     "Manifold",
     "Measure",
     "Memorisation",
+    "MetricResult",
     "Origin",
-    "card_of",
     "check_features",
     "class_coverage",
     "class_entropy",

@@ -83,7 +83,7 @@ def fidelity_scores(
 
 
 def weights_hash(weights: Path) -> str:
-    """Return the SHA-256 of a file of weights, for a card's ``extractor_hash``."""
+    """Return the SHA-256 of a file of weights, for a result's ``extractor_hash``."""
     return hashlib.sha256(weights.read_bytes()).hexdigest()
 
 

@@ -124,7 +124,7 @@
         type: "heatmap", z: chart.z, text: chart.text, customdata: said, texttemplate: "%{text}", hovertemplate: "%{customdata}<extra></extra>",
         colorscale: [[0, colour("raised")], [1, colour("accent")]], zmin: 0, zmax: 1, xgap: 3, ygap: 3, showscale: false, hoverongaps: false,
       }],
-      layout({ xaxis: scale({ ...at(chart.columns), title: "learning rate, of the tuned one" }), yaxis: scale({ ...at(chart.rows), autorange: "reversed" }) }),
+      layout({ xaxis: scale({ ...at(chart.columns), title: "multiple of the tuned learning rate" }), yaxis: scale({ ...at(chart.rows), autorange: "reversed" }) }),
     ];
   }
 
