@@ -14,7 +14,7 @@ import torch
 import saddlepoint as sp
 from saddlepoint.compare.storage import opened_storage
 from saddlepoint.extras import Extra, needs
-from saddlepoint.metrics import frechet_distance, kernel_distance
+from saddlepoint.metrics import frechet_distance, mmd2
 from saddlepoint.report.render import plotly_script
 from saddlepoint.training import environment
 
@@ -155,7 +155,7 @@ class TestPackagesThatAreLoadedWhenTheyAreNeeded:
     """Each of an extra that is installed in part."""
 
     @pytest.mark.parametrize(
-        ("distance", "module"), [(frechet_distance, "fid"), (kernel_distance, "kid")]
+        ("distance", "module"), [(frechet_distance, "fid"), (mmd2, "kid")]
     )
     def test_distances(self, monkeypatch, distance, module):
         monkeypatch.setitem(sys.modules, f"torchmetrics.image.{module}", None)

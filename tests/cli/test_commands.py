@@ -232,7 +232,7 @@ class TestList:
             ("problems", registry.PROBLEMS),
             ("rules", registry.RULES),
             ("optimizers", registry.OPTIMIZERS),
-            ("metrics", ["frechet[digit-cnn]", "kernel[digit-cnn]", "classes", "modes", "quality"]),
+            ("metrics", ["frechet[digit-cnn]", "mmd2[digit-cnn]", "class_coverage", "modes", "quality"]),
         ],
     )
     def test_names_everything(self, cli, what, names):

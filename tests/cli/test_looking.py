@@ -133,11 +133,11 @@ class TestBest:
 
     def test_by_a_metric(self, cli, run):
         log = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
-        values = {line["step"]: line["metrics"]["reverse-kl"] for line in log if "metrics" in line}
-        code, out, _ = cli("best", run, "--metric", "reverse-kl")
+        values = {line["step"]: line["metrics"]["reverse_kl"] for line in log if "metrics" in line}
+        code, out, _ = cli("best", run, "--metric", "reverse_kl")
         step = min(values, key=values.get)
         assert code == 0
-        assert f"best by reverse-kl: step {step}, " in out
+        assert f"best by reverse_kl: step {step}, " in out
         assert f"{values[step]:.4g}" in out
 
     def test_a_checkpoint_that_is_not_kept(self, cli, run):
@@ -177,9 +177,9 @@ class TestEvaluate:
         assert [result["metric"] for result in results] == [
             "modes",
             "quality",
-            "reverse-kl",
-            "effective-modes",
-            "mode-distance",
+            "reverse_kl",
+            "effective_modes",
+            "mode_distance",
         ] * 2
         assert all(
             result["replicates"] == 200 and len(result["interval"]) == 2 for result in results

@@ -19,7 +19,7 @@ SMALL = {
 }
 
 
-def job(points=2, metric="ema/mode-distance", **options):
+def job(points=2, metric="ema/mode_distance", **options):
     return Job(resolve({**SMALL, "steps": 6, **options}).model_dump(mode="json"), metric, points)
 
 
@@ -122,10 +122,10 @@ class TestEnds:
         )
 
     def test_a_failure_is_an_outcome_with_its_reason(self):
-        outcome = execute(job(metric="ema/mode-distances"))
+        outcome = execute(job(metric="ema/mode_distances"))
         assert outcome["status"] == "failed"
         assert outcome["error"].startswith(
-            'UsageError: "ema/mode-distances" is no metric of mixture8'
+            'UsageError: "ema/mode_distances" is no metric of mixture8'
         )
 
     def test_a_process_that_is_killed_is_a_failed_run(self):

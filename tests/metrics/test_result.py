@@ -8,16 +8,36 @@ import saddlepoint as sp
 from saddlepoint.metrics import Measure, MetricResult, difference, mean_measure
 
 OTHER = {
-    "metric": "recall", "level": 0.9, "replicates": 100, "generated": 11, "real": 21, "split": "train", "extractor": "none",
-    "extractor_hash": "def", "resize": "28", "weights": "ema", "seed": 1,
-}  # fmt: skip
+    "metric": "recall",
+    "level": 0.9,
+    "replicates": 100,
+    "generated": 11,
+    "real": 21,
+    "split": "train",
+    "extractor": "none",
+    "extractor_hash": "def",
+    "resize": "28",
+    "weights": "ema",
+    "seed": 1,
+}
 
 
 def result(**changes):
     fields = {
-        "metric": "precision", "value": 0.5, "interval": (0.4, 0.6), "level": 0.95, "replicates": 200, "generated": 10, "real": 20,
-        "split": "test", "extractor": "digit-cnn", "extractor_hash": "abc", "resize": "none", "weights": "raw", "seed": 0,
-    }  # fmt: skip
+        "metric": "precision",
+        "value": 0.5,
+        "interval": (0.4, 0.6),
+        "level": 0.95,
+        "replicates": 200,
+        "generated": 10,
+        "real": 20,
+        "split": "test",
+        "extractor": "digit-cnn",
+        "extractor_hash": "abc",
+        "resize": "none",
+        "weights": "raw",
+        "seed": 0,
+    }
     return MetricResult(**(fields | changes))
 
 
@@ -102,9 +122,20 @@ class TestFromMeasure:
         found = MetricResult.from_measure(self.measure(), **self.about())
         low, high = self.measure().interval(50, torch.Generator().manual_seed(0))
         assert found == MetricResult(
-            metric="m", value=4.0, interval=(low, high), level=0.95, replicates=50, generated=9, real=4, split="train",
-            extractor="none", extractor_hash="", resize="8 x 8", weights="ema", seed=3,
-        )  # fmt: skip
+            metric="m",
+            value=4.0,
+            interval=(low, high),
+            level=0.95,
+            replicates=50,
+            generated=9,
+            real=4,
+            split="train",
+            extractor="none",
+            extractor_hash="",
+            resize="8 x 8",
+            weights="ema",
+            seed=3,
+        )
 
     def test_without_replicates(self):
         found = MetricResult.from_measure(self.measure(), **self.about(replicates=0))

@@ -73,9 +73,9 @@ class TestEquilibrium:
         )
         assert list(metrics) == list(problem.metric_names)
         assert metrics["wasserstein"] == pytest.approx(0, abs=1e-15)
-        assert metrics["effective-modes"] == pytest.approx(modes)
+        assert metrics["effective_modes"] == pytest.approx(modes)
         assert metrics["quality"] > 0.997
-        assert problem.coverage == ("effective-modes", modes)
+        assert problem.coverage == ("effective_modes", modes)
         assert problem.score(metrics) == metrics["wasserstein"]
 
 

@@ -37,8 +37,8 @@ class TestWhole:
     def test_it_says_what_was_compared(self, made):
         assert "<h1>evidence</h1>" in made.body
         assert (
-            "2 problems, 11 methods, 5 seeds, 110 runs; 8 runs diverged or failed and count as worse"
-            " than all others." in made.body
+            "2 problems, 11 methods, 5 seeds, 110 runs; 8 runs diverged or failed and count as"
+            " worse than all others." in made.body
         )
         assert '<a href="#p2">digits</a>' in made.body
         assert "saddlepoint compare studies/evidence.yaml" in made.body
@@ -213,7 +213,10 @@ class TestIncomplete:
 
         made = page(edited(comparison(problems=("digits",)), empty))
         assert list(made.charts) == []
-        assert "No hyperparameter search: every method ran with the settings of its configuration." in made.body
+        assert (
+            "No hyperparameter search: every method ran with the settings of its configuration."
+            in made.body
+        )
         assert "the study has no robustness map" in made.body
 
 

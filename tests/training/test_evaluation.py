@@ -194,7 +194,7 @@ class TestBestEvaluation:
         values = {4: (2.0, 0.5, 0.9), 8: (6.0, 0.1, 0.4), 12: (5.0, 0.9, 0.3)}
         run.log({"step": 0, "probe": {}})
         for step, (modes, quality, kl) in values.items():
-            own = {"modes": modes, "quality": quality, "reverse-kl": kl}
+            own = {"modes": modes, "quality": quality, "reverse_kl": kl}
             run.log(
                 {
                     "step": step,
@@ -208,7 +208,7 @@ class TestBestEvaluation:
         [
             ("modes", 8, [2.0, 6.0, 5.0]),
             ("ema/quality", 12, [0.5, 0.1, 0.9]),
-            ("ema/reverse-kl", 12, [0.9, 0.4, 0.3]),
+            ("ema/reverse_kl", 12, [0.9, 0.4, 0.3]),
         ],
     )
     def test_by_a_metric(self, logged, metric, step, values):

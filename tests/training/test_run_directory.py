@@ -58,7 +58,7 @@ class TestAFinishedRun:
         assert set(summary["metrics"]) == {
             prefix + name
             for prefix in ("", "ema/")
-            for name in ("modes", "quality", "reverse-kl", "effective-modes", "mode-distance")
+            for name in ("modes", "quality", "reverse_kl", "effective_modes", "mode_distance")
         }
         assert summary["rollbacks"] == 0
 

@@ -1,4 +1,4 @@
-"""Numbers about samples."""
+"""Metrics of generated samples."""
 
 from saddlepoint.extras import needs
 
@@ -22,9 +22,9 @@ with needs("train", "saddlepoint.metrics"):
         frechet_distance,
         frechet_measure,
         generalisation_gap,
-        kernel_distance,
-        kernel_measure,
-        wasserstein_line,
+        mmd2,
+        mmd2_measure,
+        wasserstein_1d,
     )
     from saddlepoint.metrics.fidelity import fidelity_scores, weights_hash
     from saddlepoint.metrics.manifold import Manifold, manifold, manifold_measures
@@ -67,14 +67,14 @@ __all__ = [
     "frechet_measure",
     "gaussian_share",
     "generalisation_gap",
-    "kernel_distance",
-    "kernel_measure",
     "load_digit_cnn",
     "manifold",
     "manifold_measures",
     "mean_measure",
     "memorisation",
     "memorisation_measures",
+    "mmd2",
+    "mmd2_measure",
     "mode_counts",
     "mode_coverage",
     "mode_distance",
@@ -86,6 +86,6 @@ __all__ = [
     "resampled",
     "reverse_kl",
     "stacked_modes",
-    "wasserstein_line",
+    "wasserstein_1d",
     "weights_hash",
 ]

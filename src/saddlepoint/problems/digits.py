@@ -29,7 +29,7 @@ from saddlepoint.metrics import (
     diversity_share,
     frechet_measure,
     generalisation_gap,
-    kernel_measure,
+    mmd2_measure,
     load_digit_cnn,
     manifold_measures,
     memorisation_measures,
@@ -67,12 +67,12 @@ class Digits(MlpProblem):
     name: ClassVar[str] = "digits"
     evaluation_samples: ClassVar[int] = 2000
     evaluation_pause: ClassVar[int] = 100
-    coverage: ClassVar[tuple[str, float]] = ("effective-classes", 10)
+    coverage: ClassVar[tuple[str, float]] = ("effective_classes", 10)
     metric_names: ClassVar[Mapping[str, Metric]] = {
         "frechet[digit-cnn]": Metric(
             "Fréchet distance to the held-out digits in the classifier's features", "smaller"
         ),
-        "kernel[digit-cnn]": Metric(
+        "mmd2[digit-cnn]": Metric(
             "unbiased kernel distance (MMD², cubic kernel) in the same features", "smaller"
         ),
         "precision[digit-cnn]": Metric(
@@ -87,18 +87,18 @@ class Digits(MlpProblem):
         "coverage[digit-cnn]": Metric(
             "share of held-out digits whose ball holds a sample", "larger"
         ),
-        "classes": Metric(
+        "class_coverage": Metric(
             "share of the ten digits that make up at least 1 % of the samples", "larger"
         ),
-        "entropy": Metric(
+        "class_entropy": Metric(
             "entropy of the digits that samples are classified as, in nats; log 10 = 2.30 at most",
             "larger",
         ),
-        "effective-classes": Metric("equally frequent digits of the same entropy", "larger"),
+        "effective_classes": Metric("equally frequent digits of the same entropy", "larger"),
         "diversity[digit-cnn]": Metric(
             "mean distance between samples, as a share of that between held-out digits", None
         ),
-        "neighbour-ratio[digit-cnn]": Metric(
+        "neighbour_ratio[digit-cnn]": Metric(
             "distance to the nearest training digit, by that of held-out digits; copies: near 0",
             None,
         ),
@@ -150,7 +150,7 @@ class Digits(MlpProblem):
             f"frechet{space}",
             frechet_measure(test, features, split="test", extractor="digit-cnn"),
         )
-        yield f"kernel{space}", kernel_measure(test, features, split="test", extractor="digit-cnn")
+        yield f"mmd2{space}", mmd2_measure(test, features, split="test", extractor="digit-cnn")
         for name, measure in manifold_measures(
             test, features, split="test", extractor="digit-cnn"
         ).items():
@@ -164,7 +164,7 @@ class Digits(MlpProblem):
         copies = memorisation_measures(
             near, train=len(train), split="train and test", extractor="digit-cnn"
         )
-        yield f"neighbour-ratio{space}", copies["ratio"]
+        yield f"neighbour_ratio{space}", copies["ratio"]
         yield f"copying{space}", copies["copying"]
         unseen = test[:: max(1, -(-len(test) // len(train)))]  # the gap compares equally large sets
         yield (

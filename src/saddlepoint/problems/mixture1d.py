@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from saddlepoint.data import generator_for
 from saddlepoint.errors import UsageError
 from saddlepoint.games.gan_losses import Terms
-from saddlepoint.metrics import Measure, mode_measures, nearest_modes, wasserstein_line
+from saddlepoint.metrics import Measure, mode_measures, nearest_modes, wasserstein_1d
 from saddlepoint.models import GaussianComponents, RadialFeatures
 from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR, GanProblem, Metric
 from saddlepoint.problems.pictures import histogram
@@ -85,7 +85,7 @@ class Mixture1d(GanProblem):
         "quality": Metric(
             "share of samples within 3σ of a mean; the data itself has 0.998", "larger"
         ),
-        "effective-modes": Metric(
+        "effective_modes": Metric(
             "equally frequent components of the same entropy as those generated", "larger"
         ),
     }
@@ -110,7 +110,7 @@ class Mixture1d(GanProblem):
 
     @property
     def coverage(self) -> tuple[str, float]:
-        return "effective-modes", self.modes
+        return "effective_modes", self.modes
 
     def networks(self, seed: int) -> dict[str, nn.Module]:
         generator = generator_for(seed, "networks")
@@ -150,7 +150,7 @@ class Mixture1d(GanProblem):
 
     def measures(self, samples: Tensor) -> Iterator[tuple[str, Measure]]:
         n = len(samples)
-        distance = wasserstein_line(self.real(0, n, 0), samples)
+        distance = wasserstein_1d(self.real(0, n, 0), samples)
         yield (
             "wasserstein",
             Measure(
@@ -164,7 +164,7 @@ class Mixture1d(GanProblem):
             split="known density",
             extractor="none",
         )
-        for name in ("quality", "effective-modes"):
+        for name in ("quality", "effective_modes"):
             # the samples are quantiles: none would vary if drawn again
             yield name, replace(found[name], replicate=None)
 

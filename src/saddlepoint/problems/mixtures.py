@@ -38,13 +38,13 @@ class MixtureProblem(MlpProblem):
         "quality": Metric(
             "share of samples within 3σ of a mode; the data itself has 0.989", "larger"
         ),
-        "reverse-kl": Metric(
+        "reverse_kl": Metric(
             "Σ p log(p/q) of the modes' shares, generated against real, in nats", "smaller"
         ),
-        "effective-modes": Metric(
+        "effective_modes": Metric(
             "equally frequent modes of the same entropy as those generated", "larger"
         ),
-        "mode-distance": Metric(
+        "mode_distance": Metric(
             "½ Σ |p − q| of the shares of the modes and of no mode; 0 for the data, 1 at most",
             "smaller",
         ),
@@ -108,7 +108,7 @@ class Mixture8(MixtureProblem):
     """
 
     name: ClassVar[str] = "mixture8"
-    coverage: ClassVar[tuple[str, float]] = ("effective-modes", 8)
+    coverage: ClassVar[tuple[str, float]] = ("effective_modes", 8)
     radius: float = 2.0
     sigma: float = 0.02
 
@@ -171,7 +171,7 @@ class Mixture25(MixtureProblem):
     """
 
     name: ClassVar[str] = "mixture25"
-    coverage: ClassVar[tuple[str, float]] = ("effective-modes", 25)
+    coverage: ClassVar[tuple[str, float]] = ("effective_modes", 25)
     spacing: float = 2.0
     sigma: float = 0.05
 

@@ -61,19 +61,19 @@ class StackedDigits(GanProblem):
 
     name: ClassVar[str] = "stacked-digits"
     evaluation_samples: ClassVar[int] = 5000
-    coverage: ClassVar[tuple[str, float]] = ("effective-modes", MODES)
+    coverage: ClassVar[tuple[str, float]] = ("effective_modes", MODES)
     metric_names: ClassVar[Mapping[str, Metric]] = {
         "modes": Metric(
             "of the 1,000 triples of digits, those with a sample; it grows with the number of"
             " samples",
             "larger",
         ),
-        "reverse-kl": Metric(
+        "reverse_kl": Metric(
             "Σ p log(p/q) of the triples' shares, generated against real, in nats; log 1000 = 6.91"
             " at most",
             "smaller",
         ),
-        "effective-modes": Metric(
+        "effective_modes": Metric(
             "equally frequent triples of the same entropy as those generated", "larger"
         ),
         "frechet[digit-cnn]": Metric(
@@ -122,15 +122,15 @@ class StackedDigits(GanProblem):
             extractor="digit-cnn",
         )
         yield "modes", found["modes"]
-        yield "reverse-kl", found["reverse-kl"]
-        yield "effective-modes", found["effective-modes"]
+        yield "reverse_kl", found["reverse_kl"]
+        yield "effective_modes", found["effective_modes"]
         yield (
             "frechet[digit-cnn]",
             frechet_measure(self._held_out, features, split="test", extractor="digit-cnn"),
         )
 
     def score(self, metrics: Mapping[str, float]) -> float:
-        return metrics["reverse-kl"]
+        return metrics["reverse_kl"]
 
     def picture(self, samples: Tensor) -> Image.Image:
         return image_grid(samples)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from saddlepoint.registry.entries import OptimizerEntry, ProblemEntry, two_rates
 
-_MODES = "ema/mode-distance"
+_MODES = "ema/mode_distance"
 _ADAM_ON_MIXTURES = {
     "optimizer": {"name": "adam", **two_rates(4e-3, 2e-3)},
     "schedule": "linear",
@@ -27,7 +27,7 @@ PROBLEMS: dict[str, ProblemEntry] = {
         "saddlepoint.problems:StackedDigits",
         "three digits in red, green and blue, 1,000 modes; small convolutional GAN",
         loss="non-saturating",
-        metric="ema/reverse-kl",
+        metric="ema/reverse_kl",
     ),
     "mixture8": ProblemEntry(
         "saddlepoint.problems:Mixture8",
