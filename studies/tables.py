@@ -314,7 +314,7 @@ def our_rows(study):
     rows = []
     for title, pick in OURS:
         cells = []
-        for name in ("mixture8 leaky-relu", "mixture25 leaky-relu"):
+        for name in ("mixture8 leaky_relu", "mixture25 leaky_relu"):
             problem = next(
                 (problem for problem in study["problems"] if problem["name"] == name), None
             )

@@ -154,9 +154,7 @@ class TestNeeds:
 class TestPackagesThatAreLoadedWhenTheyAreNeeded:
     """Each of an extra that is installed in part."""
 
-    @pytest.mark.parametrize(
-        ("distance", "module"), [(frechet_distance, "fid"), (mmd2, "kid")]
-    )
+    @pytest.mark.parametrize(("distance", "module"), [(frechet_distance, "fid"), (mmd2, "kid")])
     def test_distances(self, monkeypatch, distance, module):
         monkeypatch.setitem(sys.modules, f"torchmetrics.image.{module}", None)
         samples = torch.zeros(100, 2)

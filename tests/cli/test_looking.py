@@ -385,7 +385,7 @@ class TestClosingLines:
             "--lr",
             1e30,
             "--set",
-            "problem.activation=leaky-relu",
+            "problem.activation=leaky_relu",
             "--set",
             "on_divergence=roll-back",
         ]

@@ -154,29 +154,29 @@ class TestNetworks:
             (
                 {"r1": 1.0},
                 (
-                    "Problem stacked-digits: r1=1.0 with batch_norm mixes the gradients of a"
-                    " batch's samples. Use batch_norm=false."
+                    "Problem stacked-digits: r1=1.0 cannot be used with batch_norm, which"
+                    " mixes the gradients of the samples. Use batch_norm=false."
                 ),
             ),
             (
                 {"r2": 1.0},
                 (
-                    "Problem stacked-digits: r2=1.0 with batch_norm mixes the gradients of a"
-                    " batch's samples. Use batch_norm=false."
+                    "Problem stacked-digits: r2=1.0 cannot be used with batch_norm, which"
+                    " mixes the gradients of the samples. Use batch_norm=false."
                 ),
             ),
             (
                 {"size": 0.0},
                 (
-                    "Problem stacked-digits: size=0.0 must be positive; 0.25 is a quarter of the"
-                    " generator's channels."
+                    "Problem stacked-digits: size=0.0 must be positive; 0.25 means a quarter of"
+                    " the generator's channels."
                 ),
             ),
             (
                 {"size": math.inf},
                 (
-                    "Problem stacked-digits: size=inf must be positive; 0.25 is a quarter of the"
-                    " generator's channels."
+                    "Problem stacked-digits: size=inf must be positive; 0.25 means a quarter of"
+                    " the generator's channels."
                 ),
             ),
             ({"latent": 0}, "Problem stacked-digits: latent must be at least 1, not 0."),
@@ -266,7 +266,7 @@ class TestFewTrainingImages:
             Digits(train_images=n)
         assert (
             str(caught.value)
-            == f"Problem digits: train_images={n} must be at least 100, or left out for all images."
+            == f"Problem digits: train_images={n} must be at least 100. The default is all images."
         )
 
     def test_the_least(self):

@@ -1,4 +1,3 @@
-
 """What is fuzzed: targets that take whatever Hypothesis draws, in the tests or for a fuzzer's
 bytes, and end in a result or in a sentence.
 
@@ -554,7 +553,7 @@ def fuzz_log(lines: Any) -> None:
             return
         checked = [checked_line(line, "here") for line in read]
         problem = training().problem
-        judge(History(loss=problem.loss, coverage=problem.coverage, lines=checked))
+        judge(History(loss=problem.loss, coverage=problem.coverage_metric, lines=checked))
 
 
 @cache

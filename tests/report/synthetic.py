@@ -231,7 +231,7 @@ def comparison(
     directory: Path,
     *,
     methods=tuple(METHODS),
-    problems=("mixture8 leaky-relu", "digits"),
+    problems=("mixture8 leaky_relu", "digits"),
     seeds=5,
     pictures=True,
 ) -> Path:
@@ -261,7 +261,7 @@ def problem(directory, number, name, methods, seeds, pictures):
     metric = "ema/total-variation"
     return {
         "name": name,
-        "problem": {"name": name.split()[0], "activation": "leaky-relu"},
+        "problem": {"name": name.split()[0], "activation": "leaky_relu"},
         "budget": {"seconds": 15.0} if number % 2 == 0 else {"gradient_equivalents": 20000},
         "metric": metric,
         "better": "smaller",

@@ -230,8 +230,8 @@ class Study(BaseModel):
 def slug(name: str) -> str:
     """Return a name as it stands in file names: one part of a path, never longer than a file system takes.
 
-    >>> slug("mixture8, leaky-relu")
-    'mixture8-leaky-relu'
+    >>> slug("mixture8, leaky_relu")
+    'mixture8-leaky_relu'
     """
     return re.sub(r"[^\w.+]+", "-", name).strip("-.")[:_LONGEST_SLUG].strip("-.") or "-"
 

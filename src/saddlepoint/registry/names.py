@@ -17,11 +17,11 @@ PROBLEMS: dict[str, ProblemEntry] = {
     ),
     "mnist": ProblemEntry(
         "saddlepoint.problems:Mnist",
-        "the full MNIST from a directory of yours (--data-dir), MLP GAN",
+        "the full MNIST from your files (--data-dir), MLP GAN",
     ),
     "digits-binary": ProblemEntry(
         "saddlepoint.problems:DigitsBinary",
-        "the digits in black and white; generator without gradients, for --rule per-player",
+        "binary digits; generator without gradients, for --rule per-player",
     ),
     "stacked-digits": ProblemEntry(
         "saddlepoint.problems:StackedDigits",
@@ -31,13 +31,13 @@ PROBLEMS: dict[str, ProblemEntry] = {
     ),
     "mixture8": ProblemEntry(
         "saddlepoint.problems:Mixture8",
-        "ring of 8 Gaussians in the plane",
+        "2-D ring of 8 Gaussians",
         metric=_MODES,
         method=_ADAM_ON_MIXTURES,
     ),
     "mixture8-saturated": ProblemEntry(
         "saddlepoint.problems:Mixture8Saturated",
-        "the same ring before a discriminator that has already won: vanishing gradients",
+        "the same ring with a pre-trained discriminator: vanishing gradients",
         loss="minimax",
         metric=_MODES,
         method={
@@ -49,13 +49,13 @@ PROBLEMS: dict[str, ProblemEntry] = {
     ),
     "mixture25": ProblemEntry(
         "saddlepoint.problems:Mixture25",
-        "5 x 5 grid of Gaussians in the plane",
+        "2-D grid of 5 x 5 Gaussians",
         metric=_MODES,
         method=_ADAM_ON_MIXTURES,
     ),
     "mixture1d": ProblemEntry(
         "saddlepoint.problems:Mixture1d",
-        "2 Gaussians on the line without chance, equilibrium known exactly, for Newton's methods",
+        "1-D mixture of 2 Gaussians, deterministic (full batch), for Newton methods",
         loss="minimax",
         metric="wasserstein",
         method={

@@ -106,7 +106,7 @@ class ByCase(Stackelberg):
             as it is written instead. True takes the user's word, for no products.
     """
 
-    zero_sum: bool | None = field(default=None, metadata={"later": True})
+    zero_sum: bool | None = field(default=None, metadata={"omit_default": True})
 
     def _is_zero_sum(self, step: Step) -> bool:
         return interacts_as_zero_sum(step) if self.zero_sum is None else self.zero_sum

@@ -186,7 +186,7 @@ class Observer:
         problem = self.training.problem
         return History(
             loss=problem.loss,
-            coverage=problem.coverage,
+            coverage=problem.coverage_metric,
             lines=self.training.ranks.from_first(self.run.read_log),
         )
 

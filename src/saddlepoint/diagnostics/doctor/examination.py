@@ -74,7 +74,7 @@ def examine(
 
     >>> from saddlepoint.models import MLP
     >>> g = torch.Generator().manual_seed(0)
-    >>> G, D = (MLP(sizes, activation="leaky-relu", generator=g) for sizes in ((2, 8, 2), (2, 8, 1)))
+    >>> G, D = (MLP(sizes, activation="leaky_relu", generator=g) for sizes in ((2, 8, 2), (2, 8, 1)))
     >>> found = examine(G, D, torch.randn(16, 2, generator=g), torch.randn(16, 2, generator=g))
     >>> found.healthy, [(remark.level, remark.check) for remark in found.remarks]
     (True, [('note', 'jacobian')])
