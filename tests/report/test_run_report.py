@@ -103,14 +103,14 @@ class TestWhole:
 
     def test_eigenvalues_keep_their_values_on_bent_scales(self, made):
         attracts, repels = made.charts["spectrum"]["series"]
-        assert attracts["said"] == [
+        assert attracts["labels"] == [
             "17.7",
             "2.9 + 1.9 i",
             "2.9 − 1.9 i",
             "0.5 + 0.1 i",
             "0.5 − 0.1 i",
         ]
-        assert (repels["said"], repels["x"][0] < 0) == (["−0.4"], True)
+        assert (repels["labels"], repels["x"][0] < 0) == (["−0.4"], True)
 
     def test_what_cannot_be_measured_is_not_drawn(self, made):
         # memory is null in every probe

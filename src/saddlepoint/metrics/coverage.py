@@ -13,12 +13,12 @@ from saddlepoint.errors import UsageError
 from saddlepoint.metrics.measure import Measure, Origin, resampled
 
 
-def class_coverage(logits: Tensor, *, least: float = 0.01) -> float:
-    """Return the share of classes whose predicted share among the samples is at least ``least``.
+def class_coverage(logits: Tensor, *, min_share: float = 0.01) -> float:
+    """Return the share of classes whose predicted share among the samples is at least ``min_share``.
 
     Args:
         logits: a classifier's logits of generated samples, shape (N, classes).
-        least: the smallest share of samples with which a class counts as covered.
+        min_share: the smallest share of samples with which a class counts as covered.
 
     Raises:
         UsageError: fewer than 10 samples per class.
@@ -33,7 +33,7 @@ def class_coverage(logits: Tensor, *, least: float = 0.01) -> float:
             " samples."
         )
     shares = torch.bincount(logits.argmax(1), minlength=classes) / n
-    return float((shares >= least).double().mean())
+    return float((shares >= min_share).double().mean())
 
 
 def mode_coverage(samples: Tensor, centres: Tensor, sigma: float) -> tuple[int, float]:

@@ -170,7 +170,7 @@ def mmd2(real: Tensor, fake: Tensor) -> float:
     with needs("train", "MMD²"):
         from torchmetrics.image.kid import KernelInceptionDistance
 
-    check_features("MMD²", least=100, real=real, generated=fake)
+    check_features("MMD²", min_samples=100, real=real, generated=fake)
     n = min(len(real), len(fake))
     # torchmetrics warns about memory and shuffles with the global generator
     with warnings.catch_warnings(), torch.random.fork_rng():
@@ -243,31 +243,31 @@ def wasserstein_1d(real: Tensor, fake: Tensor) -> float:
     return float((x - y).abs().mean())
 
 
-def check_features(name: str, *, least: int, **sets: Tensor) -> None:
+def check_features(name: str, *, min_samples: int, **sets: Tensor) -> None:
     """Raise an error for sets of features that are too small, of different width or not finite.
 
     Args:
         name: the metric, for the message.
-        least: the smallest number of rows.
+        min_samples: the smallest number of rows.
         **sets: kind of samples → features, shape (N, d); underscores are shown as hyphens.
 
     Raises:
         UsageError: as described.
 
-    >>> check_features("Diversity", least=2, real=torch.zeros(1, 3))  # doctest: +ELLIPSIS
+    >>> check_features("Diversity", min_samples=2, real=torch.zeros(1, 3))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     saddlepoint.errors.UsageError: Diversity needs at least 2 real samples, got 1. ...
     """
     for kind, features in sets.items():
         kind = kind.replace("_", "-")
-        _check_count(name, kind, len(features), least)
+        _check_count(name, kind, len(features), min_samples)
         _check_part(name, kind, features, next(iter(sets.values())).shape[1:])
 
 
-def _check_count(name: str, kind: str, count: int, least: int) -> None:
-    if count < least:
+def _check_count(name: str, kind: str, count: int, min_samples: int) -> None:
+    if count < min_samples:
         raise UsageError(
-            f"{name} needs at least {least} {kind} samples, got {count}. Evaluate with more"
+            f"{name} needs at least {min_samples} {kind} samples, got {count}. Evaluate with more"
             " samples."
         )
 

@@ -65,11 +65,11 @@ def fidelity_scores(
     saddlepoint.errors.UsageError: FID, KID and IS are defined on colour images, but ...
     """
     sets = {"generated": _to_bytes("generated", generated), "real": _to_bytes("real", real)}
-    least = max(kid_subset_size, 10)  # IS uses ten parts
+    min_images = max(kid_subset_size, 10)  # IS uses ten parts
     for kind, images in sets.items():
-        if len(images) < least:
+        if len(images) < min_images:
             raise UsageError(
-                f"FID, KID and IS need at least {least} {kind} images, got {len(images)}. Evaluate"
+                f"FID, KID and IS need at least {min_images} {kind} images, got {len(images)}. Evaluate"
                 " with more, or choose a smaller kid_subset_size, which papers do not."
             )
     if weights is not None:

@@ -66,7 +66,7 @@ def manifold(real: Tensor, fake: Tensor, *, k: int = 5, rows: int = ROWS) -> Man
     """
     if k < 1:
         raise UsageError(f"Precision and recall: k={k} must be at least 1. 5 is usual.")
-    check_features("Precision and recall", least=k + 1, real=real, generated=fake)
+    check_features("Precision and recall", min_samples=k + 1, real=real, generated=fake)
     reach, reach_fake = _radii(real, k, rows), _radii(fake, k, rows)
     precision, density = [], []
     recalled, nearest = torch.zeros_like(reach, dtype=torch.bool), torch.full_like(reach, torch.inf)

@@ -103,9 +103,9 @@ class Measure:
             )
         tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
         low, high = (torch.quantile(drawn, tails) - drawn.mean() + self.value).tolist()
-        least = -math.inf if self.lower is None else self.lower
-        most = math.inf if self.upper is None else self.upper
-        return min(max(low, least), most), min(max(high, least), most)
+        lowest = -math.inf if self.lower is None else self.lower
+        highest = math.inf if self.upper is None else self.upper
+        return min(max(low, lowest), highest), min(max(high, lowest), highest)
 
 
 def redraw(rows: Tensor, generator: torch.Generator) -> Tensor:

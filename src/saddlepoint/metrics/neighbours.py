@@ -64,7 +64,7 @@ def nearest_distances(queries: Tensor, references: Tensor, *, rows: int = ROWS) 
     >>> nearest_distances(torch.tensor([[0.0], [4.0]]), torch.tensor([[1.0], [9.0]])).tolist()
     [1.0, 3.0]
     """
-    check_features("Nearest distance", least=1, query=queries, reference=references)
+    check_features("Nearest distance", min_samples=1, query=queries, reference=references)
     found = []
     for own, rest in _squared_rows(queries, references, rows):
         nearest = rest.amin(dim=1) + own  # square root of the smallest only
@@ -129,7 +129,9 @@ def memorisation(
     >>> memorisation(train[:50], test, train).copying
     1.0
     """
-    check_features("Memorisation", least=1, generated=generated, held_out=held_out, train=train)
+    check_features(
+        "Memorisation", min_samples=1, generated=generated, held_out=held_out, train=train
+    )
     return Memorisation(
         nearest_distances(generated, train, rows=rows),
         nearest_distances(held_out, train, rows=rows),
@@ -241,7 +243,7 @@ def diversity_share(
 
 def _mean_distances(features: Tensor, rows: int) -> Tensor:
     """Return each sample's mean distance to the others, shape (N,)."""
-    check_features("Diversity", least=2, given=features)
+    check_features("Diversity", min_samples=2, given=features)
     sums = torch.cat([part.sum(1) for part in distance_rows(features, features, rows=rows)])
     return sums / (len(features) - 1)
 

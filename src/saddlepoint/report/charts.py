@@ -253,7 +253,7 @@ def plane_chart(
                 "mark": mark,
                 "x": [_arsinh(x, reach) for x, _ in values],
                 "y": y_scaled,
-                "said": texts,
+                "labels": texts,
             }
         )
         table.append([name, ", ".join(texts)])

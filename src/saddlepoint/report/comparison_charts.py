@@ -97,9 +97,9 @@ def metric_chart(problem: Problem, id: str, metric: str, *, group: str) -> Chart
                         x.append(at)
                         y.append(value)
                 curves.append(Curve(x, y, broken_off=run.status != "finished"))
-            course = across_seeds(curves, better=better)
-            if course.x:
-                points[axis] = course
+            median = across_seeds(curves, better=better)
+            if median.x:
+                points[axis] = median
         series.append(Series(name=method.name, tone=tone, mark=mark, points=points))
 
     values = []
@@ -200,7 +200,7 @@ def _robustness_cell(found: Robustness, factor: float) -> Cell:
         if success is None:
             details.append(f"seed {seed}: not run yet")
         else:
-            said = "no value" if value is None else number(value)
-            details.append(f"seed {seed}: {said}, {'reached' if success else 'missed'}")
+            text = "no value" if value is None else number(value)
+            details.append(f"seed {seed}: {text}, {'reached' if success else 'missed'}")
     share = sum(known) / len(known)
     return Cell(share=share, text=f"{sum(known)}/{len(known)}", details="; ".join(details))

@@ -334,10 +334,12 @@ def _whiskers(problem: Problem) -> dict[str, Whisker]:
             low, high = summary.interval or (summary.median, summary.median)
             known[method.name] = low, summary.median, high
             values += [end for end in (low, summary.median, high) if end is not None]
-    least, reach = min(values, default=0.0), max(values, default=0.0) - min(values, default=0.0)
+    start, end = min(values, default=0.0), max(values, default=0.0)
 
     def scaled(value: float | None, default: float) -> float:
-        return default if value is None or not reach else round(100 * (value - least) / reach, 1)
+        if value is None or start == end:
+            return default
+        return round(100 * (value - start) / (end - start), 1)
 
     whiskers = {}
     for name, (low, middle, high) in known.items():
