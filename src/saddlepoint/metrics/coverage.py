@@ -14,7 +14,7 @@ from saddlepoint.metrics.measure import Measure, Origin, resampled
 
 
 def class_coverage(logits: Tensor, *, min_share: float = 0.01) -> float:
-    """Return the share of classes whose predicted share among the samples is at least ``min_share``.
+    """Return the share of classes that at least ``min_share`` of the samples are classified as.
 
     Args:
         logits: a classifier's logits of generated samples, shape (N, classes).

@@ -69,8 +69,8 @@ def fidelity_scores(
     for kind, images in sets.items():
         if len(images) < min_images:
             raise UsageError(
-                f"FID, KID and IS need at least {min_images} {kind} images, got {len(images)}. Evaluate"
-                " with more, or choose a smaller kid_subset_size, which papers do not."
+                f"FID, KID and IS need at least {min_images} {kind} images, got {len(images)}."
+                " Evaluate with more, or choose a smaller kid_subset_size, which papers do not."
             )
     if weights is not None:
         # torch-fidelity loads the file in a way that could execute code in it

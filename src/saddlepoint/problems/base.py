@@ -157,19 +157,19 @@ class GanProblem(ABC):
         return torch.randn(n, self.latent, generator=generator)
 
     def losses(
-        self, networks: Mapping[str, nn.Module], batch: Batch, movers: Collection[str]
+        self, networks: Mapping[str, nn.Module], batch: Batch, active: Collection[str]
     ) -> Losses:
-        """Return the losses of the players in ``movers``, from one shared pass of the generator."""
+        """Return the losses of the players in ``active``, from one shared pass of the generator."""
         discriminator_loss, generator_loss = GAN_LOSSES[self.loss]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and GENERATOR in movers):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and GENERATOR in active):
             fake = networks[GENERATOR](batch.noise)
         fake_logits = _at_least_float32(networks[DISCRIMINATOR](fake))
         losses = {}
-        if DISCRIMINATOR in movers:
+        if DISCRIMINATOR in active:
             real_logits = _at_least_float32(networks[DISCRIMINATOR](batch.real))
             losses[DISCRIMINATOR] = discriminator_loss(real_logits, fake_logits)
             losses[DISCRIMINATOR] |= self.penalties(networks[DISCRIMINATOR], batch.real, fake)
-        if GENERATOR in movers:
+        if GENERATOR in active:
             losses[GENERATOR] = generator_loss(fake_logits)
         return losses
 
