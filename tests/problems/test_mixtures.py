@@ -17,7 +17,7 @@ class TestModeDistance:
         assert problem.metrics(problem.real(0, 2500, 0))["mode_distance"] < 0.06
 
     def test_of_one_mode_exactly_hit(self, problem, modes):
-        one = problem.mixture().centres[:1].expand(2500, 2)
+        one = problem.mixture.centres[:1].expand(2500, 2)
         assert problem.metrics(one)["mode_distance"] == pytest.approx(
             1 - self.inside / modes, abs=1e-6
         )

@@ -48,9 +48,10 @@ class MixtureProblem(MlpProblem):
         ),
     }
 
+    @property
     @abstractmethod
     def mixture(self) -> Mixture:
-        """Return the mixture to learn."""
+        """The mixture to learn."""
 
     def networks(self, seed: int) -> dict[str, nn.Module]:
         generator = generator_for(seed, "networks")
@@ -63,10 +64,10 @@ class MixtureProblem(MlpProblem):
         }
 
     def real(self, step: int, size: int, seed: int) -> Tensor:
-        return self._mixture.sample(size, generator_for(seed, "data", step))
+        return self.mixture.sample(size, generator_for(seed, "data", step))
 
     def measures(self, samples: Tensor) -> Iterator[tuple[str, Measure]]:
-        mixture = self._mixture
+        mixture = self.mixture
         modes, dimension = mixture.centres.shape
         if len(samples) < 20 * modes:
             raise UsageError(
@@ -85,12 +86,7 @@ class MixtureProblem(MlpProblem):
         return -(metrics["modes"] + metrics["quality"])
 
     def picture(self, samples: Tensor) -> Image.Image:
-        return scatter(samples, self._mixture.centres, 3 * self._mixture.sigma)
-
-    @cached_property
-    def _mixture(self) -> Mixture:
-        return self.mixture()
-
+        return scatter(samples, self.mixture.centres, 3 * self.mixture.sigma)
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture8(MixtureProblem):
@@ -109,6 +105,7 @@ class Mixture8(MixtureProblem):
     radius: float = 2.0
     sigma: float = 0.02
 
+    @cached_property
     def mixture(self) -> Mixture:
         return ring(8, self.radius, self.sigma)
 
@@ -173,5 +170,6 @@ class Mixture25(MixtureProblem):
     spacing: float = 2.0
     sigma: float = 0.05
 
+    @cached_property
     def mixture(self) -> Mixture:
         return grid(5, self.spacing, self.sigma)
