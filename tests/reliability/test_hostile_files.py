@@ -624,7 +624,7 @@ class TestPictures:
     @pytest.mark.parametrize(
         ("content", "said"),
         [
-            (png_header(65_535, 65_535), "pixels, more than"),
+            (png_header(65_535, 65_535), "pixels; the limit is"),
             (b"\x89PNG", "not a PNG"),
             (b"<svg onload=alert(1)>", "not a PNG"),
             (png_header(8, 8) + bytes(1 << 25), "is larger than"),
