@@ -113,7 +113,7 @@ class TestWhole:
         assert (repels["labels"], repels["x"][0] < 0) == (["−0.4"], True)
 
     def test_what_cannot_be_measured_is_not_drawn(self, made):
-        # memory is null in every probe
+        # membership_auc is null in every probe
         assert [series["name"] for series in made.charts["discriminator"]["series"]] == ["accuracy"]
 
 

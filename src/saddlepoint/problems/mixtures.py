@@ -88,6 +88,7 @@ class MixtureProblem(MlpProblem):
     def picture(self, samples: Tensor) -> Image.Image:
         return scatter(samples, self.mixture.centres, 3 * self.mixture.sigma)
 
+
 @dataclass(frozen=True, kw_only=True)
 class Mixture8(MixtureProblem):
     """Eight modes at the angles 2πk/8 on a ring.

@@ -134,9 +134,7 @@ def training_charts(run: RunFiles) -> list[Chart]:
             "Discriminator",
             [
                 probe_series("accuracy", lambda probe: probe.accuracy),
-                probe_series(
-                    "training data ranked above held-out data", lambda probe: probe.memory, mark=1
-                ),
+                probe_series("membership AUC", lambda probe: probe.membership_auc, mark=1),
             ],
             levels=[Level(tone=INK, name="chance", y=0.5)],
         ),
@@ -200,12 +198,12 @@ def _loss_chart(run: RunFiles, clock: Clock) -> Chart | None:
         series.append(Series(name=player, tone=tone, points=clock.points(pairs)))
 
     levels = []
-    for player, band in ({} if run.summary is None else run.summary.loss_bands).items():
+    for player, healthy in ({} if run.summary is None else run.summary.loss_ranges).items():
         tone = PLAYERS.get(player, INK)
-        if band.low is not None and band.high is not None:
-            levels.append(Level(tone=tone, low=band.low, high=band.high))
-        if band.chance is not None:
-            levels.append(Level(tone=tone, y=band.chance))
+        if healthy.low is not None and healthy.high is not None:
+            levels.append(Level(tone=tone, low=healthy.low, high=healthy.high))
+        if healthy.chance is not None:
+            levels.append(Level(tone=tone, y=healthy.chance))
     note = (
         "Shaded: healthy range of the loss; dotted: its value for a discriminator at chance level."
         if levels

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from saddlepoint import registry
-from saddlepoint.diagnostics import Probe, Provenance, Trace, find_nonfinite
+from saddlepoint.diagnostics import NonFiniteOrigin, Probe, Trace, find_nonfinite
 from saddlepoint.distributed import SingleProcess
 from saddlepoint.errors import DivergenceError, UsageError, did_you_mean
 from saddlepoint.game import Closure, Losses
@@ -311,7 +311,7 @@ class Training:
         """Measure gradients, saturation, rotation and diversity at the present point; nothing changes by it."""
         return take_probe(self)
 
-    def locate(self, error: DivergenceError) -> Provenance:
+    def locate(self, error: DivergenceError) -> NonFiniteOrigin:
         """Return where the NaN or infinity arose that ended the latest turn."""
         batch = self.batch(self._extra())
         data = {"the real samples": batch.real, "the generator's noise": batch.noise}
