@@ -185,6 +185,7 @@ _SUBPACKAGES = [
     "curvature",
     "data",
     "diagnostics",
+    "doctor",
     "games",
     "metrics",
     "models",

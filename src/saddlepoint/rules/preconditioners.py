@@ -21,10 +21,10 @@ from saddlepoint.kronecker import (
     accumulate,
     eigenbases,
     empty_factors,
-    refresh,
-    reordered,
-    rotated,
-    rotated_back,
+    permute,
+    rotate,
+    rotate_back,
+    update_eigenbases,
 )
 from saddlepoint.rules.state import RuleState
 from saddlepoint.vectors import Vector
@@ -77,31 +77,31 @@ class PreconditionerMatrix:
     def apply_inv_sqrt(self, e: Vector) -> Vector:
         """Return d = R e, the direction with the coordinates e."""
         scaled = e if self._root is None else e.widened() / self._root
-        return self._rotate(rotated_back, scaled).typed(e)
+        return self._apply_bases(rotate_back, scaled).typed(e)
 
     def apply_sqrt(self, d: Vector) -> Vector:
         """Return e = R⁻¹ d, the inverse of ``apply_inv_sqrt``."""
-        e = self._rotate(rotated, d).widened()
+        e = self._apply_bases(rotate, d).widened()
         return (e if self._root is None else e * self._root).typed(d)
 
     def apply_inv_sqrt_transpose(self, v: Vector) -> Vector:
         """Return Rᵀ v, which turns ∂/∂d into ∂/∂e."""
-        turned = self._rotate(rotated, v).widened()
+        turned = self._apply_bases(rotate, v).widened()
         return (turned if self._root is None else turned / self._root).typed(v)
 
     def apply_sqrt_transpose(self, u: Vector) -> Vector:
         """Return R⁻ᵀ u, the inverse of ``apply_inv_sqrt_transpose``."""
         scaled = u if self._root is None else u.widened() * self._root
-        return self._rotate(rotated_back, scaled).typed(u)
+        return self._apply_bases(rotate_back, scaled).typed(u)
 
-    def _rotate(self, rotate: Callable[[Tensor, Sides], Tensor], v: Vector) -> Vector:
+    def _apply_bases(self, apply: Callable[[Tensor, Sides], Tensor], v: Vector) -> Vector:
         """Apply Q or Qᵀ, tensor by tensor."""
         if self._bases is None:
             return v
         parts = {}
         for player, tensors in v.widened().items():
             bases = self._bases[player]
-            parts[player] = [rotate(t, sides) for t, sides in zip(tensors, bases, strict=True)]
+            parts[player] = [apply(t, sides) for t, sides in zip(tensors, bases, strict=True)]
         return Vector(parts)
 
 
@@ -211,7 +211,7 @@ class KroneckerPreconditioner(Preconditioner):
             entry[bases] = [None if Q is None else Q.to(g) for Q in entry[bases]]
 
         sides = [entry[bases] for entry in entries]
-        turned = xi.rebuild([rotated(g, own) for g, own in zip(gradients, sides, strict=True)])
+        turned = xi.rebuild([rotate(g, own) for g, own in zip(gradients, sides, strict=True)])
         root = _update_root(state, name, turned, self.beta, self.epsilon)
         remaining = iter(sides)
         sides_by_player = {}
@@ -226,12 +226,12 @@ class KroneckerPreconditioner(Preconditioner):
                 accumulate(entry[factors], g, self.beta)
         due = [entry for entry in entries if entry[f"time.{name}"] % self.frequency == 0]
         if due:
-            fresh, orders = refresh(
+            fresh, orders = update_eigenbases(
                 [entry[factors] for entry in due], [entry[bases] for entry in due]
             )
             for entry, own, order in zip(due, fresh, orders, strict=True):
                 entry[bases] = own
-                entry[square] = reordered(entry[square], order)
+                entry[square] = permute(entry[square], order)
         return matrix
 
 

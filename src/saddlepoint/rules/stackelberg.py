@@ -107,8 +107,7 @@ class ZeroSumAware(Stackelberg):
             ∂_F f_L of the leader's loss itself. True skips the test.
     """
 
-    # "later": a configuration leaves the option out where it has its default
-    zero_sum: bool | None = field(default=None, metadata={"later": True})
+    zero_sum: bool | None = field(default=None, metadata={"omit_default": True})
 
     @property
     def cross(self) -> Cross:
