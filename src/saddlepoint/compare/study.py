@@ -302,8 +302,8 @@ class Study(BaseModel):
 def slug(name: str) -> str:
     """Return a name as one part of a path, never longer than file systems allow.
 
-    >>> slug("mixture8, leaky-relu")
-    'mixture8-leaky-relu'
+    >>> slug("mixture8, leaky_relu")
+    'mixture8-leaky_relu'
     """
     return re.sub(r"[^\w.+]+", "-", name).strip("-.")[:_MAX_SLUG].strip("-.") or "-"
 
@@ -351,7 +351,7 @@ RULE_SPACES: Mapping[str, Space] = {
     "sga": {"rule.strength": Range(log=(1e-2, 1.0))},
     "lola": {"rule.alpha": Range(log=(1e-2, 1.0))},
     "sos": {"rule.alpha": Range(log=(1e-2, 1.0))},
-    "unrolled": {"rule.rate": Range(log=(1e-2, 1.0))},
+    "unrolled": {"rule.lr": Range(log=(1e-2, 1.0))},
     "total-gradient": _DAMPING,
     # rules that return updates: the rule, not the optimizer, decides the range of learning rates
     "cgd": _lr_space(1e-3, 0.3),
