@@ -84,6 +84,6 @@ with torch.no_grad():
     samples = average(torch.randn(64, 64)).view(8, 8, 28, 28)
 grid = samples.permute(0, 2, 1, 3).reshape(8 * 28, 8 * 28)
 figure, axis = plt.subplots(figsize=(5, 5), layout="constrained")
-axis.imshow(grid, cmap="gray", vmin=-1, vmax=1)
+axis.imshow(grid.numpy(), cmap="gray", vmin=-1, vmax=1)
 axis.axis("off")
 figure.savefig(options.out / "gan_mnist.png", dpi=110)
