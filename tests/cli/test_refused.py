@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from saddlepoint.errors import UsageError
-from saddlepoint.reading import parse_yaml
+from saddlepoint.io.limits import parse_yaml
 from saddlepoint.training import resolve
 from saddlepoint.training.config import with_settings
 

@@ -16,8 +16,8 @@ from saddlepoint.diagnostics.verdicts.divergence import divergence
 from saddlepoint.diagnostics.verdicts.gradients import vanished
 from saddlepoint.diagnostics.verdicts.losses import out_of_band
 from saddlepoint.diagnostics.verdicts.overfitting import copying, memorising
-from saddlepoint.files import json_line
 from saddlepoint.games import GAN_LOSSES
+from saddlepoint.io.atomic import json_line
 
 PLAYERS = ("discriminator", "generator")
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from scripts.kill_runs import OUTSIDE, Kill, differences, make_straight, suffer
 
+from saddlepoint.io.checkpoint import decode
 from saddlepoint.training import RunDirectory, Training
-from saddlepoint.training.checkpoint import decode
 from tests.training.conftest import lines, small
 
 PLANS = {
@@ -51,7 +51,7 @@ def test_the_comparison_finds_what_differs(straight, tmp_path):
     """A test of the tests: a changed number, a changed bit, a missing and a further file."""
     import shutil
 
-    from saddlepoint.training.checkpoint import encode
+    from saddlepoint.io.checkpoint import encode
 
     assert differences(straight.path, straight.path) == []
     shutil.copytree(straight.path, tmp_path / "run")

@@ -246,9 +246,9 @@ def _study(
 ) -> Study:
     """Return the study that options describe; it is what the same in a file would be."""
     from saddlepoint.compare.reading import study_from
-    from saddlepoint.registry import trust_named
+    from saddlepoint.io.imports import trust_modules_named_in
 
-    trust_named(methods)
+    trust_modules_named_in(methods)
     plan = {
         "problem": problem,
         "budget": _budget("seconds=60" if budget is None else budget),

@@ -61,7 +61,7 @@ def sample(
     ] = False,
 ) -> None:
     """Draw samples of a trained generator into a picture."""
-    from saddlepoint.files import write_atomic
+    from saddlepoint.io.atomic import write_atomic
     from saddlepoint.training.run_directory import FORMATS, picture_bytes
 
     suffix = "" if output is None else output.suffix

@@ -39,7 +39,7 @@ def report(
     ] = None,
 ) -> None:
     """Make one HTML file about a run or a comparison that opens without a network: courses, samples, findings, numbers, commands."""
-    from saddlepoint.files import write_atomic
+    from saddlepoint.io.atomic import write_atomic
     from saddlepoint.report import make_report
 
     if output is not None and output.suffix.lower() not in ("", ".html", ".htm"):

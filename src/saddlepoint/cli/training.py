@@ -167,10 +167,10 @@ def train(
     timeout: Timeout = 600.0,
 ) -> None:
     """Train a GAN and record everything about it in a run directory."""
-    from saddlepoint.registry import trust_named
+    from saddlepoint.io.imports import trust_modules_named_in
     from saddlepoint.training.config import read_yaml, renamed, with_settings
 
-    trust_named(optimizer, *(settings or []))
+    trust_modules_named_in(optimizer, *(settings or []))
     tree = read_yaml(config) if config else {}
     named = {"problem": problem, "rule": rule, "optimizer": optimizer}
     tree |= {key: renamed(tree.get(key), name) for key, name in named.items() if name is not None}

@@ -21,8 +21,9 @@ from saddlepoint.compare.provenance import MadeWith, recorded_in, shown
 from saddlepoint.compare.reading import read_study
 from saddlepoint.compare.study import Study, digest
 from saddlepoint.errors import UsageError
-from saddlepoint.files import SharedLock, json_line, locked, write_atomic
-from saddlepoint.reading import JSON_BYTES, dump_yaml, parse_json, read_bytes, refuse_links
+from saddlepoint.io.atomic import json_line, write_atomic
+from saddlepoint.io.limits import MAX_JSON_BYTES, dump_yaml, parse_json, read_bytes, refuse_symlinks
+from saddlepoint.io.locks import FileLock, exclusive_lock
 from saddlepoint.training.config import Tree
 
 FORMAT = 1
@@ -83,7 +84,7 @@ class ComparisonDirectory:
         _check_content(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = SharedLock(path / _LOCK)
+            lock = FileLock(path / _LOCK)
         except OSError as error:
             raise _cannot_make(path, error) from error
         try:
@@ -112,7 +113,7 @@ class ComparisonDirectory:
     def outcome(self, place: Place, key: str) -> Outcome | None:
         """Return the outcome of a run that was made with this key; None where there is none, half of one, or one that was interrupted."""
         try:
-            found = parse_json(read_bytes(self._file(place), JSON_BYTES).decode())
+            found = parse_json(read_bytes(self._file(place), MAX_JSON_BYTES).decode())
         except (OSError, ValueError):
             found = {}
         if isinstance(found, dict) and found.get("key") == key:
@@ -148,7 +149,7 @@ class ComparisonDirectory:
         """Hold a run, so that no other process makes it; yields None, or which process holds it. A killed process lets go."""
         file = self._file(place).with_suffix(".lock")
         file.parent.mkdir(parents=True, exist_ok=True)
-        with locked(file) as holder:
+        with exclusive_lock(file) as holder:
             yield holder
 
     def write_results(self, comparison: Tree) -> None:
@@ -195,16 +196,16 @@ def _check_content(path: Path) -> None:
             f"--out {path} holds other files already. Choose a directory of its own for the"
             " comparison."
         )
-    refuse_links(path)
+    refuse_symlinks(path)
 
 
-def _claim(path: Path, study: Study, lock: SharedLock) -> None:
+def _claim(path: Path, study: Study, lock: FileLock) -> None:
     """Hold the directory together with all who work on the same study; write the study where there is none, or one that it adds to."""
     while True:
-        lock.share()
+        lock.acquire_shared()
         there = _study_in(path)
         if there is not None and there.to_dict() == study.to_dict():
-            lock.sign()
+            lock.write_owner()
             return
         different = None if there is None else first_difference(there, study)
         if different is not None:
@@ -212,8 +213,8 @@ def _claim(path: Path, study: Study, lock: SharedLock) -> None:
                 f"--out {path} holds another study: {different}. Choose another --out for this one;"
                 " what is there is not touched."
             )
-        holder = lock.holder()
-        if lock.take():
+        holder = lock.read_owner()
+        if lock.try_acquire_exclusive():
             if _study_in(path) == there:
                 _write_study(path, study)
         elif there is not None:
@@ -271,7 +272,7 @@ def read_comparison(path: Path) -> Tree:
         UsageError: it is missing, damaged, or of another format.
     """
     try:
-        found: Tree = parse_json(read_bytes(path, JSON_BYTES).decode())
+        found: Tree = parse_json(read_bytes(path, MAX_JSON_BYTES).decode())
     except (OSError, ValueError) as error:
         raise UsageError(
             f"Cannot read {path}: {error}. Restore it, or delete it to make the comparison again."

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from saddlepoint.compare.execution import Job, Outcome, execute, unfinished
-from saddlepoint.importing import safe_children
+from saddlepoint.io.imports import safe_path_for_subprocesses
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _BEAT = 1.0
@@ -67,7 +67,7 @@ def _ensure_server() -> None:
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
-        with safe_children():
+        with safe_path_for_subprocesses():
             resource_tracker.ensure_running()  # unblocks SIGINT and SIGTERM here once it is started
             signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
             forkserver.ensure_running()

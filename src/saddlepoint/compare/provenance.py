@@ -11,9 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from saddlepoint.errors import UsageError
-from saddlepoint.importing import importable_here
+from saddlepoint.io.imports import current_directory_importable, is_installed
 from saddlepoint.registry import build_problem
-from saddlepoint.registry.imports import is_installed
 from saddlepoint.training.config import RunConfig, Tree
 from saddlepoint.training.environment import code_digest, processor, versions
 
@@ -99,7 +98,7 @@ def _package_version(package: str) -> str:
 
 def _sources(module: str) -> set[Path]:
     """Return the files of a module, those of its package, and those beside it that they import."""
-    with importable_here():
+    with current_directory_importable():
         spec = find_spec(module.partition(".")[0])
     if spec is None:
         return set()

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from saddlepoint.compare.methods import completed_methods
 from saddlepoint.compare.study import Study
 from saddlepoint.errors import UsageError
-from saddlepoint.reading import TRUTH, flag_taken_for_number
+from saddlepoint.io.schemas import BOOL_AS_NUMBER, find_bool_as_number
 from saddlepoint.training.config import Tree, read_yaml
 
 
@@ -40,7 +40,7 @@ def study_from(tree: Tree, where: str) -> Study:
         raise UsageError(
             f"{where}: {place}{': ' if place else ''}{said}{'' if said[-1] in '.?' else '.'}"
         ) from error
-    flag = flag_taken_for_number(tree, study)
+    flag = find_bool_as_number(tree, study)
     if flag is not None:
-        raise UsageError(f"{where}: {flag}: {TRUTH}.")
+        raise UsageError(f"{where}: {flag}: {BOOL_AS_NUMBER}.")
     return study

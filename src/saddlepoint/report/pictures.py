@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saddlepoint.errors import UsageError
-from saddlepoint.reading import read_bytes
+from saddlepoint.io.limits import read_bytes
 
 PICTURE_BYTES = 1 << 24
 """Of one picture, 16 MiB; the largest that is made here is a tenth of it."""

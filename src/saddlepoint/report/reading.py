@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from saddlepoint.errors import UsageError
-from saddlepoint.reading import JSON_BYTES, LOG_BYTES, parse_json, read_bytes
+from saddlepoint.io.limits import MAX_JSON_BYTES, MAX_LOG_BYTES, parse_json, read_bytes
 
 DAMAGED = "It is damaged, or another program wrote it; make it again."
 
@@ -58,7 +58,7 @@ def read_text(path: Path, most: int) -> str:
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file, NaN and infinities as None; a UsageError says where it is damaged."""
     try:
-        return parse_json(read_text(path, JSON_BYTES))
+        return parse_json(read_text(path, MAX_JSON_BYTES))
     except UsageError:
         raise
     except ValueError as error:
@@ -78,7 +78,7 @@ def read_if_there(kind: type[R], path: Path) -> R | None:
 def read_lines(kind: type[R], path: Path) -> list[R]:
     """Return a file of JSON lines as records, without a last line that is torn because the file is being written."""
     records = []
-    lines = read_text(path, LOG_BYTES).splitlines(keepends=True) if path.exists() else []
+    lines = read_text(path, MAX_LOG_BYTES).splitlines(keepends=True) if path.exists() else []
     for number, line in enumerate(lines, 1):
         try:
             value = parse_json(line)

@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field
 
 from saddlepoint.errors import UsageError
-from saddlepoint.reading import YAML_BYTES, parse_yaml, refuse_links
+from saddlepoint.io.limits import MAX_YAML_BYTES, parse_yaml, refuse_symlinks
 from saddlepoint.report.reading import (
     DAMAGED,
     Number,
@@ -181,11 +181,11 @@ class RunFiles:
     @classmethod
     def open(cls, path: Path) -> RunFiles:
         """Read a run's directory; a UsageError names the file that is damaged, or a symbolic link in it."""
-        refuse_links(path)
+        refuse_symlinks(path)
         environment = path / "environment.json"
         return cls(
             path=path,
-            config_text=read_text(path / "config.yaml", YAML_BYTES),
+            config_text=read_text(path / "config.yaml", MAX_YAML_BYTES),
             environment=(
                 _mapping(read_json(environment), environment) if environment.exists() else {}
             ),

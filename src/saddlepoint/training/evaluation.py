@@ -8,9 +8,9 @@ from pathlib import Path
 
 from saddlepoint.data import generator_for
 from saddlepoint.errors import UsageError
+from saddlepoint.io.limits import MAX_JSON_BYTES, parse_json, read_bytes
 from saddlepoint.metrics import Card, card_of, difference
 from saddlepoint.metrics.card import Weights
-from saddlepoint.reading import JSON_BYTES, parse_json, read_bytes
 from saddlepoint.training.run_directory import RunDirectory
 from saddlepoint.training.training import Training
 
@@ -65,7 +65,7 @@ def read_cards(path: Path) -> list[Card]:
     try:
         return [
             Card.from_dict(card)
-            for card in parse_json(read_bytes(path, JSON_BYTES).decode())["cards"]
+            for card in parse_json(read_bytes(path, MAX_JSON_BYTES).decode())["cards"]
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UsageError):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from saddlepoint.diagnostics.doctor.remarks import first_line
 from saddlepoint.errors import UsageError, did_you_mean
-from saddlepoint.importing import importable_here
+from saddlepoint.io.imports import current_directory_importable
 
 Example = tuple[nn.Module, nn.Module, Tensor, Tensor]
 
@@ -40,7 +40,7 @@ def load_factory(path: str) -> Example:
     module, colon, name = path.partition(":")
     if not (module and colon and name):
         raise UsageError(f'"{path}" names no function: write {_FORM}, with a colon.')
-    with importable_here():
+    with current_directory_importable():
         factory = _attribute(module, name)
         try:
             returned = factory()
