@@ -25,7 +25,9 @@ def text() -> str:
 
 def distributed() -> str:
     """Return the text of the page about many processes."""
-    return _template("distributed.md.jinja").render(ranks=_result("ranks"), model=model()) + "\n"
+    return (
+        _template("distributed.md.jinja").render(distributed=_result("ranks"), model=model()) + "\n"
+    )
 
 
 def model() -> dict[str, Any]:
@@ -126,8 +128,8 @@ def targets(found: dict[str, Any]) -> list[dict[str, Any]]:
             for name in (
                 "Consensus",
                 "Hamiltonian",
-                "SymplecticAdjustment",
-                "SymplecticAdjustment(align=False)",
+                "SymplecticGradientAdjustment",
+                "SymplecticGradientAdjustment(align=False)",
             )
         ),
     ]

@@ -68,35 +68,31 @@ def _competitive(make: Callable[..., Pair], package: Any, rounds: int) -> dict[s
             "gap": float((mine.flat() - other.flat()).abs().max()),
             "moved": float((mine.flat() - make(**exact).flat()).abs().max()),
         }
-        for tolerance in TOLERANCES:
+        for tol in TOLERANCES:
             steps = {
-                "ours": _ours(make(), ours, tolerance),
-                "theirs": _theirs(make(), theirs, tolerance),
+                "ours": _ours(make(), ours, tol),
+                "theirs": _theirs(make(), theirs, tol),
             }
-            times = interleaved(
-                steps, max(rounds // 3, 5) if tolerance < 1e-3 else rounds, warm_up=5
-            )
-            rows[name][f"{tolerance:g}"] = {who: median(times[who]) for who in times} | ratio(
+            times = interleaved(steps, max(rounds // 3, 5) if tol < 1e-3 else rounds, warm_up=5)
+            rows[name][f"{tol:g}"] = {who: median(times[who]) for who in times} | ratio(
                 times, "ours", "theirs"
             )
     return rows
 
 
-def _ours(pair: Pair, kind: Any, tolerance: float) -> Step:
-    return with_rule(
-        pair, kind(tolerance=tolerance, budget=200, warm_start=True), plain_sgd(pair, RATE)
-    )[0]
+def _ours(pair: Pair, kind: Any, tol: float) -> Step:
+    return with_rule(pair, kind(tol=tol, max_iter=200, warm_start=True), plain_sgd(pair, RATE))[0]
 
 
-def _theirs(pair: Pair, kind: Any, tolerance: float) -> Step:
-    """Their tolerance is on squared norms, so ours is squared. They maximise for one player what
+def _theirs(pair: Pair, kind: Any, tol: float) -> Step:
+    """Their tol is on squared norms, so ours is squared. They maximise for one player what
     they minimise for the other."""
     inner = kind(
         max_params=pair.parameters(D),
         min_params=pair.parameters(G),
         lr_max=RATE,
         lr_min=RATE,
-        tol=tolerance**2,
+        tol=tol**2,
         atol=0.0,
     )
 

@@ -19,13 +19,13 @@ from torch.optim import Adam
 from benchmarks.contestants import ADAM, optimizers
 from benchmarks.pairs import PAIRS
 from benchmarks.timing import median
-from saddlepoint import GameOptimizer, Gradient
-from saddlepoint.ranks import Ranks, TorchRanks
+from saddlepoint import GameOptimizer, GradientDescent
+from saddlepoint.distributed import SingleProcess, Distributed
 from saddlepoint.rules import Consensus
 
 WORLDS = (1, 2, 4)
 BATCH, STEPS, WARM_UP = 512, 10, 2
-RULES = {"Gradient": Gradient(), "Consensus": Consensus()}
+RULES = {"Gradient": GradientDescent(), "Consensus": Consensus()}
 
 
 def measure(device: torch.device, rounds: int) -> dict[str, Any]:
@@ -80,13 +80,13 @@ def _together(world: int) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _worker(world: int, directory: Path, rank: int) -> None:
-    ranks = Ranks()
+    distributed = SingleProcess()
     if world > 1:
         dist.init_process_group(
             "gloo", init_method=f"file://{directory / 'store'}", rank=rank, world_size=world
         )
-        ranks = TorchRanks()
-    found = {pair: {name: _timed(pair, name, ranks) for name in RULES} for pair in PAIRS}
+        distributed = Distributed()
+    found = {pair: {name: _timed(pair, name, distributed) for name in RULES} for pair in PAIRS}
     if rank == 0:
         (directory / "found.json").write_text(json.dumps(found))
     if world > 1:
@@ -94,16 +94,19 @@ def _worker(world: int, directory: Path, rank: int) -> None:
         dist.destroy_process_group()
 
 
-def _timed(name: str, rule: str, ranks: Ranks) -> dict[str, float]:
+def _timed(name: str, rule: str, distributed: SingleProcess) -> dict[str, float]:
     pair = PAIRS[name](torch.device("cpu"), batch=BATCH)
-    share = ranks.share(BATCH)
+    share = distributed.share(BATCH)
     pair.batches = [(real[share], noise[share]) for real, noise in pair.batches]
     optimizer = GameOptimizer(
-        optimizers(pair, Adam, **ADAM), RULES[rule], modules=pair.networks.values(), ranks=ranks
+        optimizers(pair, Adam, **ADAM),
+        RULES[rule],
+        modules=pair.networks.values(),
+        distributed=distributed,
     )
     times = []
     for step in range(WARM_UP + STEPS):
-        before = ranks.traffic.bytes
+        before = distributed.traffic.bytes
         started = perf_counter()
         pair.draw()
         optimizer.step(pair.losses)
@@ -111,8 +114,8 @@ def _timed(name: str, rule: str, ranks: Ranks) -> dict[str, float]:
             times.append(1000 * (perf_counter() - started))
     size = sum(p.numel() for network in pair.networks.values() for p in network.parameters())
     return {
-        "ms": ranks.largest(median(times)),
-        "vectors": round((ranks.traffic.bytes - before) / 4 / size, 2),
+        "ms": distributed.all_reduce_max(median(times)),
+        "vectors": round((distributed.traffic.bytes - before) / 4 / size, 2),
     }
 
 

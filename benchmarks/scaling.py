@@ -67,7 +67,7 @@ def _steps(make: Callable[[], Pair]) -> dict[str, Callable[[], Step]]:
     makers: tuple[Callable[[], Step], ...] = (
         lambda: simultaneous_by_hand(make()),
         lambda: ruled(Consensus(gamma=0.1), True),
-        lambda: ruled(AdaptiveCompetitiveGradient(tolerance=0.0, budget=2), False),
+        lambda: ruled(AdaptiveCompetitiveGradient(tol=0.0, max_iter=2), False),
         lambda: simultaneous_by_hand(make(), SOAP, lr=1e-4, max_dimension=512, weight_decay=0.0),
     )
     return dict(zip(CONTESTANTS, makers, strict=True))
@@ -109,7 +109,7 @@ def _iterations(device: torch.device, rounds: int) -> dict[str, Any]:
     def make(budget: int) -> Step:
         pair = mlp(device)
         return with_rule(
-            pair, AdaptiveCompetitiveGradient(tolerance=0.0, budget=budget), plain_sgd(pair)
+            pair, AdaptiveCompetitiveGradient(tol=0.0, max_iter=budget), plain_sgd(pair)
         )[0]
 
     steps = {str(budget): make(budget) for budget in ITERATIONS} | {

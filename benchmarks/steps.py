@@ -28,13 +28,13 @@ from saddlepoint import (
     AdaptiveCompetitiveGradient,
     CompetitiveGradient,
     Game,
-    Kronecker,
+    KroneckerPreconditioner,
     Newton,
     Rule,
     linearize,
     registry,
 )
-from saddlepoint.rules import Consensus, Every, Hamiltonian, OpponentShaping, SymplecticAdjustment
+from saddlepoint.rules import Consensus, Every, Hamiltonian, LOLA, SymplecticGradientAdjustment
 
 HAND, TOGETHER, PLAIN = (
     "alternating Adam by hand",
@@ -49,16 +49,18 @@ TINY = {"width": 2, "batch": 1}
 GRADIENT_UNITS: dict[str, Rule] = {
     "Consensus": Consensus(gamma=0.1),
     "Hamiltonian": Hamiltonian(),
-    "SymplecticAdjustment": SymplecticAdjustment(strength=0.1),
-    "SymplecticAdjustment(align=False)": SymplecticAdjustment(strength=0.1, align=False),
-    "OpponentShaping": OpponentShaping(alpha=0.1),
+    "SymplecticGradientAdjustment": SymplecticGradientAdjustment(strength=0.1),
+    "SymplecticGradientAdjustment(align=False)": SymplecticGradientAdjustment(
+        strength=0.1, align=False
+    ),
+    "LOLA": LOLA(alpha=0.1),
 }
 STEP_UNITS: dict[str, Rule] = {
-    "AdaptiveCompetitiveGradient": AdaptiveCompetitiveGradient(tolerance=0.1),
-    "CompetitiveGradient(scaling=Kronecker())": CompetitiveGradient(
-        scaling=Kronecker(max_dimension=512), tolerance=0.1, warm_start=True
+    "AdaptiveCompetitiveGradient": AdaptiveCompetitiveGradient(tol=0.1),
+    "CompetitiveGradient(preconditioner=KroneckerPreconditioner())": CompetitiveGradient(
+        preconditioner=KroneckerPreconditioner(max_dimension=512), tol=0.1, warm_start=True
     ),
-    "Newton": Newton(damping=100.0, adapt=False, budget=3),
+    "Newton": Newton(damping=100.0, adapt=False, max_iter=3),
 }
 
 
@@ -129,9 +131,9 @@ def _parts(make: Callable[..., Pair], rounds: int) -> dict[str, Any]:
         steps[name] = with_rule(own := make(), rule, optimizers(own, Adam, **ADAM))[0]
     steps["consensus by hand"] = consensus_by_hand(make())
     steps["J.T @ v"] = lambda: J.T @ xi
-    steps["J.interaction.T @ v"] = lambda: J.interaction.T @ xi
+    steps["J.off_diagonal.T @ v"] = lambda: J.off_diagonal.T @ xi
     times = interleaved(steps, 2 * rounds)
-    products = ("J.T @ v", "J.interaction.T @ v")
+    products = ("J.T @ v", "J.off_diagonal.T @ v")
     return {
         name: ratio(times, name, PLAIN if name in products else TOGETHER)
         for name in steps
@@ -145,7 +147,7 @@ def _every(make: Callable[..., Pair], rounds: int) -> dict[str, Any]:
     steps: dict[str, Step] = {FIVE: _times(PERIOD, simultaneous_by_hand(make()))}
     for name, rule in {**GRADIENT_UNITS, **STEP_UNITS}.items():
         own = make()
-        inner = plain_sgd(own) if rule.units == "step" else optimizers(own, Adam, **ADAM)
+        inner = plain_sgd(own) if rule.output == "step" else optimizers(own, Adam, **ADAM)
         steps[name] = _times(PERIOD, with_rule(own, Every(rule, k=PERIOD), inner)[0])
     times = interleaved(steps, rounds)
     return {name: ratio(times, name, FIVE) for name in steps if name != FIVE}

@@ -19,17 +19,17 @@ import torch
 import saddlepoint as sp
 from saddlepoint.games import zero_sum
 from saddlepoint.optim import SignSubgradient
-from saddlepoint.rules import Averaged, Extragradient, Gradient
+from saddlepoint.rules import Averaged, Extragradient, GradientDescent
 
 STEP, SIZES, START = 0.03, (0.03, 0.1, 0.3), (1.0, 0.618)
 GAMES = {"pure rotation, xy": (0.0, 1.0, 0.0), "damped, xy + x²/4 − y²/4": (0.5, 1.0, -0.5)}
 
 # name → (rule, momentum of the sign, whether lr falls like 1/√t)
 CURES = {
-    "constant steps": (Gradient(), 0.0, False),
-    "decay": (Gradient(), 0.0, True),
+    "constant steps": (GradientDescent(), 0.0, False),
+    "decay": (GradientDescent(), 0.0, True),
     "average": (Averaged(), 0.0, False),
-    "momentum 0.9": (Gradient(), 0.9, False),
+    "momentum 0.9": (GradientDescent(), 0.9, False),
     "extragradient": (Extragradient(), 0.0, False),
     "extragradient, decay": (Extragradient(), 0.0, True),
 }

@@ -28,7 +28,7 @@ STACKELBERG = ("follow-the-ridge", "total-gradient", "gradient-newton", "complet
 
 # name → (rule, steps of one round, rates of x and y)
 RULES: dict[str, tuple[Rule, int, tuple[float, float]]] = {
-    "gradient": (rules.Gradient(), 1, (H, H)),
+    "gradient": (rules.GradientDescent(), 1, (H, H)),
     "optimistic": (rules.Optimistic(), 1, (H, H)),
     "extragradient": (rules.Extragradient(), 1, (H, H)),
     "past-extragradient": (rules.PastExtragradient(), 1, (H, H)),
@@ -36,11 +36,11 @@ RULES: dict[str, tuple[Rule, int, tuple[float, float]]] = {
     "runge-kutta": (rules.RungeKutta(), 1, (H, H)),
     "consensus, γ = 0.1": (rules.Consensus(gamma=0.1), 1, (H, H)),
     "consensus, γ = 1": (rules.Consensus(gamma=1.0), 1, (H, H)),
-    "sga, λ = 1": (rules.SymplecticAdjustment(align=False), 1, (H, H)),
+    "sga, λ = 1": (rules.SymplecticGradientAdjustment(align=False), 1, (H, H)),
     "hamiltonian": (rules.Hamiltonian(), 1, (H, H)),
     "jare, γ = 1": (rules.JacobianRegularized(gamma=1.0), 1, (H, H)),
-    "look-ahead, α = 0.1": (rules.OpponentShaping(alpha=0.1, shaping=0.0), 1, (H, H)),
-    "lola, α = 0.1": (rules.OpponentShaping(alpha=0.1), 1, (H, H)),
+    "look-ahead, α = 0.1": (rules.LOLA(alpha=0.1, shaping=0.0), 1, (H, H)),
+    "lola, α = 0.1": (rules.LOLA(alpha=0.1), 1, (H, H)),
     "cgd": (rules.CompetitiveGradient(**TIGHT), 1, (H, H)),
     "lcgd": (rules.LinearizedCompetitiveGradient(), 1, (H, H)),
     "proximal-point": (rules.ProximalPoint(**TIGHT), 1, (H, H)),

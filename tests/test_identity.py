@@ -48,7 +48,7 @@ class TestMemoryLayout:
     @pytest.mark.parametrize(
         "rule",
         [
-            rules.Gradient(),
+            rules.GradientDescent(),
             rules.Consensus(0.1),
             rules.Extragradient(),
             rules.CompetitiveGradient(),
@@ -91,8 +91,8 @@ class TestMemoryLayout:
 
         class Shared(rules.Rule):
             def direction(self, step):
-                both = torch.cat([t.reshape(-1) for t in step.point.gradient.tensors])
-                return step.point.gradient.unflatten(both)
+                both = torch.cat([t.reshape(-1) for t in step.linearization.gradient.tensors])
+                return step.linearization.gradient.unflatten(both)
 
         sp.GameOptimizer({"x": Spy([a, b], lr=0.1)}, Shared()).step(lambda: {"x": (a + b).sum()})
         assert grads[0].untyped_storage().data_ptr() != grads[1].untyped_storage().data_ptr()
@@ -104,14 +104,16 @@ STATEFUL = {
     "lookahead": lambda: rules.Lookahead(k=2),
     "averaged": lambda: rules.Averaged(),
     "averaged, exponential": lambda: rules.Averaged(decay=0.9),
-    "acgd": lambda: rules.AdaptiveCompetitiveGradient(tolerance=1e-12, warm_start=True),
+    "acgd": lambda: rules.AdaptiveCompetitiveGradient(tol=1e-12, warm_start=True),
     "kronecker cgd": lambda: rules.CompetitiveGradient(
-        scaling=rules.Kronecker(frequency=2), tolerance=1e-12, budget=100
+        preconditioner=rules.KroneckerPreconditioner(frequency=2), tol=1e-12, max_iter=100
     ),
-    "cgd, warm": lambda: rules.CompetitiveGradient(warm_start=True, tolerance=1e-12),
-    "proximal, warm": lambda: rules.ProximalPoint(warm_start=True, tolerance=1e-12),
-    "newton, rms": lambda: rules.Newton(scaling=rules.RMS(), tolerance=1e-12, budget=100),
-    "every": lambda: rules.Every(rules.Optimistic(), k=2, otherwise=rules.Lookahead(k=2)),
+    "cgd, warm": lambda: rules.CompetitiveGradient(warm_start=True, tol=1e-12),
+    "proximal, warm": lambda: rules.ProximalPoint(warm_start=True, tol=1e-12),
+    "newton, rms": lambda: rules.Newton(
+        preconditioner=rules.RMSPreconditioner(), tol=1e-12, max_iter=100
+    ),
+    "every": lambda: rules.Every(rules.Optimistic(), k=2, fallback=rules.Lookahead(k=2)),
     "nested": lambda: rules.Lookahead(rules.Averaged(rules.Optimistic()), k=3),
 }
 
@@ -385,7 +387,7 @@ class TestForeignStates:
             (
                 rules.Lookahead(rules.Optimistic()),
                 rules.Lookahead(),
-                "rule='Optimistic', this optimizer has rule='Gradient'",
+                "rule='Optimistic', this optimizer has rule='GradientDescent'",
             ),
             (
                 rules.Averaged(rules.Clipped(norm=1.0)),
@@ -537,7 +539,7 @@ class TestTrialSteps:
                         p.data.copy_(master)
 
         ends = []
-        for rule in (rules.Gradient(), rules.Extragradient(keep_state=False)):
+        for rule in (rules.GradientDescent(), rules.Extragradient(keep_state=False)):
             x = torch.ones(1, dtype=torch.bfloat16, requires_grad=True)
             optimizer = sp.GameOptimizer({"x": Master([x], lr=1e-4)}, rule)
             for _ in range(100):

@@ -146,7 +146,7 @@ def test_a_scheduler_that_cycles_momentum():
         optimizer.step(bilinear(x, y))
 
 
-@pytest.mark.parametrize("rule", [rules.Gradient(), rules.CompetitiveGradient()])
+@pytest.mark.parametrize("rule", [rules.GradientDescent(), rules.CompetitiveGradient()])
 def test_schedulers_of_the_rate_are_welcome(rule):
     x, y = number(), number()
     optimizer = optimizer_for(x, y, rule)
@@ -201,7 +201,7 @@ class TestFrozenPlayers:
         assert y.tolist() == pytest.approx([0.91, 0.91])
 
     @pytest.mark.parametrize(
-        "rule", [rules.Gradient(), rules.Optimistic(), rules.Extragradient(), rules.Consensus(0.5), rules.SymplecticAdjustment(),
+        "rule", [rules.GradientDescent(), rules.Optimistic(), rules.Extragradient(), rules.Consensus(0.5), rules.SymplecticGradientAdjustment(),
                  rules.CompetitiveGradient(), rules.AdaptiveCompetitiveGradient(), rules.ProximalPoint(), rules.Newton(),
                  rules.Newton(part="full"), rules.RungeKutta(), rules.Lookahead(k=2), rules.Averaged(), rules.SimultaneousPerturbation()]
     )  # fmt: skip

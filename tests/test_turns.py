@@ -12,12 +12,12 @@ from saddlepoint.models import MLP
 F64 = torch.float64
 COUPLED = {
     "consensus": rules.Consensus(0.1),
-    "sga": rules.SymplecticAdjustment(),
-    "cgd": rules.CompetitiveGradient(tolerance=1e-12),
+    "sga": rules.SymplecticGradientAdjustment(),
+    "cgd": rules.CompetitiveGradient(tol=1e-12),
     "hamiltonian": rules.Hamiltonian(),
     "runge-kutta": rules.RungeKutta(),
     "past extragradient": rules.PastExtragradient(),
-    "lookahead": rules.Lookahead(rules.CompetitiveGradient(tolerance=1e-12), k=3),
+    "lookahead": rules.Lookahead(rules.CompetitiveGradient(tol=1e-12), k=3),
     "averaged": rules.Averaged(rules.Consensus(0.1)),
 }
 
@@ -64,12 +64,12 @@ class TestExtraTurns:
     @pytest.mark.parametrize("all_losses", [False, True])
     def test_the_named_player_steps_along_its_gradient(self, name, all_losses):
         gan, plain = Gan(), Gan()
-        optimizer, by_hand = gan.optimizer(COUPLED[name]), plain.optimizer(rules.Gradient())
+        optimizer, by_hand = gan.optimizer(COUPLED[name]), plain.optimizer(rules.GradientDescent())
         players = ("discriminator", "generator") if all_losses else ("discriminator",)
         for _ in range(2):
             values = optimizer.step(lambda: gan.losses(players=players), only=["discriminator"])
             by_hand.step(lambda: plain.losses(players=("discriminator",)))
-        assert set(values) == {"discriminator"}
+        assert set(values.losses) == {"discriminator"}
         assert torch.equal(gan.theta(), plain.theta())
 
     @pytest.mark.parametrize("name", COUPLED)
@@ -147,7 +147,7 @@ class TestExtraTurns:
         """Every(consensus, 2): joint, plain, joint, whatever extra turns lie between."""
         gan, plain = Gan(), Gan()
         optimizer = gan.optimizer(rules.Every(rules.Consensus(1.0), k=2))
-        due = [plain.optimizer(rules.Consensus(1.0)), plain.optimizer(rules.Gradient())]
+        due = [plain.optimizer(rules.Consensus(1.0)), plain.optimizer(rules.GradientDescent())]
         for number in range(4):
             optimizer.step(gan.losses, only=["discriminator"])
             due[1].step(lambda: plain.losses(players=("discriminator",)))
@@ -171,7 +171,7 @@ class TestExtraTurns:
 
     def test_per_player_rules_of_which_one_couples(self):
         x, y, z = (torch.ones(1, dtype=F64, requires_grad=True) for _ in range(3))
-        rule = rules.PerPlayer(rules.CompetitiveGradient(tolerance=1e-12), ("x", "y"))
+        rule = rules.PerPlayer(rules.CompetitiveGradient(tol=1e-12), ("x", "y"))
         optimizer = sp.GameOptimizer(
             {n: torch.optim.SGD([p], lr=0.1) for n, p in (("x", x), ("y", y), ("z", z))}, rule
         )
@@ -186,7 +186,7 @@ class TestExtraTurns:
 
 
 ALL_RULES = {
-    "gradient": (rules.Gradient(), torch.optim.Adam),
+    "gradient": (rules.GradientDescent(), torch.optim.Adam),
     "optimistic": (rules.Optimistic(), torch.optim.SGD),
     "extragradient": (rules.Extragradient(), torch.optim.Adam),
     "past extragradient": (rules.PastExtragradient(), torch.optim.SGD),
@@ -195,24 +195,24 @@ ALL_RULES = {
         torch.optim.SGD,
     ),
     "consensus": (rules.Consensus(0.1), torch.optim.SGD),
-    "sga": (rules.SymplecticAdjustment(), torch.optim.SGD),
+    "sga": (rules.SymplecticGradientAdjustment(), torch.optim.SGD),
     "hamiltonian": (rules.Hamiltonian(), torch.optim.SGD),
     "stochastic hamiltonian": (rules.StochasticHamiltonian(), torch.optim.SGD),
     "jare": (rules.JacobianRegularized(0.5), torch.optim.SGD),
-    "lola": (rules.OpponentShaping(0.1), torch.optim.SGD),
+    "lola": (rules.LOLA(0.1), torch.optim.SGD),
     "sos": (rules.StableOpponentShaping(0.1), torch.optim.SGD),
-    "cgd": (rules.CompetitiveGradient(tolerance=1e-12), torch.optim.SGD),
+    "cgd": (rules.CompetitiveGradient(tol=1e-12), torch.optim.SGD),
     "lcgd": (rules.LinearizedCompetitiveGradient(), torch.optim.SGD),
-    "acgd": (rules.AdaptiveCompetitiveGradient(tolerance=1e-12), torch.optim.SGD),
+    "acgd": (rules.AdaptiveCompetitiveGradient(tol=1e-12), torch.optim.SGD),
     "kronecker cgd": (
         rules.CompetitiveGradient(
-            scaling=rules.Kronecker(max_dimension=2), tolerance=1e-12, budget=200
+            preconditioner=rules.KroneckerPreconditioner(max_dimension=2), tol=1e-12, max_iter=200
         ),
         torch.optim.SGD,
     ),
-    "proximal": (rules.ProximalPoint(tolerance=1e-12), torch.optim.SGD),
-    "newton": (rules.Newton(tolerance=1e-12, budget=100), torch.optim.SGD),
-    "newton, full": (rules.Newton(part="full", tolerance=1e-12, budget=100), torch.optim.SGD),
+    "proximal": (rules.ProximalPoint(tol=1e-12), torch.optim.SGD),
+    "newton": (rules.Newton(tol=1e-12, max_iter=100), torch.optim.SGD),
+    "newton, full": (rules.Newton(part="full", tol=1e-12, max_iter=100), torch.optim.SGD),
     "total gradient": (
         rules.TotalGradient(leader="generator", follower="discriminator", damping=1.0),
         torch.optim.SGD,
@@ -246,7 +246,7 @@ class TestMicroBatches:
         for _ in range(3):
             values = several.step([lambda part=part: cut.losses(part) for part in parts])
             due = one.step(whole.losses)
-            assert values == pytest.approx(due, rel=1e-9)
+            assert values.losses == pytest.approx(due.losses, rel=1e-9)
             assert several.last.terms["discriminator"] == pytest.approx(
                 one.last.terms["discriminator"], rel=1e-9
             )
@@ -288,7 +288,7 @@ class TestMicroBatches:
                 optimizer.step([lambda: gan.losses(slice(0, 4))] * number)
             return most
 
-        assert peak(rules.Gradient(), 4) == peak(rules.Gradient(), 1)
+        assert peak(rules.GradientDescent(), 4) == peak(rules.GradientDescent(), 1)
         assert peak(rules.Extragradient(), 4) == peak(rules.Extragradient(), 1)
         assert peak(rules.Consensus(0.1), 4) > peak(rules.Consensus(0.1), 1)
 
@@ -310,10 +310,10 @@ class TestMicroBatches:
 
     def test_none_and_different_ones_are_refused(self):
         gan = Gan()
-        optimizer = gan.optimizer(rules.Gradient())
+        optimizer = gan.optimizer(rules.GradientDescent())
         with pytest.raises(sp.UsageError, match=r"step\(\[\]\): there is no closure"):
             optimizer.step([])
-        for rule in (rules.Gradient(), rules.Consensus(0.1)):
+        for rule in (rules.GradientDescent(), rules.Consensus(0.1)):
             with pytest.raises(
                 sp.UsageError,
                 match=(
@@ -336,5 +336,5 @@ class TestMicroBatches:
             }
 
         with pytest.raises(sp.DivergenceError, match='loss of player "discriminator" is inf'):
-            gan.optimizer(rules.Gradient()).step([lambda: losses(1), lambda: losses(0)])
+            gan.optimizer(rules.GradientDescent()).step([lambda: losses(1), lambda: losses(0)])
         assert torch.equal(gan.theta(), before)

@@ -118,9 +118,9 @@ def curvature(sp, torch):
     assert jacobian.dense().shape == (60, 60)
     small = sp.curvature.eigenvalues(jacobian["x", "x"], 2)
     assert small.method == "dense"
-    for scaling in (sp.RMS(), sp.Kronecker()):
+    for scaling in (sp.RMSPreconditioner(), sp.KroneckerPreconditioner()):
         inner = {"x": torch.optim.SGD([x], lr=0.1), "y": torch.optim.SGD([y], lr=0.1)}
-        sp.GameOptimizer(inner, sp.CompetitiveGradient(scaling=scaling)).step(losses)
+        sp.GameOptimizer(inner, sp.CompetitiveGradient(preconditioner=scaling)).step(losses)
     sp.testing.check_rule(sp.rules.Consensus())
     network = sp.models.MLP((2, 3, 1), generator=torch.Generator().manual_seed(0))
     assert network(torch.zeros(4, 2)).shape == (4, 1)

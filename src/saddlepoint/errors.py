@@ -43,7 +43,7 @@ class DoubleBackwardError(SaddlepointError, RuntimeError):
     """A network contains an operation that PyTorch cannot differentiate twice."""
 
 
-class RankError(SaddlepointError, RuntimeError):
+class DistributedError(SaddlepointError, RuntimeError):
     """The processes that train together cannot go on: one ended, hangs, or differs from the others.
 
     Attributes:
@@ -63,7 +63,7 @@ class CurvatureWarning(UserWarning):
     """A combination that is allowed but changes what a curvature rule computes."""
 
 
-class DamageWarning(UserWarning):
+class CorruptFileWarning(UserWarning):
     """Something on the disk is damaged; the sentence says what is used in its place."""
 
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from saddlepoint.curvature import Cost, Evaluation, Solve
+from saddlepoint.curvature import Cost, Linearization, SolveInfo
 from saddlepoint.curvature.replay import Replay
+from saddlepoint.distributed import SingleProcess, check_plain, check_same_everywhere
 from saddlepoint.errors import DivergenceError, SolverWarning, UsageError, did_you_mean
 from saddlepoint.game import Closure, Players, check_owners, under_autocast
 from saddlepoint.layout import Layout, signature
@@ -33,35 +34,14 @@ from saddlepoint.pairing import (
     check_pair,
     warn_of_decay,
 )
-from saddlepoint.ranks import Ranks, check_plain, check_same_everywhere
-from saddlepoint.rules import Averaged, Gradient, Rule, RuleState, Step
+from saddlepoint.rules import Averaged, GradientDescent, Rule, RuleState, Step
 from saddlepoint.rules.base import find_direction
 from saddlepoint.rules.first_step import Verified, check_dependence
+from saddlepoint.step_result import StepResult
 from saddlepoint.vectors import Vector
 
 Saved = dict[str, tuple[list[dict[str, Any]], dict[Tensor, Any]]]
 """player → the options of its optimizer's groups, and its optimizer's state."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """What one step did.
-
-    Attributes:
-        losses: player → loss before the step.
-        terms: player → named term → value, of the players whose losses have named terms.
-        gradient_norms: mover → ‖ξ_i‖.
-        direction_norms: mover → norm of the direction given to the inner optimizer.
-        solves: the reports of linear solves, by name.
-        cost: what this step cost.
-    """
-
-    losses: dict[str, float]
-    terms: dict[str, dict[str, float]]
-    gradient_norms: dict[str, float]
-    direction_norms: dict[str, float]
-    solves: dict[str, Solve]
-    cost: Cost
 
 
 class GameOptimizer:
@@ -75,28 +55,32 @@ class GameOptimizer:
 
     Args:
         optimizers: player → torch optimizer over that player's parameters.
-        rule: turns gradients and curvature into directions; ``Gradient()``, the plain training
+        rule: turns gradients and curvature into directions; ``GradientDescent()``, the plain training
             loop, when left out.
         modules: networks whose buffers (BatchNorm statistics, spectral norm vectors) must move once
             per step also under rules that evaluate the closure more than once.
         generators: random generators that the closure draws from; such rules replay them, as they
             replay torch's global one.
-        ranks: the processes that train together, ``TorchRanks()`` under torchrun; each one's
+        check_finite: whether to check, before a parameter moves, that losses and directions are
+            finite. It copies a few numbers from the device once a step. False saves that
+            synchronisation: the step copies nothing before its result is read, and a loss that is
+            NaN goes into the parameters.
+        distributed: the processes that train together, ``Distributed()`` under torchrun; each one's
             closure has the losses of its share of the batch, as means over it. Networks stay as
             they are, without a DistributedDataParallel around them.
 
     Attributes:
-        last: the Record of the latest step, or None.
+        last: the StepResult of the latest step, or None.
         cost: the total Cost of all steps.
-        unconverged: how many linear solves stopped before their tolerance.
+        unconverged: how many linear solves stopped before their tol.
 
     Raises:
-        UsageError: no players, a parameter with two owners, ``maximize=True``, LBFGS, or a rule in
-            units of steps with anything but plain SGD.
+        UsageError: no players, a parameter with two owners, ``maximize=True``, LBFGS, or a rule
+            whose output is an update with anything but plain SGD.
 
     >>> x, y = (torch.ones(1, requires_grad=True) for _ in range(2))
     >>> optimizer = GameOptimizer({"x": torch.optim.SGD([x], lr=0.1), "y": torch.optim.SGD([y], lr=0.1)})
-    >>> optimizer.step(lambda: {"x": (x * y).sum(), "y": -(x * y).sum()})
+    >>> optimizer.step(lambda: {"x": (x * y).sum(), "y": -(x * y).sum()}).losses
     {'x': 1.0, 'y': -1.0}
     >>> round(x.item(), 3), round(y.item(), 3)
     (0.9, 1.1)
@@ -109,30 +93,32 @@ class GameOptimizer:
         *,
         modules: Iterable[nn.Module] = (),
         generators: Iterable[torch.Generator] = (),
-        ranks: Ranks | None = None,
+        check_finite: bool = True,
+        distributed: SingleProcess | None = None,
     ) -> None:
         self.optimizers = as_players(optimizers)
-        self.rule = Gradient() if rule is None else rule
+        self.rule = GradientDescent() if rule is None else rule
         check_arguments(self.optimizers, self.rule)
+        self.check_finite = check_finite
         self._modules, self._generators = as_modules(modules), as_generators(generators)
         self.cost = Cost()
         self.unconverged = 0
-        self.last: Record | None = None
+        self.last: StepResult | None = None
         self.closure_differentiates = False
         self._verified = Verified()  # a player's first step looks for what would be silently wrong
-        self.ranks = Ranks() if ranks is None else ranks
+        self.distributed = SingleProcess() if distributed is None else distributed
         self._decay_warned: set[str] = set()
         self._layout = Layout(self.optimizers)
         self._signature: list[Any] = []
         self.rule_state = RuleState(self._layout.names)
         self._owner = self.rule  # of what the rule remembers
         self._players()
-        check_same_everywhere(self.ranks, self._layout.describe())
+        check_same_everywhere(self.distributed, self._layout.describe())
 
     def step(
         self, closure: Closure | Sequence[Closure], *, only: Iterable[str] | None = None
-    ) -> dict[str, float]:
-        """Take one step for the players in the mapping that ``closure`` returns; return their losses before it.
+    ) -> StepResult:
+        """Take one step for the players in the mapping that ``closure`` returns.
 
         The closure computes losses only: no ``zero_grad``, no ``backward``, no ``detach`` between
         the players.
@@ -167,26 +153,29 @@ class GameOptimizer:
         with torch.autocast(device, enabled=False):
             return self._step(under_autocast(whole, device, torch.get_autocast_dtype(device)), only)
 
-    def _step(self, closure: Closure, only: Iterable[str] | None) -> dict[str, float]:
+    def _step(self, closure: Closure, only: Iterable[str] | None) -> StepResult:
         players = self._players()
-        self.rule.before(players, self.rule_state)
+        self.rule.pre_step(players, self.rule_state)
         remembered = self.rule_state.copy()
         try:
-            step, direction = self._direction(players, closure, only)
+            step, direction, result = self._find_direction(players, closure, only)
         except Exception:
-            self._forget(remembered)
+            # a failed step leaves what the rule remembered as it was
+            self.rule_state.numbers = remembered.numbers
+            self.rule_state.parameters = remembered.parameters
+            self.rule_state.children = remembered.children
             raise
-        self._apply(
-            direction, players, step.first.unused if self.rule.order < 2 else {}, step.first
-        )
-        self.rule.after(step)
-        self._report_solves(step.solves)
-        return step.first.losses
+        first = step.first_linearization
+        self._apply(direction, players, first.unused if self.rule.order < 2 else {}, first)
+        self.rule.post_step(step)
+        self._warn_of_unconverged(step.solves)
+        self.last = result
+        return result
 
-    def _direction(
+    def _find_direction(
         self, players: Players, closure: Closure, only: Iterable[str] | None
-    ) -> tuple[Step, Vector]:
-        """Return the step and what the rule found; nothing has moved yet."""
+    ) -> tuple[Step, Vector, StepResult]:
+        """Return the step, the rule's direction and the result; no parameter has moved yet."""
         before = self.cost.copy()
         moving = [player for player, own in players.items() if own]
         again = self.rule.evaluates_again or (
@@ -203,51 +192,75 @@ class GameOptimizer:
             modules=self._modules,
             only=None if only is None else self._known(only),
             verified=self._verified,
-            ranks=self.ranks,
+            distributed=self.distributed,
         )
         direction = find_direction(self.rule, step)
-        self._check_direction(direction, step.first)
-        self._check_solves(step.solves, direction)
-        norms = self._finite_norms(direction)
-        point = step.first
-        gradient_norms = (
-            {}
-            if point.order == 0
-            else norms
-            if point.gradient is direction
-            else point.gradient_norms
-        )
-        self._check_dependence(step.first)
+        first = step.first_linearization
+        if set(direction) != set(first.active):
+            raise UsageError(
+                f"{type(self.rule).__name__} returned directions for {sorted(direction)}, but the"
+                f" players that move are {sorted(first.active)}. A rule returns one direction for"
+                " each of these players."
+            )
+        result = StepResult(first, direction, solves=step.solves)
+        if self.check_finite:
+            self._check_finite(step, direction, result)
+        result.cost = self.cost - before
+        self._check_dependence(first)
         if any(parameter.requires_grad for parameter in self._layout.frozen):
             raise UsageError(
                 "The closure called requires_grad_(True) on a parameter that was frozen when the"
                 " step began, and would not move it. Freeze and thaw parameters between steps, not"
                 " inside the closure."
             )
-        terms = {player: own for player, own in step.first.terms.items() if own.keys() != {""}}
-        self.last = Record(
-            step.first.losses, terms, gradient_norms, norms, step.solves, self.cost - before
-        )
-        return step, direction
+        return step, direction, result
 
-    def _check_dependence(self, point: Evaluation) -> None:
-        couples = self.rule.joint and self.rule.order == 2
+    def _check_finite(self, step: Step, direction: Vector, result: StepResult) -> None:
+        """Raise DivergenceError unless losses, solves and directions are finite; one transfer."""
+        unchecked = step.take_unchecked()
+        remaining = iter(result.read([found.numbers for found in unchecked]))
+        for found in unchecked:
+            found.set_numbers([next(remaining) for _ in found.term_names])
+            found.check_finite()
+        for name, info in step.solves.items():
+            if info.status == "non_finite":
+                raise DivergenceError(
+                    f'The solve "{name}" of {type(self.rule).__name__} met a number that is not'
+                    f" finite, in the gradient or in product {info.products}. No parameter was"
+                    " changed. Lower the learning rate, or look for a term of the loss, or a"
+                    " layer, whose first or second derivative overflows.",
+                    player=name if name in direction else next(iter(direction)),
+                )
+        for player, norm in result.direction_norms.items():
+            if math.isfinite(norm):
+                continue
+            # squares of large finite numbers overflow too
+            result.direction_norms[player] = direction.only([player]).length()
+            if math.isfinite(result.direction_norms[player]):
+                continue
+            finite = [bool(tensor.isfinite().all()) for tensor in direction[player]]
+            index = finite.index(False) if False in finite else 0
+            name = self._layout.names[player][index]
+            if name.replace(".", "").isdigit():
+                name = f"parameter {name}"
+            shape = tuple(self._layout.players[player][index].shape)
+            raise DivergenceError(
+                f'The update of player "{player}" is not finite: first in {name}, shape {shape}.'
+                " No parameter was changed. Lower the learning rate, or look for a term of the"
+                " loss whose gradient overflows.",
+                player=player,
+            )
+
+    def _check_dependence(self, point: Linearization) -> None:
+        couples = self.rule.needs_all_players and self.rule.order == 2
         # such a rule may move players in other steps
         if point.order == 0 or (couples and point.order < 2):
             return
-        coupled = couples and len(point.movers) > 1
+        coupled = couples and len(point.active) > 1
         kind = "coupling" if coupled else "gradient"
-        if self._verified.due(kind, point.movers):
+        if self._verified.due(kind, point.active):
             check_dependence(point, rule=type(self.rule).__name__, coupled=coupled)
-            self._verified.add(kind, point.movers)
-
-    def _forget(self, remembered: RuleState) -> None:
-        """Go back to what the rule remembered before a step that failed."""
-        self.rule_state.numbers, self.rule_state.parameters = (
-            remembered.numbers,
-            remembered.parameters,
-        )
-        self.rule_state.children = remembered.children
+            self._verified.add(kind, point.active)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -333,7 +346,7 @@ class GameOptimizer:
         check_owners(layout.players)
         check_plain(layout.players, self._modules)
         check_numbers(layout.players, self.rule)
-        self.rule.check(layout.players)
+        self.rule.validate(layout.players)
         for player in self._layout.parameters:
             self.rule_state.rename(player, self._layout.renamed(player, layout))
             if self._layout.names[player] != layout.names.get(player):
@@ -363,7 +376,7 @@ class GameOptimizer:
                 )
         return named
 
-    def rates(self) -> dict[str, list[float]]:
+    def lrs(self) -> dict[str, list[float]]:
         """Return player → the learning rate of each parameter that moves."""
         return {
             player: [
@@ -456,60 +469,12 @@ class GameOptimizer:
         )
         return inner or isinstance(self.rule, Averaged)
 
-    def _check_direction(self, direction: Vector, point: Evaluation) -> None:
-        if set(direction) != set(point.movers):
-            raise UsageError(
-                f"{type(self.rule).__name__} returned directions for {sorted(direction)}, but the"
-                f" players that move are {sorted(point.movers)}. A rule returns one direction for"
-                " each mover."
-            )
-
-    def _check_solves(self, solves: Mapping[str, Solve], direction: Vector) -> None:
-        """Refuse a direction that is finite only because a solve stopped before a number that is not."""
-        for name, report in solves.items():
-            if report.status == "non-finite":
-                raise DivergenceError(
-                    f'The solve "{name}" of {type(self.rule).__name__} met a number that is not'
-                    f" finite, in the gradient or in product {report.products}. No parameter was"
-                    " changed. Lower the learning rate, or look for a term of the loss, or a"
-                    " layer, whose first or second derivative overflows.",
-                    player=name if name in direction else next(iter(direction)),
-                )
-
-    def _finite_norms(self, direction: Vector) -> dict[str, float]:
-        norms = direction.norms()
-        for player, norm in norms.items():
-            if not math.isfinite(norm):  # which squares of large numbers are not either
-                norms[player] = direction.only([player]).length()
-            if not math.isfinite(norms[player]):
-                index = next(
-                    (
-                        i
-                        for i, tensor in enumerate(direction[player])
-                        if not bool(tensor.isfinite().all())
-                    ),
-                    0,
-                )
-                raise DivergenceError(
-                    f'The update of player "{player}" is not finite: first in'
-                    f" {self._name_of(player, index)}. No parameter was changed. Lower the learning"
-                    " rate, or look for a term of the loss whose gradient overflows.",
-                    player=player,
-                )
-        return norms
-
-    def _name_of(self, player: str, index: int) -> str:
-        parameter = self._layout.players[player][index]
-        name = self._layout.names[player][index]
-        by_position = name.replace(".", "").isdigit()
-        return f"{'parameter ' if by_position else ''}{name}, shape {tuple(parameter.shape)}"
-
     def _apply(
         self,
         direction: Vector,
         players: Players,
         unused: Mapping[str, frozenset[int]],
-        point: Evaluation | None,
+        point: Linearization | None,
     ) -> None:
         """Write ``.grad``, step, drop it. A parameter that a first-order rule found unused is skipped, as ``backward`` would."""
         taken: set[int] = set()
@@ -532,7 +497,7 @@ class GameOptimizer:
                 for parameter in players[player]:
                     parameter.grad = None
 
-    def _step_inner(self, player: str, point: Evaluation | None) -> None:
+    def _step_inner(self, player: str, point: Linearization | None) -> None:
         optimizer = self.optimizers[player]
         try:
             if (
@@ -552,7 +517,7 @@ class GameOptimizer:
                 " gradient."
             ) from error
 
-    def _report_solves(self, solves: Mapping[str, Solve]) -> None:
+    def _warn_of_unconverged(self, solves: Mapping[str, SolveInfo]) -> None:
         for name, report in solves.items():
             if report.status == "converged":
                 continue
@@ -561,8 +526,8 @@ class GameOptimizer:
                     f'The solve "{name}" of {type(self.rule).__name__} ended as "{report.status}"'
                     f" after {report.products} products, at a relative residual of"
                     f" {report.residual:.1e}; its best iterate was used. Such solves are counted in"
-                    " optimizer.unconverged; raise the rule's budget or tolerance to avoid them."
-                    " This is said once.",
+                    " optimizer.unconverged; raise the rule's max_iter or tol to avoid them."
+                    " This warning is given once.",
                     SolverWarning,
                     stacklevel=4,
                 )

@@ -15,7 +15,7 @@ from torch.optim import LBFGS, SGD, Optimizer, SparseAdam
 from saddlepoint.errors import CurvatureWarning, UsageError
 from saddlepoint.game import Closure, MicroBatches, Players
 from saddlepoint.optim import GradientOptimizer
-from saddlepoint.rules import Averaged, Gradient, Lookahead, Rule
+from saddlepoint.rules import Averaged, GradientDescent, Lookahead, Rule
 
 
 def as_players(optimizers: object) -> dict[str, Optimizer]:
@@ -164,7 +164,7 @@ def check_pair(player: str, optimizer: Optimizer, rule: Rule) -> None:
                 f'Player "{player}": maximize=True. Every player minimises its own loss; negate the'
                 " loss instead."
             )
-        if rule.units == "step":
+        if rule.output == "update":
             _check_plain_sgd(player, optimizer, group, name)
 
 
@@ -206,6 +206,6 @@ def _check_plain_sgd(
 
 def _follows_the_gradient(rule: Rule) -> bool:
     """Say whether a rule's directions are the players' gradients at the current point, so that they belong to its losses."""
-    return isinstance(rule, Gradient) or (
+    return isinstance(rule, GradientDescent) or (
         isinstance(rule, Averaged | Lookahead) and _follows_the_gradient(rule.rule)
     )

@@ -103,10 +103,12 @@ class Vector(Mapping[str, Tensors]):
 
     def norms(self) -> dict[str, float]:
         """Return each player's Euclidean norm as a number, with one transfer from the device."""
-        values = iter(torch.stack(torch._foreach_norm(self.tensors)).tolist())
-        return {
-            player: math.hypot(*[next(values) for _ in tensors]) for player, tensors in self.items()
-        }
+        sizes = {player: len(own) for player, own in self.items()}
+        return norms_by_player(sizes, self.tensor_norms().tolist())
+
+    def tensor_norms(self) -> Tensor:
+        """Return the Euclidean norm of each tensor, shape (tensors,), on the device."""
+        return torch.stack(torch._foreach_norm(self.tensors))
 
     def length(self) -> float:
         """Return the Euclidean norm as a number, taken in float64: squares of float32 numbers overflow from 1e19 on."""
@@ -169,6 +171,15 @@ class Vector(Mapping[str, Tensors]):
         """Return other tensors, in the order of ``self.tensors``, as a vector of the same players."""
         pieces = iter(tensors)
         return Vector({player: [next(pieces) for _ in own] for player, own in self._parts.items()})
+
+
+def norms_by_player(sizes: Mapping[str, int], tensor_norms: Iterable[float]) -> dict[str, float]:
+    """Return each player's norm, ‖d_i‖² = Σ ‖tensor‖², from its number of tensors and their norms."""
+    remaining = iter(tensor_norms)
+    norms = {}
+    for player, size in sizes.items():
+        norms[player] = math.hypot(*[next(remaining) for _ in range(size)])
+    return norms
 
 
 def _real_size(tensor: Tensor) -> int:

@@ -326,7 +326,7 @@ class TestMistakes:
         )
         assert cli(command, "nowhere") == (2, "", text)
 
-    @pytest.mark.filterwarnings("default::saddlepoint.errors.DamageWarning")
+    @pytest.mark.filterwarnings("default::saddlepoint.errors.CorruptFileWarning")
     @pytest.mark.parametrize("command", ["resume", "sample", "evaluate", "diagnose"])
     def test_truncated_checkpoint(self, cli, command):
         cli("train", "mixture8", *TINY, "--out", "run")

@@ -21,27 +21,27 @@ def test_a_name_keeps_the_options_given_before_it():
     assert settled("rule.damping=5", "rule=newton").rule.options["damping"] == 5
 
 
-@pytest.mark.parametrize("key", ["rule.scaling", "rule.scaling.name"])
+@pytest.mark.parametrize("key", ["rule.preconditioner", "rule.preconditioner.name"])
 @pytest.mark.parametrize(
     ("rule", "name", "option", "value"),
     [("kronecker-cgd", "kronecker", "max_dimension", 512), ("newton", "rms", "beta", 0.999)],
 )
 def test_a_name_alone_is_the_same_as_its_name(key, rule, name, option, value):
-    assert settled(f"rule={rule}", f"{key}={name}").rule.options["scaling"][option] == value
+    assert settled(f"rule={rule}", f"{key}={name}").rule.options["preconditioner"][option] == value
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["rule=cgd", "rule.scaling.name=[1]"], "is unknown"),
-        (["rule=cgd", "rule.scaling.name={}"], "is unknown"),
+        (["rule=cgd", "rule.preconditioner.name=[1]"], "is unknown"),
+        (["rule=cgd", "rule.preconditioner.name={}"], "is unknown"),
         (["rule={name: newton, name: acgd}"], 'the key "name" is given twice, in lines 1 and 1'),
         (["batch_size=1:30"], "not valid"),
         (["optimizer.eps=.inf"], "must be finite"),
         (["optimizer.weight_decay=1e400"], "must be finite"),
         (["optimizer.betas=[0.1, .nan]"], "must be finite"),
         (["rule=newton", "rule.damping=.inf"], "must be finite"),
-        (["rule=cgd", "rule.scaling={name: rms, epsilon: .inf}"], "must be finite"),
+        (["rule=cgd", "rule.preconditioner={name: rms, epsilon: .inf}"], "must be finite"),
         (["optimizer.fused=x"], "must be true or false"),
         (["optimizer.amsgrad=1"], "must be true or false"),
         (["problem="], "the value is empty"),

@@ -18,7 +18,7 @@ from saddlepoint.optim import (
     SignSubgradient,
     Subgradient,
 )
-from saddlepoint.rules import Gradient
+from saddlepoint.rules import GradientDescent
 from tests.conformance.test_rules import RULES, STACKELBERG
 
 OPTIMIZERS = {
@@ -38,8 +38,8 @@ OPTIMIZERS = {
     "soap": lambda p: SOAP(p, lr=0.05),
 }
 ALL_RULES = {**RULES, **STACKELBERG}
-STEPPING = sorted(name for name, rule in ALL_RULES.items() if rule.units == "step")
-SCALING = sorted(name for name, rule in ALL_RULES.items() if rule.units == "gradient")
+STEPPING = sorted(name for name, rule in ALL_RULES.items() if rule.output == "step")
+SCALING = sorted(name for name, rule in ALL_RULES.items() if rule.output == "gradient")
 
 
 def run(rule, make, which, steps=4, break_at=None):
@@ -111,7 +111,7 @@ def test_a_copy_goes_on_as_the_original_does(name, again):
 def test_a_checkpoint_loads_without_executing_anything(name, tmp_path):
     game = zero_sum(-6.0, 4.0, -2.0)
     optimizer = sp.GameOptimizer(
-        {p: OPTIMIZERS[name](t) for p, t in game.players.items()}, Gradient()
+        {p: OPTIMIZERS[name](t) for p, t in game.players.items()}, GradientDescent()
     )
     optimizer.step(game.losses)
     torch.save(optimizer.state_dict(), tmp_path / "state.pt")

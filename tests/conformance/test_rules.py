@@ -8,15 +8,15 @@ from saddlepoint import rules
 from saddlepoint.games import zero_sum
 from saddlepoint.testing import ANALYTIC_GAMES, check_rule
 
-TIGHT = {"tolerance": 1e-13, "budget": 50}
+TIGHT = {"tol": 1e-13, "max_iter": 50}
 RULES = {
-    "gradient": sp.Gradient(),
+    "gradient": sp.GradientDescent(),
     "newton": sp.Newton(**TIGHT),
     "newton undamped": sp.Newton(damping=0.5, adapt=False, **TIGHT),
     "newton cg": sp.Newton(solver="cg", **TIGHT),
     "newton minres": sp.Newton(solver="minres", **TIGHT),
-    "newton scaled": sp.Newton(scaling=sp.RMS(), **TIGHT),
-    "newton full scaled": sp.Newton(part="full", scaling=sp.RMS(), **TIGHT),
+    "newton scaled": sp.Newton(preconditioner=sp.RMSPreconditioner(), **TIGHT),
+    "newton full scaled": sp.Newton(part="full", preconditioner=sp.RMSPreconditioner(), **TIGHT),
     "newton full": sp.Newton(part="full", **TIGHT),
     "optimistic": rules.Optimistic(),
     "extragradient": rules.Extragradient(),
@@ -24,12 +24,12 @@ RULES = {
     "runge-kutta": rules.RungeKutta(),
     "runge-kutta 2": rules.RungeKutta(stages=2),
     "consensus": rules.Consensus(gamma=0.5),
-    "sga": rules.SymplecticAdjustment(),
+    "sga": rules.SymplecticGradientAdjustment(),
     "hamiltonian": rules.Hamiltonian(),
     "stochastic hamiltonian": rules.StochasticHamiltonian(),
     "jare": rules.JacobianRegularized(gamma=0.5),
-    "lola": rules.OpponentShaping(alpha=0.5),
-    "look-ahead": rules.OpponentShaping(alpha=0.5, shaping=0.0),
+    "lola": rules.LOLA(alpha=0.5),
+    "look-ahead": rules.LOLA(alpha=0.5, shaping=0.0),
     "sos": rules.StableOpponentShaping(alpha=0.5),
     "lcgd": rules.LinearizedCompetitiveGradient(),
     "proximal point": rules.ProximalPoint(**TIGHT),
@@ -37,7 +37,7 @@ RULES = {
     "lookahead twice": rules.Lookahead(rules.Lookahead(rules.Optimistic(), k=2), k=3),
     "averaged": rules.Averaged(rules.Extragradient()),
     "clipped": rules.Clipped(rules.Consensus(gamma=0.5), norm=0.5),
-    "every": rules.Every(rules.Consensus(gamma=0.5), k=2, otherwise=rules.Optimistic()),
+    "every": rules.Every(rules.Consensus(gamma=0.5), k=2, fallback=rules.Optimistic()),
     "smoothing": rules.RandomizedSmoothing(samples=2),
     "smoothing on the sphere, shared": rules.RandomizedSmoothing(
         samples=2, noise="sphere", shared=True
@@ -47,8 +47,12 @@ RULES = {
     "averaged spsa": rules.Averaged(rules.SimultaneousPerturbation()),
     "cgd": sp.CompetitiveGradient(**TIGHT),
     "cgd warm": sp.CompetitiveGradient(warm_start=True, **TIGHT),
-    "kronecker cgd": sp.CompetitiveGradient(scaling=sp.Kronecker(), warm_start=True, **TIGHT),
-    "kronecker proximal point": rules.ProximalPoint(scaling=sp.Kronecker(), **TIGHT),
+    "kronecker cgd": sp.CompetitiveGradient(
+        preconditioner=sp.KroneckerPreconditioner(), warm_start=True, **TIGHT
+    ),
+    "kronecker proximal point": rules.ProximalPoint(
+        preconditioner=sp.KroneckerPreconditioner(), **TIGHT
+    ),
     "acgd": sp.AdaptiveCompetitiveGradient(**TIGHT),
     "acgd warm": sp.AdaptiveCompetitiveGradient(warm_start=True, **TIGHT),
 }
@@ -99,7 +103,7 @@ class Sloppy(sp.Rule):
         self.fault = fault
 
     def direction(self, step):
-        xi = step.point.gradient
+        xi = step.linearization.gradient
         if self.fault == "order":
             first = next(iter(xi))
             return sp.Vector({p: t if p != first else [2 * g for g in t] for p, t in xi.items()})
@@ -159,15 +163,15 @@ def test_memory_is_constant_over_200_steps(name, few_objects):
 REDUCED = {
     "consensus γ = 0": rules.Consensus(gamma=0.0),
     "jare γ = 0": rules.JacobianRegularized(gamma=0.0),
-    "sga λ = 0": rules.SymplecticAdjustment(strength=0.0),
-    "lola α = 0": rules.OpponentShaping(alpha=0.0),
+    "sga λ = 0": rules.SymplecticGradientAdjustment(strength=0.0),
+    "lola α = 0": rules.LOLA(alpha=0.0),
     "sos α = 0": rules.StableOpponentShaping(alpha=0.0),
     "unrolled K = 0": rules.Unrolled(leader="x", follower="y", unroll=0),
     "lookahead α = 1": rules.Lookahead(k=1, alpha=1.0),
     "clipped at a large norm": rules.Clipped(norm=1e9),
     "averaged": rules.Averaged(),
-    "every, gradient and gradient": rules.Every(rules.Gradient(), k=2),
-    "per player, gradient and gradient": rules.PerPlayer(rules.Gradient(), ("x",)),
+    "every, gradient and gradient": rules.Every(rules.GradientDescent(), k=2),
+    "per player, gradient and gradient": rules.PerPlayer(rules.GradientDescent(), ("x",)),
 }
 
 
@@ -175,7 +179,7 @@ REDUCED = {
 def test_rules_that_reduce_to_the_gradient(name):
     """Where theory says so, the path is that of Gradient."""
     paths = []
-    for rule in (sp.Gradient(), REDUCED[name]):
+    for rule in (sp.GradientDescent(), REDUCED[name]):
         game = zero_sum(-6.0, 4.0, -2.0)
         optimizer = sp.GameOptimizer(
             {p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()}, rule

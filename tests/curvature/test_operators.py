@@ -34,7 +34,7 @@ class TestAgainstTheDenseJacobian:
                 torch.testing.assert_close(
                     part[player, other].T.dense(), J[rows, columns].T, **EXACT
                 )
-        for found, expected in [(part.own, own), (part.interaction, J - own)]:
+        for found, expected in [(part.block_diagonal, own), (part.off_diagonal, J - own)]:
             torch.testing.assert_close(found.dense(), expected, **EXACT)
             torch.testing.assert_close(found.T.dense(), expected.T, **EXACT)
 
@@ -55,7 +55,7 @@ class TestAgainstTheDenseJacobian:
 def test_order_of_asking_does_not_matter(tiny_gan):
     gan = tiny_gan()
     first, second = point_of(gan), point_of(gan)
-    second.rows()
+    second.cross = True
     torch.testing.assert_close(first.gradient.flatten(), second.gradient.flatten(), **EXACT)
 
 
@@ -71,9 +71,9 @@ def test_products_are_counted(tiny_gan):
     assert point.cost == sp.Cost(gradients=4, products=5, losses=1)
 
 
-def test_rows_first_saves_the_second_gradient(tiny_gan):
-    point = point_of(tiny_gan())
-    point.rows()
+def test_declaring_cross_saves_the_second_gradient(tiny_gan):
+    gan = tiny_gan()
+    point = sp.linearize(sp.Game(gan.players, gan.losses), cross=True)
     _ = point.jacobian @ point.gradient
     assert point.cost == sp.Cost(gradients=2, products=2, losses=1)
 
@@ -96,8 +96,10 @@ def test_unknown_block():
 
 def test_products_need_order_two():
     x = torch.ones(1, requires_grad=True)
-    point = sp.Evaluation({"x": (x,)}, lambda: {"x": (x**2).sum()}, order=1)
-    with pytest.raises(sp.UsageError, match="need an evaluation of order 2; this one has order 1"):
+    point = sp.Linearization({"x": (x,)}, lambda: {"x": (x**2).sum()}, order=1)
+    with pytest.raises(
+        sp.UsageError, match="need a linearization of order 2; this one has order 1"
+    ):
         _ = point.jacobian
 
 
@@ -110,13 +112,13 @@ class TestOperationsWithoutSecondDerivative:
             with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION):
                 return {"x": torch.nn.functional.scaled_dot_product_attention(q, q, q).pow(2).sum()}
 
-        point = sp.Evaluation({"x": (q,)}, losses)  # not checked beforehand, as linearize would
+        point = sp.Linearization({"x": (q,)}, losses)  # not checked beforehand, as linearize would
         with pytest.raises(sp.DoubleBackwardError, match=r"sdpa_kernel\(SDPBackend\.MATH\)"):
             _ = point.jacobian @ point.gradient
 
     def test_other_errors_keep_their_own_text(self):
         x = torch.ones(1, requires_grad=True)
-        point = sp.Evaluation({"x": (x,)}, lambda: {"x": (x**2).sum()}, order=2)
+        point = sp.Linearization({"x": (x,)}, lambda: {"x": (x**2).sum()}, order=2)
         _ = point.gradient
         with torch.no_grad():
             x.add_(1.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import saddlepoint as sp
-from saddlepoint.curvature import Solve
+from saddlepoint.curvature import SolveInfo
 from saddlepoint.diagnostics import GradientHealth, Probe, Provenance
 from saddlepoint.training import RunDirectory, Training, resolve, train
 from saddlepoint.training.log_line import _Line
@@ -34,7 +34,7 @@ def test_the_page_names_what_readers_check():
 def test_the_page_names_what_probes_and_solves_and_divergences_hold():
     found = documented()
     assert found["probe"] == {f.name for kind in (Probe, GradientHealth) for f in fields(kind)}
-    assert found["solves"] == {f.name for f in fields(Solve)}
+    assert found["solves"] == {f.name for f in fields(SolveInfo)}
     assert found["divergence"] == {f.name for f in fields(Provenance)} | {
         "step",
         "message",

@@ -11,7 +11,7 @@ from saddlepoint.diagnostics import History, Series, dominant_oscillation
 from saddlepoint.diagnostics.oscillation import BANDWIDTH, LEAST_POINTS
 from saddlepoint.diagnostics.verdicts.oscillation import PROMINENCE, SHARE, oscillating
 from saddlepoint.games import bilinear, dirac_gan
-from saddlepoint.rules import Extragradient, Gradient
+from saddlepoint.rules import Extragradient, GradientDescent
 
 
 def series(values, spacing=1):
@@ -168,7 +168,7 @@ class TestGames:
     def test_simultaneous_descent_on_the_bilinear_game(self, s, rate):
         """θ' = (I − hJ) θ with eigenvalues 1 ± ihs: they turn by arctan(hs) ≈ hs in a step. The
         loss s x y goes twice as fast."""
-        log = play(bilinear(s), Gradient(), rate, 3200, every=4)
+        log = play(bilinear(s), GradientDescent(), rate, 3200, every=4)
         turn = 2 * math.pi / math.atan(rate * s)
         assert turn == pytest.approx(2 * math.pi / (rate * s), rel=1e-3)
         for player in ("discriminator", "generator"):
@@ -190,7 +190,7 @@ class TestGames:
         Wasserstein's."""
         game, rate = dirac_gan(loss, start=(0.05, 0.05)), 0.1
         turn = 2 * math.pi / (rate * float(torch.linalg.eigvals(game.jacobian).imag.abs().max()))
-        log = play(game, Gradient(), rate, round(14.3 * turn), every=2)
+        log = play(game, GradientDescent(), rate, round(14.3 * turn), every=2)
         for player in ("discriminator", "generator"):
             found = dominant_oscillation(log.trace("projections", player))
             assert found.period == pytest.approx(turn, rel=0.5 / 14)
@@ -200,7 +200,7 @@ class TestGames:
         """Taking turns keeps the distance and turns by 2 arcsin(hs/2); extragradient's |1 − h²s² ±
         ihs| < 1 has reached 0 half-way."""
         rate = 0.5
-        log = play(bilinear(1.0), Gradient(), rate, 800, alternate=True)
+        log = play(bilinear(1.0), GradientDescent(), rate, 800, alternate=True)
         turn = 2 * math.pi / (2 * math.asin(rate / 2))
         assert dominant_oscillation(log.trace("projections", "generator")).period == pytest.approx(
             turn, rel=0.01

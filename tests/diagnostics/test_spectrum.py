@@ -162,7 +162,7 @@ class TestAgainstDenseMatrices:
     @pytest.mark.parametrize("zero_sum", [True, False])
     def test_a_network_game(self, zero_sum):
         gan = Gan(zero_sum, convex=1.0)
-        found = game_spectrum(gan.networks, gan.losses, count=6, budget=5000, solve_budget=1000)
+        found = game_spectrum(gan.networks, gan.losses, count=6, max_iter=5000, solve_max_iter=1000)
         J = gan.dense()
         D, G = slice(0, 57), slice(57, None)
         assert found.converged
@@ -186,7 +186,7 @@ class TestAgainstDenseMatrices:
 
     def test_classes_of_a_network_game(self):
         gan = Gan()
-        found = game_spectrum(gan.networks, gan.losses, count=6, budget=5000)
+        found = game_spectrum(gan.networks, gan.losses, count=6, max_iter=5000)
         own = torch.linalg.eigvalsh(gan.dense()[:57, :57])
         assert ("saddle of discriminator's loss" in found.classes) is bool(
             own[0] < -1e-5 * own.abs().max()
@@ -195,7 +195,7 @@ class TestAgainstDenseMatrices:
 
     def test_the_union_has_nothing_twice(self):
         gan = Gan()
-        found = game_spectrum(gan.networks, gan.losses, count=30, budget=9000)
+        found = game_spectrum(gan.networks, gan.losses, count=30, max_iter=9000)
         values = np.array(found.jacobian)
         apart = abs(values[:, None] - values[None]) + np.eye(len(values))
         assert apart.min() > 1e-9
@@ -205,16 +205,16 @@ class TestAgainstDenseMatrices:
 class TestSearchesThatFail:
     def test_an_early_end_is_told_and_nothing_is_claimed(self):
         gan = Gan(convex=0.3)
-        found = game_spectrum(gan.networks, gan.losses, count=6, budget=90)
+        found = game_spectrum(gan.networks, gan.losses, count=6, max_iter=90)
         assert not found.converged
         assert not {"stable", "local Nash", "local minimax"} & set(found.classes)
         assert found.products <= 2 * 2 * (90 + 12) + 2 * (90 + 6) + 4
 
     def test_a_solve_that_stops(self):
         gan = Gan(convex=0.3)
-        found = game_spectrum(gan.networks, gan.losses, count=6, budget=5000, solve_budget=2)
+        found = game_spectrum(gan.networks, gan.losses, count=6, max_iter=5000, solve_max_iter=2)
         assert found.schur is None
-        assert 'ended as "budget" after 2 products' in found.schur_reason
+        assert 'ended as "max_iter" after 2 products' in found.schur_reason
 
 
 def test_nothing_changes_by_it():

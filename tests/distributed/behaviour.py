@@ -10,110 +10,112 @@ import torch
 from torch import nn
 
 import saddlepoint as sp
-from saddlepoint.errors import RankError, UsageError
-from saddlepoint.ranks import Ranks
+from saddlepoint.distributed import SingleProcess
+from saddlepoint.errors import DistributedError, UsageError
 from saddlepoint.training import Training, agreement, resolve
 from tests.distributed.group import in_group
 
 SHORT = {"problem": "mixture8", "steps": 6, "evaluation_samples": 3500, "batch_size": 8}
 
 
-def together(ranks: Ranks) -> dict[str, object]:
+def together(distributed: SingleProcess) -> dict[str, object]:
     return {
-        "evaluation": evaluation(ranks),
+        "evaluation": evaluation(distributed),
         "seed": refusal(
             lambda: agreement.check_agreement(
-                Training(resolve({**SHORT, "seed": ranks.rank}), ranks=ranks)
+                Training(resolve({**SHORT, "seed": distributed.rank}), distributed=distributed)
             )
         ),
-        "data": refusal(lambda: other_data(ranks)),
-        "code": refusal(lambda: other_code(ranks)),
-        "drift": refusal(lambda: drifted(ranks)),
-        "first": refusal(lambda: ranks.from_first(lambda: 1 / 0)),
-        "batch": refusal(lambda: Training(resolve({**SHORT, "batch_size": 9}), ranks=ranks)),
-        "normalised": refusal(
-            lambda: Training(resolve({"problem": "stacked-digits"}), ranks=ranks)
+        "data": refusal(lambda: other_data(distributed)),
+        "code": refusal(lambda: other_code(distributed)),
+        "drift": refusal(lambda: drifted(distributed)),
+        "first": refusal(lambda: distributed.broadcast(lambda: 1 / 0)),
+        "batch": refusal(
+            lambda: Training(resolve({**SHORT, "batch_size": 9}), distributed=distributed)
         ),
-        "sharded": refusal(lambda: sharded(ranks)),
-        "wrapped": refusal(lambda: wrapped(ranks)),
+        "normalised": refusal(
+            lambda: Training(resolve({"problem": "stacked-digits"}), distributed=distributed)
+        ),
+        "sharded": refusal(lambda: sharded(distributed)),
+        "wrapped": refusal(lambda: wrapped(distributed)),
     }
 
 
-def evaluation(ranks: Ranks) -> list[dict[str, float]]:
+def evaluation(distributed: SingleProcess) -> list[dict[str, float]]:
     """Return the metrics of two processes and of one with the same weights."""
-    shared = Training(resolve(SHORT), ranks=ranks)
+    shared = Training(resolve(SHORT), distributed=distributed)
     for _ in range(SHORT["steps"]):
         shared.advance()
     alone = Training(resolve(SHORT))
     alone.load_state_dict(shared.state_dict())
-    return [shared.evaluate(), alone.evaluate(), ranks.gathered(shared.evaluate())[1]]
+    return [shared.evaluate(), alone.evaluate(), distributed.all_gather(shared.evaluate())[1]]
 
 
 def refusal(attempt) -> str:
     try:
         attempt()
-    except (UsageError, RankError, ZeroDivisionError) as error:
+    except (UsageError, DistributedError, ZeroDivisionError) as error:
         return f"{type(error).__name__}: {error}"
     return "nothing was refused"
 
 
-def other_data(ranks: Ranks) -> None:
-    training = Training(resolve(SHORT), ranks=ranks)
+def other_data(distributed: SingleProcess) -> None:
+    training = Training(resolve(SHORT), distributed=distributed)
     kind = type(training.problem)
     real = kind.real
-    kind.real = lambda self, step, size, seed: real(self, step, size, seed) + ranks.rank
+    kind.real = lambda self, step, size, seed: real(self, step, size, seed) + distributed.rank
     try:
         agreement.check_agreement(training)
     finally:
         kind.real = real
 
 
-def other_code(ranks: Ranks) -> None:
-    source, agreement.code_digest = agreement.code_digest, lambda: f"version {ranks.rank}"
+def other_code(distributed: SingleProcess) -> None:
+    source, agreement.code_digest = agreement.code_digest, lambda: f"version {distributed.rank}"
     try:
-        agreement.check_agreement(Training(resolve(SHORT), ranks=ranks))
+        agreement.check_agreement(Training(resolve(SHORT), distributed=distributed))
     finally:
         agreement.code_digest = source
 
 
-def drifted(ranks: Ranks) -> None:
-    training = Training(resolve(SHORT), ranks=ranks)
+def drifted(distributed: SingleProcess) -> None:
+    training = Training(resolve(SHORT), distributed=distributed)
     agreement.check_parameters(training)
     with torch.no_grad():
-        next(training.networks["generator"].parameters())[0, 0] += 1e-7 * ranks.rank
+        next(training.networks["generator"].parameters())[0, 0] += 1e-7 * distributed.rank
     agreement.check_parameters(training)
 
 
-def sharded(ranks: Ranks) -> None:
+def sharded(distributed: SingleProcess) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     network = nn.Linear(4, 4, device="meta").to_empty(device="cpu")
-    fully_shard(network, mesh=init_device_mesh("cpu", (ranks.world,)))
-    sp.GameOptimizer({"x": torch.optim.SGD(network.parameters(), lr=0.1)}, ranks=ranks)
+    fully_shard(network, mesh=init_device_mesh("cpu", (distributed.world,)))
+    sp.GameOptimizer({"x": torch.optim.SGD(network.parameters(), lr=0.1)}, distributed=distributed)
 
 
-def wrapped(ranks: Ranks) -> None:
+def wrapped(distributed: SingleProcess) -> None:
     network = nn.Linear(4, 4, device="meta").to_empty(device="cpu")
     sp.GameOptimizer(
         {"x": torch.optim.SGD(network.parameters(), lr=0.1)},
         modules=[nn.parallel.DistributedDataParallel(network)],
-        ranks=ranks,
+        distributed=distributed,
     )
 
 
-def main(ranks: Ranks, case: str, out: str) -> None:
+def main(distributed: SingleProcess, case: str, out: str) -> None:
     if case == "together":
-        found = together(ranks)
+        found = together(distributed)
     else:
-        training = Training(resolve(SHORT), ranks=ranks)
+        training = Training(resolve(SHORT), distributed=distributed)
         training.advance()
-        if ranks.rank == 1 and case == "silent":
+        if distributed.rank == 1 and case == "silent":
             time.sleep(120)
-        if ranks.rank == 1 and case == "dead":
+        if distributed.rank == 1 and case == "dead":
             os._exit(1)
         found = {"said": refusal(training.advance)}
-    if ranks.rank == 0:
+    if distributed.rank == 0:
         Path(out).write_text(json.dumps(found))
     if case != "together":
         os._exit(0)  # the group is broken, and taking it down would wait for the other

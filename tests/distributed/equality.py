@@ -9,8 +9,8 @@ import torch
 
 import saddlepoint as sp
 from saddlepoint import registry
+from saddlepoint.distributed import SingleProcess
 from saddlepoint.models import MLP
-from saddlepoint.ranks import Ranks
 from tests.distributed.group import in_group
 
 STEPS, BATCH = 20, 8
@@ -34,9 +34,9 @@ class Pair:
         self.D = MLP((4, width, 1), activation="tanh", generator=source).to(dtype)
         self.dtype, self.zero_sum = dtype, zero_sum
 
-    def closure(self, step: int, ranks: Ranks):
+    def closure(self, step: int, distributed: SingleProcess):
         source = torch.Generator().manual_seed(100 + step)
-        share = ranks.share(BATCH)
+        share = distributed.share(BATCH)
         real = (torch.randn(BATCH, 4, generator=source, dtype=torch.float64) + 1).to(self.dtype)[
             share
         ]
@@ -58,17 +58,19 @@ class Pair:
         )
 
 
-def trajectory(rule, inner, dtype: torch.dtype, ranks: Ranks, width: int, zero_sum: bool):
+def trajectory(
+    rule, inner, dtype: torch.dtype, distributed: SingleProcess, width: int, zero_sum: bool
+):
     """Return the parameters after every step, and the optimizer."""
     pair = Pair(dtype, width, zero_sum)
     players = {
         "discriminator": inner(list(pair.D.parameters())),
         "generator": inner(list(pair.G.parameters())),
     }
-    optimizer = sp.GameOptimizer(players, rule, modules=[pair.G, pair.D], ranks=ranks)
+    optimizer = sp.GameOptimizer(players, rule, modules=[pair.G, pair.D], distributed=distributed)
     thetas = []
     for step in range(STEPS):
-        optimizer.step(pair.closure(step, ranks))
+        optimizer.step(pair.closure(step, distributed))
         thetas.append(pair.theta())
     return thetas, optimizer
 
@@ -76,19 +78,19 @@ def trajectory(rule, inner, dtype: torch.dtype, ranks: Ranks, width: int, zero_s
 def compared(
     rule,
     inner,
-    ranks: Ranks,
+    distributed: SingleProcess,
     *,
     dtype: torch.dtype = torch.float64,
     width: int = 12,
     zero_sum: bool = False,
 ) -> dict[str, float]:
     """Return what process 0 finds; the others only take part."""
-    bytes_before, calls_before = ranks.traffic.bytes, ranks.traffic.calls
-    together, optimizer = trajectory(rule, inner, dtype, ranks, width, zero_sum)
-    everywhere = ranks.gathered(together[-1])
-    if ranks.rank:
+    bytes_before, calls_before = distributed.traffic.bytes, distributed.traffic.calls
+    together, optimizer = trajectory(rule, inner, dtype, distributed, width, zero_sum)
+    everywhere = distributed.all_gather(together[-1])
+    if distributed.rank:
         return {}
-    alone, _ = trajectory(rule, inner, dtype, Ranks(), width, zero_sum)
+    alone, _ = trajectory(rule, inner, dtype, SingleProcess(), width, zero_sum)
     shares = [
         float((a - b).abs().gt(1e-10).double().mean()) for a, b in zip(together, alone, strict=True)
     ]
@@ -98,41 +100,45 @@ def compared(
         "moved": float((together[-1] - together[0]).norm()),
         "differing a step": max(share / (t + 1) for t, share in enumerate(shares)),
         "same everywhere": all(torch.equal(everywhere[0], other) for other in everywhere),
-        "vectors": (ranks.traffic.bytes - bytes_before) / together[-1].numel() / dtype.itemsize,
-        "calls": ranks.traffic.calls - calls_before,
+        "vectors": (distributed.traffic.bytes - bytes_before)
+        / together[-1].numel()
+        / dtype.itemsize,
+        "calls": distributed.traffic.calls - calls_before,
         "gradients": optimizer.cost.gradients / 2,
         "products": optimizer.cost.products / 2,
     }
 
 
-def everything(ranks: Ranks) -> dict[str, dict[str, float]]:
+def everything(distributed: SingleProcess) -> dict[str, dict[str, float]]:
     found = {}
     for name, entry in registry.RULES.items():
         options = dict(entry.options)
         if name == "kronecker-cgd":
             found["kronecker-cgd, default"] = compared(
-                registry.build_rule(name, options), inner("sgd"), ranks
+                registry.build_rule(name, options), inner("sgd"), distributed
             )
-            options["scaling"] = {**options["scaling"], "max_dimension": SHORT}
+            options["preconditioner"] = {**options["preconditioner"], "max_dimension": SHORT}
         rule, slower = (
             registry.build_rule(name, options),
             ({"lr": 0.005} if name == "kronecker-cgd" else {}),
         )
-        few = ranks.world > 2  # there are two cores to test on
+        few = distributed.world > 2  # there are two cores to test on
         zero_sum = entry.games.endswith("zero-sum")
-        for optimizer in ("sgd", "adam") if rule.units == "gradient" and not few else ("sgd",):
+        for optimizer in ("sgd", "adam") if rule.output == "gradient" and not few else ("sgd",):
             for dtype in (torch.float64,) if few else (torch.float64, torch.float32):
                 key = f"{name}, {optimizer}, {str(dtype)[-7:]}"
                 found[key] = compared(
-                    rule, inner(optimizer, **slower), ranks, dtype=dtype, zero_sum=zero_sum
+                    rule, inner(optimizer, **slower), distributed, dtype=dtype, zero_sum=zero_sum
                 )
     for name in OTHERS:
-        found[f"gradient, {name}, float64"] = compared(sp.Gradient(), inner(name), ranks, width=512)
+        found[f"gradient, {name}, float64"] = compared(
+            sp.GradientDescent(), inner(name), distributed, width=512
+        )
     found["gradient, soap, float64"] = compared(
-        sp.Gradient(), inner("soap", max_dimension=SHORT), ranks
+        sp.GradientDescent(), inner("soap", max_dimension=SHORT), distributed
     )
     found["batched smoothing, sgd, float64"] = compared(
-        sp.rules.RandomizedSmoothing(samples=4, batched=True), inner("sgd"), ranks
+        sp.rules.RandomizedSmoothing(samples=4, batched=True), inner("sgd"), distributed
     )
     return found
 
@@ -147,9 +153,9 @@ def _built(name, options, parameters):
     return registry.build_optimizer(name, parameters, options)
 
 
-def main(ranks: Ranks, out: str) -> None:
-    found = everything(ranks)
-    if ranks.rank == 0:
+def main(distributed: SingleProcess, out: str) -> None:
+    found = everything(distributed)
+    if distributed.rank == 0:
         Path(out).write_text(json.dumps(found, indent=1))
 
 

@@ -1,4 +1,4 @@
-"""Processes of a gloo group, each running the same function of (ranks, *arguments)."""
+"""Processes of a gloo group, each running the same function of (distributed, *arguments)."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ def in_group(main) -> None:
     ARGUMENTS."""
     import torch.distributed as dist
 
-    from saddlepoint.ranks import TorchRanks
+    from saddlepoint.distributed import Distributed
 
     rank, world, store, timeout, *arguments = sys.argv[1:]
     warnings.simplefilter("ignore")  # the tests of one process look at them
@@ -26,7 +26,7 @@ def in_group(main) -> None:
         world_size=int(world),
         timeout=timedelta(seconds=float(timeout)),
     )
-    main(TorchRanks(), *arguments)
+    main(Distributed(), *arguments)
     dist.destroy_process_group()
 
 

@@ -31,7 +31,9 @@ REFUSALS = {
     ],
     "data": ["UsageError: The processes differ in the data: "],
     "code": ["differ in the source code: version 0 in process 0, version 1 in process 1"],
-    "drift": ["RankError: Step 0: The processes differ in the parameters of the generator: "],
+    "drift": [
+        "DistributedError: Step 0: The processes differ in the parameters of the generator: "
+    ],
     "first": ["ZeroDivisionError: division by zero"],
     "batch": [
         "UsageError: A batch of 9 samples cannot be split over 2 processes. Use a multiple, such as"
@@ -41,7 +43,7 @@ REFUSALS = {
         'Player "discriminator", layer layers.1: batch normalisation',
         "--set problem.batch_norm=false",
     ],
-    "sharded": ['UsageError: Player "x": its parameters are sharded', "ranks=TorchRanks()"],
+    "sharded": ['UsageError: Player "x": its parameters are sharded', "distributed=Distributed()"],
     "wrapped": ["UsageError: A network is wrapped in DistributedDataParallel"],
 }
 
@@ -65,5 +67,5 @@ def test_what_is_shared_and_what_cannot_be(tmp_path):
 )
 def test_a_process_that_hangs_or_dies_is_noticed(tmp_path, case, sentence):
     said = outcome(tmp_path, case, timeout=20.0)["said"]  # the two may begin some seconds apart
-    assert said.startswith("RankError: Process 0 of 2 waited for the mean of")
+    assert said.startswith("DistributedError: Process 0 of 2 waited for the mean of")
     assert sentence in said

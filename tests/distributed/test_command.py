@@ -59,9 +59,9 @@ def workers(process: subprocess.Popen[str]) -> list[int]:
             environment = (entry / "environ").read_bytes().split(b"\0")
         except (OSError, ValueError, IndexError):  # it ended while it was looked at
             continue
-        ranks = [part for part in environment if part.startswith(b"RANK=")]
-        if parent == process.pid and ranks:
-            found.append((ranks[0], int(entry.name)))
+        distributed = [part for part in environment if part.startswith(b"RANK=")]
+        if parent == process.pid and distributed:
+            found.append((distributed[0], int(entry.name)))
     return [pid for _, pid in sorted(found)]
 
 

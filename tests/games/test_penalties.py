@@ -6,7 +6,7 @@ import torch
 
 import saddlepoint as sp
 from saddlepoint import registry
-from saddlepoint.curvature import Evaluation
+from saddlepoint.curvature import Linearization
 from saddlepoint.games import GAN_LOSSES, dirac_gan, gradient_penalty
 from saddlepoint.models import MLP
 from saddlepoint.problems import Mixture8
@@ -154,7 +154,7 @@ def test_without_gradients_it_is_the_same_number_without_a_graph(net):
     assert not found.requires_grad
     players = {"D": tuple(net.parameters())}
     assert (
-        Evaluation(players, lambda: {"D": gradient_penalty(net, x)}, order=0).losses["D"]
+        Linearization(players, lambda: {"D": gradient_penalty(net, x)}, order=0).losses["D"]
         == expected.item()
     )
     assert x.grad is None
@@ -224,8 +224,8 @@ class TestGanProblem:
         problem = Mixture8(**SMALL, r2=3.0)
         networks, batch = problem.networks(0), problem.batch(0, 16, 0)
         joint, alone = (
-            problem.losses(networks, batch, movers)["discriminator"]
-            for movers in (BOTH, ("discriminator",))
+            problem.losses(networks, batch, active)["discriminator"]
+            for active in (BOTH, ("discriminator",))
         )
         assert list(joint) == ["real", "fake", "r2"]
         assert alone["r2"].item() == joint["r2"].item()
@@ -249,14 +249,21 @@ class TestGanProblem:
         networks, batch = problem.networks(0), problem.batch(0, 16, 0)
         players = {player: tuple(network.parameters()) for player, network in networks.items()}
         found = [
-            Evaluation(players, lambda: problem.losses(networks, batch, BOTH), order=order).losses
+            Linearization(
+                players, lambda: problem.losses(networks, batch, BOTH), order=order
+            ).losses
             for order in (0, 1, 2)
         ]
         assert found[0] == found[1] == found[2]
 
     @pytest.mark.parametrize(
         "rule",
-        [sp.Gradient(), sp.AdaptiveCompetitiveGradient(), sp.Newton(), sp.rules.Extragradient()],
+        [
+            sp.GradientDescent(),
+            sp.AdaptiveCompetitiveGradient(),
+            sp.Newton(),
+            sp.rules.Extragradient(),
+        ],
     )
     @pytest.mark.parametrize("loss", ["hinge", "wasserstein"])
     @pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning")
@@ -270,7 +277,7 @@ class TestGanProblem:
             values = optimizer.step(
                 lambda step=step: problem.losses(networks, problem.batch(step, 16, 0), BOTH)
             )
-        assert all(math.isfinite(value) for value in values.values())
+        assert all(math.isfinite(value) for value in values.losses.values())
 
     @pytest.mark.parametrize("r1", [-0.1, math.nan, math.inf])
     def test_weights_that_are_no_weights(self, r1):

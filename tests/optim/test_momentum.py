@@ -15,9 +15,9 @@ def radius(h, beta, alternating):
         for (player, tensors), move in zip(game.players.items(), start[2:], strict=True):
             inner[player].state[tensors[0]]["move"] = move.reshape(1).clone()
         optimizer = sp.GameOptimizer(inner)
-        for movers in [("x",), ("y",)] if alternating else [("x", "y")]:
+        for active in [("x",), ("y",)] if alternating else [("x", "y")]:
             losses = game.losses()
-            optimizer.step(lambda movers=movers, losses=losses: {p: losses[p] for p in movers})
+            optimizer.step(lambda active=active, losses=losses: {p: losses[p] for p in active})
         moves = [inner[p].state[t[0]]["move"] for p, t in game.players.items()]
         columns.append(torch.cat([game.theta.detach(), *moves]))
     return float(torch.linalg.eigvals(torch.stack(columns, dim=1)).abs().max())

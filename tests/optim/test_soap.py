@@ -177,9 +177,9 @@ def test_a_state_dict_goes_on_with_the_bases(tmp_path):
 @pytest.mark.parametrize(
     "rule",
     [
-        rules.Gradient(),
+        rules.GradientDescent(),
         rules.Optimistic(),
-        rules.SymplecticAdjustment(),
+        rules.SymplecticGradientAdjustment(),
         rules.Consensus(gamma=0.1),
     ],
 )

@@ -55,7 +55,7 @@ class TestEveryOutput:
 
     def test_what_the_gradient_says(self, output):
         """Nothing at a threshold, sampled or not; a surrogate's slope otherwise."""
-        moved = one_step(DigitsBinary(output=output), sp.Gradient())
+        moved = one_step(DigitsBinary(output=output), sp.GradientDescent())
         assert moved == {
             "discriminator": True,
             "generator": output in ("straight-through", "gumbel"),

@@ -15,7 +15,7 @@ from saddlepoint.problems.pictures import histogram
 from saddlepoint.training import RunDirectory, SilentWatcher, Training, resolve, train
 
 BOTH = ("discriminator", "generator")
-EXACT = {"damping": 0.0, "budget": 30, "tolerance": 1e-10}
+EXACT = {"damping": 0.0, "max_iter": 30, "tol": 1e-10}
 ORDERED = {"leader": "generator", "follower": "discriminator"}
 
 
@@ -132,7 +132,7 @@ class TestConvergence:
         """Weights that the generator cannot see decay by 1 − hλ; a rate of 5 is beyond the stable
         range."""
         for rate in (1.0, 3.0, 5.0):
-            assert min(norms(Mixture1d(displacement=0.1), sp.Gradient(), 12, rate)) > 1e-6
+            assert min(norms(Mixture1d(displacement=0.1), sp.GradientDescent(), 12, rate)) > 1e-6
 
     @pytest.mark.parametrize("seed", range(5))
     def test_the_default_starts_lead_complete_newton_to_the_equilibrium(self, seed):
@@ -250,7 +250,7 @@ class TestRuns:
         ],
     )
     def test_the_whole_pipeline(self, rule, steps, tmp_path):
-        options = {} if rule == "gradient" else {"budget": 20}
+        options = {} if rule == "gradient" else {"max_iter": 20}
         config = resolve(
             {
                 "problem": "mixture1d",
@@ -270,7 +270,7 @@ class TestRuns:
         assert any("probe" in line for line in lines)
 
     def test_complete_newton_ends_at_rounding(self, tmp_path):
-        rule = {"name": "complete-newton", "damping": 0.0, "budget": 20}
+        rule = {"name": "complete-newton", "damping": 0.0, "max_iter": 20}
         config = resolve(
             {"problem": "mixture1d", "rule": rule, "optimizer": {"lr": 1.0}, "steps": 12}
         )

@@ -148,9 +148,9 @@ class TestRegistry:
             registry.build_rule("acgd", {"bta": 1})
         with pytest.raises(
             sp.UsageError,
-            match=r"Rule newton: budget='many' is not valid: Input should be a valid integer",
+            match=r"Rule newton: max_iter='many' is not valid: Input should be a valid integer",
         ):
-            registry.build_rule("newton", {"budget": "many"})
+            registry.build_rule("newton", {"max_iter": "many"})
         with pytest.raises(
             sp.UsageError, match=r'Unknown problem "digit"\. Did you mean "digits"\?'
         ):
@@ -175,11 +175,11 @@ class TestRegistry:
             "every",
             {
                 "rule": {"name": "lookahead", "rule": "extragradient", "k": 3},
-                "otherwise": "optimistic",
+                "fallback": "optimistic",
             },
         )
         assert rule == sp.rules.Every(
-            sp.rules.Lookahead(sp.rules.Extragradient(), k=3), otherwise=sp.rules.Optimistic()
+            sp.rules.Lookahead(sp.rules.Extragradient(), k=3), fallback=sp.rules.Optimistic()
         )
         assert registry.build_rule("every", registry.options_of(rule)) == rule
         with pytest.raises(
@@ -194,14 +194,16 @@ class TestRegistry:
 
     def test_a_metric_is_a_mapping_with_a_name(self):
         kronecker = registry.build_rule(
-            "cgd", {"scaling": {"name": "kronecker", "max_dimension": 64}}
+            "cgd", {"preconditioner": {"name": "kronecker", "max_dimension": 64}}
         )
-        assert kronecker == sp.CompetitiveGradient(scaling=sp.Kronecker(max_dimension=64))
+        assert kronecker == sp.CompetitiveGradient(
+            preconditioner=sp.KroneckerPreconditioner(max_dimension=64)
+        )
         assert registry.build_rule("cgd", registry.options_of(kronecker)) == kronecker
         with pytest.raises(sp.UsageError, match="does not say which one it is"):
-            registry.build_rule("cgd", {"scaling": {"beta": 0.9}})
-        with pytest.raises(sp.UsageError, match='Rule cgd: scaling "shampoo" is unknown'):
-            registry.build_rule("cgd", {"scaling": {"name": "shampoo"}})
+            registry.build_rule("cgd", {"preconditioner": {"beta": 0.9}})
+        with pytest.raises(sp.UsageError, match='Rule cgd: preconditioner "shampoo" is unknown'):
+            registry.build_rule("cgd", {"preconditioner": {"name": "shampoo"}})
 
     def test_optimizers(self):
         layer = Mixture8().networks(0)["generator"]

@@ -197,7 +197,7 @@ class TestNetworks:
     @pytest.mark.parametrize(
         ("rule", "lr"),
         [
-            (sp.Gradient(), 0.01),
+            (sp.GradientDescent(), 0.01),
             (rules.Extragradient(), 0.01),
             (rules.AdaptiveCompetitiveGradient(), 1e-4),
         ],

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import saddlepoint as sp
-from saddlepoint.errors import DamageWarning
+from saddlepoint.errors import CorruptFileWarning
 from saddlepoint.io.checkpoint import FORMAT, CorruptCheckpointError, decode, encode
 from saddlepoint.training import RunDirectory
 from tests.training.conftest import resume, run_to_the_end, small
@@ -47,14 +47,14 @@ class TestEveryBit:
         for size in sizes:
             last.write_bytes(whole[:size])
             with pytest.warns(
-                DamageWarning,
+                CorruptFileWarning,
                 match=(
                     r"step-00000012\.pt is truncated or damaged: .*one, step-00000008\.pt, is used"
                 ),
             ):
                 assert loaded(copy)["step"] == 8
         last.write_bytes(whole + b"\0")
-        with pytest.warns(DamageWarning, match="it does not end with a checksum"):
+        with pytest.warns(CorruptFileWarning, match="it does not end with a checksum"):
             assert loaded(copy)["step"] == 8
         last.write_bytes(whole)
         assert loaded(copy)["step"] == 12
@@ -84,7 +84,7 @@ class TestThePreviousOneIsUsed:
     def test_and_the_run_ends_as_if_nothing_had_been(self, copy, same_run):
         spoil(copy / "checkpoints" / FILES[2])
         with pytest.warns(
-            DamageWarning,
+            CorruptFileWarning,
             match=(
                 r"step-00000012\.pt is truncated or damaged: its checksum does not match its content"
             ),
@@ -96,7 +96,7 @@ class TestThePreviousOneIsUsed:
     def test_two_are_damaged(self, copy, same_run):
         spoil(copy / "checkpoints" / FILES[2])
         (copy / "checkpoints" / FILES[1]).write_bytes(b"")
-        with pytest.warns(DamageWarning) as warned:
+        with pytest.warns(CorruptFileWarning) as warned:
             resume(copy)
         (text,) = {str(warning.message) for warning in warned}
         assert "step-00000012.pt is truncated or damaged" in text
@@ -107,7 +107,7 @@ class TestThePreviousOneIsUsed:
     def test_while_one_only_looks_nothing_is_removed(self, copy):
         spoil(copy / "checkpoints" / FILES[2])
         before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-        with pytest.warns(DamageWarning):
+        with pytest.warns(CorruptFileWarning):
             loaded(copy)
         assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
@@ -129,7 +129,7 @@ class TestThePreviousOneIsUsed:
     def test_a_sector_that_cannot_be_read(self, copy, monkeypatch):
         failing(monkeypatch, errno.EIO)
         with pytest.warns(
-            DamageWarning,
+            CorruptFileWarning,
             match=r"step-00000012\.pt is truncated or damaged: the disk cannot read it",
         ):
             assert loaded(copy)["step"] == 8
@@ -221,7 +221,7 @@ class TestTheBestOne:
         (copy / f"checkpoints/step-{step:08d}.pt").unlink()
         state["best"] = {"score": 0.0, "step": step}
         with pytest.warns(
-            DamageWarning,
+            CorruptFileWarning,
             match=(
                 r"best\.pt is damaged: .* no whole copy is kept\. The next better evaluation"
                 r" writes it"
@@ -235,7 +235,7 @@ class TestTheBestOne:
         for name in ("best", f"step-{step:08d}"):
             spoil(copy / f"checkpoints/{name}.pt")
         before = (copy / "checkpoints/best.pt").read_bytes()
-        with pytest.warns(DamageWarning, match="no whole copy is kept"):
+        with pytest.warns(CorruptFileWarning, match="no whole copy is kept"):
             RunDirectory.open(copy).rewind(state)
         assert (copy / "checkpoints/best.pt").read_bytes() == before
 
@@ -274,7 +274,7 @@ class TestTheLog:
         log.write_bytes(log.read_bytes()[:-40])
         assert [line["step"] for line in RunDirectory.open(copy).read_log()] == [0, 4, 8]
         with pytest.warns(
-            DamageWarning, match=r"metrics\.jsonl ends in half a line, which is left out"
+            CorruptFileWarning, match=r"metrics\.jsonl ends in half a line, which is left out"
         ):
             resume(copy)
         same_run(copy)
@@ -285,7 +285,7 @@ class TestTheLog:
     def test_what_a_crash_leaves_behind_the_checkpoint_is_made_again(self, copy, same_run, tail):
         with (copy / "metrics.jsonl").open("ab") as file:
             file.write(tail)
-        with pytest.warns(DamageWarning, match="ends in half a line"):
+        with pytest.warns(CorruptFileWarning, match="ends in half a line"):
             resume(copy)
         same_run(copy)
 
@@ -300,10 +300,10 @@ class TestTheLog:
         log.write_bytes(b"".join([*whole[:2], damage, *whole[2:]]))
         run = RunDirectory.open(copy)
         with pytest.warns(
-            DamageWarning, match=r"metrics\.jsonl has 1 damaged line, which is left out"
+            CorruptFileWarning, match=r"metrics\.jsonl has 1 damaged line, which is left out"
         ):
             assert [line["step"] for line in run.read_log()] == [0, 4, 8, 12]
-        with pytest.warns(DamageWarning):
+        with pytest.warns(CorruptFileWarning):
             resume(copy)
         same_run(copy)
 

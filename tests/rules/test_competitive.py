@@ -7,7 +7,7 @@ import saddlepoint as sp
 from saddlepoint.games import bilinear, three_players, zero_sum
 
 EXACT = {"rtol": 0.0, "atol": 1e-10}
-TIGHT = {"tolerance": 1e-14, "budget": 200}
+TIGHT = {"tol": 1e-14, "max_iter": 200}
 
 
 def optimizer_for(players, rule, lr):
@@ -138,16 +138,16 @@ def test_small_steps_reduce_to_the_gradient(tiny_gan):
 
 def test_cost_of_a_general_game_is_what_the_documentation_says(tiny_gan):
     gan = tiny_gan(zero_sum=False)
-    optimizer = optimizer_for(gan.players, sp.CompetitiveGradient(tolerance=0.0, budget=4), 0.1)
+    optimizer = optimizer_for(gan.players, sp.CompetitiveGradient(tol=0.0, max_iter=4), 0.1)
     with pytest.warns(
         sp.SolverWarning,
-        match=r'The solve "joint" of CompetitiveGradient ended as "budget" after 4 products',
+        match=r'The solve "joint" of CompetitiveGradient ended as "max_iter" after 4 products',
     ):
         optimizer.step(gan.losses)
     optimizer.step(gan.losses)  # said once
     assert optimizer.last.cost == sp.Cost(gradients=2, products=8, losses=1)
     assert optimizer.unconverged == 2
-    assert optimizer.last.solves["joint"].status == "budget"
+    assert optimizer.last.solves["joint"].status == "max_iter"
 
 
 @pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning")
@@ -157,9 +157,7 @@ def test_cost_of_a_zero_sum_game_is_what_the_documentation_says(tiny_gan, rule, 
     """Two mixed products an iteration and one at the start; the other player's part costs nothing;
     the first step finds out the form."""
     gan = tiny_gan(zero_sum=True)
-    optimizer = optimizer_for(
-        gan.players, rule(tolerance=0.0, budget=4, warm_start=warm_start), 0.1
-    )
+    optimizer = optimizer_for(gan.players, rule(tol=0.0, max_iter=4, warm_start=warm_start), 0.1)
     optimizer.step(gan.losses)
     assert optimizer.last.cost == sp.Cost(gradients=2, products=2 + 9, losses=1)
     optimizer.step(gan.losses)
@@ -211,7 +209,7 @@ class TestWhichFormIsUsed:
                 "discriminator": tuple(gan.D.parameters()),
                 "generator": tuple(gan.G.parameters()),
             }
-            assert self.form(players, gan.losses, sp.CompetitiveGradient(tolerance=1e-5)) == kind
+            assert self.form(players, gan.losses, sp.CompetitiveGradient(tol=1e-5)) == kind
 
 
 @pytest.mark.parametrize("adaptive", [False, True])
@@ -242,8 +240,8 @@ def test_both_forms_agree_on_a_zero_sum_game(tiny_gan, adaptive):
         ),
         (lambda: sp.AdaptiveCompetitiveGradient(epsilon=0.0), "needs 0 ≤ beta < 1 and epsilon > 0"),
         (
-            lambda: sp.CompetitiveGradient(tolerance=-1.0),
-            "CompetitiveGradient: needs tolerance ≥ 0 and budget ≥ 1",
+            lambda: sp.CompetitiveGradient(tol=-1.0),
+            "CompetitiveGradient: needs tol ≥ 0 and max_iter ≥ 1",
         ),
     ],
 )

@@ -8,25 +8,25 @@ import saddlepoint as sp
 from saddlepoint import rules
 from saddlepoint.vectors import Vector
 
-TIGHT = {"tolerance": 1e-6, "budget": 50}
+TIGHT = {"tol": 1e-6, "max_iter": 50}
 XY = {"leader": "x", "follower": "y"}
-RMS, KRONECKER = sp.RMS(epsilon=1e-2), sp.Kronecker(epsilon=1e-2)
+RMS, KRONECKER = sp.RMSPreconditioner(epsilon=1e-2), sp.KroneckerPreconditioner(epsilon=1e-2)
 SOLVING = {
     "cgd": sp.CompetitiveGradient(**TIGHT),
     "cgd warm": sp.CompetitiveGradient(warm_start=True, **TIGHT),
-    "rms cgd": sp.CompetitiveGradient(scaling=RMS, **TIGHT),
-    "kronecker cgd": sp.CompetitiveGradient(scaling=KRONECKER, warm_start=True, **TIGHT),
+    "rms cgd": sp.CompetitiveGradient(preconditioner=RMS, **TIGHT),
+    "kronecker cgd": sp.CompetitiveGradient(preconditioner=KRONECKER, warm_start=True, **TIGHT),
     "acgd": sp.AdaptiveCompetitiveGradient(epsilon=1e-2, warm_start=True, **TIGHT),
     "proximal point": rules.ProximalPoint(warm_start=True, **TIGHT),
-    "kronecker proximal point": rules.ProximalPoint(scaling=KRONECKER, **TIGHT),
-    "newton": sp.Newton(scaling=KRONECKER, **TIGHT),
+    "kronecker proximal point": rules.ProximalPoint(preconditioner=KRONECKER, **TIGHT),
+    "newton": sp.Newton(preconditioner=KRONECKER, **TIGHT),
     "newton cg": sp.Newton(solver="cg", **TIGHT),
     "newton minres": sp.Newton(solver="minres", damping=10.0, **TIGHT),
-    "newton full": sp.Newton(part="full", scaling=RMS, **TIGHT),
+    "newton full": sp.Newton(part="full", preconditioner=RMS, **TIGHT),
 }
 OTHERS = {
     "linearised cgd": rules.LinearizedCompetitiveGradient(),
-    "gradient": sp.Gradient(),
+    "gradient": sp.GradientDescent(),
     "optimistic": rules.Optimistic(),
     "extragradient": rules.Extragradient(),
     "past extragradient": rules.PastExtragradient(),
@@ -34,10 +34,10 @@ OTHERS = {
     "hamiltonian": rules.Hamiltonian(),
     "every": rules.Every(rules.Consensus(gamma=0.5), k=2),
     "consensus": rules.Consensus(gamma=0.5),
-    "sga": rules.SymplecticAdjustment(),
+    "sga": rules.SymplecticGradientAdjustment(),
     "stochastic hamiltonian": rules.StochasticHamiltonian(),
     "jare": rules.JacobianRegularized(gamma=0.5),
-    "lola": rules.OpponentShaping(alpha=0.5),
+    "lola": rules.LOLA(alpha=0.5),
     "sos": rules.StableOpponentShaping(alpha=0.5),
     "averaged lookahead": rules.Averaged(rules.Lookahead(k=2)),
     "clipped": rules.Clipped(rules.Consensus(gamma=0.5), norm=0.5),
@@ -115,12 +115,12 @@ def end(rule, parts, zero_sum):
 
 
 def check(rule, kind, zero_sum):
-    parts, tolerance = KINDS[kind]
+    parts, tol = KINDS[kind]
     moved = end(rule, parts, zero_sum)
     expected = end(rule, [[t.double().contiguous() for t in own] for own in parts], zero_sum)
     for given, found, reference in zip((*parts[0], *parts[1]), moved, expected, strict=True):
         assert (found.dtype, found.stride()) == (given.dtype, given.stride())
-        torch.testing.assert_close(found.double(), reference, rtol=0, atol=tolerance)
+        torch.testing.assert_close(found.double(), reference, rtol=0, atol=tol)
         assert found.numel() == 0 or not torch.equal(found, given)
 
 
@@ -160,10 +160,13 @@ def test_vectors_are_flattened_to_the_widest_type_and_cut_back_to_their_own():
 
 def test_a_metric_in_half_precision_sees_squares_that_half_precision_does_not_hold():
     """Squares of 1e-4 are zero in float16; P⁻¹ ξ is a sign all the same."""
-    for scaling in (sp.RMS(epsilon=1e-8), sp.Kronecker(epsilon=1e-8)):
+    for preconditioner in (
+        sp.RMSPreconditioner(epsilon=1e-8),
+        sp.KroneckerPreconditioner(epsilon=1e-8),
+    ):
         state, xi = rules.RuleState(), Vector({"x": [torch.tensor([1e-4, -1e-4], dtype=F16)]})
-        metric = scaling.update(state, "x", xi)
-        found = metric.vector(metric.pullback(xi))["x"][0]
+        metric = preconditioner.update(state, "x", xi)
+        found = metric.apply_inv_sqrt(metric.apply_inv_sqrt_transpose(xi))["x"][0]
         assert found.dtype == F16
         assert found.tolist() == pytest.approx([1.0, -1.0], rel=1e-2)
         assert state.parameters["x"]["0"]["square.x"].dtype == F32
@@ -205,7 +208,7 @@ def complex_end(rule, as_real):
 )
 @pytest.mark.parametrize("rule", [*SOLVING.values(), *OTHERS.values()], ids=[*SOLVING, *OTHERS])
 def test_complex_parameters_are_pairs_of_real_ones_or_refused(rule):
-    if getattr(rule, "scaling", None) is not None or isinstance(
+    if getattr(rule, "preconditioner", None) is not None or isinstance(
         rule, sp.AdaptiveCompetitiveGradient
     ):
         with pytest.raises(
@@ -248,7 +251,7 @@ def test_proximal_point_on_a_complex_bilinear_game():
     y = torch.tensor([0.5j], dtype=torch.complex128, requires_grad=True)
     optimizer = sp.GameOptimizer(
         {"x": torch.optim.SGD([x], lr=1.0), "y": torch.optim.SGD([y], lr=1.0)},
-        rules.ProximalPoint(tolerance=1e-12),
+        rules.ProximalPoint(tol=1e-12),
     )
     optimizer.step(lambda: {"x": (x * y.conj()).real.sum(), "y": -(x * y.conj()).real.sum()})
     assert x.item() == pytest.approx(0.5 - 0.25j)

@@ -13,7 +13,7 @@ from saddlepoint.optim import SOAP
 H = 0.3
 CLOSE = {"rtol": 0.0, "atol": 1e-10}
 GAN = {"leader": "generator", "follower": "discriminator"}
-TIGHT = {"tolerance": 1e-14, "budget": 200}
+TIGHT = {"tol": 1e-14, "max_iter": 200}
 
 
 def sgd(gan, rule, lr=H):
@@ -199,16 +199,16 @@ def unrolled(gan, h):
 
 CASES = {
     "consensus": (rules.Consensus(gamma=0.7), consensus),
-    "sga": (rules.SymplecticAdjustment(strength=0.7), symplectic),
+    "sga": (rules.SymplecticGradientAdjustment(strength=0.7), symplectic),
     "sga without alignment": (
-        rules.SymplecticAdjustment(strength=0.7, align=False),
+        rules.SymplecticGradientAdjustment(strength=0.7, align=False),
         symplectic_unaligned,
     ),
     "hamiltonian": (rules.Hamiltonian(), hamiltonian),
     "stochastic hamiltonian, same samples": (rules.StochasticHamiltonian(), hamiltonian),
     "jare": (rules.JacobianRegularized(gamma=0.7), jare),
-    "look-ahead": (rules.OpponentShaping(alpha=0.7, shaping=0.0), look_ahead),
-    "lola": (rules.OpponentShaping(alpha=0.7), lola),
+    "look-ahead": (rules.LOLA(alpha=0.7, shaping=0.0), look_ahead),
+    "lola": (rules.LOLA(alpha=0.7), lola),
     "sos": (rules.StableOpponentShaping(alpha=0.7), sos),
     "lcgd": (rules.LinearizedCompetitiveGradient(), lcgd),
     "proximal point": (rules.ProximalPoint(**TIGHT), proximal),
@@ -252,9 +252,7 @@ def test_twenty_steps_of_the_published_formula(tiny_gan, name, zero_sum):
         )
 
 
-@pytest.mark.parametrize(
-    "rule", [rules.OpponentShaping(), rules.StableOpponentShaping(a=1e9, b=0.0)]
-)
+@pytest.mark.parametrize("rule", [rules.LOLA(), rules.StableOpponentShaping(a=1e9, b=0.0)])
 def test_opponents_are_expected_to_take_their_own_rates(tiny_gan, rule):
     """ξ − J_o L ξ − χ with χ_i = Σ_{j≠i} h_j J_jiᵀ ∂_j f_i; with these a and b, SOS has all of the
     shaping."""
@@ -448,7 +446,7 @@ class TestWrappers:
     def test_no_average(self, tiny_gan):
         with (
             pytest.raises(sp.UsageError, match=r"give the rule as Averaged\(rule\)"),
-            sgd(tiny_gan(), rules.Gradient()).averaged(),
+            sgd(tiny_gan(), rules.GradientDescent()).averaged(),
         ):
             pass
 
@@ -484,36 +482,36 @@ COSTS = {
         (8, 1, 4),
     ),
     "consensus": (rules.Consensus(), (2, 2, 1)),
-    "sga": (rules.SymplecticAdjustment(), (2, 6, 1)),  # 4, and 2 in the first step
+    "sga": (rules.SymplecticGradientAdjustment(), (2, 6, 1)),  # 4, and 2 in the first step
     "hamiltonian": (rules.Hamiltonian(), (2, 2, 1)),
     "stochastic hamiltonian": (rules.StochasticHamiltonian(), (4, 4, 2)),
     "jare": (rules.JacobianRegularized(), (2, 2, 1)),
-    "look-ahead": (rules.OpponentShaping(shaping=0.0), (2, 2, 1)),
-    "lola": (rules.OpponentShaping(), (2, 4, 1)),
+    "look-ahead": (rules.LOLA(shaping=0.0), (2, 2, 1)),
+    "lola": (rules.LOLA(), (2, 4, 1)),
     "sos": (rules.StableOpponentShaping(), (2, 4, 1)),
     "lcgd": (rules.LinearizedCompetitiveGradient(), (2, 2, 1)),
-    "proximal point": (rules.ProximalPoint(tolerance=0.0, budget=3), (2, 6, 1)),
+    "proximal point": (rules.ProximalPoint(tol=0.0, max_iter=3), (2, 6, 1)),
     "follow the ridge": (
-        rules.FollowTheRidge(**GAN, zero_sum=True, tolerance=0.0, budget=3),
+        rules.FollowTheRidge(**GAN, zero_sum=True, tol=0.0, max_iter=3),
         (2, 4, 1),
     ),
     # 8, and 2 in the first step
     "follow the ridge, not zero-sum": (
-        rules.FollowTheRidge(**GAN, tolerance=0.0, budget=3),
+        rules.FollowTheRidge(**GAN, tol=0.0, max_iter=3),
         (2, 10, 1),
     ),
-    "total gradient": (rules.TotalGradient(**GAN, tolerance=0.0, budget=3), (2, 4, 1)),
+    "total gradient": (rules.TotalGradient(**GAN, tol=0.0, max_iter=3), (2, 4, 1)),
     "gradient newton": (
-        rules.GradientNewton(**GAN, zero_sum=True, tolerance=0.0, budget=3),
+        rules.GradientNewton(**GAN, zero_sum=True, tol=0.0, max_iter=3),
         (3, 3, 2),
     ),
     # 7, and 2 in the first step
     "gradient newton, not zero-sum": (
-        rules.GradientNewton(**GAN, tolerance=0.0, budget=3),
+        rules.GradientNewton(**GAN, tol=0.0, max_iter=3),
         (3, 9, 2),
     ),
     "complete newton": (
-        rules.CompleteNewton(**GAN, zero_sum=True, tolerance=0.0, budget=3),
+        rules.CompleteNewton(**GAN, zero_sum=True, tol=0.0, max_iter=3),
         (3, 9, 2),
     ),
     "unrolled": (rules.Unrolled(**GAN, unroll=3), (8, 3, 7)),
@@ -540,7 +538,7 @@ def test_the_documented_cost_is_the_measured_one(tiny_gan, name):
 def test_the_adjustment_of_a_zero_sum_game_costs_one_product_of_each_player(tiny_gan):
     """The first step finds out the form, for two products more."""
     gan = tiny_gan(zero_sum=True)
-    optimizer = sgd(gan, rules.SymplecticAdjustment(), lr=0.01)
+    optimizer = sgd(gan, rules.SymplecticGradientAdjustment(), lr=0.01)
     for products in (4, 2, 2):
         optimizer.step(gan.losses)
         assert optimizer.last.cost == sp.Cost(gradients=2, products=products, losses=1)
@@ -549,7 +547,7 @@ def test_the_adjustment_of_a_zero_sum_game_costs_one_product_of_each_player(tiny
 @pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning")
 def test_the_form_of_a_stackelberg_rule_costs_two_products_in_the_first_step(tiny_gan):
     gan = tiny_gan(zero_sum=True)
-    optimizer = sgd(gan, rules.GradientNewton(**GAN, damping=1.0, tolerance=0.0, budget=3), lr=0.01)
+    optimizer = sgd(gan, rules.GradientNewton(**GAN, damping=1.0, tol=0.0, max_iter=3), lr=0.01)
     for products in (5, 3, 3):
         optimizer.step(gan.losses)
         assert optimizer.last.cost == sp.Cost(gradients=3, products=products, losses=2)

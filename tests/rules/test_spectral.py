@@ -18,7 +18,7 @@ EX, EY = (
     torch.diag(torch.tensor([0.0, 1.0], dtype=torch.float64)),
 )
 XY = {"leader": "x", "follower": "y"}
-TIGHT = {"tolerance": 1e-14, "budget": 50}
+TIGHT = {"tol": 1e-14, "max_iter": 50}
 GAMES = {
     "xy": (0.0, 1.0, 0.0),
     "monotone": (1.0, 1.0, -1.0),
@@ -39,14 +39,14 @@ def step_map(rule, game, h, steps=1, lr=None, alternating=False):
         inner = {p: torch.optim.SGD(t, lr=(lr or {}).get(p, h)) for p, t in made.players.items()}
         optimizer = sp.GameOptimizer(inner, rule)
         for _ in range(steps):
-            for movers in [("x",), ("y",)] if alternating else [("x", "y")]:
-                optimizer.step(partial(losses_of, made, movers))
+            for active in [("x",), ("y",)] if alternating else [("x", "y")]:
+                optimizer.step(partial(losses_of, made, active))
         columns.append(made.theta.detach())
     return torch.stack(columns, dim=1)
 
 
-def losses_of(game, movers):
-    return {player: loss for player, loss in game.losses().items() if player in movers}
+def losses_of(game, active):
+    return {player: loss for player, loss in game.losses().items() if player in active}
 
 
 def map_with_past(rule, game, h):
@@ -126,12 +126,12 @@ def unrolled(J, h, K=2, rate=0.1):
 
 # name → (rule, the map of theory at step h)
 THEORY = {
-    "simultaneous": (rules.Gradient(), lambda J, h: I2 - h * J),
+    "simultaneous": (rules.GradientDescent(), lambda J, h: I2 - h * J),
     "extragradient": (rules.Extragradient(), lambda J, h: I2 - h * J @ (I2 - h * J)),
     "consensus 0.1": (rules.Consensus(gamma=0.1), lambda J, h: I2 - h * (J + 0.1 * J.T @ J)),
     "consensus 1": (rules.Consensus(gamma=1.0), lambda J, h: I2 - h * (J + J.T @ J)),
     "sga": (
-        rules.SymplecticAdjustment(align=False),
+        rules.SymplecticGradientAdjustment(align=False),
         lambda J, h: I2 - h * (J + antisymmetric(J).T @ J),
     ),
     "hamiltonian": (rules.Hamiltonian(), lambda J, h: I2 - h * J.T @ J),
@@ -156,11 +156,11 @@ THEORY = {
     ),
     "runge-kutta 2": (rules.RungeKutta(stages=2), lambda J, h: I2 - h * J + h**2 / 2 * J @ J),
     "look-ahead": (
-        rules.OpponentShaping(alpha=0.1, shaping=0.0),
+        rules.LOLA(alpha=0.1, shaping=0.0),
         lambda J, h: I2 - h * (J - 0.1 * off_diagonal(J) @ J),
     ),
     "lola": (  # of a zero-sum game ∂_j f_i = −ξ_j, so that χ = −J_oᵀ ξ
-        rules.OpponentShaping(alpha=0.1),
+        rules.LOLA(alpha=0.1),
         lambda J, h: I2 - h * (J - 0.1 * off_diagonal(J) @ J + 0.1 * off_diagonal(J).T @ J),
     ),
     "newton own": (
@@ -173,7 +173,7 @@ THEORY = {
         lambda J, h: I2 - h * J.T @ J,
     ),
     "every, both the same": (
-        rules.Every(rules.Extragradient(), otherwise=rules.Extragradient()),
+        rules.Every(rules.Extragradient(), fallback=rules.Extragradient()),
         lambda J, h: I2 - h * J @ (I2 - h * J),
     ),
     "unrolled": (rules.Unrolled(**XY, unroll=2, rate=0.1), unrolled),
@@ -240,7 +240,7 @@ def test_lookahead(game):
 )
 def test_alternating_gradient(game, expected):
     h, J = 0.05, jacobian(GAMES[game])
-    M = step_map(rules.Gradient(), GAMES[game], h, alternating=True)
+    M = step_map(rules.GradientDescent(), GAMES[game], h, alternating=True)
     torch.testing.assert_close(M, (I2 - h * EY @ J) @ (I2 - h * EX @ J), rtol=0, atol=1e-12)
     assert radius(M) == pytest.approx(expected, abs=6e-4)
 
@@ -320,9 +320,9 @@ class TestLimitsOnTheBilinearGame:
 
     def test_alternation_circles_up_to_two(self):
         assert radius(
-            step_map(rules.Gradient(), GAMES["xy"], 1.99, alternating=True)
+            step_map(rules.GradientDescent(), GAMES["xy"], 1.99, alternating=True)
         ) == pytest.approx(1, abs=1e-9)
-        assert radius(step_map(rules.Gradient(), GAMES["xy"], 2.01, alternating=True)) > 1.01
+        assert radius(step_map(rules.GradientDescent(), GAMES["xy"], 2.01, alternating=True)) > 1.01
 
     def test_lookahead_tames_simultaneous_descent(self):
         rule = rules.Lookahead(k=5, alpha=0.5)
@@ -343,7 +343,7 @@ class TestLimitsOnTheBilinearGame:
 
     def test_simultaneous_descent_diverges_at_every_step(self):
         for h in (0.01, 0.1, 1.0):
-            assert radius(step_map(rules.Gradient(), GAMES["xy"], h)) == pytest.approx(
+            assert radius(step_map(rules.GradientDescent(), GAMES["xy"], h)) == pytest.approx(
                 math.sqrt(1 + h * h), abs=1e-10
             )
 

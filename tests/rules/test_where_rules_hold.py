@@ -165,7 +165,7 @@ def symplectic(x, y, strength=1.0):
 
 def test_the_symplectic_adjustment_of_a_game_that_looks_zero_sum_at_its_start_only():
     x, y = (torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in (1.0, 0.0))
-    rule = rules.SymplecticAdjustment(align=False)
+    rule = rules.SymplecticGradientAdjustment(align=False)
     optimizer = sp.GameOptimizer(
         {"x": torch.optim.SGD([x], lr=0.01), "y": torch.optim.SGD([y], lr=0.01)}, rule
     )
@@ -183,7 +183,9 @@ def made(name, players):
     kind = load(registry.RULES[name].path)
     if registry.RULES[name].games.startswith("leader"):
         return kind(leader=players[0], follower=players[1] if len(players) > 1 else "another")
-    return kind(players=(players[0],), rule=sp.Gradient()) if name == "per-player" else kind()
+    return (
+        kind(players=(players[0],), rule=sp.GradientDescent()) if name == "per-player" else kind()
+    )
 
 
 GAMES = {
@@ -231,7 +233,7 @@ WRAPPED = [
     lambda rule: rules.Averaged(rule),
     lambda rule: rules.Clipped(rule),
     lambda rule: rules.Every(rule),
-    lambda rule: rules.Every(sp.Gradient(), k=2, otherwise=rule),
+    lambda rule: rules.Every(sp.GradientDescent(), k=2, fallback=rule),
 ]
 
 
@@ -257,7 +259,7 @@ def test_leader_and_follower_among_others_by_a_rule_for_each_player():
     optimizer = sp.GameOptimizer(
         {p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()},
         rules.PerPlayer(
-            sp.Gradient(), ("z",), otherwise=rules.FollowTheRidge(leader="x", follower="y")
+            sp.GradientDescent(), ("z",), fallback=rules.FollowTheRidge(leader="x", follower="y")
         ),
     )
     for _ in range(20):
@@ -306,7 +308,7 @@ def test_defaults_of_leaders_approach_the_equilibrium_of_a_zero_sum_game(name):
 
 @pytest.mark.parametrize("firms", [2, 5])
 def test_look_ahead_and_sos_end_at_cournot_s_equilibrium(firms):
-    for rule in (rules.OpponentShaping(shaping=0.0), rules.StableOpponentShaping()):
+    for rule in (rules.LOLA(shaping=0.0), rules.StableOpponentShaping()):
         game = cournot(firms)
         optimizer = sp.GameOptimizer(
             {p: torch.optim.SGD(t, lr=0.1) for p, t in game.players.items()}, rule
@@ -317,7 +319,7 @@ def test_look_ahead_and_sos_end_at_cournot_s_equilibrium(firms):
 
 
 SIZES = {1: {"x": 3}, 2: {"x": 2, "y": 3}, 3: {"x": 2, "y": 1, "z": 2}}
-TIGHT = {"tolerance": 1e-14, "budget": 50}
+TIGHT = {"tol": 1e-14, "max_iter": 50}
 
 
 class Dense:
@@ -362,13 +364,13 @@ FORMULAS = {
     "consensus": (rules.Consensus(), lambda g: g.xi + 0.1 * g.J.T @ g.xi),
     "hamiltonian": (rules.Hamiltonian(), lambda g: g.J.T @ g.xi),
     "jare": (rules.JacobianRegularized(), lambda g: g.xi + 0.1 * g.across.T @ g.xi),
-    "sga": (rules.SymplecticAdjustment(), sga_of),
+    "sga": (rules.SymplecticGradientAdjustment(), sga_of),
     "look-ahead": (
-        rules.OpponentShaping(shaping=0.0),
+        rules.LOLA(shaping=0.0),
         lambda g: g.xi - g.across @ (g.rates * g.xi),
     ),
     "lola": (
-        rules.OpponentShaping(alpha=0.1),
+        rules.LOLA(alpha=0.1),
         lambda g: g.xi - 0.1 * g.across @ g.xi - 0.1 * g.chi,
     ),
     "sos": (rules.StableOpponentShaping(alpha=0.1), sos_of),
@@ -434,7 +436,7 @@ def test_a_refusal_names_the_rule_the_players_and_the_remedy(kind):
 
 @pytest.mark.parametrize(
     "rule",
-    [sp.CompetitiveGradient(tolerance=1e-12), sp.AdaptiveCompetitiveGradient(tolerance=1e-12)],
+    [sp.CompetitiveGradient(tol=1e-12), sp.AdaptiveCompetitiveGradient(tol=1e-12)],
 )
 def test_competitive_gradient_of_players_that_do_not_feel_each_other_at_first(rule):
     """The general form from the second step on, as if it had been known from the first."""

@@ -153,13 +153,13 @@ def test_a_staircase_has_no_gradient_and_a_smoothed_slope():
     """f = (round(4x) / 4)²: its gradient is zero everywhere; smoothed over steps of ¼ it leads to
     the bottom."""
     ends = {}
-    for rule in (sp.Gradient(), SMOOTHING(0.3, samples=32)):
+    for rule in (sp.GradientDescent(), SMOOTHING(0.3, samples=32)):
         x = torch.full((1,), 2.0, dtype=torch.float64, requires_grad=True)
         optimizer = sgd({"x": [x]}, rule, lr=0.05)
         for _ in range(100):
             optimizer.step(lambda x=x: {"x": ((x * 4).round() / 4).square().sum()})
         ends[type(rule).__name__] = x.item()
-    assert ends["Gradient"] == 2.0
+    assert ends["GradientDescent"] == 2.0
     assert abs(ends["RandomizedSmoothing"]) < 0.125
 
 
@@ -377,7 +377,7 @@ class TestPerPlayer:
 
     def test_alternating_turns_belong_to_one_rule(self, tiny_gan):
         gan, reference = tiny_gan(), tiny_gan()
-        optimizer, plain = sgd(gan.players, self.RULE), sgd(reference.players, sp.Gradient())
+        optimizer, plain = sgd(gan.players, self.RULE), sgd(reference.players, sp.GradientDescent())
         for _ in range(2):
             optimizer.step(lambda: {"discriminator": gan.losses()["discriminator"]})
             assert optimizer.last.cost == sp.Cost(gradients=1, products=0, losses=1)
@@ -395,17 +395,17 @@ class TestPerPlayer:
         for cut in (threshold, torch.Tensor.detach):
             x, y = zeros(1), torch.full((3,), 0.01, dtype=torch.float64, requires_grad=True)
 
-            def losses(movers, x=x, y=y, cut=cut):
+            def losses(active, x=x, y=y, cut=cut):
                 f = ((x - 1) * cut(y).sum()).sum()
-                return {player: loss for player, loss in (("x", f), ("y", -f)) if player in movers}
+                return {player: loss for player, loss in (("x", f), ("y", -f)) if player in active}
 
             optimizer = sgd({"x": [x], "y": [y]}, rules.PerPlayer(SMOOTHING(0.1), ("y",)), lr=0.1)
-            for movers in turns:
-                optimizer.step(lambda movers=movers, losses=losses: losses(movers))
+            for active in turns:
+                optimizer.step(lambda active=active, losses=losses: losses(active))
             assert bool((y != 0.01).all())
 
     def test_the_same_rule_twice_is_that_rule(self, tiny_gan):
-        for rule in (sp.Gradient(), rules.Optimistic()):
+        for rule in (sp.GradientDescent(), rules.Optimistic()):
             ends = []
             for whole in (rule, rules.PerPlayer(rule, ("discriminator",), rule)):
                 gan = tiny_gan()
@@ -459,7 +459,11 @@ class TestPerPlayer:
 
     def test_needs_of_the_rules_inside(self, tiny_gan):
         rule = rules.PerPlayer(SPSA(), ("generator",), rules.CompetitiveGradient())
-        assert (rule.order, rule.joint, rule.units) == (2, True, rules.CompetitiveGradient().units)
+        assert (rule.order, rule.needs_all_players, rule.output) == (
+            2,
+            True,
+            rules.CompetitiveGradient().output,
+        )
         with pytest.raises(
             sp.UsageError, match=r'PerPlayer: no player "generatr"\. Did you mean "generator"\?'
         ):
@@ -474,7 +478,7 @@ class TestPerPlayer:
         """Newton of the generator, its opponent held, while the discriminator's loss is only
         evaluated."""
         gan, reference = tiny_gan(), tiny_gan()
-        newton = sp.Newton(damping=0.5, adapt=False, tolerance=1e-13, budget=50)
+        newton = sp.Newton(damping=0.5, adapt=False, tol=1e-13, max_iter=50)
         sgd(gan.players, rules.PerPlayer(newton, ("generator",), SMOOTHING())).step(gan.losses)
         sgd(reference.players, newton).step(lambda: {"generator": reference.losses()["generator"]})
         where = gan.sizes()["generator"]

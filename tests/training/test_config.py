@@ -36,7 +36,7 @@ def test_every_option_is_written_out():
     config = resolve({"problem": {"name": "mixture8", "radius": 1.0}, "rule": "newton"})
     assert config.problem.options["sigma"] == 0.02
     assert config.problem.options["radius"] == 1.0
-    assert config.rule.options["solver"] == "saddle-free"
+    assert config.rule.options["solver"] == "saddle_free"
 
 
 def test_players_may_have_options_of_their_own():

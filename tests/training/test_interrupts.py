@@ -5,11 +5,11 @@ import signal
 
 import pytest
 
-from saddlepoint.ranks import Ranks
+from saddlepoint.distributed import SingleProcess
 from saddlepoint.training.interrupts import deferred_interrupts
 
 
-class _Signalled(Ranks):
+class _Signalled(SingleProcess):
     """Processes that a signal reaches while they are asked: after this one has given its number,
     before it has the answer."""
 
@@ -17,28 +17,28 @@ class _Signalled(Ranks):
         super().__init__()
         self._arriving = arriving
 
-    def largest(self, number: float) -> float:
+    def all_reduce_max(self, number: float) -> float:
         while self._arriving:
             os.kill(os.getpid(), self._arriving.pop())
         return number
 
 
-class _Others(Ranks):
+class _Others(SingleProcess):
     def __init__(self, number: int) -> None:
         super().__init__()
         self._number = number
 
-    def largest(self, number: float) -> float:
+    def all_reduce_max(self, number: float) -> float:
         return max(number, self._number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_that_arrives_while_the_processes_are_asked_is_told_the_next_time(number):
     with deferred_interrupts() as interrupt:
-        ranks = _Signalled([number])
+        distributed = _Signalled([number])
         # the others do not know of it: this step is taken by all
-        assert interrupt.agreed(ranks) is None
-        assert interrupt.agreed(ranks) == number
+        assert interrupt.agreed(distributed) is None
+        assert interrupt.agreed(distributed) == number
         assert interrupt.exit_code == 128 + number
 
 

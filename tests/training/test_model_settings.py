@@ -35,7 +35,7 @@ def theta(training):
         "extragradient",
         "consensus",
         "acgd",
-        {"name": "newton", "tolerance": 0.9},
+        {"name": "newton", "tol": 0.9},
         "unrolled",
     ],
 )

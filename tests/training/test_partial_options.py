@@ -15,23 +15,31 @@ def settled(*settings, **tree):
 
 class TestOptionsInPart:
     def test_a_scaling_stays_the_named_rule_s(self):
-        scaling = settled("rule.scaling.beta=0.9", rule="kronecker-cgd").rule.options["scaling"]
+        scaling = settled("rule.preconditioner.beta=0.9", rule="kronecker-cgd").rule.options[
+            "preconditioner"
+        ]
         assert (scaling["name"], scaling["beta"], scaling["max_dimension"]) == (
             "kronecker",
             0.9,
             512,
         )
-        assert settled("rule.scaling.epsilon=1e-3", rule="newton").rule.options["scaling"] == {
+        assert settled("rule.preconditioner.epsilon=1e-3", rule="newton").rule.options[
+            "preconditioner"
+        ] == {
             "name": "rms",
             "beta": 0.999,
             "epsilon": 1e-3,
         }
 
     def test_another_name_brings_its_own_options(self):
-        scaling = settled("rule.scaling.name=rms", rule="kronecker-cgd").rule.options["scaling"]
+        scaling = settled("rule.preconditioner.name=rms", rule="kronecker-cgd").rule.options[
+            "preconditioner"
+        ]
         assert scaling == {"name": "rms", "beta": 0.99, "epsilon": 1e-5}
         assert (
-            settled("rule.scaling=kronecker", rule="newton").rule.options["scaling"]["name"]
+            settled("rule.preconditioner=kronecker", rule="newton").rule.options["preconditioner"][
+                "name"
+            ]
             == "kronecker"
         )
 
@@ -40,27 +48,28 @@ class TestOptionsInPart:
         with pytest.raises(
             sp.UsageError,
             match=(
-                r"scaling=\{'beta': 0.9\} does not say which one it is. Give its name too: rms or"
+                r"preconditioner=\{'beta': 0.9\} does not say which one it is. Give its name too: rms or"
                 r" kronecker"
             ),
         ):
-            settled("rule.scaling.beta=0.9", rule=rule)
+            settled("rule.preconditioner.beta=0.9", rule=rule)
         assert (
-            settled("rule.scaling.beta=0.9", "rule.scaling.name=rms", rule=rule).rule.options[
-                "scaling"
-            ]["name"]
+            settled(
+                "rule.preconditioner.beta=0.9", "rule.preconditioner.name=rms", rule=rule
+            ).rule.options["preconditioner"]["name"]
             == "rms"
         )
 
     def test_a_misspelt_option_or_name_inside_is_refused(self):
         with pytest.raises(
-            sp.UsageError, match=r'scaling kronecker has no option "betta". Did you mean "beta"'
+            sp.UsageError,
+            match=r'preconditioner kronecker has no option "betta". Did you mean "beta"',
         ):
-            settled("rule.scaling.betta=0.9", rule="kronecker-cgd")
+            settled("rule.preconditioner.betta=0.9", rule="kronecker-cgd")
         with pytest.raises(
-            sp.UsageError, match=r'scaling "kroneker" is unknown. Did you mean "kronecker"'
+            sp.UsageError, match=r'preconditioner "kroneker" is unknown. Did you mean "kronecker"'
         ):
-            settled("rule.scaling.name=kroneker", rule="kronecker-cgd")
+            settled("rule.preconditioner.name=kroneker", rule="kronecker-cgd")
 
     def test_a_rule_inside_stays_the_same(self):
         inside = settled("rule.rule.sigma=0.2", rule="per-player").rule.options["rule"]
@@ -70,13 +79,11 @@ class TestOptionsInPart:
             8,
         )
         assert (
-            settled("rule.otherwise.name=optimistic", rule="every").rule.options["otherwise"][
-                "name"
-            ]
+            settled("rule.fallback.name=optimistic", rule="every").rule.options["fallback"]["name"]
             == "optimistic"
         )
         with pytest.raises(sp.UsageError, match='Rule gradient has no option "gamma"'):
-            settled("rule.otherwise.gamma=1", rule="every")
+            settled("rule.fallback.gamma=1", rule="every")
 
     def test_options_of_options_of_an_optimizer_stay(self):
         config = settled(

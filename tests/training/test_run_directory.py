@@ -118,9 +118,9 @@ class TestDivergence:
         training = Training(harness.small())
         original = training.problem.losses
 
-        def losses(self, networks, batch, movers):
-            terms = original(networks, batch, movers)
-            if training.step == 3 and "discriminator" in movers:
+        def losses(self, networks, batch, active):
+            terms = original(networks, batch, active)
+            if training.step == 3 and "discriminator" in active:
                 terms["discriminator"]["fake"] = terms["discriminator"]["fake"] * float("nan")
             return terms
 

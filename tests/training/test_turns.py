@@ -27,7 +27,7 @@ def trained(rule, **settings):
 def test_the_discriminator_moves_more_often(rule):
     training, records = trained(rule, discriminator_steps=3)
     moved = [tuple(record.losses) for record in records]
-    joint = training.optimizer.rule.joint or training.config.scheme == "simultaneous"
+    joint = training.optimizer.rule.needs_all_players or training.config.scheme == "simultaneous"
     due = (
         [("discriminator",)] * 2 + [("discriminator", "generator")]
         if joint

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from saddlepoint.errors import DivergenceError, RankError, UsageError
+from saddlepoint.errors import DistributedError, DivergenceError, UsageError
 from saddlepoint.extras import needs
 
 with needs("train", "The command line"):
@@ -51,7 +51,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     except UsageError as error:
         _say(str(error))
         leave_outcome(USAGE)
-    except RankError as error:
+    except DistributedError as error:
         if error.told:
             leave_outcome(USAGE)
         _say(str(error))

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from saddlepoint.cli.app import USAGE
-from saddlepoint.errors import DivergenceError, RankError, UsageError
+from saddlepoint.errors import DistributedError, DivergenceError, UsageError
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
-    from saddlepoint.ranks import Ranks
+    from saddlepoint.distributed import SingleProcess
 
 T = TypeVar("T")
 
@@ -66,11 +66,11 @@ def check_split(batch_size: int, processes: int) -> None:
     Raises:
         UsageError: it says which sizes can.
     """
-    from saddlepoint.ranks import Ranks
+    from saddlepoint.distributed import SingleProcess
 
-    ranks = Ranks()
-    ranks.world = processes
-    ranks.share(batch_size)
+    distributed = SingleProcess()
+    distributed.world = processes
+    distributed.share(batch_size)
 
 
 def restarted() -> bool:
@@ -96,16 +96,16 @@ def _of_launcher(name: str, default: str | None = None) -> int:
 
 
 @contextmanager
-def joined(timeout: float) -> Iterator[Ranks]:
+def joined(timeout: float) -> Iterator[SingleProcess]:
     """Join the other processes that the launcher started, if there are any.
 
     Args:
         timeout: seconds to wait for one that does not answer.
     """
-    from saddlepoint.ranks import Ranks, TorchRanks
+    from saddlepoint.distributed import Distributed, SingleProcess
 
     if _of_launcher("WORLD_SIZE", "1") < 2:
-        yield Ranks()
+        yield SingleProcess()
         return
     _check_environment()
     _end_with_launcher()
@@ -130,13 +130,13 @@ def joined(timeout: float) -> Iterator[Ranks]:
     except (RuntimeError, dist.DistError, ValueError, OSError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         said = " ".join(str(error).split())[:200]
-        raise RankError(
+        raise DistributedError(
             f"Process {os.environ['RANK']} could not join the others at {where} in {timeout:g}"
             f" seconds: {said}"
         ) from error
     leaving = range(world)
     try:
-        yield TorchRanks()
+        yield Distributed()
     except BaseException as error:
         # which all processes end with, or are told of
         if not isinstance(error, UsageError | DivergenceError | typer.Exit):
@@ -151,7 +151,7 @@ def _check_environment() -> None:
     """Check what PyTorch reads to find the other processes; it would say what is wrong in a traceback."""
     rank, world = _of_launcher("RANK"), _of_launcher("WORLD_SIZE")
     if rank >= world:
-        raise UsageError(f"RANK={rank} must be below WORLD_SIZE={world}: ranks count from 0.")
+        raise UsageError(f"RANK={rank} must be below WORLD_SIZE={world}: distributed count from 0.")
     _of_launcher("MASTER_PORT")
     if not os.environ.get("MASTER_ADDR"):
         raise UsageError(
@@ -189,18 +189,18 @@ def _part(store: Store, rank: int, leaving: Iterable[int]) -> None:
         store.wait([f"left {other}" for other in leaving], timedelta(seconds=PARTING))
 
 
-def together(ranks: Ranks, make: Callable[[], T]) -> T:
+def together(distributed: SingleProcess, make: Callable[[], T]) -> T:
     """Return what ``make`` returns; where it is a mistake in any process, all of them end, and the first one says so."""
     said, made = None, list[T]()
     try:
         made.append(make())
     except UsageError as error:
         said = str(error)
-        if ranks.world == 1:
+        if distributed.world == 1:
             raise
-    every = ranks.gathered(said)
+    every = distributed.all_gather(said)
     if any(every):
-        if ranks.rank > 0:
+        if distributed.rank > 0:
             raise typer.Exit(USAGE)
         rank, message = next((rank, message) for rank, message in enumerate(every) if message)
         raise UsageError(
@@ -258,7 +258,7 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
             sys.exit(128 + stopped)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
-            raise RankError(
+            raise DistributedError(
                 f"Process {rank} of {processes} ended with exit code {failure.exitcode}, {RESTARTS}"
                 " restarts notwithstanding. What was saved is in the run directory; go on with"
                 " saddlepoint resume."

@@ -35,12 +35,12 @@ from saddlepoint.cli.ranks import (
 )
 from saddlepoint.cli.streams import reader_is_gone
 from saddlepoint.cli.tables import print_metrics
-from saddlepoint.errors import DivergenceError, RankError, UsageError, quoted
+from saddlepoint.errors import DistributedError, DivergenceError, UsageError, quoted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from saddlepoint.ranks import Ranks
+    from saddlepoint.distributed import SingleProcess
     from saddlepoint.training import RunConfig, RunDirectory, Training
     from saddlepoint.training.config import Tree
 
@@ -192,11 +192,11 @@ def train(
         resolved = resolve(tree)  # a mistake is better said by one process than by many
         check_split(resolved.batch_size, nproc)
         launch(nproc, [*_without_nproc(), *([] if out else ["--out", str(free_path(resolved))])])
-    with joined(timeout) as ranks:
-        if restarted() and ranks.from_first(lambda: (_given(out) / "config.yaml").is_file()):
-            _go_on(ranks, _given(out), {})
+    with joined(timeout) as distributed:
+        if restarted() and distributed.broadcast(lambda: (_given(out) / "config.yaml").is_file()):
+            _go_on(distributed, _given(out), {})
         else:
-            _begin(ranks, tree, out)
+            _begin(distributed, tree, out)
 
 
 @app.command(
@@ -229,27 +229,27 @@ def resume(
 
         check_split(RunDirectory.open(run).read_config().batch_size, nproc)
         launch(nproc, _without_nproc())
-    with joined(timeout) as ranks:
-        _go_on(ranks, run, {"steps": steps, "seconds": seconds})
+    with joined(timeout) as distributed:
+        _go_on(distributed, run, {"steps": steps, "seconds": seconds})
 
 
-def _begin(ranks: Ranks, tree: Tree, out: Path | None) -> None:
+def _begin(distributed: SingleProcess, tree: Tree, out: Path | None) -> None:
     """Make a run and train it."""
     from saddlepoint.training import RunDirectory, Training, resolve
     from saddlepoint.training.agreement import check_agreement
     from saddlepoint.training.inner_optimizers import check_resumable
 
-    config = together(ranks, lambda: resolve(tree))
-    training = together(ranks, lambda: Training(config, ranks=ranks))
+    config = together(distributed, lambda: resolve(tree))
+    training = together(distributed, lambda: Training(config, distributed=distributed))
     # before the directory is made: a mistake leaves nothing behind
-    together(ranks, training.problem.load)
-    together(ranks, partial(check_resumable, training))
-    together(ranks, partial(check_agreement, training))
-    together(ranks, training.check_evaluation)
-    with _written_by_first(ranks, lambda: RunDirectory.create(config, out)) as run:
+    together(distributed, training.problem.load)
+    together(distributed, partial(check_resumable, training))
+    together(distributed, partial(check_agreement, training))
+    together(distributed, training.check_evaluation)
+    with _written_by_first(distributed, lambda: RunDirectory.create(config, out)) as run:
         try:
             _train(training, run)
-        except (typer.Exit, DivergenceError, RankError, OSError):
+        except (typer.Exit, DivergenceError, DistributedError, OSError):
             raise  # what the directory holds is of use
         except Exception as error:
             if training.step == 0 and not isinstance(error.__cause__, OSError):
@@ -257,20 +257,20 @@ def _begin(ranks: Ranks, tree: Tree, out: Path | None) -> None:
             raise
 
 
-def _go_on(ranks: Ranks, path: Path, more: dict[str, Any]) -> None:
+def _go_on(distributed: SingleProcess, path: Path, more: dict[str, Any]) -> None:
     """Go on with a run; what is read is read by process 0 and told to the others."""
     from saddlepoint.training import RunDirectory, Training
     from saddlepoint.training.agreement import check_agreement
 
-    with _written_by_first(ranks, lambda: RunDirectory.open(path)) as directory:
-        config = ranks.from_first(directory.read_config)
-        training = together(ranks, lambda: Training(config, ranks=ranks))
-        state = ranks.from_first(
+    with _written_by_first(distributed, lambda: RunDirectory.open(path)) as directory:
+        config = distributed.broadcast(directory.read_config)
+        training = together(distributed, lambda: Training(config, distributed=distributed))
+        state = distributed.broadcast(
             lambda: directory.load_checkpoint(config) if directory.has_checkpoints() else None
         )
         if state is not None:
             training.load_state_dict(state)
-        elif ranks.rank == 0:
+        elif distributed.rank == 0:
             say(
                 make_console(),
                 "note: The run was stopped before its first checkpoint; it starts from the"
@@ -279,8 +279,8 @@ def _go_on(ranks: Ranks, path: Path, more: dict[str, Any]) -> None:
         budget = {} if restarted() else _budget_of(training, more)  # the first start has written it
         if budget:
             training.config = config.model_copy(update=budget)
-            ranks.from_first(lambda: directory.write_config(training.config))
-        ended = training.progress >= 1 and ranks.from_first(
+            distributed.broadcast(lambda: directory.write_config(training.config))
+        ended = training.progress >= 1 and distributed.broadcast(
             lambda: directory.has_ended(training.step)
         )
         if ended and not restarted():
@@ -288,9 +288,9 @@ def _go_on(ranks: Ranks, path: Path, more: dict[str, Any]) -> None:
                 f"{path} has used its budget of {_budget(config)}. Give it more with --steps +N or"
                 " --seconds S."
             )
-        together(ranks, training.problem.load)
-        together(ranks, partial(check_agreement, training))
-        ranks.from_first(lambda: directory.rewind(state))
+        together(distributed, training.problem.load)
+        together(distributed, partial(check_agreement, training))
+        distributed.broadcast(lambda: directory.rewind(state))
         _train(training, directory)
 
 
@@ -312,7 +312,9 @@ def _budget_of(training: Training, more: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _written_by_first(ranks: Ranks, make: Callable[[], RunDirectory]) -> Iterator[RunDirectory]:
+def _written_by_first(
+    distributed: SingleProcess, make: Callable[[], RunDirectory]
+) -> Iterator[RunDirectory]:
     """Give the run directory to process 0, which alone writes it and claims it meanwhile, and to the others one that follows."""
     from saddlepoint.training.followed import FollowedRun
 
@@ -324,7 +326,7 @@ def _written_by_first(ranks: Ranks, make: Callable[[], RunDirectory]) -> Iterato
             stack.enter_context(own[0].claimed())
             return own[0].path
 
-        path = ranks.from_first(made)
+        path = distributed.broadcast(made)
         yield own[0] if own else FollowedRun(path)
 
 
@@ -353,15 +355,15 @@ def _train(training: Training, run: RunDirectory) -> None:
     from saddlepoint.training.progress import watcher
     from saddlepoint.training.training import network_sizes
 
-    console, config, ranks = (
-        make_console(quiet=training.ranks.rank > 0),
+    console, config, distributed = (
+        make_console(quiet=training.distributed.rank > 0),
         training.config,
-        training.ranks,
+        training.distributed,
     )
     sizes = ", ".join(
         f"{player} {size:,} parameters" for player, size in network_sizes(training.networks).items()
     )
-    many = f" in {ranks.world} processes" if ranks.world > 1 else ""
+    many = f" in {distributed.world} processes" if distributed.world > 1 else ""
     say(
         console,
         f"{config.problem.name}, {config.rule.name} + {config.optimizer.name}, {config.scheme},"
@@ -374,13 +376,13 @@ def _train(training: Training, run: RunDirectory) -> None:
         def stopped() -> int | None:
             if reader_is_gone():
                 interrupt.stop_from_outside()
-            return interrupt.agreed(ranks)
+            return interrupt.agreed(distributed)
 
         try:
             with watcher(console) as shown:
                 status = run_loop(training, run, shown, stopped)
         except DivergenceError as error:
-            if ranks.rank > 0:
+            if distributed.rank > 0:
                 raise typer.Exit(DIVERGED) from error
             message = (
                 f"Diverged in step {training.step + 1}: {error} The last finite state is in"
@@ -392,11 +394,11 @@ def _train(training: Training, run: RunDirectory) -> None:
             f"Stopped after step {training.step}; saved. Go on with: saddlepoint resume"
             f" {quoted(run.path)}"
         )
-        if ranks.rank == 0 and reader_is_gone():
+        if distributed.rank == 0 and reader_is_gone():
             typer.echo(printable(stopping), err=True)
         say(console, stopping)
         raise typer.Exit(interrupt.exit_code)
-    if ranks.rank > 0:
+    if distributed.rank > 0:
         return
     print_metrics(console, training, training.metrics)
     if status == "stopped early":

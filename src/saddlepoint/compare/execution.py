@@ -12,7 +12,7 @@ import torch
 
 from saddlepoint.compare.memory import PeakMemory
 from saddlepoint.errors import DivergenceError
-from saddlepoint.game_optimizer import Record
+from saddlepoint.step_result import StepResult
 from saddlepoint.training.config import RunConfig, Tree, validate
 from saddlepoint.training.run_directory import png
 from saddlepoint.training.training import Training, weights_of
@@ -117,7 +117,7 @@ def _run(training: Training, job: Job, memory: PeakMemory, outcome: Outcome) -> 
     outcome |= {"status": "finished", "error": None, "metrics": outcome["points"][-1]["metrics"]}
 
 
-def _point(training: Training, metrics: list[str], records: list[Record]) -> dict[str, Any]:
+def _point(training: Training, metrics: list[str], records: list[StepResult]) -> dict[str, Any]:
     """Return what the run has cost so far, and what it is worth."""
     return {
         "progress": round(training.progress, 4),

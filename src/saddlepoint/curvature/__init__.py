@@ -1,12 +1,17 @@
 """Derivatives of a game at one point: losses, gradient, Jacobian products and the solvers that use them."""
 
 from saddlepoint.curvature.backward_check import check_backward
-from saddlepoint.curvature.evaluation import Accumulated, Cost, Evaluation, linearize
+from saddlepoint.curvature.linearization import (
+    AccumulatedLinearization,
+    Cost,
+    Linearization,
+    linearize,
+)
 from saddlepoint.curvature.operators import Jacobian, Operator
 from saddlepoint.curvature.solvers import (
     SOLVERS,
     Solution,
-    Solve,
+    SolveInfo,
     Solver,
     cg,
     gmres,
@@ -18,15 +23,15 @@ from saddlepoint.curvature.spectrum import Eigenvalues, SchurComplement, eigenva
 
 __all__ = [
     "SOLVERS",
-    "Accumulated",
+    "AccumulatedLinearization",
     "Cost",
     "Eigenvalues",
-    "Evaluation",
     "Jacobian",
+    "Linearization",
     "Operator",
     "SchurComplement",
     "Solution",
-    "Solve",
+    "SolveInfo",
     "Solver",
     "cg",
     "check_backward",

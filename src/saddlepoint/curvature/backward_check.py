@@ -12,7 +12,7 @@ from saddlepoint.errors import DoubleBackwardError
 from saddlepoint.vectors import Vector
 
 if TYPE_CHECKING:
-    from saddlepoint.curvature.evaluation import Evaluation
+    from saddlepoint.curvature.linearization import Linearization
 
 LossesAt = Callable[[Vector], Mapping[str, float]]
 """Takes a displacement d; returns player → loss at θ − d, with the randomness of the evaluation that is checked."""
@@ -39,7 +39,7 @@ class _Direction:
         return error > 0.1 * self.share + self.rounding / width
 
 
-def check_backward(point: Evaluation, losses_at: LossesAt) -> None:
+def check_backward(point: Linearization, losses_at: LossesAt) -> None:
     """Compare what comes through ``torch.autograd.Function`` classes in a gradient with differences of the losses.
 
     A gradient reversal layer, a straight-through estimator or a wrong backward gives a gradient
@@ -59,9 +59,12 @@ def check_backward(point: Evaluation, losses_at: LossesAt) -> None:
     if not nodes:
         return
     directions = []
-    for i in point.movers:
-        row, through = point.graph_row(i).detach(), point.row_through(i, nodes)
-        for j in point.movers:
+    for i in point.active:
+        row, through = (
+            point.loss_gradient_with_graph(i).detach(),
+            point.loss_gradient_through(i, nodes),
+        )
+        for j in point.active:
             part = through.only([j])
             share = float(part.norm())
             if share > 0:
@@ -89,7 +92,7 @@ def check_backward(point: Evaluation, losses_at: LossesAt) -> None:
 
 
 def _direction(
-    point: Evaluation, i: str, j: str, unit: Vector, share: float, slope: float
+    point: Linearization, i: str, j: str, unit: Vector, share: float, slope: float
 ) -> _Direction:
     eps = max(torch.finfo(t.dtype).eps for t in unit.tensors)
     size = 1 + float(Vector({j: point.players[j]}).detach().norm())

@@ -13,7 +13,7 @@ from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.vectors import Vector
 
 if TYPE_CHECKING:
-    from saddlepoint.curvature.evaluation import Evaluation
+    from saddlepoint.curvature.linearization import Linearization
 
 
 class Operator(ABC):
@@ -67,8 +67,8 @@ class Jacobian(Operator):
     Args:
         point: an evaluation of order 2.
         blocks: the pairs (i, j) to keep; all of them by default. The others are zero.
-        rows: the players of the result; all movers by default.
-        columns: the players of the argument; all movers by default.
+        rows: the players of the result; all active by default.
+        columns: the players of the argument; all active by default.
 
     >>> from saddlepoint import Game, linearize
     >>> x, y = (torch.tensor([1.0], requires_grad=True) for _ in range(2))
@@ -84,7 +84,7 @@ class Jacobian(Operator):
 
     def __init__(
         self,
-        point: Evaluation,
+        point: Linearization,
         blocks: Iterable[tuple[str, str]] | None = None,
         *,
         rows: Iterable[str] | None = None,
@@ -92,15 +92,15 @@ class Jacobian(Operator):
     ) -> None:
         if point.order < 2:
             raise UsageError(
-                "Jacobian products need an evaluation of order 2; this one has order"
+                "Jacobian products need a linearization of order 2; this one has order"
                 f" {point.order}."
             )
         self.point = point
         self.blocks = frozenset(
-            blocks if blocks is not None else ((i, j) for i in point.movers for j in point.movers)
+            blocks if blocks is not None else ((i, j) for i in point.active for j in point.active)
         )
-        self.codomain = Vector({i: point.players[i] for i in rows or point.movers})
-        self.domain = Vector({j: point.players[j] for j in columns or point.movers})
+        self.codomain = Vector({i: point.players[i] for i in rows or point.active})
+        self.domain = Vector({j: point.players[j] for j in columns or point.active})
 
     def __matmul__(self, v: Vector) -> Vector:
         return Vector({i: self._row(i, v)[i] for i in self.codomain})
@@ -112,24 +112,24 @@ class Jacobian(Operator):
     def __getitem__(self, block: tuple[str, str]) -> Jacobian:
         """Return the block J_ij; it takes vectors of player j and gives vectors of player i."""
         for player in block:
-            if player not in self.point.movers:
+            if player not in self.point.active:
                 raise UsageError(
                     f'No player "{player}" moves at this point.'
-                    + did_you_mean(player, self.point.movers)
+                    + did_you_mean(player, self.point.active)
                 )
         return Jacobian(self.point, {block}, rows=block[:1], columns=block[1:])
 
     @property
-    def interaction(self) -> Jacobian:
+    def off_diagonal(self) -> Jacobian:
         """The blocks between different players, J_ij with i ≠ j."""
         return Jacobian(
-            self.point, {(i, j) for i in self.point.movers for j in self.point.movers if i != j}
+            self.point, {(i, j) for i in self.point.active for j in self.point.active if i != j}
         )
 
     @property
-    def own(self) -> Jacobian:
+    def block_diagonal(self) -> Jacobian:
         """The Hessians of each player's own loss, J_ii."""
-        return Jacobian(self.point, {(i, i) for i in self.point.movers})
+        return Jacobian(self.point, {(i, i) for i in self.point.active})
 
     def transpose_matmul(self, u: Vector) -> Vector:
         """Return Jᵀ u = Σ_i ∂⟨ξ_i, u_i⟩; rows that reach the same players share one backward pass."""
@@ -139,9 +139,9 @@ class Jacobian(Operator):
                 reach.setdefault(self._columns(i), []).append(i)
         total = {player: list(tensors) for player, tensors in self.domain.zeros().items()}
         for columns, rows in reach.items():
-            outputs = [tensor for i in rows for tensor in self.point.graph_gradient_of(i)]
+            outputs = [tensor for i in rows for tensor in self.point.gradient_with_graph(i)]
             weights = [tensor for i in rows for tensor in u[i]]
-            pulled = self.point.pull(outputs, weights, columns, rows=len(rows))
+            pulled = self.point.vjp(outputs, weights, columns, rows=len(rows))
             for j in columns:
                 total[j] = list(torch._foreach_add(total[j], pulled[j]))
         return Vector(total)
@@ -162,8 +162,8 @@ class Jacobian(Operator):
         )
         for i in self.codomain:
             columns = self._columns(i)
-            for j, pulled in self.point.pull(
-                list(self.point.graph_gradient_of(i)), list(u[i]), columns, rows=1
+            for j, pulled in self.point.vjp(
+                list(self.point.gradient_with_graph(i)), list(u[i]), columns, rows=1
             ).items():
                 part = own if j == i else across
                 part[j] = list(torch._foreach_add(part[j], pulled))
@@ -178,12 +178,12 @@ class Jacobian(Operator):
             return self.codomain.only([i]).zeros()
         alone = columns == (i,)  # then the gradient with respect to the other players is not needed
         outputs = (
-            list(self.point.graph_gradient_of(i))
+            list(self.point.gradient_with_graph(i))
             if alone
-            else self.point.graph_row(i).only(columns).tensors
+            else self.point.loss_gradient_with_graph(i).only(columns).tensors
         )
         weights = [tensor for j in columns for tensor in v[j]]
-        return self.point.pull(outputs, weights, [i], rows=1)
+        return self.point.vjp(outputs, weights, [i], rows=1)
 
 
 class _Transposed(Operator):

@@ -1,7 +1,7 @@
 """Krylov solvers for (A + shift·I) x = b with A given by products, on tensors of shape (dimension,).
 
-All share one contract: the tolerance is relative, ‖b − (A + shift·I) x‖ ≤ tolerance · ‖b‖; the
-budget bounds the products; a warm start x0 costs one product, because its residual is b − (A +
+All share one contract: the tol is relative, ‖b − (A + shift·I) x‖ ≤ tol · ‖b‖; the
+max_iter bounds the products; a warm start x0 costs one product, because its residual is b − (A +
 shift·I) x0; a product that is not finite ends the solve; the best iterate so far is returned, with
 a report of how the solve ended. Nothing is raised for a solve that stops early; a complex
 right-hand side is a UsageError.
@@ -22,16 +22,16 @@ from saddlepoint.curvature.krylov import Krylov
 from saddlepoint.errors import UsageError
 
 Product = Callable[[Tensor], Tensor]
-Status = Literal["converged", "budget", "breakdown", "negative-curvature", "non-finite"]
+Status = Literal["converged", "max_iter", "breakdown", "negative_curvature", "non_finite"]
 
 
 @dataclass(frozen=True)
-class Solve:
+class SolveInfo:
     """How a solve ended.
 
     Attributes:
-        status: "converged", "budget" (not within the allowed products), "breakdown" (singular
-            system), "negative-curvature" (conjugate gradients met pᵀAp ≤ 0) or "non-finite".
+        status: "converged", "max_iter" (not within the allowed products), "breakdown" (singular
+            system), "negative_curvature" (conjugate gradients met pᵀAp ≤ 0) or "non_finite".
         iterations: steps of the method.
         products: applications of A, including the one of a warm start.
         residual: ‖b − (A + shift·I) x‖ / ‖b‖ of the returned x, as the method's recurrence knows
@@ -52,7 +52,7 @@ class Solution(NamedTuple):
 
     x: Tensor
     image: Tensor
-    report: Solve
+    info: SolveInfo
 
 
 class Solver(Protocol):
@@ -65,8 +65,8 @@ class Solver(Protocol):
         *,
         x0: Tensor | None = None,
         shift: float = 0.0,
-        tolerance: float,
-        budget: int,
+        tol: float,
+        max_iter: int,
     ) -> Solution: ...
 
 
@@ -76,23 +76,23 @@ def cg(
     *,
     x0: Tensor | None = None,
     shift: float = 0.0,
-    tolerance: float,
-    budget: int,
+    tol: float,
+    max_iter: int,
 ) -> Solution:
     """Solve with conjugate gradients: A + shift·I symmetric positive definite.
 
     A direction p with pᵀ(A + shift·I)p ≤ 4·eps·‖p‖·‖(A + shift·I)p‖ ends the solve as
-    "negative-curvature"; the iterates before it are descent directions of ½xᵀAx − bᵀx when the
+    "negative_curvature"; the iterates before it are descent directions of ½xᵀAx − bᵀx when the
     start is zero.
 
     Reference: Hestenes and Stiefel (1952).
 
     >>> A = torch.tensor([[4.0, 1.0], [1.0, 3.0]])
-    >>> solution = cg(lambda v: A @ v, torch.tensor([1.0, 2.0]), tolerance=1e-6, budget=10)
-    >>> [round(v, 4) for v in solution.x.tolist()], solution.report.status, solution.report.products
+    >>> solution = cg(lambda v: A @ v, torch.tensor([1.0, 2.0]), tol=1e-6, max_iter=10)
+    >>> [round(v, 4) for v in solution.x.tolist()], solution.info.status, solution.info.products
     ([0.0909, 0.6364], 'converged', 2)
     """
-    start = _Start(product, b, x0, shift, tolerance, budget)
+    start = _Start(product, b, x0, shift, tol, max_iter)
     x, r, best = start.x, start.r, start.best()
     p, rr, curvature = r, float(r.dot(r)), None
     status = start.status
@@ -102,11 +102,11 @@ def cg(
         Ap = start.shifted(p)
         pAp, pp, ApAp = torch.stack([p.dot(Ap), p.dot(p), Ap.dot(Ap)]).tolist()
         if not math.isfinite(pAp):
-            status = "non-finite"
+            status = "non_finite"
             break
         curvature = min(pAp / pp, math.inf if curvature is None else curvature)
         if pAp <= floor * math.sqrt(pp * ApAp):
-            status = "negative-curvature"
+            status = "negative_curvature"
             break
         alpha = rr / pAp
         x, r = x + alpha * p, r - alpha * Ap
@@ -124,19 +124,19 @@ def minres(
     *,
     x0: Tensor | None = None,
     shift: float = 0.0,
-    tolerance: float,
-    budget: int,
+    tol: float,
+    max_iter: int,
 ) -> Solution:
     """Solve with the minimal residual method: A + shift·I symmetric, indefinite or singular.
 
     Reference: Paige and Saunders (1975).
 
     >>> A = torch.tensor([[1.0, 2.0], [2.0, -3.0]], dtype=torch.float64)
-    >>> solution = minres(lambda v: A @ v, torch.ones(2, dtype=torch.float64), tolerance=1e-12, budget=10)
+    >>> solution = minres(lambda v: A @ v, torch.ones(2, dtype=torch.float64), tol=1e-12, max_iter=10)
     >>> torch.allclose(A @ solution.x, torch.ones(2, dtype=torch.float64))
     True
     """
-    start = _Start(product, b, x0, shift, tolerance, budget)
+    start = _Start(product, b, x0, shift, tol, max_iter)
     x, best, status = start.x, start.best(), start.status
     norm = start.residual
     eps = torch.finfo(b.dtype).eps
@@ -156,7 +156,7 @@ def minres(
         q = q - alpha * v
         beta_next = float(torch.linalg.vector_norm(q))
         if not math.isfinite(alpha + beta_next):
-            status = "non-finite"
+            status = "non_finite"
             break
         curvature = min(alpha, math.inf if curvature is None else curvature)
         delta, gbar = c * dbar + s * alpha, s * dbar - c * alpha
@@ -191,8 +191,8 @@ def gmres(
     *,
     x0: Tensor | None = None,
     shift: float = 0.0,
-    tolerance: float,
-    budget: int,
+    tol: float,
+    max_iter: int,
 ) -> Solution:
     """Solve with the generalised minimal residual method: any square A.
 
@@ -201,18 +201,18 @@ def gmres(
     Reference: Saad and Schultz (1986).
 
     >>> A = torch.tensor([[1.0, 2.0], [-2.0, 1.0]])
-    >>> solution = gmres(lambda v: A @ v, torch.tensor([1.0, 0.0]), tolerance=1e-6, budget=10)
-    >>> [round(v, 4) for v in solution.x.tolist()], solution.report.iterations
+    >>> solution = gmres(lambda v: A @ v, torch.tensor([1.0, 0.0]), tol=1e-6, max_iter=10)
+    >>> [round(v, 4) for v in solution.x.tolist()], solution.info.iterations
     ([0.2, 0.4], 2)
     """
-    start = _Start(product, b, x0, shift, tolerance, budget)
+    start = _Start(product, b, x0, shift, tol, max_iter)
     x, r, best, status = start.x, start.r, start.best(), start.status
     iterations = 0
     while status is None:
-        krylov = Krylov(start.shifted, r, min(_RESTART, budget))
+        krylov = Krylov(start.shifted, r, min(_RESTART, max_iter))
         while status is None and krylov.size < krylov.capacity and not krylov.closed:
             if not krylov.extend():
-                status = "non-finite"
+                status = "non_finite"
                 break
             iterations += 1
             status = start.ended(krylov.least_squares()[1] * krylov.norm)
@@ -227,7 +227,7 @@ def gmres(
             status = start.exhausted(best.norm)
         elif status == "converged" and not best.norm <= 2 * start.target:
             # the recurrence was optimistic: restart from the true residual
-            status = None if start.products < budget else "budget"
+            status = None if start.products < max_iter else "max_iter"
     return start.solution(best, status, iterations, None)
 
 
@@ -237,8 +237,8 @@ def saddle_free(
     *,
     x0: Tensor | None = None,
     shift: float = 0.0,
-    tolerance: float,
-    budget: int,
+    tol: float,
+    max_iter: int,
 ) -> Solution:
     """Return x = (|A| + shift·I)⁻¹ b on the Krylov space of b, with |A| = Q|Λ|Qᵀ: a descent direction for any symmetric A.
 
@@ -251,18 +251,18 @@ def saddle_free(
     it is new in each.
 
     >>> A = torch.diag(torch.tensor([2.0, -4.0]))
-    >>> solution = saddle_free(lambda v: A @ v, torch.tensor([1.0, 1.0]), tolerance=1e-6, budget=5)
+    >>> solution = saddle_free(lambda v: A @ v, torch.tensor([1.0, 1.0]), tol=1e-6, max_iter=5)
     >>> [round(v, 4) for v in solution.x.tolist()]
     [0.5, 0.25]
     """
-    start = _Start(product, b, None, 0.0, tolerance, budget)
+    start = _Start(product, b, None, 0.0, tol, max_iter)
     status = start.status
-    if status is not None:  # zero or non-finite b, or no budget
-        return Solution(start.x, start.x, Solve(status, 0, 0, float(start.residual > 0)))
-    krylov, y, residual, curvature = Krylov(start.shifted, b, budget), np.zeros(0), 1.0, None
+    if status is not None:  # zero or non-finite b, or no max_iter
+        return Solution(start.x, start.x, SolveInfo(status, 0, 0, float(start.residual > 0)))
+    krylov, y, residual, curvature = Krylov(start.shifted, b, max_iter), np.zeros(0), 1.0, None
     while status is None:
         if not krylov.extend():
-            status = "non-finite"
+            status = "non_finite"
             break
         values, vectors = np.linalg.eigh(krylov.symmetric())
         absolute = np.abs(values) + shift
@@ -272,8 +272,8 @@ def saddle_free(
         y = vectors @ (vectors[0] / absolute)
         residual, curvature = krylov.beta * abs(float(y[-1])), float(values.min()) + shift
         status = "converged" if krylov.closed else start.ended(residual * krylov.norm)
-    report = Solve(status, krylov.size, start.products, residual, curvature)
-    return Solution(krylov.combine(y), krylov.image(y), report)
+    info = SolveInfo(status, krylov.size, start.products, residual, curvature)
+    return Solution(krylov.combine(y), krylov.image(y), info)
 
 
 def schur_cg(
@@ -283,9 +283,9 @@ def schur_cg(
     by: Tensor,
     *,
     x0: Tensor | None = None,
-    tolerance: float,
-    budget: int,
-) -> tuple[Tensor, Tensor, Solve]:
+    tol: float,
+    max_iter: int,
+) -> tuple[Tensor, Tensor, SolveInfo]:
     """Solve x + B y = bx, y − Bᵀ x = by: conjugate gradients on the Schur complement (I + B Bᵀ) x = bx − B by.
 
     Two products an iteration, one of each kind, and one at the start. Bᵀx is added up from the
@@ -298,19 +298,19 @@ def schur_cg(
         bx: shape (n,).
         by: shape (m,).
         x0: a start for x, at the price of two products.
-        tolerance: the solve ends at ‖residual‖ ≤ tolerance · ‖(bx, by)‖.
-        budget: the most iterations.
+        tol: the solve ends at ‖residual‖ ≤ tol · ‖(bx, by)‖.
+        max_iter: the most iterations.
 
     Reference: Schäfer and Anandkumar (2019), arXiv:1905.12103, for the system; Hestenes and Stiefel
     (1952) for the method.
 
     >>> B = torch.tensor([[2.0]])
-    >>> x, y, report = schur_cg(lambda v: B @ v, lambda v: B.T @ v, torch.ones(1), torch.ones(1), tolerance=1e-6, budget=5)
-    >>> round(x.item(), 4), round(y.item(), 4), report.status, report.products
+    >>> x, y, info = schur_cg(lambda v: B @ v, lambda v: B.T @ v, torch.ones(1), torch.ones(1), tol=1e-6, max_iter=5)
+    >>> round(x.item(), 4), round(y.item(), 4), info.status, info.products
     (-0.2, 0.6, 'converged', 3)
     """
     _check_real(bx)
-    target = tolerance * math.sqrt(float(bx.dot(bx)) + float(by.dot(by)))
+    target = tol * math.sqrt(float(bx.dot(bx)) + float(by.dot(by)))
     x, t, r, products = torch.zeros_like(bx), torch.zeros_like(by), bx - B(by), 1
     if x0 is not None:
         image = Bt(x0)
@@ -318,12 +318,12 @@ def schur_cg(
         if float(warm.dot(warm)) < float(r.dot(r)):  # a start worse than zero is not used
             x, t, r = x0.clone(), image, warm
     p, rr, iterations = r.clone(), float(r.dot(r)), 0
-    status: Status | None = "non-finite" if not math.isfinite(rr + target) else None
+    status: Status | None = "non_finite" if not math.isfinite(rr + target) else None
     while status is None:
         if math.sqrt(rr) <= target:
             status = "converged"
-        elif iterations == budget:
-            status = "budget"
+        elif iterations == max_iter:
+            status = "max_iter"
         else:
             q = Bt(p)
             Ap = B(q).add_(p)
@@ -333,21 +333,21 @@ def schur_cg(
             after = Ap.mul_(-alpha).add_(r)
             before, rr_after = rr, float(after.dot(after))
             if not math.isfinite(rr_after):
-                status = "non-finite"
+                status = "non_finite"
                 break
             r, rr = after, rr_after
             x.add_(p, alpha=alpha)
             t.add_(q, alpha=alpha)
             p.mul_(rr / before).add_(r)
-    relative = math.sqrt(rr) * tolerance / target if target else math.sqrt(rr)
-    return x, by + t, Solve(status, iterations, products, relative)
+    relative = math.sqrt(rr) * tol / target if target else math.sqrt(rr)
+    return x, by + t, SolveInfo(status, iterations, products, relative)
 
 
 SOLVERS: dict[str, Solver] = {
     "cg": cg,
     "minres": minres,
     "gmres": gmres,
-    "saddle-free": saddle_free,
+    "saddle_free": saddle_free,
 }
 
 _RESTART = 50
@@ -370,23 +370,23 @@ class _Start:
         b: Tensor,
         x0: Tensor | None,
         shift: float,
-        tolerance: float,
-        budget: int,
+        tol: float,
+        max_iter: int,
     ) -> None:
         _check_real(b)
-        self._product, self._shift, self._budget = product, shift, budget
+        self._product, self._shift, self._budget = product, shift, max_iter
         self.b, self.products = b, 0
         self._norm = float(torch.linalg.vector_norm(b))
-        self.target = tolerance * self._norm
+        self.target = tol * self._norm
         self.x, self.r = torch.zeros_like(b), b
-        if x0 is not None and budget > 0 and self._norm > 0:
+        if x0 is not None and max_iter > 0 and self._norm > 0:
             warm = b - self.shifted(x0)
             # a start worse than zero is not used
             if float(torch.linalg.vector_norm(warm)) < self._norm:
                 self.x, self.r = x0.clone(), warm
         self.residual = float(torch.linalg.vector_norm(self.r))
         self.status: Status | None = (
-            "non-finite" if not math.isfinite(self._norm) else self.ended(self.residual)
+            "non_finite" if not math.isfinite(self._norm) else self.ended(self.residual)
         )
 
     def shifted(self, v: Tensor) -> Tensor:
@@ -396,10 +396,10 @@ class _Start:
     def ended(self, residual: float) -> Status | None:
         if residual <= self.target:
             return "converged"
-        return "budget" if self.products >= self._budget else None
+        return "max_iter" if self.products >= self._budget else None
 
     def exhausted(self, residual: float) -> Status:
-        """Say how a solve ended whose Krylov space is complete: solved, up to rounding where the tolerance asks for more, or singular."""
+        """Say how a solve ended whose Krylov space is complete: solved, up to rounding where the tol asks for more, or singular."""
         floor = 1e3 * torch.finfo(self.b.dtype).eps * self._norm
         return "converged" if residual <= max(self.target, floor) else "breakdown"
 
@@ -414,7 +414,7 @@ class _Start:
         return Solution(
             best.x,
             image,
-            Solve(status or "converged", iterations, self.products, relative, curvature),
+            SolveInfo(status or "converged", iterations, self.products, relative, curvature),
         )
 
 

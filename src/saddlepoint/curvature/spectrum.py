@@ -36,7 +36,7 @@ class Eigenvalues:
             never split.
         residuals: ‖A v − λ v‖ for each value and its eigenvector of length 1.
         products: applications of A.
-        converged: whether all that were asked for were found within tolerance.
+        converged: whether all that were asked for were found within tol.
         method: "dense", where the matrix was written out, or "arpack".
     """
 
@@ -58,14 +58,14 @@ def eigenvalues(
     *,
     which: Which = "magnitude",
     symmetric: bool = False,
-    tolerance: float | None = None,
-    budget: int = 1000,
+    tol: float | None = None,
+    max_iter: int = 1000,
 ) -> Eigenvalues:
     """Return ``count`` eigenvalues at one end of the spectrum of a square operator, without writing out its matrix.
 
     ARPACK restarts Arnoldi (Lanczos where symmetric) on a Krylov space of m = max(2·count + 10, 30)
     vectors, from a start that is always the same. Up to dimension m the matrix is written out
-    instead, which costs fewer products. What has not converged within the budget is left out and
+    instead, which costs fewer products. What has not converged within the max_iter is left out and
     ``converged`` is False. ARPACK is SciPy's, which comes with ``saddlepoint[train]``; up to
     dimension m it is not needed.
 
@@ -76,14 +76,14 @@ def eigenvalues(
         which: "magnitude", "smallest" and "largest" real part, or "ends": the smallest count // 2,
             and the largest for the rest.
         symmetric: whether A = Aᵀ; only then "ends" is possible.
-        tolerance: relative to the eigenvalue; by default ε^(2/3) of the parameters' precision,
+        tol: relative to the eigenvalue; by default ε^(2/3) of the parameters' precision,
             4e-11 in float64, 2e-5 in float32.
-        budget: the most applications of A in the search; the residuals then take one for each
+        max_iter: the most applications of A in the search; the residuals then take one for each
             value, two for a complex pair.
 
     Raises:
         UsageError: an unknown ``which``, "ends" for an operator that is not symmetric, or a count
-            or budget too small.
+            or max_iter too small.
         DivergenceError: a product is NaN or infinite.
         MissingExtraError: the dimension is above m, and SciPy is not installed.
 
@@ -101,11 +101,11 @@ def eigenvalues(
     (['1.0000+30.0000j', '1.0000-30.0000j'], True, 'arpack')
     """
     basis = max(2 * count + 10, 30)
-    _check(count, which, symmetric, budget, basis)
+    _check(count, which, symmetric, max_iter, basis)
     product = _Product(operator)
     if product.size <= basis:
         return _dense(product, count, which, symmetric)
-    values, vectors = _arpack(product, count, which, symmetric, tolerance, budget, basis)
+    values, vectors = _arpack(product, count, which, symmetric, tol, max_iter, basis)
     converged = len(values) >= count
     return _result(
         product, product.matmul, values, vectors, _order(values, which, count), converged, "arpack"
@@ -124,11 +124,11 @@ class SchurComplement(Operator):
         yx: the follower's gradient, differentiated by the leader.
         yy: the follower's own Hessian, positive definite for ``cg``.
         solver: one of ``SOLVERS``.
-        tolerance: relative residual of a solve.
-        budget: the most products of a solve.
+        tol: relative residual of a solve.
+        max_iter: the most products of a solve.
 
     Raises:
-        UsageError: on application, where a solve does not reach its tolerance.
+        UsageError: on application, where a solve does not reach its tol.
 
     Reference: Jin, Netrapalli and Jordan (2020), What is local optimality in nonconvex-nonconcave
     minimax optimization?, arXiv:1902.00618.
@@ -139,7 +139,7 @@ class SchurComplement(Operator):
     ...     f = (-3 * x**2 - y**2 + 4 * x * y).sum()
     ...     return {"x": f, "y": -f}
     >>> J = linearize(Game({"x": [x], "y": [y]}, losses)).jacobian
-    >>> SchurComplement(J["x", "x"], J["x", "y"], J["y", "x"], J["y", "y"], tolerance=1e-10, budget=5).dense().tolist()  # −6 + 4·4/2
+    >>> SchurComplement(J["x", "x"], J["x", "y"], J["y", "x"], J["y", "y"], tol=1e-10, max_iter=5).dense().tolist()  # −6 + 4·4/2
     [[2.0]]
     """
 
@@ -151,12 +151,12 @@ class SchurComplement(Operator):
         yy: Operator,
         *,
         solver: Solver = cg,
-        tolerance: float,
-        budget: int,
+        tol: float,
+        max_iter: int,
     ) -> None:
         self.domain = xx.domain
         self._xx, self._xy, self._yx, self._yy = xx, xy, yx, yy
-        self._solver, self._tolerance, self._budget = solver, tolerance, budget
+        self._solver, self._tolerance, self._budget = solver, tol, max_iter
 
     def __matmul__(self, v: Vector) -> Vector:
         return self._xx @ v - self._xy @ self._answer(self._yx @ v)
@@ -169,8 +169,8 @@ class SchurComplement(Operator):
             self._xy.T,
             self._yy,
             solver=self._solver,
-            tolerance=self._tolerance,
-            budget=self._budget,
+            tol=self._tolerance,
+            max_iter=self._budget,
         )
 
     def _answer(self, b: Vector) -> Vector:
@@ -178,16 +178,16 @@ class SchurComplement(Operator):
         solution = self._solver(
             lambda v: (self._yy @ b.unflatten(v)).flatten(),
             b.flatten(),
-            tolerance=self._tolerance,
-            budget=self._budget,
+            tol=self._tolerance,
+            max_iter=self._budget,
         )
-        report = solution.report
-        if report.status != "converged":
+        info = solution.info
+        if info.status != "converged":
             raise UsageError(
-                f'Schur complement: a solve with the follower\'s Hessian ended as "{report.status}"'
-                f" after {report.products} products at a relative residual of"
-                f" {report.residual:.1e}, not {self._tolerance:.1e}. Allow it more products, or a"
-                " larger tolerance."
+                f'Schur complement: a solve with the follower\'s Hessian ended as "{info.status}"'
+                f" after {info.products} products at a relative residual of"
+                f" {info.residual:.1e}, not {self._tolerance:.1e}. Allow it more products, or a"
+                " larger tol."
             )
         return b.unflatten(solution.x)
 
@@ -227,7 +227,7 @@ class _Product:
         )
 
 
-def _check(count: int, which: str, symmetric: bool, budget: int, basis: int) -> None:
+def _check(count: int, which: str, symmetric: bool, max_iter: int, basis: int) -> None:
     if which not in _ARPACK:
         raise UsageError(f'eigenvalues: which="{which}" is unknown.' + did_you_mean(which, _ARPACK))
     if which == "ends" and not symmetric:
@@ -237,10 +237,10 @@ def _check(count: int, which: str, symmetric: bool, budget: int, basis: int) -> 
         )
     if count < 1:
         raise UsageError(f"eigenvalues: count must be at least 1, not {count}.")
-    if budget < 3 * basis:
+    if max_iter < 3 * basis:
         raise UsageError(
-            f"eigenvalues: {count} eigenvalues need a budget of at least {3 * basis} products, not"
-            f" {budget}."
+            f"eigenvalues: {count} eigenvalues need a max_iter of at least {3 * basis} products, not"
+            f" {max_iter}."
         )
 
 
@@ -259,8 +259,8 @@ def _arpack(
     count: int,
     which: str,
     symmetric: bool,
-    tolerance: float | None,
-    budget: int,
+    tol: float | None,
+    max_iter: int,
     basis: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return eigenvalues and eigenvectors, as columns, as far as they converged."""
@@ -279,8 +279,8 @@ def _arpack(
         "v0": np.random.default_rng(0).standard_normal(n),
         "ncv": basis,
         # a restart takes at most basis − count products; ARPACK makes one more
-        "maxiter": (budget - basis - 1) // (basis - count) - 1,
-        "tol": product.precision ** (2 / 3) if tolerance is None else tolerance,
+        "maxiter": (max_iter - basis - 1) // (basis - count) - 1,
+        "tol": product.precision ** (2 / 3) if tol is None else tol,
     }
     if "rng" in inspect.signature(eigs).parameters:
         # SciPy 1.17 draws new directions, where a Krylov space closes early, from it; before, from

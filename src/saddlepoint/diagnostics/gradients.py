@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from saddlepoint.curvature import Evaluation
+from saddlepoint.curvature import Linearization
 from saddlepoint.curvature.replay import Replay
 from saddlepoint.errors import UsageError
 from saddlepoint.game import Closure, Players
@@ -71,8 +71,8 @@ def gradient_health(
     gradients: list[dict[str, list[Tensor]]] = []
     for closure in closures:
         with replay.again():
-            point = Evaluation(parameters, closure, order=1, finite=False)
-            missing = [player for player in players if player not in point.movers]
+            point = Linearization(parameters, closure, order=1, check_finite=False)
+            missing = [player for player in players if player not in point.active]
             if missing:
                 raise UsageError(
                     f'gradient_health: a closure left out the loss of player "{missing[0]}". Return'

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from saddlepoint.curvature import Evaluation
+from saddlepoint.curvature import Linearization
 from saddlepoint.curvature.replay import Replay
 from saddlepoint.game import Closure, Players
 
@@ -122,7 +122,7 @@ def _evaluated(
         owner: tuple(p for p in network.parameters() if p.requires_grad)
         for owner, network in networks.items()
     }
-    point = Evaluation(parameters, closure, order=1, finite=False)
+    point = Linearization(parameters, closure, order=1, check_finite=False)
     if seen:
         return seen[0]
     for owner, terms in point.terms.items():
@@ -135,14 +135,14 @@ def _evaluated(
                     1.0,
                     math.nan,
                 )
-    for owner in point.movers:
+    for owner in point.active:
         gradient = point.gradient[owner]
         if seen:
             return seen[0]
         for (name, _), entry in zip(_trainable(networks[owner]), gradient, strict=True):
             if not _finite(entry):
                 return Provenance("gradient", owner, name, _share(entry), math.nan)
-    largest = max(_largest(entry) for owner in point.movers for entry in point.gradient[owner])
+    largest = max(_largest(entry) for owner in point.active for entry in point.gradient[owner])
     return Provenance("update", player, "the update", math.nan, largest)
 
 

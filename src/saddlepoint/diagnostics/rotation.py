@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saddlepoint.curvature import Evaluation
+from saddlepoint.curvature import Linearization
 from saddlepoint.curvature.replay import Replay
 from saddlepoint.errors import DivergenceError, UsageError, did_you_mean
 from saddlepoint.game import Closure, Game, Players
@@ -273,14 +273,13 @@ def path_angle(
 
 
 @contextmanager
-def linearized(name: str, players: Owners, closure: Closure) -> Iterator[Evaluation]:
+def linearized(name: str, players: Owners, closure: Closure) -> Iterator[Linearization]:
     """Evaluate a game for Jacobian products; when the block ends, buffers and random states are as they were."""
     game = Game(players, closure)
     with _replay(players, game.players).again():
-        point = Evaluation(game.players, closure)
+        point = Linearization(game.players, closure, cross=True)
         _require_all(point, game.players, name)
         point.check_second_derivatives()
-        point.rows()
         yield point
 
 
@@ -289,8 +288,8 @@ def _replay(players: Owners, parameters: Players) -> Replay:
     return Replay(modules, cuda=any(p.is_cuda for own in parameters.values() for p in own))
 
 
-def _require_all(point: Evaluation, players: Players, name: str) -> None:
-    missing = [player for player in players if player not in point.movers]
+def _require_all(point: Linearization, players: Players, name: str) -> None:
+    missing = [player for player in players if player not in point.active]
     if missing:
         raise UsageError(
             f'{name}: the closure left out the loss of player "{missing[0]}". Return the losses of'
@@ -309,7 +308,7 @@ def _require_finite(vector: Vector, what: str) -> None:
 def _field_at(game: Game, replay: Replay, theta: Vector, what: str) -> Vector:
     _put(game.players, theta)
     with replay.again():
-        point = Evaluation(game.players, game.losses, order=1)
+        point = Linearization(game.players, game.losses, order=1)
         _require_all(point, game.players, "path_angle")
         _require_finite(point.gradient, what)
         return _double(point.gradient)

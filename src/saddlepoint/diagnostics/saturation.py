@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from saddlepoint.curvature import Evaluation
+from saddlepoint.curvature import Linearization
 from saddlepoint.games.gan_losses import GanLoss, Terms
 
 FLAT = 0.01
@@ -48,7 +48,9 @@ def _slopes(term: Callable[[Tensor], Terms], logits: Tensor) -> Tensor:
     """Return |∂ term / ∂ logit| up to a factor that all logits share (terms are means; so the mean is undone)."""
     t = logits.detach().reshape(-1).double().cpu().requires_grad_()
     with torch.enable_grad():
-        point = Evaluation({"logits": (t,)}, lambda: {"logits": term(t)}, order=1, finite=False)
+        point = Linearization(
+            {"logits": (t,)}, lambda: {"logits": term(t)}, order=1, check_finite=False
+        )
         return point.gradient["logits"][0].abs() * len(t)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saddlepoint.curvature import Eigenvalues, Evaluation, SchurComplement, eigenvalues
+from saddlepoint.curvature import Eigenvalues, Linearization, SchurComplement, eigenvalues
 from saddlepoint.diagnostics.rotation import linearized
 from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.game import Closure
@@ -27,7 +27,7 @@ class GameSpectrum:
     The field is θ̇ = −ξ, so that Re λ > 0 attracts. The classes speak of the local curvature; of a
     solution they speak only where ‖ξ‖ is small. Those that need every eigenvalue on one side
     ("stable", "local Nash", "local minimax") are given only where the search for the smallest has
-    converged. No class is given for what lies within the tolerance of zero, so a point may have
+    converged. No class is given for what lies within the tol of zero, so a point may have
     none.
 
     - "stable": Re λ > 0 for all eigenvalues of J; "unstable": Re λ < 0 for one.
@@ -93,13 +93,13 @@ def game_spectrum(
     count: int = 10,
     leader: str | None = None,
     zero: float = 1e-5,
-    tolerance: float | None = None,
-    budget: int = 1000,
-    solve_budget: int = 200,
+    tol: float | None = None,
+    max_iter: int = 1000,
+    solve_max_iter: int = 200,
 ) -> GameSpectrum:
     """Find the eigenvalues of J, J_ii and J_xx − J_xy J_yy⁻¹ J_yx at the current parameters; neither buffers nor random states move.
 
-    Cost: a gradient for each player, then 50 to ``budget`` products for each search: n rows of an
+    Cost: a gradient for each player, then 50 to ``max_iter`` products for each search: n rows of an
     n-player game for each product of the two searches in J, one for each of the n own Hessians, and
     3 + the products of a solve in the Schur complement, which is looked for only where J_yy ≻ 0. A
     spectrum that is small and crowded at its lower end, as networks have it, takes the most.
@@ -112,14 +112,14 @@ def game_spectrum(
         leader: whose Schur complement is taken in a two-player game; by default the player called
             "generator".
         zero: an eigenvalue below this share of its operator's largest counts as zero.
-        tolerance: relative accuracy of eigenvalues and solves; by default ε^(2/3) of the
+        tol: relative accuracy of eigenvalues and solves; by default ε^(2/3) of the
             parameters' precision.
-        budget: the most products of each search, besides those that measure its residuals.
-        solve_budget: the most products of each solve in the Schur complement.
+        max_iter: the most products of each search, besides those that measure its residuals.
+        solve_max_iter: the most products of each solve in the Schur complement.
 
     Raises:
         UsageError: a closure that leaves out a player, an unknown leader, a count below 2, or a
-            budget too small for the count.
+            max_iter too small for the count.
         DoubleBackwardError: a loss contains an operation without a right second derivative.
         DivergenceError: a loss or a product is NaN or infinite.
 
@@ -138,20 +138,20 @@ def game_spectrum(
     ((-6.0,), ((2+0j),))
     """
     _check(players, count, leader, zero)
-    search: dict[str, Any] = {"tolerance": tolerance, "budget": budget}
+    search: dict[str, Any] = {"tol": tol, "max_iter": max_iter}
     with linearized("game_spectrum", players, closure) as point:
         J = point.jacobian
         leading = eigenvalues(J, count, which="magnitude", **search)
         smallest = eigenvalues(J, count, which="smallest", **search)
         own = {
             player: eigenvalues(J[player, player], count, which="ends", symmetric=True, **search)
-            for player in point.movers
+            for player in point.active
         }
         limits = _Limits(
             zero, _precision(point), _largest([*leading.values, *smallest.values, *_all(own)])
         )
         zero_sum = _is_zero_sum(point)
-        schur, reason = _schur(point, own, limits, leader, zero_sum, count, solve_budget, search)
+        schur, reason = _schur(point, own, limits, leader, zero_sum, count, solve_max_iter, search)
         gradient_norm = float(point.gradient.norm())
     searches = [leading, smallest, *own.values(), *([] if schur is None else [schur])]
     return GameSpectrum(
@@ -226,19 +226,19 @@ def _of_the_losses(
 
 
 def _schur(
-    point: Evaluation,
+    point: Linearization,
     own: dict[str, Eigenvalues],
     limits: _Limits,
     leader: str | None,
     zero_sum: bool,
     count: int,
-    solve_budget: int,
+    solve_max_iter: int,
     search: dict[str, Any],
 ) -> tuple[Eigenvalues | None, str | None]:
     """Return the smallest eigenvalues of the Schur complement, or why there are none."""
     x, others = (
         leader or LEADER,
-        [player for player in point.movers if player != (leader or LEADER)],
+        [player for player in point.active if player != (leader or LEADER)],
     )
     if len(others) != 1 or x not in own:
         return (
@@ -261,9 +261,9 @@ def _schur(
             ),
         )
     J = point.jacobian
-    tolerance = _precision(point) ** (2 / 3) if search["tolerance"] is None else search["tolerance"]
+    tol = _precision(point) ** (2 / 3) if search["tol"] is None else search["tol"]
     complement = SchurComplement(
-        J[x, x], J[x, y], J[y, x], J[y, y], tolerance=tolerance, budget=solve_budget
+        J[x, x], J[x, y], J[y, x], J[y, y], tol=tol, max_iter=solve_max_iter
     )
     try:
         return eigenvalues(complement, count, which="smallest", symmetric=zero_sum, **search), None
@@ -271,9 +271,9 @@ def _schur(
         return None, str(unsolved)
 
 
-def _is_zero_sum(point: Evaluation) -> bool:
+def _is_zero_sum(point: Linearization) -> bool:
     """Say whether (J_o + J_oᵀ) v vanishes for the blocks J_o between players and a vector v that is always the same."""
-    Jo = point.jacobian.interaction
+    Jo = point.jacobian.off_diagonal
     draws = np.random.default_rng(0).standard_normal(Jo.domain.flatten().numel())
     like = Jo.domain.tensors[0]
     v = Jo.domain.unflatten(torch.as_tensor(draws, dtype=like.dtype, device=like.device))
@@ -311,7 +311,7 @@ def _check(players: Mapping[str, object], count: int, leader: str | None, zero: 
         )
 
 
-def _precision(point: Evaluation) -> float:
+def _precision(point: Linearization) -> float:
     return float(torch.finfo(point.jacobian.domain.tensors[0].dtype).eps)
 
 

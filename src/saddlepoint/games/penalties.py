@@ -1,4 +1,4 @@
-"""Gradient penalties: derivatives of a discriminator with respect to its inputs. Those to parameters are ``curvature.evaluation``'s."""
+"""Gradient penalties: derivatives of a discriminator with respect to its inputs. Those to parameters are ``curvature.linearization``'s."""
 
 from __future__ import annotations
 

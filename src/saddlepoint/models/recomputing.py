@@ -29,6 +29,5 @@ def recompute_activations(network: nn.Module) -> None:
     for chain in network.modules():
         if isinstance(chain, nn.Sequential) and len(chain) > 1:
             segments = math.ceil(math.sqrt(len(chain)))
-            chain.forward = partial(
-                checkpoint_sequential, list(chain), segments, use_reentrant=False
-            )  # type: ignore[method-assign]
+            recomputing = partial(checkpoint_sequential, list(chain), segments, use_reentrant=False)
+            chain.forward = recomputing  # type: ignore[method-assign]

@@ -153,20 +153,20 @@ class GanProblem(ABC):
         return torch.randn(n, self.latent, generator=generator)
 
     def losses(
-        self, networks: Mapping[str, nn.Module], batch: Batch, movers: Collection[str]
+        self, networks: Mapping[str, nn.Module], batch: Batch, active: Collection[str]
     ) -> Losses:
-        """Return the losses of the players in ``movers``, from one pass of the generator that they share."""
+        """Return the losses of the players in ``active``, from one pass of the generator that they share."""
         discriminator_loss, generator_loss = GAN_LOSSES[self.loss]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and GENERATOR in movers):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and GENERATOR in active):
             fake = networks[GENERATOR](batch.noise)
         judged = at_least_single(networks[DISCRIMINATOR](fake))
         losses = {}
-        if DISCRIMINATOR in movers:
+        if DISCRIMINATOR in active:
             losses[DISCRIMINATOR] = discriminator_loss(
                 at_least_single(networks[DISCRIMINATOR](batch.real)), judged
             )
             losses[DISCRIMINATOR] |= self.penalties(networks[DISCRIMINATOR], batch.real, fake)
-        if GENERATOR in movers:
+        if GENERATOR in active:
             losses[GENERATOR] = generator_loss(judged)
         return losses
 

@@ -223,12 +223,12 @@ def completed(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, A
     An option that is a component itself, a name with options, stays that component unless it is
     given another name. A name alone is the same as a mapping with the name only.
 
-    >>> completed({"scaling": {"name": "kronecker", "beta": 0.9}}, {"scaling": {"beta": 0.5}})
-    {'scaling': {'name': 'kronecker', 'beta': 0.5}}
-    >>> completed({"scaling": {"name": "kronecker", "beta": 0.9}}, {"scaling": {"name": "rms"}})
-    {'scaling': {'name': 'rms'}}
-    >>> completed({"scaling": {"name": "kronecker", "beta": 0.9}}, {"scaling": "kronecker"})
-    {'scaling': {'name': 'kronecker', 'beta': 0.9}}
+    >>> completed({"preconditioner": {"name": "kronecker", "beta": 0.9}}, {"preconditioner": {"beta": 0.5}})
+    {'preconditioner': {'name': 'kronecker', 'beta': 0.5}}
+    >>> completed({"preconditioner": {"name": "kronecker", "beta": 0.9}}, {"preconditioner": {"name": "rms"}})
+    {'preconditioner': {'name': 'rms'}}
+    >>> completed({"preconditioner": {"name": "kronecker", "beta": 0.9}}, {"preconditioner": "kronecker"})
+    {'preconditioner': {'name': 'kronecker', 'beta': 0.9}}
     """
     found = dict(ours)
     for key, value in theirs.items():

@@ -64,7 +64,7 @@ PROBLEMS: dict[str, ProblemEntry] = {
                 "part": "full",
                 "damping": 0.0,
                 "adapt": False,
-                "budget": 30,
+                "max_iter": 30,
             },
             "optimizer": {"name": "sgd", "lr": 1.0},
             "steps": 20,

@@ -13,7 +13,7 @@ _BOTH_INSIDE = "those of both rules inside"
 
 RULES: dict[str, RuleEntry] = {
     "gradient": RuleEntry(
-        "saddlepoint.rules:Gradient",
+        "saddlepoint.rules:GradientDescent",
         "each player's own gradient: the usual GAN training",
         order=1,
         games=_ANY,
@@ -96,7 +96,7 @@ RULES: dict[str, RuleEntry] = {
         steps=4000,
     ),
     "sga": RuleEntry(
-        "saddlepoint.rules:SymplecticAdjustment",
+        "saddlepoint.rules:SymplecticGradientAdjustment",
         "ξ ± λ Aᵀξ with the antisymmetric part A",
         order=2,
         games=_ANY,
@@ -142,7 +142,7 @@ RULES: dict[str, RuleEntry] = {
         steps=4000,
     ),
     "lola": RuleEntry(
-        "saddlepoint.rules:OpponentShaping",
+        "saddlepoint.rules:LOLA",
         "counts on the others' next step and on its influence on it",
         order=2,
         games=_ANY,
@@ -175,7 +175,7 @@ RULES: dict[str, RuleEntry] = {
         minimax="may miss them, may find others",
         paper="arXiv:1905.12103",
         optimizer={"name": "sgd", "lr": 0.005},
-        options={"tolerance": 0.1},
+        options={"tol": 0.1},
         loss="non-saturating",
     ),
     "acgd": RuleEntry(
@@ -188,7 +188,7 @@ RULES: dict[str, RuleEntry] = {
         minimax="nothing proved",
         paper="arXiv:1910.05852",
         optimizer={"name": "sgd", **two_rates(4e-3, 2e-3)},
-        options={"beta": 0.999, "tolerance": 0.1},
+        options={"beta": 0.999, "tol": 0.1},
     ),
     "kronecker-cgd": RuleEntry(
         "saddlepoint.rules:CompetitiveGradient",
@@ -201,8 +201,8 @@ RULES: dict[str, RuleEntry] = {
         paper="arXiv:1905.12103, arXiv:2409.11321",
         optimizer={"name": "sgd", **two_rates(1e-2, 5e-3)},
         options={
-            "scaling": {"name": "kronecker", "max_dimension": 512},
-            "tolerance": 0.1,
+            "preconditioner": {"name": "kronecker", "max_dimension": 512},
+            "tol": 0.1,
             "warm_start": True,
         },
         steps=1500,
@@ -232,10 +232,10 @@ RULES: dict[str, RuleEntry] = {
         optimizer={"name": "sgd", **two_rates(4.0, 2.0)},
         scheme="alternating",
         options={
-            "scaling": {"name": "rms", "beta": 0.999},
+            "preconditioner": {"name": "rms", "beta": 0.999},
             "damping": 1000.0,
             "adapt": False,
-            "budget": 3,
+            "max_iter": 3,
         },
     ),
     "proximal-point": RuleEntry(
@@ -248,7 +248,7 @@ RULES: dict[str, RuleEntry] = {
         minimax="any critical point attracts for large h",
         paper="Rockafellar 1976",
         optimizer={"name": "sgd", "lr": 0.02},
-        options={"tolerance": 0.1, "budget": 10},
+        options={"tol": 0.1, "max_iter": 10},
         loss="non-saturating",
     ),
     "follow-the-ridge": RuleEntry(
@@ -261,7 +261,7 @@ RULES: dict[str, RuleEntry] = {
         minimax="converges to them and only them",
         paper="arXiv:1910.07512",
         optimizer={"name": "sgd", "lr": 0.02},
-        options={**_GAN_ORDER, "damping": 1.0, "budget": 5},
+        options={**_GAN_ORDER, "damping": 1.0, "max_iter": 5},
     ),
     "total-gradient": RuleEntry(
         "saddlepoint.rules:TotalGradient",
@@ -272,7 +272,7 @@ RULES: dict[str, RuleEntry] = {
         bilinear="not defined: follower is linear",
         minimax="converges to them and only them, follower faster",
         paper="arXiv:1906.01217",
-        options={**_GAN_ORDER, "damping": 1.0, "budget": 5},
+        options={**_GAN_ORDER, "damping": 1.0, "max_iter": 5},
     ),
     "gradient-newton": RuleEntry(
         "saddlepoint.rules:GradientNewton",
@@ -284,7 +284,7 @@ RULES: dict[str, RuleEntry] = {
         minimax="converges to them and only them",
         paper="arXiv:2006.14592",
         optimizer={"name": "sgd", "lr": 0.02},
-        options={**_GAN_ORDER, "damping": 1.0, "budget": 5},
+        options={**_GAN_ORDER, "damping": 1.0, "max_iter": 5},
     ),
     "complete-newton": RuleEntry(
         "saddlepoint.rules:CompleteNewton",
@@ -296,7 +296,7 @@ RULES: dict[str, RuleEntry] = {
         minimax="any critical point attracts, quadratically in two steps",
         paper="arXiv:2006.14592",
         optimizer={"name": "sgd", "lr": 0.02},
-        options={**_GAN_ORDER, "damping": 1.0, "budget": 5},
+        options={**_GAN_ORDER, "damping": 1.0, "max_iter": 5},
         steps=1500,
     ),
     "unrolled": RuleEntry(

@@ -1,18 +1,18 @@
 """Rules: from what is known at a point to each player's update direction."""
 
 from saddlepoint.rules.adjusted import (
+    LOLA,
     Consensus,
     Hamiltonian,
     JacobianRegularized,
-    OpponentShaping,
     StableOpponentShaping,
     StochasticHamiltonian,
-    SymplecticAdjustment,
+    SymplecticGradientAdjustment,
 )
-from saddlepoint.rules.base import Rule, Step
+from saddlepoint.rules.base import Rule
 from saddlepoint.rules.first_order import (
     Extragradient,
-    Gradient,
+    GradientDescent,
     Optimistic,
     PastExtragradient,
     RungeKutta,
@@ -24,7 +24,12 @@ from saddlepoint.rules.implicit import (
     ProximalPoint,
 )
 from saddlepoint.rules.newton import Newton
-from saddlepoint.rules.scalings import RMS, Kronecker, Metric, Scaling
+from saddlepoint.rules.preconditioners import (
+    KroneckerPreconditioner,
+    Preconditioner,
+    PreconditionerMatrix,
+    RMSPreconditioner,
+)
 from saddlepoint.rules.stackelberg import (
     CompleteNewton,
     FollowTheRidge,
@@ -33,11 +38,12 @@ from saddlepoint.rules.stackelberg import (
     Unrolled,
 )
 from saddlepoint.rules.state import RuleState
+from saddlepoint.rules.step import Step
 from saddlepoint.rules.wrappers import Averaged, Clipped, Every, Lookahead, PerPlayer
 from saddlepoint.rules.zeroth_order import RandomizedSmoothing, SimultaneousPerturbation
 
 __all__ = [
-    "RMS",
+    "LOLA",
     "AdaptiveCompetitiveGradient",
     "Averaged",
     "Clipped",
@@ -47,30 +53,30 @@ __all__ = [
     "Every",
     "Extragradient",
     "FollowTheRidge",
-    "Gradient",
+    "GradientDescent",
     "GradientNewton",
     "Hamiltonian",
     "JacobianRegularized",
-    "Kronecker",
+    "KroneckerPreconditioner",
     "LinearizedCompetitiveGradient",
     "Lookahead",
-    "Metric",
     "Newton",
-    "OpponentShaping",
     "Optimistic",
     "PastExtragradient",
     "PerPlayer",
+    "Preconditioner",
+    "PreconditionerMatrix",
     "ProximalPoint",
+    "RMSPreconditioner",
     "RandomizedSmoothing",
     "Rule",
     "RuleState",
     "RungeKutta",
-    "Scaling",
     "SimultaneousPerturbation",
     "StableOpponentShaping",
     "Step",
     "StochasticHamiltonian",
-    "SymplecticAdjustment",
+    "SymplecticGradientAdjustment",
     "TotalGradient",
     "Unrolled",
 ]

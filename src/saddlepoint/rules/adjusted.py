@@ -9,7 +9,8 @@ import torch
 
 from saddlepoint.curvature import Jacobian
 from saddlepoint.errors import UsageError
-from saddlepoint.rules.base import Rule, Step
+from saddlepoint.rules.base import Rule
+from saddlepoint.rules.step import Step
 from saddlepoint.rules.zero_sum import interacts_as_zero_sum
 from saddlepoint.vectors import Vector
 
@@ -38,19 +39,19 @@ class Consensus(Rule):
     gamma: float = 0.1
 
     order = 2
-    joint = True
+    needs_all_players = True
     evaluates_again = False
 
     def __post_init__(self) -> None:
         _check("Consensus", gamma=self.gamma)
 
     def direction(self, step: Step) -> Vector:
-        xi = step.point.gradient
-        return xi + self.gamma * (step.point.jacobian.T @ xi)
+        xi = step.linearization.gradient
+        return xi + self.gamma * (step.linearization.jacobian.T @ xi)
 
 
 @dataclass(frozen=True)
-class SymplecticAdjustment(Rule):
+class SymplecticGradientAdjustment(Rule):
     """Symplectic gradient adjustment: direction = ξ + λ Aᵀξ with A = (J − Jᵀ)/2 and an aligned sign of λ.
 
     The sign of λ is that of ⟨ξ, Jᵀξ⟩ ⟨Aᵀξ, Jᵀξ⟩ / d + 0.1 with d the number of parameters: it
@@ -73,7 +74,7 @@ class SymplecticAdjustment(Rule):
     Reference: Balduzzi et al. (2018), The mechanics of n-player differentiable games,
     arXiv:1802.05642.
 
-    >>> SymplecticAdjustment().strength
+    >>> SymplecticGradientAdjustment().strength
     1.0
     """
 
@@ -81,30 +82,31 @@ class SymplecticAdjustment(Rule):
     align: bool = True
 
     order = 2
-    joint = True
+    cross = "unless_zero_sum"
+    cross = "unless_zero_sum"
+    needs_all_players = True
     evaluates_again = False
 
     def __post_init__(self) -> None:
-        _check("SymplecticAdjustment", strength=self.strength)
+        _check("SymplecticGradientAdjustment", strength=self.strength)
 
     def direction(self, step: Step) -> Vector:
         zero_sum = interacts_as_zero_sum(step)
         if zero_sum and not self.align:
-            xi = step.point.gradient
-            return xi + self.strength * (step.point.jacobian.interaction.T @ xi)
+            xi = step.linearization.gradient
+            return xi + self.strength * (step.linearization.jacobian.off_diagonal.T @ xi)
         transposed, adjustment = self._zero_sum(step) if zero_sum else self._general(step)
-        xi = step.point.gradient
+        xi = step.linearization.gradient
         sign = self._sign(xi, transposed, adjustment) if self.align else 1.0
         return xi + sign * self.strength * adjustment
 
     def _zero_sum(self, step: Step) -> tuple[Vector, Vector]:
         """Return Jᵀξ and Aᵀξ: the symmetric own blocks cancel in A, and between the players Jᵀ and −J are the same."""
-        own, across = step.point.jacobian.transposed_parts(step.point.gradient)
+        own, across = step.linearization.jacobian.transposed_parts(step.linearization.gradient)
         return own + across, across
 
     def _general(self, step: Step) -> tuple[Vector, Vector]:
-        step.point.rows()  # before the gradient, which then costs nothing more
-        xi, J = step.point.gradient, step.point.jacobian
+        xi, J = step.linearization.gradient, step.linearization.jacobian
         transposed = J.T @ xi
         return transposed, 0.5 * (transposed - J @ xi)
 
@@ -129,11 +131,11 @@ class Hamiltonian(Rule):
     """
 
     order = 2
-    joint = True
+    needs_all_players = True
     evaluates_again = False
 
     def direction(self, step: Step) -> Vector:
-        return step.point.jacobian.T @ step.point.gradient
+        return step.linearization.jacobian.T @ step.linearization.gradient
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,10 @@ class StochasticHamiltonian(Rule):
     """
 
     order = 2
-    joint = True
+    needs_all_players = True
 
     def direction(self, step: Step) -> Vector:
-        a, b = step.point, step.evaluate(2, fresh=True)
+        a, b = step.linearization, step.linearize(2, fresh=True)
         return 0.5 * (a.jacobian.T @ b.gradient + b.jacobian.T @ a.gradient)
 
 
@@ -186,19 +188,19 @@ class JacobianRegularized(Rule):
     gamma: float = 0.1
 
     order = 2
-    joint = True
+    needs_all_players = True
     evaluates_again = False
 
     def __post_init__(self) -> None:
         _check("JacobianRegularized", gamma=self.gamma)
 
     def direction(self, step: Step) -> Vector:
-        xi = step.point.gradient
-        return xi + self.gamma * (step.point.jacobian.interaction.T @ xi)
+        xi = step.linearization.gradient
+        return xi + self.gamma * (step.linearization.jacobian.off_diagonal.T @ xi)
 
 
 @dataclass(frozen=True)
-class OpponentShaping(Rule):
+class LOLA(Rule):
     """LOLA: direction = ξ − J_o A ξ − p χ, with χ_i = Σ_{j≠i} J_jiᵀ A_j ∂_j f_i; look-ahead without the last term.
 
     Each player counts on the others' next gradient step, of length A_j for player j (the second
@@ -223,19 +225,21 @@ class OpponentShaping(Rule):
     References: Foerster et al. (2018), Learning with opponent-learning awareness, arXiv:1709.04326;
     Letcher et al. (2019), Stable opponent shaping in differentiable games, arXiv:1811.08469.
 
-    >>> OpponentShaping(alpha=0.1, shaping=0.0)
-    OpponentShaping(alpha=0.1, shaping=0.0)
+    >>> LOLA(alpha=0.1, shaping=0.0)
+    LOLA(alpha=0.1, shaping=0.0)
     """
 
     alpha: float | None = None
     shaping: float = 1.0
 
     order = 2
-    joint = True
+    cross = True
+    cross = True
+    needs_all_players = True
     evaluates_again = False
 
     def __post_init__(self) -> None:
-        _check("OpponentShaping", alpha=self.alpha, shaping=self.shaping)
+        _check("LOLA", alpha=self.alpha, shaping=self.shaping)
 
     def direction(self, step: Step) -> Vector:
         lengths = step_lengths(step, self.alpha)
@@ -247,7 +251,7 @@ class OpponentShaping(Rule):
 class StableOpponentShaping(Rule):
     """SOS: LOLA with as much shaping p in [0, 1] as keeps look-ahead's guarantees, direction = ξ₀ − p χ with ξ₀ = ξ − J_o A ξ.
 
-    χ_i = Σ_{j≠i} J_jiᵀ A_j ∂_j f_i as in OpponentShaping, with A the lengths of the steps that are
+    χ_i = Σ_{j≠i} J_jiᵀ A_j ∂_j f_i as in LOLA, with A the lengths of the steps that are
     counted on. p = min(p₁, p₂); p₁ = 1 where ⟨−χ, ξ₀⟩ ≥ 0, else min(1, −a ‖ξ₀‖² / ⟨−χ, ξ₀⟩); p₂ =
     ‖ξ‖² where ‖ξ‖ < b, else 1.
 
@@ -272,7 +276,9 @@ class StableOpponentShaping(Rule):
     b: float = 0.1
 
     order = 2
-    joint = True
+    cross = True
+    cross = True
+    needs_all_players = True
     evaluates_again = False
 
     def __post_init__(self) -> None:
@@ -281,7 +287,7 @@ class StableOpponentShaping(Rule):
     def direction(self, step: Step) -> Vector:
         lengths = step_lengths(step, self.alpha)
         ahead, shaping = look_ahead(step, lengths), -influence(step, lengths)
-        return ahead + self._share(step.point.gradient, ahead, shaping) * shaping
+        return ahead + self._share(step.linearization.gradient, ahead, shaping) * shaping
 
     def _share(self, xi: Vector, ahead: Vector, shaping: Vector) -> float:
         product, length = float(shaping.dot(ahead)), float(xi.norm())
@@ -294,31 +300,30 @@ Lengths = Mapping[str, Sequence[float]]
 
 
 def step_lengths(step: Step, alpha: float | None) -> Lengths:
-    """Return A: each player's learning rates, or ``alpha`` for all."""
-    rates = step.learning_rates
+    """Return A: each player's learning lrs, or ``alpha`` for all."""
+    lrs = step.lrs
     return (
-        rates
+        lrs
         if alpha is None
-        else {player: [alpha] * len(of_player) for player, of_player in rates.items()}
+        else {player: [alpha] * len(of_player) for player, of_player in lrs.items()}
     )
 
 
 def look_ahead(step: Step, lengths: Lengths) -> Vector:
     """Return ξ − J_o A ξ: the gradient with the others' next gradient step counted in, to first order."""
-    step.point.rows()
-    xi = step.point.gradient
-    return xi - step.point.jacobian.interaction @ xi.scale(lengths)
+    xi = step.linearization.gradient
+    return xi - step.linearization.jacobian.off_diagonal @ xi.scale(lengths)
 
 
 def influence(step: Step, lengths: Lengths) -> Vector:
     """Return χ_i = Σ_{j≠i} J_jiᵀ A_j ∂_j f_i: how player i's parameters change what the others' steps do to its loss."""
-    point = step.point
+    point = step.linearization
     parts = {}
-    for i in point.movers:
-        others = [j for j in point.movers if j != i]
+    for i in point.active:
+        others = [j for j in point.active if j != i]
         if others:
             reach = Jacobian(point, {(j, i) for j in others}, rows=others, columns=[i])
-            parts[i] = (reach.T @ point.row(i).scale(lengths))[i]
+            parts[i] = (reach.T @ point.loss_gradient(i).scale(lengths))[i]
         else:
             parts[i] = tuple(torch.zeros_like(t) for t in point.gradient[i])
     return Vector(parts)

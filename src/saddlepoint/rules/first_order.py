@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from saddlepoint.curvature import Jacobian
 from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.game import Players
-from saddlepoint.rules.base import Rule, Step
+from saddlepoint.rules.base import Rule
+from saddlepoint.rules.step import Step
 from saddlepoint.vectors import Vector
 
 
 @dataclass(frozen=True)
-class Gradient(Rule):
+class GradientDescent(Rule):
     """Follow each player's own gradient: direction = ξ.
 
     With all players in the closure's mapping this is simultaneous gradient descent, with one player
@@ -32,7 +33,7 @@ class Gradient(Rule):
     evaluates_again = False
 
     def direction(self, step: Step) -> Vector:
-        return step.point.gradient
+        return step.linearization.gradient
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class Optimistic(Rule):
     evaluates_again = False
 
     def direction(self, step: Step) -> Vector:
-        xi = step.point.gradient
-        past = step.state.recall("past", otherwise=xi)
+        xi = step.linearization.gradient
+        past = step.state.recall("past", default=xi)
         step.state.remember("past", xi)
         return 2 * xi - past
 
@@ -96,9 +97,9 @@ class Extragradient(Rule):
 
     def direction(self, step: Step) -> Vector:
         with step.extrapolated(
-            step.point.gradient, keep_state=self.keep_state, fresh=self.fresh_samples
+            step.linearization.gradient, keep_state=self.keep_state, fresh=self.fresh_samples
         ):
-            return step.evaluate(1, fresh=self.fresh_samples).gradient
+            return step.linearize(1, fresh=self.fresh_samples).gradient
 
 
 @dataclass(frozen=True)
@@ -120,18 +121,18 @@ class PastExtragradient(Rule):
     """
 
     order = 1
-    joint = True
+    needs_all_players = True
 
     def direction(self, step: Step) -> Vector:
         here = Vector(step.players)
         if step.state.knows("past", here):
             # what joins the game is not extrapolated
-            past = step.state.recall("past", otherwise=here.zeros())
+            past = step.state.recall("past", default=here.zeros())
             # optimizers may write to what they get
             with step.extrapolated(past.clone(), keep_state=False):
-                xi = step.evaluate(1).gradient
+                xi = step.linearize(1).gradient
         else:
-            xi = step.point.gradient
+            xi = step.linearization.gradient
         step.state.remember("past", xi)
         return xi
 
@@ -171,8 +172,8 @@ class RungeKutta(Rule):
     regularization: float = 0.0
     regularized: str | None = None
 
-    joint = True
-    units = "step"
+    needs_all_players = True
+    output = "update"
 
     def __post_init__(self) -> None:
         if self.stages not in (2, 4):
@@ -186,7 +187,7 @@ class RungeKutta(Rule):
     def order(self) -> int:
         return 2 if self.regularization > 0 else 1
 
-    def check(self, players: Players) -> None:
+    def validate(self, players: Players) -> None:
         if self.regularization > 0 and self.regularized not in players:
             raise UsageError(
                 f'RungeKutta: no player "{self.regularized}".'
@@ -194,17 +195,17 @@ class RungeKutta(Rule):
             )
 
     def direction(self, step: Step) -> Vector:
-        k = [step.point.gradient]
+        k = [step.linearization.gradient]
         penalty = self._penalty(step) if self.regularization > 0 else None
         for share in (0.5, 0.5, 1.0) if self.stages == 4 else (1.0,):
-            with step.displaced(share * k[-1].scale(step.learning_rates)):
-                k.append(step.evaluate(1).gradient)
+            with step.displaced(share * k[-1].scale(step.lrs)):
+                k.append(step.linearize(1).gradient)
         d = (k[0] + 2 * k[1] + 2 * k[2] + k[3]) / 6 if self.stages == 4 else (k[0] + k[1]) / 2
         return d if penalty is None else d + penalty
 
     def _penalty(self, step: Step) -> Vector:
         """λ ∂_r ‖ξ_others‖² = 2λ Σ_j J_jrᵀ ξ_j, zero for the other players."""
-        xi, r = step.point.gradient, str(self.regularized)
+        xi, r = step.linearization.gradient, str(self.regularized)
         others = [player for player in xi if player != r]
-        reach = Jacobian(step.point, {(j, r) for j in others}, rows=others, columns=[r])
+        reach = Jacobian(step.linearization, {(j, r) for j in others}, rows=others, columns=[r])
         return Vector({**xi.zeros(), **(2 * self.regularization * (reach.T @ xi))})

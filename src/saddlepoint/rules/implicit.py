@@ -1,6 +1,6 @@
 """Rules that solve one linear system with the interaction of the players, or the whole Jacobian, in it: (P + J_part L) d = ξ.
 
-P is a metric, L the learning rates, and J_part the interaction blocks or the whole Jacobian.
+P is a metric, L the learning lrs, and J_part the interaction blocks or the whole Jacobian.
 """
 
 from __future__ import annotations
@@ -10,8 +10,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from saddlepoint.curvature import Operator, schur_cg
-from saddlepoint.rules.base import Rule, Step, check_limits
-from saddlepoint.rules.scalings import RMS, Kronecker, Metric
+from saddlepoint.rules.base import Rule, check_limits
+from saddlepoint.rules.preconditioners import (
+    KroneckerPreconditioner,
+    PreconditionerMatrix,
+    RMSPreconditioner,
+)
+from saddlepoint.rules.step import Step
 from saddlepoint.rules.zero_sum import interacts_as_zero_sum
 from saddlepoint.vectors import Vector
 
@@ -20,12 +25,12 @@ from saddlepoint.vectors import Vector
 class CompetitiveGradient(Rule):
     """Competitive gradient descent: the Nash equilibrium of the local bilinear game, (P + J_o L) d = ξ.
 
-    J_o is the interaction, the blocks J_ij with i ≠ j, L the inner learning rates, so that θ moves
+    J_o is the interaction, the blocks J_ij with i ≠ j, L the inner learning lrs, so that θ moves
     by L d, and P the identity or another metric. For two players with losses f and −f, one learning
     rate h and P = I this is Δx = −h (I + h² D_xy D_yx)⁻¹ (∂_x f + h D_xy ∂_y f), and its mirror
     image for y.
 
-    With ``scaling=RMS()`` it is AdaptiveCompetitiveGradient; with ``scaling=Kronecker()`` each
+    With ``preconditioner=RMSPreconditioner()`` it is AdaptiveCompetitiveGradient; with ``preconditioner=KroneckerPreconditioner()`` each
     player's length of a step is that of SOAP, and the players still answer each other.
 
     Two players with J_yx = −J_xyᵀ, as in every zero-sum game, are solved with conjugate gradients
@@ -36,10 +41,10 @@ class CompetitiveGradient(Rule):
     The inner optimizer must be plain SGD: the learning rate is part of the solve.
 
     Args:
-        tolerance: relative residual at which the solve ends; 1e-6 in the paper's experiments.
-        budget: the most iterations of the solve.
+        tol: relative residual at which the solve ends; 1e-6 in the paper's experiments.
+        max_iter: the most iterations of the solve.
         warm_start: start from the last step's solution, at the price of one iteration.
-        scaling: the metric P; None is the identity.
+        preconditioner: the metric P; None is the identity.
 
     Holds for: any number of players, zero-sum or not.
     Cost for k iterations: two players, zero-sum, 2 gradients and 2k + 1 products (2 more in every
@@ -58,24 +63,26 @@ class CompetitiveGradient(Rule):
     (0.0, 1.0)
     """
 
-    tolerance: float = 1e-6
-    budget: int = 50
+    tol: float = 1e-6
+    max_iter: int = 50
     warm_start: bool = False
-    scaling: RMS | Kronecker | None = None
+    preconditioner: RMSPreconditioner | KroneckerPreconditioner | None = None
 
     order = 2
-    joint = True
-    units = "step"
+    cross = "unless_zero_sum"
+    cross = "unless_zero_sum"
+    needs_all_players = True
+    output = "update"
     evaluates_again = False
 
     def __post_init__(self) -> None:
-        check_limits("CompetitiveGradient", self.tolerance, self.budget)
+        check_limits("CompetitiveGradient", self.tol, self.max_iter)
 
     def direction(self, step: Step) -> Vector:
-        return _competitive(step, self.scaling, self.tolerance, self.budget, self.warm_start)
+        return _competitive(step, self.preconditioner, self.tol, self.max_iter, self.warm_start)
 
     def partial_direction(self, step: Step) -> Vector:
-        return _alone(step, self.scaling)
+        return _alone(step, self.preconditioner)
 
 
 @dataclass(frozen=True)
@@ -90,9 +97,9 @@ class AdaptiveCompetitiveGradient(Rule):
     Args:
         beta: decay of the running mean; 0.99 as published.
         epsilon: added to √v; 1e-5 as published.
-        tolerance: relative residual at which the solve ends; the published code offers 1e-10 and
+        tol: relative residual at which the solve ends; the published code offers 1e-10 and
             its StyleGAN script 1e-4.
-        budget: the most iterations of the solve.
+        max_iter: the most iterations of the solve.
         warm_start: start from the last step's solution, at the price of one iteration.
 
     Holds for: any number of players, zero-sum or not.
@@ -108,26 +115,32 @@ class AdaptiveCompetitiveGradient(Rule):
 
     beta: float = 0.99
     epsilon: float = 1e-5
-    tolerance: float = 1e-4
-    budget: int = 20
+    tol: float = 1e-4
+    max_iter: int = 20
     warm_start: bool = False
 
     order = 2
-    joint = True
-    units = "step"
+    cross = "unless_zero_sum"
+    cross = "unless_zero_sum"
+    needs_all_players = True
+    output = "update"
     evaluates_again = False
 
     def __post_init__(self) -> None:
-        check_limits("AdaptiveCompetitiveGradient", self.tolerance, self.budget)
-        RMS(self.beta, self.epsilon)  # checks them
+        check_limits("AdaptiveCompetitiveGradient", self.tol, self.max_iter)
+        RMSPreconditioner(self.beta, self.epsilon)  # checks them
 
     def direction(self, step: Step) -> Vector:
         return _competitive(
-            step, RMS(self.beta, self.epsilon), self.tolerance, self.budget, self.warm_start
+            step,
+            RMSPreconditioner(self.beta, self.epsilon),
+            self.tol,
+            self.max_iter,
+            self.warm_start,
         )
 
     def partial_direction(self, step: Step) -> Vector:
-        return _alone(step, RMS(self.beta, self.epsilon))
+        return _alone(step, RMSPreconditioner(self.beta, self.epsilon))
 
 
 @dataclass(frozen=True)
@@ -145,14 +158,15 @@ class LinearizedCompetitiveGradient(Rule):
     """
 
     order = 2
-    joint = True
-    units = "step"
+    cross = True
+    cross = True
+    needs_all_players = True
+    output = "update"
     evaluates_again = False
 
     def direction(self, step: Step) -> Vector:
-        step.point.rows()
-        xi = step.point.gradient
-        return xi - step.point.jacobian.interaction @ xi.scale(step.learning_rates)
+        xi = step.linearization.gradient
+        return xi - step.linearization.jacobian.off_diagonal @ xi.scale(step.lrs)
 
 
 @dataclass(frozen=True)
@@ -162,10 +176,10 @@ class ProximalPoint(Rule):
     The inner optimizer must be plain SGD: the learning rate is part of the solve.
 
     Args:
-        tolerance: relative residual at which the solve ends.
-        budget: the most products of the solve.
+        tol: relative residual at which the solve ends.
+        max_iter: the most products of the solve.
         warm_start: start from the last step's solution, at the price of one product.
-        scaling: the metric P; None is the identity.
+        preconditioner: the metric P; None is the identity.
 
     Holds for: any number of players, zero-sum or not.
     Cost for n players, k iterations: n gradients (with respect to all players), n·k products.
@@ -179,82 +193,101 @@ class ProximalPoint(Rule):
     'step'
     """
 
-    tolerance: float = 1e-6
-    budget: int = 50
+    tol: float = 1e-6
+    max_iter: int = 50
     warm_start: bool = False
-    scaling: RMS | Kronecker | None = None
+    preconditioner: RMSPreconditioner | KroneckerPreconditioner | None = None
 
     order = 2
-    joint = True
-    units = "step"
+    cross = True
+    cross = True
+    needs_all_players = True
+    output = "update"
     evaluates_again = False
 
     def __post_init__(self) -> None:
-        check_limits("ProximalPoint", self.tolerance, self.budget)
+        check_limits("ProximalPoint", self.tol, self.max_iter)
 
     def direction(self, step: Step) -> Vector:
-        step.point.rows()
-        metric = _metric(step, self.scaling)
+        metric = _metric(step, self.preconditioner)
         return _implicit(
-            step, step.point.jacobian, metric, self.tolerance, self.budget, self.warm_start
+            step, step.linearization.jacobian, metric, self.tol, self.max_iter, self.warm_start
         )
 
     def partial_direction(self, step: Step) -> Vector:
-        return _alone(step, self.scaling)
+        return _alone(step, self.preconditioner)
 
 
 def _competitive(
-    step: Step, scaling: RMS | Kronecker | None, tolerance: float, budget: int, warm_start: bool
+    step: Step,
+    preconditioner: RMSPreconditioner | KroneckerPreconditioner | None,
+    tol: float,
+    max_iter: int,
+    warm_start: bool,
 ) -> Vector:
     """Solve (P + J_o L) d = ξ by the form that the game allows."""
     if interacts_as_zero_sum(step):
-        return _schur(step, _metric(step, scaling), tolerance, budget, warm_start)
-    step.point.rows()  # before the gradient, which then costs nothing more
+        return _schur(step, _metric(step, preconditioner), tol, max_iter, warm_start)
     return _implicit(
-        step, step.point.jacobian.interaction, _metric(step, scaling), tolerance, budget, warm_start
+        step,
+        step.linearization.jacobian.off_diagonal,
+        _metric(step, preconditioner),
+        tol,
+        max_iter,
+        warm_start,
     )
 
 
-def _metric(step: Step, scaling: RMS | Kronecker | None) -> Metric:
-    return Metric() if scaling is None else scaling.update(step.state, "joint", step.point.gradient)
+def _metric(
+    step: Step, preconditioner: RMSPreconditioner | KroneckerPreconditioner | None
+) -> PreconditionerMatrix:
+    return (
+        PreconditionerMatrix()
+        if preconditioner is None
+        else preconditioner.update(step.state, "joint", step.linearization.gradient)
+    )
 
 
-def _alone(step: Step, scaling: RMS | Kronecker | None) -> Vector:
+def _alone(
+    step: Step, preconditioner: RMSPreconditioner | KroneckerPreconditioner | None
+) -> Vector:
     """Return P⁻¹ ξ, what the solve gives to players that meet no other."""
-    metric = _metric(step, scaling)
-    return metric.vector(metric.pullback(step.point.gradient))
+    metric = _metric(step, preconditioner)
+    return metric.apply_inv_sqrt(metric.apply_inv_sqrt_transpose(step.linearization.gradient))
 
 
-def _schur(step: Step, metric: Metric, tolerance: float, budget: int, warm_start: bool) -> Vector:
+def _schur(
+    step: Step, metric: PreconditionerMatrix, tol: float, max_iter: int, warm_start: bool
+) -> Vector:
     """Solve the system of a zero-sum game in the coordinates L d = R e of the metric P L⁻¹: (I + K) e = Rᵀ ξ with K antisymmetric.
 
     Only each player's own gradient is needed: J_xy v = −J_yxᵀ v is a derivative of ξ_y.
     """
-    xi, J, rates = step.point.gradient, step.point.jacobian, step.learning_rates
+    xi, J, lrs = step.linearization.gradient, step.linearization.jacobian, step.lrs
     x, y = sorted(xi, key=lambda player: (sum(t.numel() for t in xi[player]), player))
-    whole = metric.over(rates, xi)
+    whole = metric.over(lrs, xi)
     own = {player: whole.only([player]) for player in (x, y)}
     # learning rates are not rounded to half precision
     like = {player: xi.only([player]).widened() for player in (x, y)}
 
     def up(player: str, e: Tensor) -> Vector:
-        return own[player].vector(like[player].unflatten(e))
+        return own[player].apply_inv_sqrt(like[player].unflatten(e))
 
     start = (
-        step.state.recall("solution", otherwise=like[x].zeros())
+        step.state.recall("solution", default=like[x].zeros())
         if step.state.knows("solution", like[x])
         else None
     )
     ex, ey, step.solves["joint"] = schur_cg(
-        lambda e: -own[x].pullback(J[y, x].T @ up(y, e)).flatten(),
-        lambda e: own[y].pullback(J[x, y].T @ up(x, e)).flatten(),
-        own[x].pullback(like[x]).flatten(),
-        own[y].pullback(like[y]).flatten(),
-        x0=None if start is None else own[x].coordinates(start.scale(rates)).flatten(),
-        tolerance=tolerance,
-        budget=budget,
+        lambda e: -own[x].apply_inv_sqrt_transpose(J[y, x].T @ up(y, e)).flatten(),
+        lambda e: own[y].apply_inv_sqrt_transpose(J[x, y].T @ up(x, e)).flatten(),
+        own[x].apply_inv_sqrt_transpose(like[x]).flatten(),
+        own[y].apply_inv_sqrt_transpose(like[y]).flatten(),
+        x0=None if start is None else own[x].apply_sqrt(start.scale(lrs)).flatten(),
+        tol=tol,
+        max_iter=max_iter,
     )
-    inverse = {player: [1 / max(rate, 1e-30) for rate in rates[player]] for player in (x, y)}
+    inverse = {player: [1 / max(rate, 1e-30) for rate in lrs[player]] for player in (x, y)}
     d = {player: up(player, e).scale(inverse) for player, e in ((x, ex), (y, ey))}
     if warm_start:
         step.state.remember("solution", d[x])
@@ -262,26 +295,31 @@ def _schur(step: Step, metric: Metric, tolerance: float, budget: int, warm_start
 
 
 def _implicit(
-    step: Step, J: Operator, metric: Metric, tolerance: float, budget: int, warm_start: bool
+    step: Step,
+    J: Operator,
+    metric: PreconditionerMatrix,
+    tol: float,
+    max_iter: int,
+    warm_start: bool,
 ) -> Vector:
-    """Solve (P + J L) d = ξ in the coordinates e = R⁻¹ d of the metric: (I + Rᵀ J L R) e = Rᵀ ξ."""
-    rates, xi = step.learning_rates, step.point.gradient
+    """Solve (P + J L) d = ξ in the coordinates e = R⁻¹ d of the P: (I + Rᵀ J L R) e = Rᵀ ξ."""
+    lrs, xi = step.lrs, step.linearization.gradient
     start = (
-        step.state.recall("solution", otherwise=xi.zeros())
+        step.state.recall("solution", default=xi.zeros())
         if step.state.knows("solution", xi)
         else None
     )
     e, _ = step.solve(
         "joint",
         "gmres",
-        lambda e: metric.pullback(J @ metric.vector(e).scale(rates)),
-        metric.pullback(xi),
-        x0=None if start is None else metric.coordinates(start),
+        lambda e: metric.apply_inv_sqrt_transpose(J @ metric.apply_inv_sqrt(e).scale(lrs)),
+        metric.apply_inv_sqrt_transpose(xi),
+        x0=None if start is None else metric.apply_sqrt(start),
         shift=1.0,
-        tolerance=tolerance,
-        budget=budget,
+        tol=tol,
+        max_iter=max_iter,
     )
-    d = metric.vector(e)
+    d = metric.apply_inv_sqrt(e)
     if warm_start:
         step.state.remember("solution", d)
     return d

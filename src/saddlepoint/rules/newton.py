@@ -7,8 +7,13 @@ from typing import Literal
 
 from saddlepoint.curvature import Operator
 from saddlepoint.errors import UsageError, did_you_mean
-from saddlepoint.rules.base import Rule, Step, check_limits
-from saddlepoint.rules.scalings import RMS, Kronecker, Metric
+from saddlepoint.rules.base import Rule, check_limits
+from saddlepoint.rules.preconditioners import (
+    KroneckerPreconditioner,
+    PreconditionerMatrix,
+    RMSPreconditioner,
+)
+from saddlepoint.rules.step import Step
 from saddlepoint.vectors import Vector
 
 # Levenberg–Marquardt factors of Martens (2010), Deep learning via Hessian-free optimization
@@ -20,12 +25,12 @@ _LEAST, _MOST = 1e-8, 1e8
 class Newton(Rule):
     """Damped Newton, matrix-free: (J_part + λP) d = ξ, each player on its own Hessian or all on the game's Jacobian.
 
-    P is the identity, or a metric as in Marquardt's damping: with ``scaling=RMS()`` and λ = 1/α the
+    P is the identity, or a metric as in Marquardt's damping: with ``preconditioner=RMSPreconditioner()`` and λ = 1/α the
     step is that of RMSProp with learning rate α where the loss is flat, and Newton's where it is
     curved. The system is solved in the coordinates in which P is the identity.
 
     ``part="own"``: every mover solves (|H_i| + λ_i P) d_i = ξ_i with its own Hessian H_i = ∂_i∂_i
-    f_i. The default solver "saddle-free" takes absolute eigenvalues on the Krylov space of ξ_i, so
+    f_i. The default solver "saddle_free" takes absolute eigenvalues on the Krylov space of ξ_i, so
     that d_i is a descent direction even where H_i is indefinite. "cg" stops before the first
     direction of negative curvature and "minres" solves with H_i as it is; where their d_i is no
     descent direction, P⁻¹ ξ_i / (|c| + λ_i) is taken, c the smallest curvature met. A player's own
@@ -45,16 +50,16 @@ class Newton(Rule):
 
     Args:
         part: "own" or "full".
-        solver: "saddle-free", "cg" or "minres" for own parts, "gmres" for the full Jacobian; None
+        solver: "saddle_free", "cg" or "minres" for own parts, "gmres" for the full Jacobian; None
             picks the first of them.
         damping: the initial λ; 1.0 follows Martens and Sutskever (2012).
         adapt: whether λ follows the Levenberg–Marquardt rule.
-        scaling: the metric P of the damping; None is the identity.
-        tolerance: relative residual at which a solve ends.
-        budget: the most Jacobian products of a solve.
+        preconditioner: the metric P of the damping; None is the identity.
+        tol: relative residual at which a solve ends.
+        max_iter: the most Jacobian products of a solve.
 
     Holds for: any number of players, zero-sum or not.
-    Cost for n movers, k products a solve: own n gradients and Σk products, and n loss evaluations
+    Cost for n active, k products a solve: own n gradients and Σk products, and n loss evaluations
     with ``adapt``; full n gradients and nk products, and n gradients with ``adapt``.
 
     Guarantee: one undamped step lands on the minimum of a quadratic loss. On a bilinear game the
@@ -77,15 +82,15 @@ class Newton(Rule):
     solver: str | None = None
     damping: float = 1.0
     adapt: bool = True
-    scaling: RMS | Kronecker | None = None
-    tolerance: float = 1e-3
-    budget: int = 10
+    preconditioner: RMSPreconditioner | KroneckerPreconditioner | None = None
+    tol: float = 1e-3
+    max_iter: int = 10
 
     order = 2
-    units = "step"
+    output = "update"
 
     def __post_init__(self) -> None:
-        fitting = {"own": ("saddle-free", "cg", "minres"), "full": ("gmres",)}
+        fitting = {"own": ("saddle_free", "cg", "minres"), "full": ("gmres",)}
         if self.part not in fitting:
             raise UsageError(
                 f'Newton: part="{self.part}" is unknown.' + did_you_mean(self.part, fitting)
@@ -96,33 +101,46 @@ class Newton(Rule):
                 f'Newton: solver="{self.solver}" does not fit part="{self.part}"; use'
                 f" {' or '.join(fitting[self.part])}."
             )
-        check_limits("Newton", self.tolerance, self.budget)
+        check_limits("Newton", self.tol, self.max_iter)
         if not self.damping >= 0:
             raise UsageError(f"Newton: damping={self.damping} must be at least 0.")
 
     @property
-    def joint(self) -> bool:
+    def cross(self) -> bool:
+        return self.part == "full"
+
+    @property
+    def needs_all_players(self) -> bool:
         return self.part == "full"
 
     def direction(self, step: Step) -> Vector:
         if self.part == "full":
             return self._full(step)
-        proposals = [self._own(step, player) for player in step.point.movers]
+        proposals = [self._own(step, player) for player in step.linearization.active]
         taken = [self._tested(step, d, gain) if self._adapts else d for d, gain in proposals]
         return Vector({player: d[player] for d in taken for player in d})
 
     def partial_direction(self, step: Step) -> Vector:
         """Return P⁻¹ ξ / max(λ, 1) of players that move alone while ``part="full"`` needs all: the damped step without curvature."""
-        xi = step.point.gradient
-        metric = Metric() if self.scaling is None else self.scaling.update(step.state, "joint", xi)
-        return metric.vector(metric.pullback(xi)) / max(self._damping(step, "joint"), 1.0)
+        xi = step.linearization.gradient
+        metric = (
+            PreconditionerMatrix()
+            if self.preconditioner is None
+            else self.preconditioner.update(step.state, "joint", xi)
+        )
+        return metric.apply_inv_sqrt(metric.apply_inv_sqrt_transpose(xi)) / max(
+            self._damping(step, "joint"), 1.0
+        )
 
     def _own(self, step: Step, player: str) -> tuple[Vector, float]:
         """Return one player's step and the decrease of its loss that the quadratic model promises."""
-        g, H = step.point.gradient.only([player]), step.point.jacobian[player, player]
+        g, H = (
+            step.linearization.gradient.only([player]),
+            step.linearization.jacobian[player, player],
+        )
         d, Hd, metric = self._solved(step, player, g, H)
         if not float(g.dot(d)) > 0:
-            steepest = metric.vector(metric.pullback(g))
+            steepest = metric.apply_inv_sqrt(metric.apply_inv_sqrt_transpose(g))
             d = steepest / (
                 abs(step.solves[player].curvature or 0.0) + self._damping(step, player) or 1.0
             )
@@ -131,36 +149,42 @@ class Newton(Rule):
 
     def _solved(
         self, step: Step, name: str, b: Vector, A: Operator
-    ) -> tuple[Vector, Vector, Metric]:
+    ) -> tuple[Vector, Vector, PreconditionerMatrix]:
         """Solve (A + λP) d = b; return d, A d and the metric P."""
-        metric = Metric() if self.scaling is None else self.scaling.update(step.state, name, b)
+        metric = (
+            PreconditionerMatrix()
+            if self.preconditioner is None
+            else self.preconditioner.update(step.state, name, b)
+        )
         e, image = step.solve(
             name,
             str(self.solver),
-            lambda e: metric.pullback(A @ metric.vector(e)),
-            metric.pullback(b),
+            lambda e: metric.apply_inv_sqrt_transpose(A @ metric.apply_inv_sqrt(e)),
+            metric.apply_inv_sqrt_transpose(b),
             shift=self._damping(step, name),
-            tolerance=self.tolerance,
-            budget=self.budget,
+            tol=self.tol,
+            max_iter=self.max_iter,
         )
-        return metric.vector(e), metric.pushforward(image), metric
+        return metric.apply_inv_sqrt(e), metric.apply_sqrt_transpose(image), metric
 
     def _tested(self, step: Step, d: Vector, predicted: float) -> Vector:
         """Return one player's step, or none where its loss would not fall with the other players held."""
         (player,) = d
         with step.displaced(d):
-            gain = step.point.losses[player] - step.evaluate(0, finite=False).losses[player]
+            gain = (
+                step.linearization.losses[player]
+                - step.linearize(0, check_finite=False).losses[player]
+            )
         return d if self._trusts(step, player, gain, predicted) else d.zeros()
 
     def _full(self, step: Step) -> Vector:
-        step.point.rows()
-        xi, J = step.point.gradient, step.point.jacobian
+        xi, J = step.linearization.gradient, step.linearization.jacobian
         d, Jd, _ = self._solved(step, "joint", xi, J)
         if not self._adapts:
             return d
         before = float(xi.dot(xi))
         with step.displaced(d):
-            after = step.evaluate(1, finite=False).gradient
+            after = step.linearize(1, check_finite=False).gradient
         gain, predicted = before - float(after.dot(after)), before - float((xi - Jd).norm()) ** 2
         return d if self._trusts(step, "joint", gain, predicted) else d.zeros()
 

@@ -15,10 +15,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, field
 
-from saddlepoint.curvature import Evaluation
+from saddlepoint.curvature import Linearization
 from saddlepoint.errors import UsageError
 from saddlepoint.game import Players
-from saddlepoint.rules.base import Rule, Step
+from saddlepoint.rules.base import Cross, Rule
+from saddlepoint.rules.step import Step
 from saddlepoint.rules.zero_sum import interacts_as_zero_sum
 from saddlepoint.vectors import Vector
 
@@ -35,15 +36,15 @@ class Stackelberg(Rule):
         leader: the player whose loss is minimised knowing the answer; a GAN's generator.
         follower: the player that answers; a GAN's discriminator.
         damping: added to the follower's Hessian; 0 is the published method, networks want about 1.
-        tolerance: relative residual at which a solve ends.
-        budget: the most products of a solve; the papers' codes use 5 to 20.
+        tol: relative residual at which a solve ends.
+        max_iter: the most products of a solve; the papers' codes use 5 to 20.
     """
 
     leader: str
     follower: str
     damping: float = 0.0
-    tolerance: float = 1e-6
-    budget: int = 20
+    tol: float = 1e-6
+    max_iter: int = 20
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -52,25 +53,27 @@ class Stackelberg(Rule):
                 f'{name}: leader and follower are both "{self.leader}"; they must be different'
                 " players."
             )
-        if not (self.damping >= 0 and self.tolerance >= 0 and self.budget >= 1):
-            raise UsageError(f"{name}: needs damping ≥ 0, tolerance ≥ 0 and budget ≥ 1.")
+        if not (self.damping >= 0 and self.tol >= 0 and self.max_iter >= 1):
+            raise UsageError(f"{name}: needs damping ≥ 0, tol ≥ 0 and max_iter ≥ 1.")
 
     @property
     def order(self) -> int:
         return 2
 
     @property
-    def joint(self) -> bool:
+    def needs_all_players(self) -> bool:
         return True
 
-    def check(self, players: Players) -> None:
+    def validate(self, players: Players) -> None:
         _check_two(type(self).__name__, self.leader, self.follower, players)
 
     @abstractmethod
     def direction(self, step: Step) -> Vector:
         """Return the directions of leader and follower."""
 
-    def _answer(self, step: Step, point: Evaluation, b: Vector, name: str | None = None) -> Vector:
+    def _answer(
+        self, step: Step, point: Linearization, b: Vector, name: str | None = None
+    ) -> Vector:
         """Solve (H + damping·I) v = b on the follower's parameters; the report is that of the follower unless it is called otherwise."""
         H = point.jacobian[self.follower, self.follower]
         v, _ = step.solve(
@@ -79,23 +82,25 @@ class Stackelberg(Rule):
             lambda v: H @ v,
             b,
             shift=self.damping,
-            tolerance=self.tolerance,
-            budget=self.budget,
+            tol=self.tol,
+            max_iter=self.max_iter,
         )
         return v
 
     def _total(self, step: Step, name: str) -> Vector:
         """Return the leader's total derivative, D f_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L, from a solve that is reported as ``name``."""
-        step.point.rows()  # before the gradient, which then costs nothing more
         answer = self._answer(
-            step, step.point, step.point.row(self.leader).only([self.follower]), name
+            step,
+            step.linearization,
+            step.linearization.loss_gradient(self.leader).only([self.follower]),
+            name,
         )
-        through = step.point.jacobian[self.follower, self.leader].T @ answer
-        return step.point.gradient.only([self.leader]) - through
+        through = step.linearization.jacobian[self.follower, self.leader].T @ answer
+        return step.linearization.gradient.only([self.leader]) - through
 
 
 @dataclass(frozen=True, kw_only=True)
-class ByCase(Stackelberg):
+class ZeroSumAware(Stackelberg):
     """The rules whose form depends on whether the game is zero-sum.
 
     Args:
@@ -108,20 +113,24 @@ class ByCase(Stackelberg):
 
     zero_sum: bool | None = field(default=None, metadata={"later": True})
 
+    @property
+    def cross(self) -> Cross:
+        return "unless_zero_sum" if self.zero_sum is None else not self.zero_sum
+
     def _is_zero_sum(self, step: Step) -> bool:
         return interacts_as_zero_sum(step) if self.zero_sum is None else self.zero_sum
 
     def _leading(self, step: Step) -> Vector:
         """Return the leader's direction: its gradient in a zero-sum game, else its total derivative."""
         return (
-            step.point.gradient.only([self.leader])
+            step.linearization.gradient.only([self.leader])
             if self._is_zero_sum(step)
             else self._total(step, self.leader)
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class FollowTheRidge(ByCase):
+class FollowTheRidge(ZeroSumAware):
     """Follow the ridge: the leader descends, the follower adds what keeps it on the ridge, d_F = ξ_F − (1/h_F) H⁻¹ J_FL h_L d_L.
 
     As the leader moves by h_L d_L, the follower's best answer moves by −H⁻¹ J_FL of that; the
@@ -137,22 +146,21 @@ class FollowTheRidge(ByCase):
     Reference: Wang, Zhang and Ba (2020), On solving minimax optimization locally: a
     follow-the-ridge approach, arXiv:1910.07512, which has both forms.
 
-    >>> FollowTheRidge(leader="generator", follower="discriminator").units
-    'step'
+    >>> FollowTheRidge(leader="generator", follower="discriminator").output
+    'update'
     """
 
-    units = "step"
-
+    cross = True
+    output = "update"
     evaluates_again = False
 
     def direction(self, step: Step) -> Vector:
-        step.point.rows()
-        xi, J, rates = step.point.gradient, step.point.jacobian, step.learning_rates
+        xi, J, lrs = step.linearization.gradient, step.linearization.jacobian, step.lrs
         leading = self._leading(step)
         correction = self._answer(
-            step, step.point, J[self.follower, self.leader] @ leading.scale(rates)
+            step, step.linearization, J[self.follower, self.leader] @ leading.scale(lrs)
         )
-        inverse = {self.follower: [1 / rate if rate else 0.0 for rate in rates[self.follower]]}
+        inverse = {self.follower: [1 / rate if rate else 0.0 for rate in lrs[self.follower]]}
         return Vector({**xi, **leading, **(xi.only([self.follower]) - correction.scale(inverse))})
 
 
@@ -173,19 +181,20 @@ class TotalGradient(Stackelberg):
     arXiv:1906.01217; Zhang et al. (2020), Newton-type methods for minimax optimization,
     arXiv:2006.14592.
 
-    >>> TotalGradient(leader="generator", follower="discriminator").units
+    >>> TotalGradient(leader="generator", follower="discriminator").output
     'gradient'
     """
 
+    cross = True
     evaluates_again = False
 
     def direction(self, step: Step) -> Vector:
         leading = self._total(step, self.follower)
-        return Vector({**step.point.gradient, **leading})
+        return Vector({**step.linearization.gradient, **leading})
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientNewton(ByCase):
+class GradientNewton(ZeroSumAware):
     """Gradient descent for the leader, then Newton for the follower where the leader has gone: d_F = H⁻¹ ξ_F at (θ_L − h_L d_L, θ_F).
 
     In a zero-sum game d_L = ξ_L, as published; in any other d_L = D f_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L,
@@ -202,11 +211,11 @@ class GradientNewton(ByCase):
     Reference: Zhang et al. (2020), Newton-type methods for minimax optimization, arXiv:2006.14592,
     for zero-sum games.
 
-    >>> GradientNewton(leader="generator", follower="discriminator").units
-    'step'
+    >>> GradientNewton(leader="generator", follower="discriminator").output
+    'update'
     """
 
-    units = "step"
+    output = "update"
 
     def direction(self, step: Step) -> Vector:
         leading = self._leading(step)
@@ -214,15 +223,15 @@ class GradientNewton(ByCase):
 
     def partial_direction(self, step: Step) -> Vector:
         """Return a lone follower's Newton step, a lone leader's gradient: the follower's rate is a share of Newton's step."""
-        xi = step.point.gradient
+        xi = step.linearization.gradient
         if self.follower not in xi:
             return xi
-        return Vector({**xi, **self._answer(step, step.point, xi.only([self.follower]))})
+        return Vector({**xi, **self._answer(step, step.linearization, xi.only([self.follower]))})
 
     def _newton_at(self, step: Step, leading: Vector) -> Vector:
         """Return the follower's Newton step after the leader's step along ``leading``."""
-        with step.displaced(leading.scale(step.learning_rates)):
-            point = step.evaluate(2)
+        with step.displaced(leading.scale(step.lrs)):
+            point = step.linearize(2)
             return self._answer(step, point, point.gradient_of(self.follower))
 
 
@@ -248,9 +257,11 @@ class CompleteNewton(GradientNewton):
 
     Reference: Zhang et al. (2020), Newton-type methods for minimax optimization, arXiv:2006.14592.
 
-    >>> CompleteNewton(leader="generator", follower="discriminator").budget
+    >>> CompleteNewton(leader="generator", follower="discriminator").max_iter
     20
     """
+
+    cross = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -265,8 +276,7 @@ class CompleteNewton(GradientNewton):
                 f" player alone, and J_LF is not −J_FLᵀ. {_ELSEWHERE} Where they are, and only the"
                 " rounding of low precision hides it, set zero_sum=True."
             )
-        step.point.rows()
-        xi, J = step.point.gradient, step.point.jacobian
+        xi, J = step.linearization.gradient, step.linearization.jacobian
         b = Vector({**xi.zeros(), **xi.only([self.leader])})
         d, _ = step.solve(
             "joint",
@@ -274,8 +284,8 @@ class CompleteNewton(GradientNewton):
             lambda v: J @ v,
             b,
             shift=self.damping,
-            tolerance=self.tolerance,
-            budget=self.budget,
+            tol=self.tol,
+            max_iter=self.max_iter,
         )
         leading = d.only([self.leader])
         return Vector({**leading, **self._newton_at(step, leading)})
@@ -315,7 +325,7 @@ class Unrolled(Rule):
     rate: float | None = None
 
     order = 2
-    joint = True
+    needs_all_players = True
 
     def __post_init__(self) -> None:
         if (
@@ -328,17 +338,17 @@ class Unrolled(Rule):
                 " None."
             )
 
-    def check(self, players: Players) -> None:
+    def validate(self, players: Players) -> None:
         _check_two("Unrolled", self.leader, self.follower, players)
 
     def direction(self, step: Step) -> Vector:
-        xi = step.point.gradient
+        xi = step.linearization.gradient
         ahead, moved = self._unroll(step, xi.only([self.follower]))
         return Vector({**xi, **self._pull_back(step, ahead, moved)})
 
     def _rates(self, step: Step) -> dict[str, list[float]]:
-        rates = step.learning_rates[self.follower]
-        return {self.follower: list(rates) if self.rate is None else [self.rate] * len(rates)}
+        lrs = step.lrs[self.follower]
+        return {self.follower: list(lrs) if self.rate is None else [self.rate] * len(lrs)}
 
     def _unroll(self, step: Step, first: Vector) -> tuple[Vector, list[Vector]]:
         """Return ∂f_L with respect to both players at the end, and how far the follower has moved before each step and at the end."""
@@ -347,21 +357,21 @@ class Unrolled(Rule):
             moved.append(moved[-1] + gradient.scale(self._rates(step)))
             if k < self.unroll - 1:
                 with step.displaced(moved[-1]):
-                    gradient = step.evaluate(1).gradient_of(self.follower)
+                    gradient = step.linearize(1).gradient_of(self.follower)
         with step.displaced(moved[-1]):
-            return step.evaluate(1).row(self.leader), moved[:-1]
+            return step.linearize(1).loss_gradient(self.leader), moved[:-1]
 
     def _pull_back(self, step: Step, ahead: Vector, moved: list[Vector]) -> Vector:
         """Return the leader's total derivative."""
         g, mu = ahead.only([self.leader]), ahead.only([self.follower])
         for place in reversed(moved):
             with step.displaced(place):
-                point = step.evaluate(2)
+                point = step.linearize(2)
                 shorter = mu.scale(self._rates(step))
-                pulled = point.pull(
-                    point.graph_gradient_of(self.follower),
+                pulled = point.vjp(
+                    point.gradient_with_graph(self.follower),
                     shorter[self.follower],
-                    point.movers,
+                    point.active,
                     rows=1,
                 )
             g, mu = g - pulled.only([self.leader]), mu - pulled.only([self.follower])

@@ -49,18 +49,18 @@ class RuleState:
         """Say whether ``what`` is remembered of any of the parameters."""
         return any(what in entry for entry in self.entries(vector))
 
-    def recall(self, what: str, otherwise: Vector) -> Vector:
-        """Return what is remembered as ``what``, with the players and in the order of ``otherwise``.
+    def recall(self, what: str, default: Vector) -> Vector:
+        """Return what is remembered as ``what``, with the players and in the order of ``default``.
 
-        Parameters of which nothing is remembered have the tensor of ``otherwise``. What is
+        Parameters of which nothing is remembered have the tensor of ``default``. What is
         remembered follows a network that was moved to another device or dtype.
         """
         tensors = []
-        for entry, tensor in zip(self.entries(otherwise), otherwise.tensors, strict=True):
+        for entry, tensor in zip(self.entries(default), default.tensors, strict=True):
             if what in entry:
                 entry[what] = tensor = entry[what].to(tensor)
             tensors.append(tensor)
-        return otherwise.rebuild(tensors)
+        return default.rebuild(tensors)
 
     def remember(self, what: str, vector: Vector) -> None:
         """Keep a copy of ``vector`` as ``what``; other parameters' memory stays."""

@@ -6,15 +6,17 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.game import Players
-from saddlepoint.rules.base import Rule, Step, find_direction
-from saddlepoint.rules.first_order import Gradient
+from saddlepoint.rules.base import Rule, find_direction
+from saddlepoint.rules.first_order import GradientDescent
 from saddlepoint.rules.state import Entry, RuleState
+from saddlepoint.rules.step import Step
 from saddlepoint.vectors import Vector
 
 
@@ -26,29 +28,29 @@ class Wrapper(Rule):
         rule: the rule inside.
     """
 
-    rule: Rule = field(default_factory=Gradient)
+    rule: Rule = field(default_factory=GradientDescent)
 
     @property
     def order(self) -> int:
         return self.rule.order
 
     @property
-    def joint(self) -> bool:
-        return self.rule.joint
+    def needs_all_players(self) -> bool:
+        return self.rule.needs_all_players
 
     @property
-    def units(self) -> str:
-        return self.rule.units
+    def output(self) -> Literal["gradient", "update"]:
+        return self.rule.output
 
     @property
     def evaluates_again(self) -> bool:
         return self.rule.evaluates_again
 
-    def check(self, players: Players) -> None:
-        self.rule.check(players)
+    def validate(self, players: Players) -> None:
+        self.rule.validate(players)
 
-    def before(self, players: Players, state: RuleState) -> None:
-        self.rule.before(players, state.child("rule"))
+    def pre_step(self, players: Players, state: RuleState) -> None:
+        self.rule.pre_step(players, state.child("rule"))
 
     @abstractmethod
     def direction(self, step: Step) -> Vector:
@@ -57,11 +59,11 @@ class Wrapper(Rule):
     def partial_direction(self, step: Step) -> Vector:
         return self.direction(step)
 
-    def after(self, step: Step) -> None:
-        self.rule.after(step.within("rule", self.rule))
+    def post_step(self, step: Step) -> None:
+        self.rule.post_step(step.scope("rule", self.rule))
 
     def _inside(self, step: Step) -> Vector:
-        return find_direction(self.rule, step.within("rule", self.rule))
+        return find_direction(self.rule, step.scope("rule", self.rule))
 
 
 @dataclass(frozen=True)
@@ -98,16 +100,16 @@ class Lookahead(Wrapper):
                 f"Lookahead: needs k ≥ 1 and 0 < alpha ≤ 1, not {self.k} and {self.alpha}."
             )
 
-    def before(self, players: Players, state: RuleState) -> None:
-        super().before(players, state)
+    def pre_step(self, players: Players, state: RuleState) -> None:
+        super().pre_step(players, state)
         state.begin("slow", Vector(players))
         self._return(Vector(players), state)  # of what was frozen when the others returned
 
     def direction(self, step: Step) -> Vector:
         return self._inside(step)
 
-    def after(self, step: Step) -> None:
-        super().after(step)
+    def post_step(self, step: Step) -> None:
+        super().post_step(step)
         count = step.state.numbers["count"] = step.state.numbers.get("count", 0) + 1
         if count % self.k == 0:
             self._return(Vector(step.players), step.state)
@@ -115,7 +117,7 @@ class Lookahead(Wrapper):
     def _return(self, here: Vector, state: RuleState) -> None:
         """Take the parameters that owe a return part of the way back."""
         returns = int(state.numbers.get("count", 0)) // self.k
-        slow = state.recall("slow", otherwise=here).tensors
+        slow = state.recall("slow", default=here).tensors
         with torch.no_grad():
             for entry, fast, anchor in zip(state.entries(here), here.tensors, slow, strict=True):
                 if entry.setdefault("returned", returns) < returns:
@@ -162,14 +164,12 @@ class Averaged(Wrapper):
             self.catch_up(entry, parameter, step.state)
         return self._inside(step)
 
-    def after(self, step: Step) -> None:
-        super().after(step)
+    def post_step(self, step: Step) -> None:
+        super().post_step(step)
         count = step.state.numbers["count"] = step.state.numbers.get("count", 0) + 1
         now = Vector(step.players).detach()
         weight = 1 / count if self.decay is None or count == 1 else 1 - self.decay
-        torch._foreach_lerp_(
-            step.state.recall("average", otherwise=now).tensors, now.tensors, weight
-        )
+        torch._foreach_lerp_(step.state.recall("average", default=now).tensors, now.tensors, weight)
         for entry in step.state.entries(now):
             entry["averaged"] = count
 
@@ -213,7 +213,7 @@ class Clipped(Wrapper):
     Reference: Pascanu, Mikolov and Bengio (2013), arXiv:1211.5063.
 
     >>> Clipped(norm=0.5)
-    Clipped(rule=Gradient(), norm=0.5)
+    Clipped(rule=GradientDescent(), norm=0.5)
     """
 
     norm: float = 1.0
@@ -232,25 +232,25 @@ class Clipped(Wrapper):
 
 
 class TwoRules(Wrapper):
-    """A wrapper of two rules, of which ``otherwise`` is the second; it needs what either of them needs."""
+    """A wrapper of two rules, of which ``fallback`` is the second; it needs what either of them needs."""
 
-    otherwise: Rule
+    fallback: Rule
 
     @property
     def order(self) -> int:
-        return max(self.rule.order, self.otherwise.order)
+        return max(self.rule.order, self.fallback.order)
 
     @property
-    def joint(self) -> bool:
-        return self.rule.joint or self.otherwise.joint
+    def needs_all_players(self) -> bool:
+        return self.rule.needs_all_players or self.fallback.needs_all_players
 
     @property
-    def units(self) -> str:
-        return "step" if "step" in (self.rule.units, self.otherwise.units) else "gradient"
+    def output(self) -> Literal["gradient", "update"]:
+        return "update" if "update" in (self.rule.output, self.fallback.output) else "gradient"
 
     @property
     def evaluates_again(self) -> bool:
-        return self.rule.evaluates_again or self.otherwise.evaluates_again
+        return self.rule.evaluates_again or self.fallback.evaluates_again
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ class Every(TwoRules):
         otherwise: the rule of the other steps.
 
     Holds for: the games of both rules.
-    Cost: (cost of ``rule`` + (k − 1) · cost of ``otherwise``) / k.
+    Cost: (cost of ``rule`` + (k − 1) · cost of ``fallback``) / k.
     Guarantee: none of its own; on a quadratic game a period multiplies the maps of its k steps.
 
     Reference: the lazy regularisation of Karras et al. (2020), Analyzing and improving the image
@@ -278,36 +278,36 @@ class Every(TwoRules):
     """
 
     k: int = 5
-    otherwise: Rule = field(default_factory=Gradient)
+    fallback: Rule = field(default_factory=GradientDescent)
 
     def __post_init__(self) -> None:
         if self.k < 1:
             raise UsageError(f"Every: k={self.k} must be at least 1.")
 
-    def check(self, players: Players) -> None:
-        self.rule.check(players)
-        self.otherwise.check(players)
+    def validate(self, players: Players) -> None:
+        self.rule.validate(players)
+        self.fallback.validate(players)
 
-    def before(self, players: Players, state: RuleState) -> None:
-        super().before(players, state)
-        self.otherwise.before(players, state.child("otherwise"))
+    def pre_step(self, players: Players, state: RuleState) -> None:
+        super().pre_step(players, state)
+        self.fallback.pre_step(players, state.child("fallback"))
 
     def direction(self, step: Step) -> Vector:
         count = self._counter(step)
         step.state.numbers[count] = step.state.numbers.get(count, -1) + 1
         if step.state.numbers[count] % self.k == 0:
             return self._inside(step)
-        return find_direction(self.otherwise, step.within("otherwise", self.otherwise))
+        return find_direction(self.fallback, step.scope("fallback", self.fallback))
 
     def _counter(self, step: Step) -> str:
         """Return where steps are counted: turns of some players alone have a period of their own."""
         return "count" if step.only is None else f"count of {', '.join(step.only)}"
 
-    def after(self, step: Step) -> None:
+    def post_step(self, step: Step) -> None:
         if step.state.numbers[self._counter(step)] % self.k == 0:
-            super().after(step)
+            super().post_step(step)
         else:
-            self.otherwise.after(step.within("otherwise", self.otherwise))
+            self.fallback.post_step(step.scope("fallback", self.fallback))
 
 
 @dataclass(frozen=True)
@@ -343,7 +343,7 @@ class PerPlayer(TwoRules):
 
     rule: Rule
     players: tuple[str, ...]
-    otherwise: Rule = field(default_factory=Gradient)
+    fallback: Rule = field(default_factory=GradientDescent)
 
     def __post_init__(self) -> None:
         if not self.players or isinstance(self.players, str):
@@ -356,21 +356,21 @@ class PerPlayer(TwoRules):
     def evaluates_again(self) -> bool:
         return True  # each rule evaluates the game of its own players
 
-    def check(self, players: Players) -> None:
+    def validate(self, players: Players) -> None:
         for player in self.players:
             if player not in players:
                 raise UsageError(
                     f'PerPlayer: no player "{player}".' + did_you_mean(player, players)
                 )
         for _, rule, own in self._parts(players):
-            rule.check({player: players[player] for player in own})
+            rule.validate({player: players[player] for player in own})
 
-    def before(self, players: Players, state: RuleState) -> None:
+    def pre_step(self, players: Players, state: RuleState) -> None:
         for name, rule, own in self._parts(players):
-            rule.before({player: players[player] for player in own}, state.child(name))
+            rule.pre_step({player: players[player] for player in own}, state.child(name))
 
     def direction(self, step: Step) -> Vector:
-        movers = step.point.movers
+        active = step.linearization.active
         views = self._moving(step)
         # otherwise the record would take gradients that no rule asks for
         if len(views) > 1 or views[0][0].order == 0:
@@ -382,18 +382,18 @@ class PerPlayer(TwoRules):
                 for player, part in find_direction(rule, view).items()
             }
         )
-        return found.only(movers)
+        return found.only(active)
 
-    def after(self, step: Step) -> None:
+    def post_step(self, step: Step) -> None:
         for rule, view in self._moving(step):
-            rule.after(view)
+            rule.post_step(view)
 
     def _parts(self, players: Iterable[str]) -> list[tuple[str, Rule, list[str]]]:
         named = [player for player in players if player in self.players]
         others = [player for player in players if player not in self.players]
         return [
             part
-            for part in (("rule", self.rule, named), ("otherwise", self.otherwise, others))
+            for part in (("rule", self.rule, named), ("fallback", self.fallback, others))
             if part[2]
         ]
 
@@ -401,7 +401,7 @@ class PerPlayer(TwoRules):
         """Return each rule of which a player moves, with the step as it sees it."""
         parts = self._parts(step.players)
         return [
-            (rule, step.within(name, rule, own))
+            (rule, step.scope(name, rule, own))
             for name, rule, own in parts
-            if set(own) & set(step.movers)
+            if set(own) & set(step.active)
         ]

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from saddlepoint.data.stream import generator_for
 from saddlepoint.errors import UsageError, did_you_mean
-from saddlepoint.rules.base import Rule, Step
+from saddlepoint.rules.base import Rule
+from saddlepoint.rules.step import Step
 from saddlepoint.vectors import Vector
 
 
@@ -27,7 +28,7 @@ class LossDifferences(Rule):
 
     Args:
         samples: how many displacements u are averaged.
-        shared: displace all movers by one draw, whose evaluation serves all of them: fewer
+        shared: displace all active by one draw, whose evaluation serves all of them: fewer
             evaluations, and each player's direction carries the noise of the others' displacements.
             False displaces one player at a time, the others held where they are.
         batched: evaluate all displacements in one pass (torch.func.vmap) over the modules that the
@@ -75,11 +76,11 @@ class LossDifferences(Rule):
     def direction(self, step: Step) -> Vector:
         t = int(step.state.numbers.get("count", 0))
         step.state.numbers["count"] = t + 1
-        movers, width = step.movers, self.width(t)
-        here = Vector({player: step.players[player] for player in movers})
-        noise = {player: self._noise(player, here.only([player]).flatten(), t) for player in movers}
+        active, width = step.active, self.width(t)
+        here = Vector({player: step.players[player] for player in active})
+        noise = {player: self._noise(player, here.only([player]).flatten(), t) for player in active}
         parts = {}
-        for group in [movers] if self.shared else [(player,) for player in movers]:
+        for group in [active] if self.shared else [(player,) for player in active]:
             u = Vector({player: _stacked(noise[player], step.players[player]) for player in group})
             slopes = self.slopes(step, u, width)
             for player in group:
@@ -108,17 +109,17 @@ class RandomizedSmoothing(LossDifferences):
             the variance.
         samples: displacements per step, 16 unless said otherwise; the variance of a direction is
             about n ‖∂f‖² / samples.
-        shared: displace all movers at once, one evaluation serving all.
+        shared: displace all active at once, one evaluation serving all.
         batched: evaluate all displacements in one pass over the optimizer's modules.
         seed: decides the displacements.
 
     Holds for: any number of players, zero-sum or not.
     Cost: one evaluation of the closure, and 2·samples more for each mover (samples with
-    ``antithetic=False``), or for all movers together
+    ``antithetic=False``), or for all active together
         with ``shared``; no gradient.
     Guarantee: the expected direction is the gradient of the smoothed loss, so that it converges
     where gradient descent on that does, with
-        rates about n times smaller; on linear losses u uᵀ ∂f exactly.
+        lrs about n times smaller; on linear losses u uᵀ ∂f exactly.
 
     References: Nesterov and Spokoiny (2017), Random gradient-free minimization of convex functions,
     Found. Comput. Math. 17; Salimans et al. (2017), Evolution strategies as a scalable alternative
@@ -155,7 +156,10 @@ class RandomizedSmoothing(LossDifferences):
     def slopes(self, step: Step, u: Vector, width: float) -> Mapping[str, Tensor]:
         if self.antithetic:
             return super().slopes(step, u, width)
-        ahead, here = step.losses_at(u * -width, batched=self.batched), step.first.losses
+        ahead, here = (
+            step.losses_at(u * -width, batched=self.batched),
+            step.first_linearization.losses,
+        )
         return {player: (ahead[player] - here[player]) / width for player in ahead}
 
 
@@ -171,12 +175,12 @@ class SimultaneousPerturbation(LossDifferences):
         gamma: γ, how fast displacements shrink; 0.101 is Spall's advice for finite runs, 1/6 the
             optimal rate.
         samples: draws of Δ that are averaged.
-        shared: displace all movers at once, one evaluation serving all.
+        shared: displace all active at once, one evaluation serving all.
         batched: evaluate all displacements in one pass over the optimizer's modules.
         seed: decides the signs.
 
     Holds for: any number of players, zero-sum or not.
-    Cost: one evaluation of the closure, and 2·samples more for each mover, or for all movers
+    Cost: one evaluation of the closure, and 2·samples more for each mover, or for all active
     together with ``shared``; no gradient. Guarantee: converges almost surely to a minimum of smooth
     losses with step sizes a_t → 0, Σ a_t = ∞ and Σ (a_t / c_t)² < ∞; with
         constant ones it stays near. The bias is of order c_t².

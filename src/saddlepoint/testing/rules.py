@@ -62,8 +62,8 @@ def check_rule(rule: Rule, games: Iterable[str] = tuple(ANALYTIC_GAMES)) -> None
         rule: the rule, with any options.
         games: the games to check on; leave out those that the rule's mathematics forbids.
 
-    >>> from saddlepoint.rules import Gradient
-    >>> check_rule(Gradient())
+    >>> from saddlepoint.rules import GradientDescent
+    >>> check_rule(GradientDescent())
     """
     checks = (
         _reproduces,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from saddlepoint.curvature import Evaluation
+from saddlepoint.curvature import Linearization
 from saddlepoint.errors import UsageError
 from saddlepoint.optim.maps import project_simplex
 
@@ -194,14 +194,14 @@ def _normal(shape: tuple[int, int], like: Tensor, generator: torch.Generator) ->
 def _gradient(f: Function, x: Tensor) -> Tensor:
     point = x.detach().clone().requires_grad_()
     return (
-        Evaluation({"x": (point,)}, lambda: {"x": f(point)}, order=1, finite=False)
+        Linearization({"x": (point,)}, lambda: {"x": f(point)}, order=1, check_finite=False)
         .gradient["x"][0]
         .detach()
     )
 
 
 def _value(f: Function, x: Tensor) -> float:
-    return Evaluation({"x": (x,)}, lambda: {"x": f(x)}, order=0, finite=False).losses["x"]
+    return Linearization({"x": (x,)}, lambda: {"x": f(x)}, order=0, check_finite=False).losses["x"]
 
 
 def _shown(tensor: Tensor) -> str:

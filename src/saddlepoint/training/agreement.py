@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import saddlepoint
-from saddlepoint.errors import RankError, UsageError
+from saddlepoint.errors import DistributedError, UsageError
 from saddlepoint.training.environment import code_digest
 from saddlepoint.training.training import Training
 
@@ -22,7 +22,9 @@ Facts = dict[str, str]
 def check_agreement(training: Training) -> None:
     """Raise UsageError, in every process, where the processes differ in anything that decides the trajectory; the message names it."""
     difference = (
-        _difference(training.ranks.gathered(facts(training))) if training.ranks.world > 1 else None
+        _difference(training.distributed.all_gather(facts(training)))
+        if training.distributed.world > 1
+        else None
     )
     if difference:
         raise UsageError(
@@ -32,16 +34,16 @@ def check_agreement(training: Training) -> None:
 
 
 def check_parameters(training: Training) -> None:
-    """Raise RankError, in every process, where their parameters are no longer the same, as with processors that round differently."""
-    if training.ranks.world == 1:
+    """Raise DistributedError, in every process, where their parameters are no longer the same, as with processors that round differently."""
+    if training.distributed.world == 1:
         return
     own = {
         f"the parameters of the {player}": _sums(network.parameters())
         for player, network in training.networks.items()
     }
-    difference = _difference(training.ranks.gathered(own))
+    difference = _difference(training.distributed.all_gather(own))
     if difference:
-        raise RankError(
+        raise DistributedError(
             f"Step {training.step}: {difference} The checkpoint before it is good; resume from it"
             " on machines of one kind, where equal numbers stay equal."
         )

@@ -185,7 +185,7 @@ def resolve(tree: Tree) -> RunConfig:
     steps = tree["steps"] if isinstance(tree.get("steps"), int) else 0
     every = -(-steps // 6) if steps else 1000  # rounded up: else one would lie just before the end
     complete = {
-        "scheme": "simultaneous" if rule.joint else entry.scheme,
+        "scheme": "simultaneous" if rule.needs_all_players else entry.scheme,
         "schedule": known.schedule if known else "constant",
         "evaluation_samples": problem.evaluation_samples,
         "evaluate_every": max(every, problem.evaluation_pause),
@@ -200,7 +200,7 @@ def resolve(tree: Tree) -> RunConfig:
         "device": _device(str(tree.get("device", "auto"))),
     }
     config = validate(complete)
-    if rule.joint and config.scheme == "alternating":
+    if rule.needs_all_players and config.scheme == "alternating":
         raise UsageError(
             f"Rule {rule_name} needs all players at once, so the scheme cannot be alternating. Use"
             " scheme=simultaneous."

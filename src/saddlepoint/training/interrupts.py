@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from saddlepoint.ranks import Ranks
+from saddlepoint.distributed import SingleProcess
 
 
 class Interrupt:
@@ -23,12 +23,12 @@ class Interrupt:
         """Count something else as SIGTERM, unless a signal has arrived: nobody reads what is printed any more."""
         self.signal = self.signal or signal.SIGTERM
 
-    def agreed(self, ranks: Ranks) -> int | None:
+    def agreed(self, distributed: SingleProcess) -> int | None:
         """Return the signal that arrived in any of several processes before they were asked: they stop after the same step.
 
         One that arrives while they are asked is kept, and told the next time.
         """
-        told = int(ranks.largest(self.signal or 0))
+        told = int(distributed.all_reduce_max(self.signal or 0))
         if told:
             self.signal = told
         return told or None

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from saddlepoint.diagnostics import Finding, History, judge
 from saddlepoint.diagnostics.bands import BANDS
 from saddlepoint.errors import DivergenceError
-from saddlepoint.game_optimizer import Record
+from saddlepoint.step_result import StepResult
 from saddlepoint.training.agreement import check_parameters
 from saddlepoint.training.run_directory import RunDirectory
 from saddlepoint.training.training import Training
@@ -23,7 +23,7 @@ Status = Literal["finished", "stopped early", "interrupted", "diverged"]
 class Watcher(Protocol):
     """Something that shows how training goes."""
 
-    def update(self, training: Training, records: list[Record]) -> None:
+    def update(self, training: Training, records: list[StepResult]) -> None:
         """Called after every step."""
 
     def report(self, sentence: str) -> None:
@@ -36,7 +36,7 @@ class Watcher(Protocol):
 class SilentWatcher:
     """Shows nothing."""
 
-    def update(self, training: Training, records: list[Record]) -> None: ...
+    def update(self, training: Training, records: list[StepResult]) -> None: ...
 
     def report(self, sentence: str) -> None: ...
 
@@ -61,15 +61,15 @@ class Observer:
         self._reported = {finding.key for finding in self.findings}
 
     def start(self) -> None:
-        """Record the untrained networks, whose gradients later ones are compared with; a resumed run has them."""
+        """StepResult the untrained networks, whose gradients later ones are compared with; a resumed run has them."""
         if self.training.step == 0 and not self.history.last:
             with self._timed("all"):
                 self._picture()
                 self._log([], {"probe": self._probe()})
                 self._checkpoint(better=False)
 
-    def after_step(self, records: list[Record]) -> None:
-        """Record what is due after a step, at the end of the budget everything."""
+    def after_step(self, records: list[StepResult]) -> None:
+        """StepResult what is due after a step, at the end of the budget everything."""
         with self._timed("all"):
             self._observe(records)
             self.watcher.update(self.training, records)
@@ -90,9 +90,11 @@ class Observer:
         return self.training.seconds - self._started_at
 
     def diverged(self, error: DivergenceError) -> None:
-        """Record where the first bad tensor arose in the step that failed."""
+        """StepResult where the first bad tensor arose in the step that failed."""
         with self._timed("all"):
-            origin = self.training.ranks.from_first(lambda: self.training.locate(error).to_dict())
+            origin = self.training.distributed.broadcast(
+                lambda: self.training.locate(error).to_dict()
+            )
             points = self.training.trace.state_dict()
             self._log(
                 [],
@@ -114,7 +116,7 @@ class Observer:
             )
             divergence = self.history.last["divergence"]
             training.load_state_dict(
-                training.ranks.from_first(
+                training.distributed.broadcast(
                     lambda: self.run.load_checkpoint(config, training.checkpointed)
                 )
             )
@@ -151,7 +153,7 @@ class Observer:
         self.run.write_summary(summary(training, status, self) | said)
         return status
 
-    def _observe(self, records: list[Record]) -> None:
+    def _observe(self, records: list[StepResult]) -> None:
         training, config, step = self.training, self.training.config, self.training.step
         last = training.progress >= 1
         line: dict[str, Any] = {}
@@ -179,7 +181,7 @@ class Observer:
 
     def _probe(self) -> dict[str, Any]:
         """Return a probe of the whole batch, taken by one process for all."""
-        return self.training.ranks.from_first(lambda: asdict(self.training.probe()))
+        return self.training.distributed.broadcast(lambda: asdict(self.training.probe()))
 
     def _read_history(self) -> History:
         """Return the log as the verdicts read it."""
@@ -187,10 +189,10 @@ class Observer:
         return History(
             loss=problem.loss,
             coverage=problem.coverage,
-            lines=self.training.ranks.from_first(self.run.read_log),
+            lines=self.training.distributed.broadcast(self.run.read_log),
         )
 
-    def _follow(self, records: list[Record], last: bool) -> None:
+    def _follow(self, records: list[StepResult], last: bool) -> None:
         """Keep what probes and verdicts need of the steps between them."""
         training, config, step = self.training, self.training.config, self.training.step
         if last or step % config.trace_every == 0:
@@ -217,7 +219,7 @@ class Observer:
                 self._reported.add(finding.key)
                 self.watcher.report(finding.sentence)
 
-    def _log(self, records: list[Record], extra: dict[str, Any]) -> None:
+    def _log(self, records: list[StepResult], extra: dict[str, Any]) -> None:
         training, trace = self.training, self.training.trace.take()
         points = {"trace": trace} if trace["steps"] else {}
         # of finished steps only
@@ -296,7 +298,7 @@ def summary(training: Training, status: Status, observer: Observer | None = None
     }
 
 
-def _numbers(records: list[Record]) -> dict[str, Any]:
+def _numbers(records: list[StepResult]) -> dict[str, Any]:
     """Merge the records of one step's turns; of a player that moved twice the last one stays."""
     merged: dict[str, Any] = {
         "losses": {},

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from saddlepoint.game_optimizer import Record
+from saddlepoint.step_result import StepResult
 from saddlepoint.training.training import Training
 
 _BAR_SECONDS, _LINE_SHARE = 0.2, 0.1
@@ -51,7 +51,7 @@ class BarWatcher:
     ) -> None:
         self._progress.stop()
 
-    def update(self, training: Training, records: list[Record]) -> None:
+    def update(self, training: Training, records: list[StepResult]) -> None:
         """Redraw at most five times a second."""
         now = perf_counter()
         if now - self._shown >= _BAR_SECONDS or training.progress >= 1:
@@ -127,7 +127,7 @@ class LineWatcher:
     ) -> None:
         pass
 
-    def update(self, training: Training, records: list[Record]) -> None:
+    def update(self, training: Training, records: list[StepResult]) -> None:
         """Print the line when it is due."""
         if training.progress < self._next - 1e-9:
             return
@@ -150,7 +150,7 @@ def watcher(console: Console) -> BarWatcher | LineWatcher:
     return BarWatcher(console) if console.is_terminal else LineWatcher(console)
 
 
-def _numbers(training: Training, records: list[Record]) -> str:
+def _numbers(training: Training, records: list[StepResult]) -> str:
     losses = {player: loss for record in records for player, loss in record.losses.items()}
     norms = {player: norm for record in records for player, norm in record.gradient_norms.items()}
     # players of rules of order 0 have no gradient

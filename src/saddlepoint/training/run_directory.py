@@ -15,7 +15,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from saddlepoint.diagnostics import History
-from saddlepoint.errors import DamageWarning, UsageError, quoted
+from saddlepoint.errors import CorruptFileWarning, UsageError, quoted
 from saddlepoint.io.atomic import (
     append_atomic,
     flush,
@@ -150,7 +150,7 @@ class RunDirectory:
         if self._metrics.exists() and self._metrics.read_bytes()[-1:] not in (b"", b"\n"):
             warnings.warn(
                 f"{self._metrics} ends in half a line, which is left out.",
-                DamageWarning,
+                CorruptFileWarning,
                 stacklevel=2,
             )
         self.truncate_log(step, rollbacks)
@@ -221,7 +221,7 @@ class RunDirectory:
                 if damaged == 1
                 else f"{damaged} damaged lines, which are"
             )
-            warnings.warn(f"{self._metrics} has {what} left out.", DamageWarning, stacklevel=2)
+            warnings.warn(f"{self._metrics} has {what} left out.", CorruptFileWarning, stacklevel=2)
         lines = [checked_line(line, f"{self._metrics}, line {number}") for number, line in found]
         return lines
 
@@ -318,7 +318,7 @@ class RunDirectory:
                 )
                 warnings.warn(
                     f"In {self._checkpoints} {text}. The previous one, {path.name}, is used.",
-                    DamageWarning,
+                    CorruptFileWarning,
                     stacklevel=2,
                 )
             return state
@@ -419,7 +419,7 @@ class RunDirectory:
         except (OSError, CorruptCheckpointError, CheckpointFormatError):
             warnings.warn(
                 f"{found}, and no whole copy is kept. The next better evaluation writes it again.",
-                DamageWarning,
+                CorruptFileWarning,
                 stacklevel=3,
             )
 

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from saddlepoint import registry
 from saddlepoint.diagnostics import Probe, Provenance, Trace, find_nonfinite
+from saddlepoint.distributed import SingleProcess
 from saddlepoint.errors import DivergenceError, UsageError, did_you_mean
 from saddlepoint.game import Closure, Losses
-from saddlepoint.game_optimizer import GameOptimizer, Record
+from saddlepoint.game_optimizer import GameOptimizer
 from saddlepoint.metrics import Measure
 from saddlepoint.models import moving_average, recompute_activations
 from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR, Batch
-from saddlepoint.ranks import Ranks
+from saddlepoint.step_result import StepResult
 from saddlepoint.training.config import RunConfig
 from saddlepoint.training.inner_optimizers import TwoModes, try_optimizer
 from saddlepoint.training.probes import LastUpdates, take_probe
@@ -38,7 +39,7 @@ class Training:
         config: decides everything but the clock.
         clock: what training time is read from, in seconds: the wall clock, or ``time.process_time``
             where a busy machine must not count.
-        ranks: the processes that train together, each on its share of every batch; what they
+        distributed: the processes that train together, each on its share of every batch; what they
             evaluate, draw and remember is the same.
 
     Raises:
@@ -50,11 +51,11 @@ class Training:
         config: RunConfig,
         *,
         clock: Callable[[], float] = perf_counter,
-        ranks: Ranks | None = None,
+        distributed: SingleProcess | None = None,
     ) -> None:
         self.config = config
-        self.ranks = Ranks() if ranks is None else ranks
-        self._share = self.ranks.share(config.batch_size)
+        self.distributed = SingleProcess() if distributed is None else distributed
+        self._share = self.distributed.share(config.batch_size)
         self._clock = clock
         self.device = torch.device(config.device)
         self.problem = registry.build_problem(config.problem.name, config.problem.options)
@@ -70,10 +71,10 @@ class Training:
             )
             optimizers[player] = registry.build_optimizer(name, network.named_parameters(), options)
         self.optimizer = GameOptimizer(
-            optimizers, rule, modules=self.networks.values(), ranks=self.ranks
+            optimizers, rule, modules=self.networks.values(), distributed=self.distributed
         )
         self._two_modes = TwoModes(optimizers, rule)
-        if self.ranks.world > 1:
+        if self.distributed.world > 1:
             _refuse_batch_norm(
                 self.networks,
                 "shared by several processes",
@@ -112,7 +113,7 @@ class Training:
             for player, inner in self.optimizer.optimizers.items()
         }
 
-    def advance(self) -> list[Record]:
+    def advance(self) -> list[StepResult]:
         """Take one training step: every turn of the scheme once, then the moving average."""
         started = self._clock()
         self._set_learning_rates()
@@ -120,9 +121,7 @@ class Training:
         with blamed_on_state() if self._untried else nullcontext(), self._random.installed():
             for number, players in enumerate(self._turns):
                 self._turn = number
-                self.optimizer.step(self._closure(), only=players)
-                assert self.optimizer.last is not None
-                records.append(self.optimizer.last)
+                records.append(self.optimizer.step(self._closure(), only=players))
         with self._two_modes.measured():
             self.ema.update_parameters(self.networks[GENERATOR])
         self._untried = False
@@ -132,7 +131,7 @@ class Training:
 
     def _agreed(self, seconds: float) -> float:
         """Return the slowest process's time where it decides when training ends; elsewhere each has its own."""
-        return self.ranks.largest(seconds) if self.config.seconds else seconds
+        return self.distributed.all_reduce_max(seconds) if self.config.seconds else seconds
 
     @property
     def progress(self) -> float:
@@ -168,11 +167,15 @@ class Training:
         and measures some of the weights, and all know all values.
         """
         own = self.measures(
-            samples, seed, progress=progress, number=self.ranks.rank, of=self.ranks.world
+            samples,
+            seed,
+            progress=progress,
+            number=self.distributed.rank,
+            of=self.distributed.world,
         )
         measured = {
             prefix: measures
-            for part in self.ranks.gathered(_values(own))
+            for part in self.distributed.all_gather(_values(own))
             for prefix, measures in part.items()
         }
         return {
@@ -401,9 +404,12 @@ class Training:
     def _drawn(self, prefix: str, n: int, seed: int) -> Tensor:
         """Return n generated samples that are to be measured; of several processes each generates every so many-th piece."""
         network = self.ema.module if prefix == "ema/" else self.networks[GENERATOR]
-        pieces, world = self.problem.pieces(n, seed, "evaluation"), self.ranks.world
-        own = [self.problem.generated(network, noise) for noise in pieces[self.ranks.rank :: world]]
-        every = self.ranks.gathered(own)
+        pieces, world = self.problem.pieces(n, seed, "evaluation"), self.distributed.world
+        own = [
+            self.problem.generated(network, noise)
+            for noise in pieces[self.distributed.rank :: world]
+        ]
+        every = self.distributed.all_gather(own)
         return torch.cat([every[k % world][k // world] for k in range(len(pieces))])
 
     def _closure(self) -> Closure:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from saddlepoint.curvature import Evaluation
+from saddlepoint.curvature import Linearization
 from saddlepoint.diagnostics.doctor.derivatives import random_direction
 from saddlepoint.diagnostics.doctor.pair import Pair
 from saddlepoint.diagnostics.doctor.remarks import first_line
@@ -138,12 +138,12 @@ def _round(pair: Pair, v: Vector | None) -> list[float]:
 
 
 def _first(pair: Pair) -> Vector:
-    return Evaluation(pair.players, pair.losses, order=1).gradient
+    return Linearization(pair.players, pair.losses, order=1).gradient
 
 
-def _second(pair: Pair) -> Evaluation:
-    point = Evaluation(pair.players, pair.losses)
-    point.rows()
+def _second(pair: Pair) -> Linearization:
+    point = Linearization(pair.players, pair.losses, cross=True)
+    _ = point.gradient  # takes what products need
     return point
 
 
@@ -165,10 +165,10 @@ def _saved_bytes(pair: Pair, *, order: int) -> int:
     networks = pair.networks.values()
     known = [t for network in networks for t in (*network.parameters(), *network.buffers())]
     with pair.replay().again(), _counting({_address(t) for t in known}) as saved:
-        point = Evaluation(pair.players, pair.losses, order=order)
+        point = Linearization(pair.players, pair.losses, order=order, cross=order > 1)
         if order > 1:
             point.check_second_derivatives()
-            point.rows()
+            _ = point.gradient  # builds the graph that products need
     return sum(storage.nbytes() for storage in saved.values())
 
 

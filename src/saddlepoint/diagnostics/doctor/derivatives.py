@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from saddlepoint.curvature import Evaluation
+from saddlepoint.curvature import Linearization
 from saddlepoint.curvature.replay import Replay
 from saddlepoint.game import Closure, Players
 from saddlepoint.vectors import Vector
@@ -101,7 +101,7 @@ def gradient_error(subject: Subject, *, generator: torch.Generator) -> float:
     for _ in range(_DIRECTIONS):
         v = random_direction(subject.players, generator)
         with subject.replay.again():
-            point = Evaluation(subject.players, subject.closure, order=1)
+            point = Linearization(subject.players, subject.closure, order=1)
             gradient = point.gradient
         slope, floor = gradient.dot(v), 1e-3 * float(gradient.norm())  # ⟨ξ, v⟩ may nearly cancel
         for step in STEPS:
@@ -147,16 +147,16 @@ def displaced(players: Players, v: Vector, step: float) -> Iterator[None]:
 def _product(subject: Subject, v: Vector) -> tuple[Vector, Vector]:
     # products too: afterwards the buffers that the graph may have saved are written again
     with subject.replay.again():
-        point = Evaluation(subject.players, subject.closure)
+        point = Linearization(subject.players, subject.closure)
         product = point.jacobian @ v
         return product, point.gradient
 
 
 def _gradient_at(subject: Subject, v: Vector, step: float) -> Vector:
     with displaced(subject.players, v, step), subject.replay.again():
-        return Evaluation(subject.players, subject.closure, order=1).gradient
+        return Linearization(subject.players, subject.closure, order=1).gradient
 
 
 def _loss_at(subject: Subject, v: Vector, step: float) -> float:
     with displaced(subject.players, v, step), subject.replay.again():
-        return sum(Evaluation(subject.players, subject.closure, order=0).losses.values())
+        return sum(Linearization(subject.players, subject.closure, order=0).losses.values())

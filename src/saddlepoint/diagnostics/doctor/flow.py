@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from saddlepoint.curvature import Evaluation
+from saddlepoint.curvature import Linearization
 from saddlepoint.diagnostics.doctor.calls import Call, traced
 from saddlepoint.diagnostics.doctor.pair import DISCRIMINATOR, GENERATOR, Pair
 from saddlepoint.diagnostics.doctor.remarks import (
@@ -41,7 +41,7 @@ def gradient_flow(pair: Pair) -> list[Remark]:
         return cuts
     try:
         with pair.replay().again():
-            point = Evaluation(pair.players, pair.losses, order=1, finite=False)
+            point = Linearization(pair.players, pair.losses, order=1, check_finite=False)
             gradient = point.gradient
     except Exception as error:
         return [_no_gradient(pair, error)]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 
-from saddlepoint.curvature.traps import find_trap, node_names
+from saddlepoint.curvature.double_backward import find_trap, node_names
 from saddlepoint.diagnostics.doctor.calls import Arguments
 from saddlepoint.diagnostics.doctor.derivatives import TOLERANCE, gradient_error, product_error
 from saddlepoint.diagnostics.doctor.layer_probe import LayerProbe

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from saddlepoint.curvature import Evaluation
+from saddlepoint.curvature import Linearization
 from saddlepoint.diagnostics.doctor.derivatives import (
     TOLERANCE,
     Subject,
@@ -41,7 +41,7 @@ def check_game(pair: Pair, *, explained: bool, seed: int = 0) -> list[Remark]:
     subject = Subject(pair.players, pair.losses, pair.replay())
     try:
         with subject.replay.again():
-            Evaluation(pair.players, pair.losses).check_second_derivatives()
+            Linearization(pair.players, pair.losses).check_second_derivatives()
         error = product_error(subject, generator=generator)
         return [
             *_error(pair, error, explained),
@@ -89,7 +89,7 @@ def _cut(pair: Pair, subject: Subject, generator: torch.Generator) -> Iterator[R
     v = random_direction(pair.players, generator)
     for i, j in ((DISCRIMINATOR, GENERATOR), (GENERATOR, DISCRIMINATOR)):
         with subject.replay.again():
-            product = Evaluation(pair.players, pair.losses).jacobian[i, j] @ v.only([j])
+            product = Linearization(pair.players, pair.losses).jacobian[i, j] @ v.only([j])
         if not any(bool(part.any()) for part in product.tensors):
             sentence = (
                 f"The block of J that says how the {i}'s gradient depends on the {j}'s parameters"
@@ -125,7 +125,7 @@ def _flat(pair: Pair, subject: Subject, generator: torch.Generator) -> Iterator[
 def _zero_blocks(pair: Pair, subject: Subject, player: str, v: Vector) -> tuple[int, int]:
     """Return how many of the Hessian's diagonal blocks, one per parameter tensor, are exactly zero, and how many there are."""
     with subject.replay.again():
-        own = Evaluation(pair.players, pair.losses).jacobian[player, player]
+        own = Linearization(pair.players, pair.losses).jacobian[player, player]
         zero = 0
         for index, part in enumerate(v[player]):
             alone = [

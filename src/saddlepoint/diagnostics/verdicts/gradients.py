@@ -34,13 +34,13 @@ def vanished(history: History) -> list[Finding]:
     ]
     if not probes:
         return []
-    movers = history.moved_by_gradient()
+    active = history.moved_by_gradient()
     initial = _health(probes[0][1])
     now = {
-        finding.key: finding for finding in _of(initial, probes[-1][1]) if finding.player in movers
+        finding.key: finding for finding in _of(initial, probes[-1][1]) if finding.player in active
     }
     if (
-        len(now) == len(movers) > 1
+        len(now) == len(active) > 1
         and all(finding.numbers["norm"] > 0 for finding in now.values())
         and _at_chance(history)
     ):

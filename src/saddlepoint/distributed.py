@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from saddlepoint.errors import RankError, UsageError
+from saddlepoint.errors import DistributedError, UsageError
 from saddlepoint.vectors import Vector
 
 T = TypeVar("T")
@@ -31,15 +31,15 @@ class Traffic:
     calls: int = 0
 
 
-class Ranks:
-    """One process alone: every mean is its own value. ``TorchRanks`` is for several.
+class SingleProcess:
+    """One process alone: every mean is its own value. ``Distributed`` is for several.
 
     Attributes:
         rank: this process's number, from 0.
         world: how many processes there are.
         traffic: what was reduced so far.
 
-    >>> Ranks().share(64)
+    >>> SingleProcess().share(64)
     slice(0, 64, None)
     """
 
@@ -71,24 +71,24 @@ class Ranks:
         """Return the mean of a vector over the processes."""
         return self.start(vector)()
 
-    def mean_numbers(self, numbers: Tensor) -> Tensor:
+    def all_reduce_mean(self, numbers: Tensor) -> Tensor:
         """Return the mean of a few numbers, which are not counted as traffic."""
         return numbers
 
-    def largest(self, number: float) -> float:
+    def all_reduce_max(self, number: float) -> float:
         """Return the largest of the processes' numbers."""
         return number
 
-    def from_first(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         """Return what ``make`` returns in process 0; it is called there only."""
         return make()
 
-    def gathered(self, own: T) -> list[T]:
-        """Return every process's value, in the order of ranks."""
+    def all_gather(self, own: T) -> list[T]:
+        """Return every process's value, in the order of distributed."""
         return [own]
 
 
-class TorchRanks(Ranks):
+class Distributed(SingleProcess):
     """The processes of a ``torch.distributed`` group, such as ``torchrun`` starts; every process evaluates its share of the batch.
 
     A loss must be a mean over the batch. Then the mean over W processes of gradients, and of
@@ -103,14 +103,14 @@ class TorchRanks(Ranks):
 
     Raises:
         UsageError: there is no process group.
-        RankError: a reduction failed, because another process ended or did not answer in time.
+        DistributedError: a reduction failed, because another process ended or did not answer in time.
 
     Reference: Li et al. (2020), PyTorch distributed: experiences on accelerating data parallel
     training, arXiv:2006.15704.
 
     >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # torchrun's variables say it otherwise
-    >>> ranks = TorchRanks()
-    >>> ranks.share(64), ranks.mean(Vector({"x": [torch.ones(2)]})).flatten().tolist(), ranks.traffic.bytes
+    >>> distributed = Distributed()
+    >>> distributed.share(64), distributed.mean(Vector({"x": [torch.ones(2)]})).flatten().tolist(), distributed.traffic.bytes
     (slice(0, 64, None), [1.0, 1.0], 8)
     >>> dist.destroy_process_group()
     """
@@ -119,7 +119,7 @@ class TorchRanks(Ranks):
         super().__init__()
         if not dist.is_available() or not dist.is_initialized():
             raise UsageError(
-                "TorchRanks needs a process group. Start the program with torchrun and call"
+                "Distributed needs a process group. Start the program with torchrun and call"
                 " torch.distributed.init_process_group first."
             )
         self._group = group
@@ -149,19 +149,19 @@ class TorchRanks(Ranks):
 
         return finish
 
-    def mean_numbers(self, numbers: Tensor) -> Tensor:
+    def all_reduce_mean(self, numbers: Tensor) -> Tensor:
         sums = numbers.detach().to(self._device, copy=True)
         with self._named("the mean of the losses"):
             dist.all_reduce(sums, group=self._group)
         return (sums / self.world).to(numbers.device)
 
-    def largest(self, number: float) -> float:
+    def all_reduce_max(self, number: float) -> float:
         numbers = torch.tensor([number], dtype=torch.float64, device=self._device)
         with self._named("the agreement on going on"):
             dist.all_reduce(numbers, op=dist.ReduceOp.MAX, group=self._group)
         return numbers.item()
 
-    def from_first(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         said: list[Any] = [None, None]
         failure: Exception | None = None
         if self.rank == 0:
@@ -175,10 +175,10 @@ class TorchRanks(Ranks):
             raise failure
         value, complaint = said
         if complaint is not None:
-            raise RankError(f"Process 0 could not go on: {complaint}", told=True)
+            raise DistributedError(f"Process 0 could not go on: {complaint}", told=True)
         return value  # type: ignore[no-any-return]
 
-    def gathered(self, own: T) -> list[T]:
+    def all_gather(self, own: T) -> list[T]:
         every: list[Any] = [None] * self.world
         with self._named("what every process has to say"):
             dist.all_gather_object(every, own, group=self._group)
@@ -196,20 +196,22 @@ class TorchRanks(Ranks):
                 if late
                 else "another process has ended"
             )
-            raise RankError(
+            raise DistributedError(
                 f"Process {self.rank} of {self.world} waited for {awaited}, but {why}. Look at the"
                 " output of the others for the reason; checkpoints are as they were."
                 f" ({' '.join(str(error).split())[:200]})"
             ) from error
 
 
-def check_same_everywhere(ranks: Ranks, layout: Mapping[str, Any]) -> None:
+def check_same_everywhere(distributed: SingleProcess, layout: Mapping[str, Any]) -> None:
     """Raise UsageError where the processes hold other players, or the parameters of a player in another order or of other shapes.
 
     Derivatives are averaged as flat memory, player after player: what differs would be mixed
     without a word.
     """
-    layouts = ranks.gathered([[player, parameters] for player, parameters in layout.items()])
+    layouts = distributed.all_gather(
+        [[player, parameters] for player, parameters in layout.items()]
+    )
     for number, other in enumerate(layouts):
         for (player, ours), (their_player, theirs) in zip(layouts[0], other, strict=False):
             if player != their_player or ours != theirs:
@@ -238,7 +240,7 @@ def check_plain(players: Mapping[str, Sequence[Tensor]], modules: Iterable[nn.Mo
             raise UsageError(
                 f'Player "{player}": its parameters are sharded (DTensor, as by fully_shard), which'
                 " works for backward() only, not for the derivatives that rules take. Keep whole"
-                " networks in every process, with ranks=TorchRanks(); to save memory use"
+                " networks in every process, with distributed=Distributed(); to save memory use"
                 " activation checkpointing and bf16."
             )
     for module in modules:
@@ -246,7 +248,7 @@ def check_plain(players: Mapping[str, Sequence[Tensor]], modules: Iterable[nn.Mo
             raise UsageError(
                 "A network is wrapped in DistributedDataParallel, whose hooks do not see"
                 " torch.autograd.grad: the processes would part. Give the network itself, and the"
-                " optimizer ranks=TorchRanks()."
+                " optimizer distributed=Distributed()."
             )
 
 

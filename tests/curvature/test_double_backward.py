@@ -154,8 +154,8 @@ class TestEvaluatingAgain:
 
         class Twice(sp.Rule):
             def direction(self, step):
-                step.evaluate(1)
-                return step.point.gradient
+                step.linearize(1)
+                return step.linearization.gradient
 
         vectors = net.layers[3].parametrizations.weight[0]
         optimizer = sp.GameOptimizer(

@@ -11,7 +11,7 @@ from saddlepoint.kronecker import accumulate, eigenbases, empty_factors, refresh
 from saddlepoint.rules import RuleState
 from saddlepoint.vectors import Vector
 
-TIGHT = {"tolerance": 1e-14, "budget": 200}
+TIGHT = {"tol": 1e-14, "max_iter": 200}
 BETA, EPSILON, FREQUENCY = 0.8, 1e-3, 3
 
 
@@ -72,20 +72,26 @@ class DenseKronecker:
 
 
 def kronecker():
-    return rules.Kronecker(beta=BETA, epsilon=EPSILON, frequency=FREQUENCY)
+    return rules.KroneckerPreconditioner(beta=BETA, epsilon=EPSILON, frequency=FREQUENCY)
 
 
 @given(seed=st.integers(0, 1000), steps=st.integers(1, 5), diagonal=st.booleans())
 def test_the_four_maps_of_a_metric_belong_together(seed, steps, diagonal):
-    state, scaling = RuleState(), rules.RMS() if diagonal else kronecker()
+    state, preconditioner = RuleState(), rules.RMSPreconditioner() if diagonal else kronecker()
     for step in range(steps):
-        metric = scaling.update(state, "name", vector(seed + step))
+        metric = preconditioner.update(state, "name", vector(seed + step))
     a, b = vector(seed + 50), vector(seed + 60)
-    for there, back in ((metric.vector, metric.coordinates), (metric.pullback, metric.pushforward)):
+    for there, back in (
+        (metric.apply_inv_sqrt, metric.apply_sqrt),
+        (metric.apply_inv_sqrt_transpose, metric.apply_sqrt_transpose),
+    ):
         torch.testing.assert_close(back(there(a)).flatten(), a.flatten())
-    torch.testing.assert_close(metric.vector(a).dot(b), a.dot(metric.pullback(b)))
     torch.testing.assert_close(
-        metric.only(["y"]).vector(a.only(["y"])).flatten(), metric.vector(a).only(["y"]).flatten()
+        metric.apply_inv_sqrt(a).dot(b), a.dot(metric.apply_inv_sqrt_transpose(b))
+    )
+    torch.testing.assert_close(
+        metric.only(["y"]).apply_inv_sqrt(a.only(["y"])).flatten(),
+        metric.apply_inv_sqrt(a).only(["y"]).flatten(),
     )
 
 
@@ -96,10 +102,11 @@ def test_kronecker_is_the_dense_metric_through_refreshes_and_a_state_dict():
         P = reference.update(xi.tensors)
         metric = kronecker().update(state, "name", xi)
         torch.testing.assert_close(
-            metric.vector(metric.pullback(b)).flatten(), torch.linalg.solve(P, b.flatten())
+            metric.apply_inv_sqrt(metric.apply_inv_sqrt_transpose(b)).flatten(),
+            torch.linalg.solve(P, b.flatten()),
         )
         torch.testing.assert_close(
-            metric.pushforward(metric.coordinates(b)).flatten(), P @ b.flatten()
+            metric.apply_sqrt_transpose(metric.apply_sqrt(b)).flatten(), P @ b.flatten()
         )
         saved = state.state_dict()
         state = RuleState()
@@ -109,15 +116,17 @@ def test_kronecker_is_the_dense_metric_through_refreshes_and_a_state_dict():
 def test_without_sides_to_rotate_it_is_rms():
     states = [RuleState(), RuleState()]
     scalings = [
-        rules.Kronecker(beta=BETA, epsilon=EPSILON, max_dimension=0),
-        rules.RMS(beta=BETA, epsilon=EPSILON),
+        rules.KroneckerPreconditioner(beta=BETA, epsilon=EPSILON, max_dimension=0),
+        rules.RMSPreconditioner(beta=BETA, epsilon=EPSILON),
     ]
     for step in range(4):
         found = [
-            scaling.update(state, "n", vector(step))
-            for scaling, state in zip(scalings, states, strict=True)
+            preconditioner.update(state, "n", vector(step))
+            for preconditioner, state in zip(scalings, states, strict=True)
         ]
-        torch.testing.assert_close(*(metric.vector(vector(99)).flatten() for metric in found))
+        torch.testing.assert_close(
+            *(metric.apply_inv_sqrt(vector(99)).flatten() for metric in found)
+        )
 
 
 @pytest.mark.parametrize("warm_start", [False, True])
@@ -130,7 +139,9 @@ def test_implicit_rules_in_the_kronecker_metric_solve_the_dense_system(
     kind = sp.CompetitiveGradient if part == "interaction" else rules.ProximalPoint
     rates = {"discriminator": 0.02, "generator": 0.05}
     inner = {p: torch.optim.SGD(tensors, lr=rates[p]) for p, tensors in gan.players.items()}
-    optimizer = sp.GameOptimizer(inner, kind(scaling=kronecker(), warm_start=warm_start, **TIGHT))
+    optimizer = sp.GameOptimizer(
+        inner, kind(preconditioner=kronecker(), warm_start=warm_start, **TIGHT)
+    )
     tensors = [p for own in reference.players.values() for p in own]
     dense, L = (
         DenseKronecker([p.detach() for p in tensors]),
@@ -155,8 +166,10 @@ def test_implicit_rules_in_the_kronecker_metric_solve_the_dense_system(
 def test_competitive_gradient_with_rms_is_the_adaptive_one(tiny_gan):
     paths = []
     for rule in (
-        sp.CompetitiveGradient(scaling=sp.RMS(beta=0.9), tolerance=1e-4, budget=20),
-        sp.AdaptiveCompetitiveGradient(beta=0.9, tolerance=1e-4, budget=20),
+        sp.CompetitiveGradient(
+            preconditioner=sp.RMSPreconditioner(beta=0.9), tol=1e-4, max_iter=20
+        ),
+        sp.AdaptiveCompetitiveGradient(beta=0.9, tol=1e-4, max_iter=20),
     ):
         gan = tiny_gan()
         optimizer = sp.GameOptimizer(
@@ -189,7 +202,7 @@ def test_newton_s_damping_in_the_kronecker_metric(tiny_gan, part):
     before = gan.theta()
     inner = {p: torch.optim.SGD(t, lr=1.0) for p, t in gan.players.items()}
     sp.GameOptimizer(
-        inner, sp.Newton(part=part, damping=3.0, adapt=False, scaling=kronecker(), **TIGHT)
+        inner, sp.Newton(part=part, damping=3.0, adapt=False, preconditioner=kronecker(), **TIGHT)
     ).step(gan.losses)
     torch.testing.assert_close(before - gan.theta(), expected, rtol=0, atol=1e-8)
 
@@ -197,9 +210,12 @@ def test_newton_s_damping_in_the_kronecker_metric(tiny_gan, part):
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: rules.Kronecker(beta=1.0), "Kronecker: needs 0 ≤ beta < 1 and epsilon > 0"),
         (
-            lambda: rules.Kronecker(frequency=0),
+            lambda: rules.KroneckerPreconditioner(beta=1.0),
+            "Kronecker: needs 0 ≤ beta < 1 and epsilon > 0",
+        ),
+        (
+            lambda: rules.KroneckerPreconditioner(frequency=0),
             "Kronecker: needs frequency ≥ 1 and max_dimension ≥ 0",
         ),
     ],

@@ -25,7 +25,7 @@ from saddlepoint.rules.state import RuleState
 from saddlepoint.vectors import Vector
 
 
-class Metric:
+class PreconditionerMatrix:
     """A metric P = Q diag(r²) Qᵀ at one point, as the coordinates e in which it is the identity: d = R e with R = Q diag(1/r), R Rᵀ = P⁻¹.
 
     r and Q are in single precision at least; vectors come back in the types that they have.
@@ -41,38 +41,38 @@ class Metric:
     ) -> None:
         self._root, self._bases = root, bases
 
-    def only(self, players: Iterable[str]) -> Metric:
+    def only(self, players: Iterable[str]) -> PreconditionerMatrix:
         """Return the metric of the parameters of ``players``."""
         players = list(players)
         bases = None if self._bases is None else {player: self._bases[player] for player in players}
-        return Metric(None if self._root is None else self._root.only(players), bases)
+        return PreconditionerMatrix(None if self._root is None else self._root.only(players), bases)
 
-    def over(self, rates: Mapping[str, Sequence[float]], like: Vector) -> Metric:
-        """Return the metric P L⁻¹ with the learning rates L: player → one of each tensor, at least 1e-30. ``like`` has the shapes."""
-        roots = {player: [max(rate, 1e-30) ** 0.5 for rate in rates[player]] for player in like}
+    def over(self, lrs: Mapping[str, Sequence[float]], like: Vector) -> PreconditionerMatrix:
+        """Return the metric P L⁻¹ with the learning lrs L: player → one of each tensor, at least 1e-30. ``like`` has the shapes."""
+        roots = {player: [max(lr, 1e-30) ** 0.5 for lr in lrs[player]] for player in like}
         root = self._root or like.rebuild([torch.ones_like(t) for t in like.widened().tensors])
-        return Metric(
+        return PreconditionerMatrix(
             root.scale({player: [1 / r for r in own] for player, own in roots.items()}), self._bases
         )
 
-    def vector(self, e: Vector) -> Vector:
+    def apply_inv_sqrt(self, e: Vector) -> Vector:
         """Return R e, what the coordinates e stand for."""
         return self._turned(
             rotated_back, e if self._root is None else e.widened() / self._root
         ).typed(e)
 
-    def coordinates(self, d: Vector) -> Vector:
-        """Return R⁻¹ d, the inverse of ``vector``."""
+    def apply_sqrt(self, d: Vector) -> Vector:
+        """Return R⁻¹ d, the inverse of ``apply_inv_sqrt``."""
         e = self._turned(rotated, d).widened()
         return (e if self._root is None else e * self._root).typed(d)
 
-    def pullback(self, v: Vector) -> Vector:
+    def apply_inv_sqrt_transpose(self, v: Vector) -> Vector:
         """Return Rᵀ v: a gradient with respect to parameters as one with respect to coordinates."""
         turned = self._turned(rotated, v).widened()
         return (turned if self._root is None else turned / self._root).typed(v)
 
-    def pushforward(self, u: Vector) -> Vector:
-        """Return R⁻ᵀ u, the inverse of ``pullback``."""
+    def apply_sqrt_transpose(self, u: Vector) -> Vector:
+        """Return R⁻ᵀ u, the inverse of ``apply_inv_sqrt_transpose``."""
         return self._turned(
             rotated_back, u if self._root is None else u.widened() * self._root
         ).typed(u)
@@ -90,16 +90,16 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Scaling(ABC):
+class Preconditioner(ABC):
     """How a metric follows the gradients of the steps; what it remembers lives in the rule's state."""
 
     @abstractmethod
-    def update(self, state: RuleState, name: str, xi: Vector) -> Metric:
+    def update(self, state: RuleState, name: str, xi: Vector) -> PreconditionerMatrix:
         """Take ξ into what ``state`` holds under ``name``, and return the metric. Call it once a step."""
 
 
 @dataclass(frozen=True)
-class RMS(Scaling):
+class RMSPreconditioner(Preconditioner):
     """The diagonal metric of RMSProp: P = diag((√v + ε) / √(1 − βᵗ)) with v ← βv + (1 − β)ξ² after t steps.
 
     Args:
@@ -114,7 +114,7 @@ class RMS(Scaling):
     (2015), arXiv:1412.6980.
 
     >>> state, xi = RuleState(), Vector({"x": [torch.tensor([3.0, -4.0])]})
-    >>> metric = RMS(epsilon=1e-8).update(state, "x", xi)
+    >>> metric = RMSPreconditioner(epsilon=1e-8).update(state, "x", xi)
     >>> metric.vector(metric.pullback(xi)).flatten().round(decimals=4).tolist()  # P⁻¹ ξ
     [1.0, -1.0]
     """
@@ -126,13 +126,13 @@ class RMS(Scaling):
     def __post_init__(self) -> None:
         _check("RMS", self.beta, self.epsilon)
 
-    def update(self, state: RuleState, name: str, xi: Vector) -> Metric:
+    def update(self, state: RuleState, name: str, xi: Vector) -> PreconditionerMatrix:
         _check_real("RMS", xi)
-        return Metric(_rooted(state, name, xi, self.beta, self.epsilon))
+        return PreconditionerMatrix(_rooted(state, name, xi, self.beta, self.epsilon))
 
 
 @dataclass(frozen=True)
-class Kronecker(Scaling):
+class KroneckerPreconditioner(Preconditioner):
     """The metric of SOAP: P = Q diag((√v + ε) / √(1 − βᵗ)) Qᵀ with Q the eigenbasis of each tensor's second moments in Kronecker form.
 
     For a matrix with gradient G, Q = Q_L ⊗ Q_R with the eigenvectors of the running means of G Gᵀ
@@ -153,7 +153,7 @@ class Kronecker(Scaling):
     arXiv:2409.11321, for the basis and v.
 
     >>> state, xi = RuleState(), Vector({"x": [torch.tensor([[3.0, 4.0], [4.0, 3.0]], dtype=torch.float64)]})
-    >>> metric = Kronecker().update(state, "x", xi)
+    >>> metric = KroneckerPreconditioner().update(state, "x", xi)
     >>> metric.vector(metric.pullback(xi)).flatten().round(decimals=3).abs().tolist()  # P⁻¹ ξ: eigenvalues 7 and −1 become 1 and −1
     [0.0, 1.0, 1.0, 0.0]
     """
@@ -172,7 +172,7 @@ class Kronecker(Scaling):
                 f" {self.max_dimension}."
             )
 
-    def update(self, state: RuleState, name: str, xi: Vector) -> Metric:
+    def update(self, state: RuleState, name: str, xi: Vector) -> PreconditionerMatrix:
         _check_real("Kronecker", xi)
         factors, bases = f"factors.{name}", f"bases.{name}"
         gradients, entries = xi.widened().tensors, state.entries(xi)
@@ -186,7 +186,7 @@ class Kronecker(Scaling):
                 entry[what] = [None if matrix is None else matrix.to(g) for matrix in entry[what]]
         sides = [entry[bases] for entry in entries]
         turned = xi.rebuild([rotated(g, own) for g, own in zip(gradients, sides, strict=True)])
-        metric = Metric(
+        metric = PreconditionerMatrix(
             _rooted(state, name, turned, self.beta, self.epsilon), _by_player(xi, sides)
         )
         for entry, g in zip(entries, gradients, strict=True):
@@ -216,7 +216,7 @@ def _rooted(state: RuleState, name: str, xi: Vector, beta: float, epsilon: float
     wide = xi.widened()
     squares = wide * wide
     v = torch._foreach_lerp(
-        state.recall(square, otherwise=squares.zeros()).tensors, squares.tensors, 1 - beta
+        state.recall(square, default=squares.zeros()).tensors, squares.tensors, 1 - beta
     )
     for entry, own in zip(entries, v, strict=True):
         entry[square] = own
@@ -227,23 +227,23 @@ def _rooted(state: RuleState, name: str, xi: Vector, beta: float, epsilon: float
     return xi.rebuild(root)
 
 
-def _check(scaling: str, beta: float, epsilon: float) -> None:
+def _check(preconditioner: str, beta: float, epsilon: float) -> None:
     if not (0 <= beta < 1 and epsilon > 0):
         raise UsageError(
-            f"{scaling}: needs 0 ≤ beta < 1 and epsilon > 0, not {beta} and {epsilon}."
+            f"{preconditioner}: needs 0 ≤ beta < 1 and epsilon > 0, not {beta} and {epsilon}."
         )
 
 
-def _check_real(scaling: str, xi: Vector) -> None:
+def _check_real(preconditioner: str, xi: Vector) -> None:
     for player, tensors in xi.items():
         for index, tensor in enumerate(tensors):
             if tensor.is_complex():
                 raise UsageError(
-                    f'{scaling}: parameter {index} of player "{player}", shape'
+                    f'{preconditioner}: parameter {index} of player "{player}", shape'
                     f" {tuple(tensor.shape)}, is complex ({tensor.dtype}), and the metric is made"
                     " of squares of real numbers. Make the real and imaginary parts the parameter,"
                     " torch.view_as_real(p), and use torch.view_as_complex of it in the network;"
-                    " or leave out the scaling."
+                    " or leave out the preconditioner."
                 )
 
 

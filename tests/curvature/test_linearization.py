@@ -10,7 +10,7 @@ def x():
 
 
 def evaluate(x, returned, order=1):
-    return sp.Evaluation(
+    return sp.Linearization(
         {"x": (x,), "y": (torch.ones(1, requires_grad=True),)}, lambda: returned, order=order
     )
 
@@ -59,9 +59,9 @@ def test_a_loss_that_depends_on_nothing(x):
 
 
 def test_order_zero_builds_no_graph_and_knows_no_gradient(x):
-    point = sp.Evaluation({"x": (x,)}, lambda: {"x": (x**2).sum()}, order=0)
+    point = sp.Linearization({"x": (x,)}, lambda: {"x": (x**2).sum()}, order=0)
     assert not point._losses["x"].requires_grad
-    with pytest.raises(sp.UsageError, match="order 0 and knows losses only"):
+    with pytest.raises(sp.UsageError, match="order 0 and holds losses only"):
         _ = point.gradient
 
 
