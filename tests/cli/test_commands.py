@@ -163,7 +163,7 @@ class TestResumeSampleEvaluate:
             (
                 [],
                 (
-                    "Error: run has used its budget of 6 steps. Give it more with --steps +N or"
+                    "Error: run has used its budget of 6 steps. Extend it with --steps +N or"
                     " --seconds S.\n"
                 ),
             ),

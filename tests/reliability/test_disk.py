@@ -173,7 +173,7 @@ def test_wherever_else_a_disk_fails_it_is_a_sentence(copy, capsys, monkeypatch, 
 
     monkeypatch.setattr("saddlepoint.report.make_report", fail)
     assert command("report", copy) == 2
-    remedy = "What is finished is kept; give the command again when the cause is gone."
+    remedy = "Finished results are kept; repeat the command when the cause is removed."
     assert capsys.readouterr().err == f"Error: {copy}/somewhere: {os.strerror(number)}. {remedy}\n"
 
 

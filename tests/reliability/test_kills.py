@@ -114,7 +114,7 @@ def test_killed_between_the_last_checkpoint_and_the_summary_it_is_ended_by_resum
     assert (code, err) == (
         2,
         (
-            f"Error: {copy} has used its budget of 12 steps. Give it more with --steps +N or"
+            f"Error: {copy} has used its budget of 12 steps. Extend it with --steps +N or"
             " --seconds S.\n"
         ),
     )
@@ -158,7 +158,7 @@ class TestSignals:
         step = 7 if what == "a step" else 8 if what == "an evaluation" else 4
         assert (
             found,
-            f"Stopped after step {step}; saved. Go on with: saddlepoint resume run\n" in out,
+            f"Stopped after step {step}; saved. Resume with: saddlepoint resume run\n" in out,
         ) == (code, True)
         assert json.loads(Path("run/summary.json").read_text())["status"] == "interrupted"
         assert RunDirectory(Path("run")).checkpoint_steps()[-1] == step

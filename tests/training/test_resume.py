@@ -146,7 +146,7 @@ def test_signals_save_and_say_how_to_go_on(tmp_path, number, code):
     os.kill(child.pid, number)
     output, _ = child.communicate(timeout=200)
     assert child.returncode == code, output
-    assert f"saved. Go on with: saddlepoint resume {run}" in output
+    assert f"saved. Resume with: saddlepoint resume {run}" in output
     directory = RunDirectory.open(run)
     config = directory.read_config()
     training = Training(config)

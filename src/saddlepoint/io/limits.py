@@ -168,14 +168,13 @@ class _Dumper(yaml.SafeDumper):
 
 for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(_FLOAT, _EXPONENT_FLOAT, list("-+0123456789."))
-_Loader.yaml_implicit_resolvers = {
-    first: [
+_replaced = (_DATE, _INT, _FLOAT)
+for _first, _known in _Loader.yaml_implicit_resolvers.items():
+    _Loader.yaml_implicit_resolvers[_first] = [
         (tag, pattern)
-        for tag, pattern in known
-        if tag not in (_DATE, _INT) and not (tag == _FLOAT and pattern is not _EXPONENT_FLOAT)
+        for tag, pattern in _known
+        if tag not in _replaced or pattern is _EXPONENT_FLOAT
     ]
-    for first, known in _Loader.yaml_implicit_resolvers.items()
-}
 _Loader.add_implicit_resolver(_INT, _INTEGER, list("-+0123456789"))
 _Loader.add_implicit_resolver(_FLOAT, _POINT_FLOAT, list("-+0123456789."))
 

@@ -74,16 +74,16 @@ class TestCompare:
                 ["mixture8", "--storage", "nonsense", "--trials", "1"],
                 "Cannot open the storage nonsense",
             ),
-            (["mixture8", "--methods", ""], '--methods "" has an empty name in it'),
+            (["mixture8", "--methods", ""], '--methods "" contains an empty name'),
             (
                 ["mixture8", "--methods", "adam, ,sign"],
-                '--methods "adam, ,sign" has an empty name in it',
+                '--methods "adam, ,sign" contains an empty name',
             ),
             (
                 ["mixture8", "--rerun", "kiled"],
                 '--rerun: unknown kind "kiled". Did you mean "killed"?',
             ),
-            (["mixture8", "--rerun", ""], '--rerun "" has an empty name in it'),
+            (["mixture8", "--rerun", ""], '--rerun "" contains an empty name'),
             (["mixture8", "--budget", ""], '--budget "" is not of the form'),
             (["mixture8", "--baseline", ""], 'baseline "" is no method'),
             (["mixture8", "--metric", ""], '"" is no metric'),
@@ -91,7 +91,7 @@ class TestCompare:
             (["none.yaml"], "Cannot read the configuration none.yaml"),
             (
                 ["none.yaml", "--seeds", "3"],
-                "none.yaml describes the whole study, so --seeds cannot be given beside it.",
+                "none.yaml describes the whole study and cannot be combined with --seeds.",
             ),
         ],
     )
@@ -226,7 +226,7 @@ class TestTune:
             "here",
         )
         assert code == 0
-        assert "mixture8, sign: 2 trials of 4 steps by ema/mode-distance; kept in here" in out
+        assert "mixture8, sign: 2 trials of 4 steps by ema/mode-distance; stored in here" in out
         assert "trial 1: " in out
         command = next(
             line for line in out.splitlines() if line.startswith("train with the best: ")
