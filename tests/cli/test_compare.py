@@ -25,7 +25,7 @@ class TestCompare:
         assert code == 0
         assert "1 problem(s), 3 method(s) on them, 2 seeds; results in here" in out
         assert (
-            "mixture8, 4 steps a run: ema/mode-distance, smaller is better; success: 2 or smaller"
+            "mixture8, 4 steps a run: ema/mode_distance, smaller is better; success: 2 or smaller"
             in out
         )
         for row in ("adam", "sign", "acgd"):
@@ -68,7 +68,7 @@ class TestCompare:
             (["mixture8", "--budget", "hours=1"], "The comparison: problems.0.budget.hours"),
             (
                 ["mixture8", "--metric", "ema/mods"],
-                '"ema/mods" is no metric by which one is better.',
+                'cannot compare methods by "ema/mods": the problem has no such metric. Known: ',
             ),
             (
                 ["mixture8", "--storage", "nonsense", "--trials", "1"],
@@ -85,8 +85,8 @@ class TestCompare:
             ),
             (["mixture8", "--rerun", ""], '--rerun "" contains an empty name'),
             (["mixture8", "--budget", ""], '--budget "" is not of the form'),
-            (["mixture8", "--baseline", ""], 'baseline "" is no method'),
-            (["mixture8", "--metric", ""], '"" is no metric'),
+            (["mixture8", "--baseline", ""], 'baseline "" is not a method'),
+            (["mixture8", "--metric", ""], 'cannot compare methods by ""'),
             (["mixture8", "--storage", "", "--trials", "1"], "Cannot open the storage"),
             (["none.yaml"], "Cannot read the configuration none.yaml"),
             (
@@ -110,7 +110,7 @@ class TestCompare:
         monkeypatch.setattr(room, "compare", interrupted)
         code, out, _ = cli("compare", "mixture8", *SMALL)
         assert code == 130
-        assert "the same command goes on" in out
+        assert "the same command resumes the work" in out
 
     def test_sigterm_keeps_what_is_finished(self, tmp_path):
         command = [
@@ -133,7 +133,7 @@ class TestCompare:
             process.terminate()
             said = process.stdout.read()
         assert process.returncode == 143
-        assert "the same command goes on" in said
+        assert "the same command resumes the work" in said
         found = json.loads((tmp_path / "here" / "comparison.json").read_text())
         assert 1 <= len(found["problems"][0]["methods"][0]["runs"]) < 4
 
@@ -226,7 +226,7 @@ class TestTune:
             "here",
         )
         assert code == 0
-        assert "mixture8, sign: 2 trials of 4 steps by ema/mode-distance; stored in here" in out
+        assert "mixture8, sign: 2 trials of 4 steps by ema/mode_distance; stored in here" in out
         assert "trial 1: " in out
         command = next(
             line for line in out.splitlines() if line.startswith("train with the best: ")

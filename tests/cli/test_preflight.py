@@ -181,7 +181,7 @@ class TestPictures:
         code, _, err = cli("sample", "run", "-o", "x.docx")
         assert (code, "Known suffixes: .png, .jpg" in err) == (2, True)
         code, _, err = cli("report", "run", "-o", "x.pdf")
-        assert (code, "Let the name end in .html" in err) == (2, True)
+        assert (code, "Choose a name that ends in .html" in err) == (2, True)
 
 
 class TestTerminals:
@@ -252,7 +252,7 @@ def test_the_help_of_train_has_defaults(cli):
     assert code == 0
     for default in (
         "digits",
-        "what fits the problem",
+        "the problem's",
         "runs/PROBLEM-RULE-OPTIMIZER-NNN",
         "auto",
         "600.0",

@@ -29,7 +29,7 @@ def run(cli):
 
 
 def with_log(path, findings):
-    """A run of twelve steps whose log has a discriminator that learnt its samples by heart, or
+    """A run of twelve steps whose log has a discriminator that memorised its samples, or
     nothing to find."""
     config = resolve(
         {
@@ -45,7 +45,7 @@ def with_log(path, findings):
     (path / "metrics.jsonl").unlink()
     for line in lines:
         line.pop("metrics", None)
-        line["probe"] |= {"memory": 0.91 if findings else 0.5, "diversity": 1.0}
+        line["probe"] |= {"membership_auc": 0.91 if findings else 0.5, "diversity": 1.0}
         directory.log(line)
     return path
 
@@ -59,15 +59,13 @@ class TestDiagnose:
         assert (
             first
             == "warning: The discriminator ranks a training sample above a held-out one in 91% of"
-            " pairs (50 % is healthy): it has learnt samples by heart since step 0. Try more"
+            " pairs (50 % is healthy): it has memorised training samples since step 0. Try more"
             " data or augmentation, R1 (problem.r1), a smaller discriminator, or the best"
             " checkpoint (saddlepoint best)."
         )
         assert last == "run/diagnosis.json; figures in run/diagnosis"
         assert "\nAt step 4: ‖ξ‖ " in out
-        assert (
-            json.loads(Path("run/diagnosis.json").read_text())["findings"][0]["sentence"] in first
-        )
+        assert json.loads(Path("run/diagnosis.json").read_text())["findings"][0]["message"] in first
 
     def test_nothing_to_find_is_exit_code_0(self, cli, tmp_path):
         with_log(tmp_path / "run", findings=False)
@@ -133,11 +131,11 @@ class TestBest:
 
     def test_by_a_metric(self, cli, run):
         log = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
-        values = {line["step"]: line["metrics"]["reverse-kl"] for line in log if "metrics" in line}
-        code, out, _ = cli("best", run, "--metric", "reverse-kl")
+        values = {line["step"]: line["metrics"]["reverse_kl"] for line in log if "metrics" in line}
+        code, out, _ = cli("best", run, "--metric", "reverse_kl")
         step = min(values, key=values.get)
         assert code == 0
-        assert f"best by reverse-kl: step {step}, " in out
+        assert f"best by reverse_kl: step {step}, " in out
         assert f"{values[step]:.4g}" in out
 
     def test_a_checkpoint_that_is_not_kept(self, cli, run):
@@ -173,23 +171,25 @@ class TestEvaluate:
         assert "reference" in head
         assert " … " in modes
         assert modes.rstrip().endswith("known density")
-        cards = json.loads(Path("run/evaluation.json").read_text())["cards"]
-        assert [card["metric"] for card in cards] == [
+        results = json.loads(Path("run/evaluation.json").read_text())["results"]
+        assert [result["metric"] for result in results] == [
             "modes",
             "quality",
-            "reverse-kl",
-            "effective-modes",
-            "mode-distance",
+            "reverse_kl",
+            "effective_modes",
+            "mode_distance",
         ] * 2
-        assert all(card["replicates"] == 200 and len(card["interval"]) == 2 for card in cards)
+        assert all(
+            result["replicates"] == 200 and len(result["interval"]) == 2 for result in results
+        )
 
     def test_without_replicates(self, cli, run):
         code, out, _ = cli("evaluate", run, "--replicates", 0)
         assert code == 0
         assert "…" not in out
         assert {
-            card["interval"]
-            for card in json.loads(Path("run/evaluation.json").read_text())["cards"]
+            result["interval"]
+            for result in json.loads(Path("run/evaluation.json").read_text())["results"]
         } == {None}
 
     def test_few_replicates(self, cli, run):
@@ -234,7 +234,7 @@ class TestEvaluate:
         cli("evaluate", run)
         before = Path("run/evaluation.json").read_bytes()
         text = (
-            f"Error: These two numbers must not be compared: they differ in {fields}. Evaluate both"
+            f"Error: These two results cannot be compared: they differ in {fields}. Evaluate both"
             " under the same conditions.\n"
         )
         assert cli("evaluate", run, "--against", "run/evaluation.json", *options) == (2, "", text)
@@ -242,7 +242,7 @@ class TestEvaluate:
 
     def test_against_nothing(self, cli, run):
         text = (
-            "Error: none.json holds no cards (FileNotFoundError). Give the evaluation.json that"
+            "Error: none.json holds no results (FileNotFoundError). Give the evaluation.json that"
             " `saddlepoint evaluate` wrote.\n"
         )
         assert cli("evaluate", run, "--against", "none.json") == (2, "", text)
@@ -283,7 +283,7 @@ class TestDoctor:
         code, out, err = cli("doctor", "my_sigmoid_gan:make")
         assert (code, err) == (1, "")
         (line,) = [line for line in out.splitlines() if line.startswith("error: ")]
-        assert "The discriminator ends in Sigmoid, " in line
+        assert "The last operation of the discriminator is Sigmoid, " in line
         assert line.endswith(
             "the gradients would be too flat, and the optimum out of reach. Remove it."
         )
@@ -383,7 +383,7 @@ class TestClosingLines:
             "--lr",
             1e30,
             "--set",
-            "problem.activation=leaky-relu",
+            "problem.activation=leaky_relu",
             "--set",
             "on_divergence=roll-back",
         ]

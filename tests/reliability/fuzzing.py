@@ -1,4 +1,3 @@
-# ruff: noqa: E501 -- lists of words, which are clearer in long lines than with a word in each
 """What is fuzzed: targets that take whatever Hypothesis draws, in the tests or for a fuzzer's
 bytes, and end in a result or in a sentence.
 
@@ -31,19 +30,19 @@ from hypothesis import strategies as st
 from saddlepoint import registry
 from saddlepoint.cli import main
 from saddlepoint.compare import compare
-from saddlepoint.compare.checking import check
-from saddlepoint.compare.execution import execute, unfinished
-from saddlepoint.compare.reading import study_from
+from saddlepoint.compare.execution import execute, failed_result
+from saddlepoint.compare.preflight import validate_study
+from saddlepoint.compare.study import study_from_dict
 from saddlepoint.data.idx import read_idx
-from saddlepoint.diagnostics import History, judge
+from saddlepoint.diagnostics import History, diagnose
 from saddlepoint.errors import DivergenceError, UsageError
 from saddlepoint.io.checkpoint import FORMAT, with_checksum
 from saddlepoint.io.limits import parse_json, parse_yaml
-from saddlepoint.metrics import Card
+from saddlepoint.metrics import MetricResult
 from saddlepoint.report import make_report
 from saddlepoint.training import RunDirectory, Training
 from saddlepoint.training.config import RunConfig, read_yaml, resolve, validate, with_settings
-from saddlepoint.training.evaluation import differences, read_cards
+from saddlepoint.training.evaluation import differences, read_results
 from saddlepoint.training.log_line import checked_line
 from tests.reliability.databases import CHANGES, finished, go_on_with
 from tests.reliability.strangers import archive, checkpoints, make_run, saved, state_of
@@ -416,7 +415,7 @@ def study_tree() -> Any:
 def fuzz_study(tree: Any) -> None:
     """Studies: refused before anything runs, or every method can be built."""
     with judged():
-        check(study_from(tree, "The study"))
+        validate_study(study_from_dict(tree, "The study"))
 
 
 # checkpoints
@@ -503,7 +502,7 @@ def fuzz_state(state: Any) -> None:
         json.dumps(made.metrics)
 
 
-# logs, cards and what reports read
+# logs, results and what reports read
 
 
 @cache
@@ -520,7 +519,7 @@ def log_lines() -> list[Any]:
         "tensor": "w",
         "share": 0.5,
         "largest": None,
-        "sentence": "It is.",
+        "description": "It is.",
     }
     lines.append(
         {
@@ -539,7 +538,7 @@ def log_lines() -> list[Any]:
 
 
 def fuzz_log(lines: Any) -> None:
-    """Logs, as resuming and the verdicts read them."""
+    """Logs, as resuming and the checks read them."""
     with judged():
         try:
             text = (
@@ -554,7 +553,7 @@ def fuzz_log(lines: Any) -> None:
             return
         checked = [checked_line(line, "here") for line in read]
         problem = training().problem
-        judge(History(loss=problem.loss, coverage=problem.coverage, lines=checked))
+        diagnose(History(loss=problem.loss, coverage=problem.coverage_metric, lines=checked))
 
 
 @cache
@@ -608,18 +607,18 @@ def fuzz_report(changed: tuple[str, Any]) -> None:
         path.write_bytes(before)
 
 
-def card_tree() -> Any:
-    """An evaluation with two cards."""
+def result_tree() -> Any:
+    """An evaluation with two results."""
     return synthetic.evaluation()
 
 
-def fuzz_cards(tree: Any) -> None:
+def fuzz_results(tree: Any) -> None:
     """Evaluations to compare with."""
     path = room() / "evaluation.json"
     path.write_text(json.dumps(tree))
-    own = {"ema/": {"quality": Card.from_dict(synthetic.card("quality", "ema", 0.9))}}
+    own = {"ema/": {"quality": MetricResult.from_dict(synthetic.result("quality", "ema", 0.9))}}
     with judged():
-        differences(own, read_cards(path))
+        differences(own, read_results(path))
 
 
 # comparisons to go on from
@@ -633,7 +632,7 @@ def finished_comparison() -> tuple[Any, Any]:
         "problems": [{"problem": {"name": "mixture8", "hidden": 4, "latent": 2}, "budget": {"steps": 2}, "points": 1, "target": 2.0,
                       "settings": {"batch_size": 4, "evaluation_samples": 160, "schedule": "constant"}}],
     }  # fmt: skip
-    study = study_from(tree, "The study")
+    study = study_from_dict(tree, "The study")
     threads = torch.get_num_threads()
     compare(study, room() / "tiny", execute=lambda job, beat: execute(job))
     torch.set_num_threads(threads)
@@ -649,7 +648,9 @@ def fuzz_comparison(tree: Any) -> None:
     shutil.rmtree(room() / "tiny" / "runs", ignore_errors=True)
     with judged():
         compare(
-            study, path.parent, execute=lambda job, beat: {**unfinished("made again"), "steps": 1}
+            study,
+            path.parent,
+            execute=lambda job, beat: {**failed_result("made again"), "steps": 1},
         )
 
 
@@ -711,7 +712,7 @@ def command_lines(draw: Any) -> list[str]:
 
 def only_checked(study: Any, *_: Any, **__: Any) -> None:
     """Stands for a comparison: what can be known before it starts."""
-    check(study)
+    validate_study(study)
     raise UsageError("Nothing is run here.")
 
 
@@ -764,7 +765,7 @@ TARGETS: dict[str, tuple[Callable[[Any], None], Any, int]] = {
     "checkpoint": (fuzz_checkpoint, checkpoint_bytes(), 300),
     "state": (fuzz_state, STATES, 100),
     "log": (fuzz_log, mutated(log_lines), 200),
-    "cards": (fuzz_cards, mutated(card_tree), 200),
+    "results": (fuzz_results, mutated(result_tree), 200),
     "report": (fuzz_report, pages(), 40),
     "comparison": (fuzz_comparison, mutated(lambda: finished_comparison()[1]), 40),
     "search": (

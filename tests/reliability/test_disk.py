@@ -154,7 +154,7 @@ class TestASmallDisk:
             assert command(name, copy) == 2
             said = capsys.readouterr().err
             assert re.fullmatch(
-                r"Error: Cannot write \S+: Read-only file system\.( Name another file with"
+                r"Error: Cannot write \S+: Read-only file system\.( Choose another file with"
                 r" -o\.)?\n",
                 said,
             ), said

@@ -13,7 +13,7 @@ from saddlepoint.cli.tables import print_table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from saddlepoint.diagnostics.doctor import CostEstimate
+    from saddlepoint.doctor import CostEstimate
 
 
 @app.command(
@@ -44,7 +44,7 @@ def doctor(
 
     The exit code is 1 if there is an error.
     """
-    from saddlepoint.diagnostics.doctor import examine, load_factory
+    from saddlepoint.doctor import examine, load_factory
 
     console = make_console()
     if ":" in target:
@@ -63,10 +63,10 @@ def doctor(
         found = examine(generator, discriminator, noise, real, loss=loss, r1=r1)
 
     errors = 0
-    for remark in found.remarks:
-        where = "" if remark.layer in remark.sentence else f"{remark.player}, {remark.layer}: "
-        print_text(console, f"{remark.level}: {where}{remark.sentence}")
-        errors += remark.level == "error"
+    for finding in found.findings:
+        where = "" if finding.layer in finding.message else f"{finding.player}, {finding.layer}: "
+        print_text(console, f"{finding.level}: {where}{finding.message}")
+        errors += finding.level == "error"
     if found.healthy:
         print_text(console, "No errors found.")
     else:

@@ -9,7 +9,7 @@ import typer
 
 from saddlepoint.cli.app import MAX_SEED, RunArgument, app, integer, parse_path
 from saddlepoint.cli.streams import make_console, printable
-from saddlepoint.cli.tables import print_cards, print_differences
+from saddlepoint.cli.tables import print_differences, print_results
 from saddlepoint.cli.training_session import load_training
 
 
@@ -64,13 +64,13 @@ def evaluate(
 
     The reference is the held-out data.
     """
-    from saddlepoint.training.evaluation import differences, make_cards, read_cards
+    from saddlepoint.training.evaluation import differences, evaluate_metrics, read_results
 
-    other = None if against is None else read_cards(against)
+    other = None if against is None else read_results(against)
     training, directory = load_training(run, "best" if best else "last")
     console = make_console()
     with console.status("evaluating") as status:
-        cards = make_cards(
+        results = evaluate_metrics(
             training,
             samples=samples,
             seed=seed,
@@ -78,27 +78,27 @@ def evaluate(
             progress=lambda done, total: status.update(f"evaluating, {done} of {total} metrics"),
         )
     # before anything is written: a refusal changes nothing
-    compared = None if other is None else differences(cards, other)
-    print_cards(console, cards)
+    compared = None if other is None else differences(results, other)
+    print_results(console, results)
     if compared is not None:
         print_differences(console, compared)
     extractors = training.problem.extractors()
     for name, digest in extractors.items():
         typer.echo(f"{name}: SHA-256 {digest}")
 
-    metrics, written_cards = {}, []
-    for prefix, own in cards.items():
-        for name, card in own.items():
-            metrics[prefix + name] = card.value
-            written_cards.append(card.to_dict())
-    first = next(iter(next(iter(cards.values())).values()))
+    metrics, written_results = {}, []
+    for prefix, own in results.items():
+        for name, result in own.items():
+            metrics[prefix + name] = result.value
+            written_results.append(result.to_dict())
+    first = next(iter(next(iter(results.values())).values()))
     path = directory.write_evaluation(
         {
             "step": training.step,
             "metrics": metrics,
             "extractors": extractors,
             "evaluation": {"samples": first.generated, "seed": first.seed},
-            "cards": written_cards,
+            "results": written_results,
         }
     )
     typer.echo(printable(f"{first.generated} samples, seed {first.seed}: {path}"))

@@ -12,8 +12,8 @@ from saddlepoint.cli.streams import is_reader_gone, print_text
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from saddlepoint.compare.execution import Outcome
-    from saddlepoint.compare.progress import Count
+    from saddlepoint.compare.comparison import Count
+    from saddlepoint.compare.execution import RunResult
     from saddlepoint.training.config import Tree
 
 _COUNT_INTERVAL = 60.0
@@ -64,11 +64,11 @@ class Progress:
             f" {parameters} [{self._count}]"
         )
 
-    def run(self, problem: str, method: str, run: str, outcome: Outcome) -> None:
+    def run(self, problem: str, method: str, run: str, result: RunResult) -> None:
         """Print the result of a run."""
-        spent = f"{outcome['steps']} steps in {outcome['seconds']:.1f} s"
-        error = "" if outcome["error"] is None else f": {outcome['error']}"
-        status = outcome["status"]
+        spent = f"{result['steps']} steps in {result['seconds']:.1f} s"
+        error = "" if result["error"] is None else f": {result['error']}"
+        status = result["status"]
         self._print(f"{problem}, {method}, {run}: {status}, {spent}{error} [{self._count}]")
 
     def note(self, text: str) -> None:
@@ -83,7 +83,11 @@ class Progress:
         """
         if is_reader_gone():
             raise Terminated
-        left = "" if count.left is None else f", about {_format_duration(count.left)} left"
+        left = (
+            ""
+            if count.seconds_left is None
+            else f", about {_format_duration(count.seconds_left)} left"
+        )
         self._count = f"{count.finished} of {count.total} finished{left}"
         if self._status is not None:
             self._status.update(self._count)

@@ -87,7 +87,7 @@ def study_from_options(
     Raises:
         UsageError: an option is invalid; the message names it.
     """
-    from saddlepoint.compare.reading import study_from
+    from saddlepoint.compare.study import study_from_dict
     from saddlepoint.io.imports import trust_modules_named_in
 
     trust_modules_named_in(methods)
@@ -110,7 +110,7 @@ def study_from_options(
         "problems": [{key: value for key, value in plan.items() if value is not None}],
     }
     given = {key: value for key, value in tree.items() if value is not None}
-    return study_from(given, "The comparison")
+    return study_from_dict(given, "The comparison")
 
 
 def parse_rerun(text: str | None) -> list[Any]:
@@ -119,12 +119,12 @@ def parse_rerun(text: str | None) -> list[Any]:
     Raises:
         UsageError: a kind is unknown.
     """
-    from saddlepoint.compare.again import KINDS
+    from saddlepoint.compare.provenance import RERUN_KINDS
 
     names = [] if text is None else _split_names(text, "--rerun")
     for name in names:
-        if name not in KINDS:
-            raise UsageError(f'--rerun: unknown kind "{name}".' + did_you_mean(name, KINDS))
+        if name not in RERUN_KINDS:
+            raise UsageError(f'--rerun: unknown kind "{name}".' + did_you_mean(name, RERUN_KINDS))
     return names
 
 

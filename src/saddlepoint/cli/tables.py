@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from saddlepoint.metrics import Card
+    from saddlepoint.metrics import MetricResult
     from saddlepoint.training import Training
 
 WEIGHTS = {"": "generator", "ema/": "moving average", "average/": "optimizer's average"}
@@ -63,23 +63,23 @@ def print_metrics(console: Console, training: Training, metrics: Mapping[str, fl
     print_table(console, table)
 
 
-def print_cards(console: Console, cards: Mapping[str, Mapping[str, Card]]) -> None:
-    """Print metric cards, prefix → metric → card, as values with their intervals."""
+def print_results(console: Console, results: Mapping[str, Mapping[str, MetricResult]]) -> None:
+    """Print metric results, prefix → metric → result, as values with their intervals."""
     from rich.markup import escape
     from rich.table import Table
 
-    titles = ["metric", *(WEIGHTS[prefix] for prefix in cards), "reference"]
+    titles = ["metric", *(WEIGHTS[prefix] for prefix in results), "reference"]
     table = Table(*titles, box=None, header_style="bold")
-    for name, card in next(iter(cards.values())).items():
+    for name, result in next(iter(results.values())).items():
         values = []
-        for cards_of_weights in cards.values():
-            own = cards_of_weights[name]
+        for results_of_weights in results.values():
+            own = results_of_weights[name]
             value = f"{own.value:.4g}"
             if own.interval is not None:
                 low, high = own.interval
                 value += f" ({low:.4g} … {high:.4g})"
             values.append(value)
-        reference = f"{card.real} real, {card.split}" if card.real else card.split
+        reference = f"{result.real} real, {result.split}" if result.real else result.split
         table.add_row(escape(name), *values, reference)
     print_table(console, table)
 

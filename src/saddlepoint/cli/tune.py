@@ -29,7 +29,7 @@ from saddlepoint.errors import quoted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from saddlepoint.compare import Tuned
+    from saddlepoint.compare import SearchResult
 
 
 @app.command(
@@ -84,7 +84,7 @@ def tune(
     Processes that run the same command share the trials.
     """
     from saddlepoint.compare import tune_method
-    from saddlepoint.compare.configuration import settings_of
+    from saddlepoint.compare.runs import parameters_to_settings
     from saddlepoint.compare.storage import without_password
     from saddlepoint.compare.study import slug
 
@@ -116,13 +116,13 @@ def tune(
     print_trials(console, found)
     settings = " ".join(
         f"--set {quoted(f'{key}={json.dumps(value)}')}"
-        for key, value in settings_of(found.best).items()
+        for key, value in parameters_to_settings(found.best).items()
     )
     names = f"{problem} --rule {config.rule.name} --optimizer {config.optimizer.name}"
     print_text(console, f"train with the best: saddlepoint train {names} {settings}")
 
 
-def print_trials(console: Console, tuned: Tuned) -> None:
+def print_trials(console: Console, tuned: SearchResult) -> None:
     """Print the trials of a search, with the best one marked."""
     from rich.markup import escape
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""Diagnosing a run afterwards: the verdicts on its log, and what is measured again at one of its checkpoints."""
+"""Diagnosing a run afterwards: the findings in its log, and what is measured again at one of its checkpoints."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from saddlepoint.diagnostics import (
     PathAngle,
     Probe,
     game_spectrum,
-    judge,
     path_angle,
 )
+from saddlepoint.diagnostics import diagnose as diagnose_history
 from saddlepoint.diagnostics.figures import figures
 from saddlepoint.errors import DivergenceError, DoubleBackwardError, UsageError
 from saddlepoint.game import Closure
@@ -68,7 +68,7 @@ class Diagnosis:
                 else {
                     **asdict(self.path),
                     "from_step": self.path_from,
-                    "verdict": self.path.verdict,
+                    "summary": self.path.summary,
                 }
             ),
             "unmeasured": self.unmeasured,
@@ -76,7 +76,7 @@ class Diagnosis:
 
     def lines(self) -> list[str]:
         """Return what a reader should see first: the findings, then what was measured at the checkpoint."""
-        said = [f"{finding.level}: {finding.sentence}" for finding in self.findings]
+        said = [f"{finding.level}: {finding.message}" for finding in self.findings]
         if not said:
             said = [
                 f"No finding in {self.history.last_step} steps, {len(self.history.probes())}"
@@ -88,7 +88,7 @@ class Diagnosis:
         if self.path is not None:
             said.append(
                 f"From step {self.path_from} to {self.step} the path angle shows"
-                f" {self.path.verdict}."
+                f" {self.path.summary}."
             )
         unmeasured = {**self.probe.unmeasured, **self.unmeasured}
         return said + [
@@ -102,7 +102,7 @@ class Diagnosis:
 
 
 def diagnose(run: RunDirectory, at: At = "last", *, spectrum: bool = False) -> Diagnosis:
-    """Judge a run by its log, and measure again at a checkpoint: the probe, the way from the earliest kept one, and the spectrum.
+    """Check a run's log, and measure again at a checkpoint: the probe, the way from the earliest kept one, and the spectrum.
 
     Args:
         run: the run's directory.
@@ -119,7 +119,7 @@ def diagnose(run: RunDirectory, at: At = "last", *, spectrum: bool = False) -> D
     history, unmeasured = run.history(training.problem), dict[str, str]()
     return Diagnosis(
         step=training.step,
-        findings=judge(history),
+        findings=diagnose_history(history),
         probe=training.probe(),
         spectrum=_spectrum(training, unmeasured) if spectrum else None,
         path=_path(training, run, unmeasured),
@@ -181,12 +181,12 @@ def _numbers(probe: Probe) -> list[str]:
     said = [
         norms,
         f"discriminator right in {probe.accuracy:.0%}",
-        f"samples spread {probe.diversity:.2g} times as far as data",
+        f"samples {probe.diversity:.2g} times as far apart as data",
     ]
     if probe.antisymmetric is not None:
         said.append(f"{probe.antisymmetric:.0%} rotation along the field")
-    if probe.memory is not None:
-        said.append(f"training samples ranked above held-out ones in {probe.memory:.0%}")
+    if probe.membership_auc is not None:
+        said.append(f"training samples ranked above held-out ones in {probe.membership_auc:.0%}")
     return said
 
 

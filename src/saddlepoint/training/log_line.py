@@ -1,4 +1,4 @@
-"""The lines of a run's log, read as a stranger's: what verdicts, charts and resuming look up in them is of its kind."""
+"""The lines of a run's log, read as a stranger's: what checks, charts and resuming look up in them is of its kind."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class _Divergence(_Part):
     step: Step
     player: str
     place: str
-    sentence: str
+    description: str
     share: Number
     largest: Number
 

@@ -9,8 +9,7 @@ from dataclasses import asdict
 from time import perf_counter
 from typing import Any, Literal, Protocol
 
-from saddlepoint.diagnostics import Finding, History, judge
-from saddlepoint.diagnostics.bands import BANDS
+from saddlepoint.diagnostics import LOSS_RANGES, Finding, History, diagnose
 from saddlepoint.errors import DivergenceError
 from saddlepoint.step_result import StepResult
 from saddlepoint.training.agreement import check_parameters
@@ -44,11 +43,11 @@ class SilentWatcher:
 
 
 class Observer:
-    """Records a training into its run directory and judges what it sees.
+    """Records a training into its run directory and diagnoses it.
 
     Attributes:
         spent: seconds spent here, which is not training time: on "all" of it, on "metrics", and on
-            "probes" with their verdicts.
+            "probes" with their checks.
         findings: what holds at present, ranked.
     """
 
@@ -57,7 +56,7 @@ class Observer:
         self.spent = {"all": 0.0, "metrics": 0.0, "probes": 0.0}
         self._started_at = training.seconds
         self.history = self._read_history()
-        self.findings: list[Finding] = judge(self.history)
+        self.findings: list[Finding] = diagnose(self.history)
         self._reported = {finding.key for finding in self.findings}
 
     def start(self) -> None:
@@ -90,7 +89,7 @@ class Observer:
         return self.training.seconds - self._started_at
 
     def diverged(self, error: DivergenceError) -> None:
-        """StepResult where the first bad tensor arose in the step that failed."""
+        """Log the origin of the first non-finite tensor in the step that failed."""
         with self._timed("all"):
             origin = self.training.distributed.broadcast(
                 lambda: self.training.locate(error).to_dict()
@@ -139,7 +138,7 @@ class Observer:
             self.run.drop_checkpoints_after(training.step)
         self.watcher.report(
             f"Step {failed} diverged; back to step {training.step} with learning rates ×"
-            f" {factor:g}. {divergence['sentence']}"
+            f" {factor:g}. {divergence['description']}"
         )
         return True
 
@@ -148,7 +147,7 @@ class Observer:
         training = self.training
         if status == "interrupted" or (status == "diverged" and training.finite()):
             self._save(better=False)
-        self.findings = judge(self.history)
+        self.findings = diagnose(self.history)
         said = {} if error is None else {"error": f"Step {training.step + 1}: {error}"}
         self.run.write_summary(summary(training, status, self) | said)
         return status
@@ -173,7 +172,7 @@ class Observer:
             self._log(records, line)
         if "probe" in line:
             with self._timed("probes"):
-                self._judge()
+                self._diagnose()
         if last or step % config.sample_every == 0:
             self._picture()
         if last or better or step % config.checkpoint_every == 0:
@@ -184,16 +183,16 @@ class Observer:
         return self.training.distributed.broadcast(lambda: asdict(self.training.probe()))
 
     def _read_history(self) -> History:
-        """Return the log as the verdicts read it."""
+        """Return the log as the checks read it."""
         problem = self.training.problem
         return History(
             loss=problem.loss,
-            coverage=problem.coverage,
+            coverage=problem.coverage_metric,
             lines=self.training.distributed.broadcast(self.run.read_log),
         )
 
     def _follow(self, records: list[StepResult], last: bool) -> None:
-        """Keep what probes and verdicts need of the steps between them."""
+        """Keep what probes and checks need of the steps between them."""
         training, config, step = self.training, self.training.config, self.training.step
         if last or step % config.trace_every == 0:
             training.trace.sample(
@@ -212,12 +211,12 @@ class Observer:
             training.best = {"score": score, "step": training.step}
         return training.metrics, better
 
-    def _judge(self) -> None:
-        self.findings = judge(self.history)
+    def _diagnose(self) -> None:
+        self.findings = diagnose(self.history)
         for finding in self.findings:
             if finding.key not in self._reported and finding.level != "note":
                 self._reported.add(finding.key)
-                self.watcher.report(finding.sentence)
+                self.watcher.report(finding.message)
 
     def _log(self, records: list[StepResult], extra: dict[str, Any]) -> None:
         training, trace = self.training, self.training.trace.take()
@@ -263,8 +262,8 @@ def summary(training: Training, status: Status, observer: Observer | None = None
     ``cost`` counts passes over one player's loss: a step of two players takes two gradients.
     ``seconds_here`` is the training time since the last start, ``observing_seconds`` what
     evaluation, probes, pictures and checkpoints took beside it, ``evaluating_seconds`` the part of
-    metrics and ``probing_seconds`` that of probes and verdicts. ``loss_bands`` and ``metric_names``
-    say how to read losses and metrics to whoever has the file alone; an infinite end of a band
+    metrics and ``probing_seconds`` that of probes and checks. ``loss_ranges`` and ``metric_names``
+    say how to read losses and metrics to whoever has the file alone; an infinite bound
     becomes null.
     """
     config, optimizer = training.config, training.optimizer
@@ -287,8 +286,9 @@ def summary(training: Training, status: Status, observer: Observer | None = None
         "metrics": training.metrics,
         "best": training.best,
         "findings": [finding.to_dict() for finding in observer.findings] if observer else [],
-        "loss_bands": {
-            player: asdict(band) for player, band in BANDS[training.problem.loss].items()
+        "loss_ranges": {
+            player: asdict(healthy)
+            for player, healthy in LOSS_RANGES[training.problem.loss].items()
         },
         "metric_names": {
             name: asdict(metric) for name, metric in training.problem.metric_names.items()

@@ -15,10 +15,10 @@ from saddlepoint.diagnostics import (
     accuracy,
     cosine,
     gradient_health,
-    memory,
+    mean_pairwise_distance,
+    membership_auc,
     rotation,
     saturation,
-    spread,
 )
 from saddlepoint.errors import DivergenceError, DoubleBackwardError
 from saddlepoint.games import GAN_LOSSES
@@ -47,7 +47,7 @@ def take_probe(training: Training) -> Probe:
         antisymmetric = _antisymmetric(training, batches[0], unmeasured)
         real, fake, unseen, generated = _outputs(training, batches)
     if unseen is None:
-        unmeasured["memory"] = "the data is not a finite set"
+        unmeasured["membership_auc"] = "the data is not a finite set"
     cosines = training.updates.cosine()
     if cosines is None:
         unmeasured["update_cosine"] = "the last two updates were not kept"
@@ -55,11 +55,11 @@ def take_probe(training: Training) -> Probe:
         gradients=health,
         saturated=saturation(GAN_LOSSES[problem.loss], real, fake),
         accuracy=accuracy(real, fake),
-        memory=None if unseen is None else memory(real, unseen),
+        membership_auc=None if unseen is None else membership_auc(real, unseen),
         antisymmetric=antisymmetric,
         update_cosine=cosines,
-        diversity=spread(generated)
-        / max(spread(torch.cat([batch.real for batch in batches])), 1e-30),
+        diversity=mean_pairwise_distance(generated)
+        / max(mean_pairwise_distance(torch.cat([batch.real for batch in batches])), 1e-30),
         unmeasured=unmeasured,
     )
 
@@ -79,7 +79,7 @@ def _outputs(
     training: Training, batches: list[Batch]
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """Return the discriminator's outputs on training, generated and held-out samples, and the generated samples."""
-    judge, generator = training.networks[DISCRIMINATOR], training.networks[GENERATOR]
+    discriminator, generator = training.networks[DISCRIMINATOR], training.networks[GENERATOR]
     generated = [generator(batch.noise) for batch in batches]
     held_out = training.problem.held_out(
         sum(len(batch.real) for batch in batches), training.config.seed
@@ -89,13 +89,18 @@ def _outputs(
         if held_out is None
         else torch.cat(
             [
-                judge(part.to(training.device))
+                discriminator(part.to(training.device))
                 for part in torch.split(held_out, len(batches[0].real))
             ]
         )
     )
-    real = torch.cat([judge(batch.real) for batch in batches])
-    return real, torch.cat([judge(samples) for samples in generated]), unseen, torch.cat(generated)
+    real = torch.cat([discriminator(batch.real) for batch in batches])
+    return (
+        real,
+        torch.cat([discriminator(samples) for samples in generated]),
+        unseen,
+        torch.cat(generated),
+    )
 
 
 class LastUpdates:
