@@ -88,8 +88,8 @@ def check_batch_size(batch_size: int, processes: int) -> None:
     from saddlepoint.distributed import SingleProcess
 
     distributed = SingleProcess()
-    distributed.world = processes
-    distributed.share(batch_size)
+    distributed.world_size = processes
+    distributed.batch_slice(batch_size)
 
 
 def was_restarted() -> bool:
@@ -215,7 +215,7 @@ def on_all_ranks(distributed: SingleProcess, make: Callable[[], T]) -> T:
         made.append(make())
     except UsageError as error:
         message = str(error)
-        if distributed.world == 1:
+        if distributed.world_size == 1:
             raise
     messages = distributed.all_gather(message)
     if any(messages):

@@ -194,7 +194,7 @@ def run_training(training: Training, directory: RunDirectory) -> None:
     sizes = ", ".join(
         f"{player} {size:,} parameters" for player, size in network_sizes(training.networks).items()
     )
-    processes = f" in {distributed.world} processes" if distributed.world > 1 else ""
+    processes = f" in {distributed.world_size} processes" if distributed.world_size > 1 else ""
     print_text(
         console,
         f"{config.problem.name}, {config.rule.name} + {config.optimizer.name}, {config.scheme},"
