@@ -28,19 +28,19 @@ def claims(study):
     by rule."""
     rows = [
         [
-            "second-order methods are faster: better at equal seconds",
+            "second-order methods are faster: better at equal training time",
             held(study, "second-order"),
             verdict(study, "second-order"),
         ],
         [
-            "subgradient methods are better at equal seconds",
+            "subgradient methods are better at equal training time",
             held(study, "subgradient"),
             verdict(study, "subgradient"),
         ],
-        ["second-order methods are steadier and keep all modes", *kept(study, "second-order")],
-        ["subgradient methods are steadier and keep all modes", *kept(study, "subgradient")],
+        ["second-order methods are more stable and preserve all modes", *kept(study, "second-order")],
+        ["subgradient methods are more stable and preserve all modes", *kept(study, "subgradient")],
         *(
-            [["subgradients cure vanishing gradients", *cured(saturated)]]
+            [["subgradients solve vanishing gradients", *cured(saturated)]]
             if (saturated := called(study, "mixture8-saturated"))
             else []
         ),
