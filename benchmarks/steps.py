@@ -34,7 +34,7 @@ from saddlepoint import (
     linearize,
     registry,
 )
-from saddlepoint.rules import Consensus, Every, Hamiltonian, LOLA, SymplecticGradientAdjustment
+from saddlepoint.rules import LOLA, Consensus, Every, Hamiltonian, SymplecticGradientAdjustment
 
 HAND, TOGETHER, PLAIN = (
     "alternating Adam by hand",

@@ -1,4 +1,4 @@
-"""Evaluating a run afterwards: cards with intervals, comparison of cards, and the best of its evaluations."""
+"""Evaluation of a run: metrics with intervals, their comparison, and the best evaluation."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from pathlib import Path
 
 from saddlepoint.data import generator_for
 from saddlepoint.errors import UsageError
-from saddlepoint.metrics import Card, card_of, difference
-from saddlepoint.metrics.card import Weights
+from saddlepoint.metrics import MetricResult, difference
+from saddlepoint.metrics.result import Weights
 from saddlepoint.reading import JSON_BYTES, parse_json, read_bytes
 from saddlepoint.training.run_directory import RunDirectory
 from saddlepoint.training.training import Training
 
-Cards = dict[str, dict[str, Card]]
-"""prefix of the weights → metric → card."""
+Results = dict[str, dict[str, MetricResult]]
+"""prefix of the weights → metric → result."""
 
 WEIGHTS: dict[str, Weights] = {"": "raw", "ema/": "ema", "average/": "average"}
 
 
-def make_cards(
+def evaluate_metrics(
     training: Training,
     *,
     samples: int | None = None,
     seed: int | None = None,
     replicates: int = 200,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Cards:
-    """Measure the generator and its averages; return a card with a bootstrap interval for every metric.
+) -> Results:
+    """Return every metric of the generator and its averages, with bootstrap intervals.
 
     Args:
         training: at the point that is evaluated.
         samples: generated samples; as in training by default.
         seed: of the noise and of the replicates; as in training by default.
         replicates: of each interval; 0 for none.
-        progress: called with the number of finished cards and of all.
+        progress: called with the number of finished metrics and of all.
     """
     seed = training.config.evaluation_seed if seed is None else seed
     measured, hashes = training.measures(samples, seed), training.problem.extractors()
-    total, cards = sum(len(own) for own in measured.values()), dict[str, dict[str, Card]]()
+    total, results = sum(len(own) for own in measured.values()), Results()
     for prefix, own in measured.items():
-        cards[prefix] = {}
+        results[prefix] = {}
         for name, measure in own.items():
-            progress(sum(len(done) for done in cards.values()), total)
-            cards[prefix][name] = card_of(
+            progress(sum(len(done) for done in results.values()), total)
+            results[prefix][name] = MetricResult.from_measure(
                 measure,
                 metric=name,
                 weights=WEIGHTS[prefix],
@@ -53,41 +53,43 @@ def make_cards(
                 replicates=replicates,
                 generator=generator_for(seed, f"bootstrap {name}"),
             )
-    return cards
+    return results
 
 
-def read_cards(path: Path) -> list[Card]:
-    """Return the cards in an ``evaluation.json``.
+def read_results(path: Path) -> list[MetricResult]:
+    """Return the results in an ``evaluation.json``.
 
     Raises:
-        UsageError: the file is missing or holds no cards.
+        UsageError: the file is missing or holds no results.
     """
     try:
         return [
-            Card.from_dict(card)
-            for card in parse_json(read_bytes(path, JSON_BYTES).decode())["cards"]
+            MetricResult.from_dict(result)
+            for result in parse_json(read_bytes(path, JSON_BYTES).decode())["results"]
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(
-            f"{path} holds no cards ({type(error).__name__}). Give the evaluation.json that"
+            f"{path} holds no results ({type(error).__name__}). Give the evaluation.json that"
             " `saddlepoint evaluate` wrote."
         ) from error
 
 
-def differences(cards: Cards, others: list[Card]) -> list[tuple[str, float, bool | None]]:
-    """Return (metric, this − other, whether the intervals overlap) of every card that both have.
+def differences(
+    results: Results, others: list[MetricResult]
+) -> list[tuple[str, float, bool | None]]:
+    """Return (metric, this − other, whether the intervals overlap) of every result that both have.
 
     Raises:
         UsageError: they have none in common, or two of them were not measured alike.
     """
-    known = {(card.metric, card.weights): card for card in others}
+    known = {(result.metric, result.weights): result for result in others}
     pairs = [
-        (prefix + name, card, known[name, card.weights])
-        for prefix, own in cards.items()
-        for name, card in own.items()
-        if (name, card.weights) in known
+        (prefix + name, result, known[name, result.weights])
+        for prefix, own in results.items()
+        for name, result in own.items()
+        if (name, result.weights) in known
     ]
     if not pairs:
         raise UsageError(

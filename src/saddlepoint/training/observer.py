@@ -187,7 +187,7 @@ class Observer:
         problem = self.training.problem
         return History(
             loss=problem.loss,
-            coverage=problem.coverage,
+            coverage=problem.coverage_metric,
             lines=self.training.distributed.broadcast(self.run.read_log),
         )
 

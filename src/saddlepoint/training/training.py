@@ -404,13 +404,12 @@ class Training:
     def _drawn(self, prefix: str, n: int, seed: int) -> Tensor:
         """Return n generated samples that are to be measured; of several processes each generates every so many-th piece."""
         network = self.ema.module if prefix == "ema/" else self.networks[GENERATOR]
-        pieces, world = self.problem.pieces(n, seed, "evaluation"), self.distributed.world
+        chunks, world = self.problem.noise_chunks(n, seed, "evaluation"), self.distributed.world
         own = [
-            self.problem.generated(network, noise)
-            for noise in pieces[self.distributed.rank :: world]
+            self.problem.sample(network, noise) for noise in chunks[self.distributed.rank :: world]
         ]
         every = self.distributed.all_gather(own)
-        return torch.cat([every[k % world][k // world] for k in range(len(pieces))])
+        return torch.cat([every[k % world][k // world] for k in range(len(chunks))])
 
     def _closure(self) -> Closure:
         """Return the losses of the present turn, of several processes those of this one's share of the batch."""
