@@ -351,7 +351,7 @@ RULE_SPACES: Mapping[str, Space] = {
     "sga": {"rule.strength": Range(log=(1e-2, 1.0))},
     "lola": {"rule.alpha": Range(log=(1e-2, 1.0))},
     "sos": {"rule.alpha": Range(log=(1e-2, 1.0))},
-    "unrolled": {"rule.rate": Range(log=(1e-2, 1.0))},
+    "unrolled": {"rule.lr": Range(log=(1e-2, 1.0))},
     "total-gradient": _DAMPING,
     # rules that return updates: the rule, not the optimizer, decides the range of learning rates
     "cgd": _lr_space(1e-3, 0.3),

@@ -308,7 +308,7 @@ RULES: dict[str, RuleEntry] = {
         bilinear="nothing proved",
         minimax="nothing proved",
         paper="arXiv:1611.02163",
-        options={**_GAN_ORDER, "rate": 0.1},
+        options={**_GAN_ORDER, "lr": 0.1},
         steps=1500,
     ),
     "averaged": RuleEntry(

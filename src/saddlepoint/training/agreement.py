@@ -23,7 +23,7 @@ def check_agreement(training: Training) -> None:
     """Raise UsageError, in every process, where the processes differ in anything that decides the trajectory; the message names it."""
     difference = (
         _difference(training.distributed.all_gather(facts(training)))
-        if training.distributed.world > 1
+        if training.distributed.world_size > 1
         else None
     )
     if difference:
@@ -35,7 +35,7 @@ def check_agreement(training: Training) -> None:
 
 def check_parameters(training: Training) -> None:
     """Raise DistributedError, in every process, where their parameters are no longer the same, as with processors that round differently."""
-    if training.distributed.world == 1:
+    if training.distributed.world_size == 1:
         return
     own = {
         f"the parameters of the {player}": _sums(network.parameters())

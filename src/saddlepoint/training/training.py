@@ -55,7 +55,7 @@ class Training:
     ) -> None:
         self.config = config
         self.distributed = SingleProcess() if distributed is None else distributed
-        self._share = self.distributed.share(config.batch_size)
+        self._share = self.distributed.batch_slice(config.batch_size)
         self._clock = clock
         self.device = torch.device(config.device)
         self.problem = registry.build_problem(config.problem.name, config.problem.options)
@@ -74,7 +74,7 @@ class Training:
             optimizers, rule, modules=self.networks.values(), distributed=self.distributed
         )
         self._two_modes = TwoModes(optimizers, rule)
-        if self.distributed.world > 1:
+        if self.distributed.world_size > 1:
             _refuse_batch_norm(
                 self.networks,
                 "shared by several processes",
@@ -171,7 +171,7 @@ class Training:
             seed,
             progress=progress,
             number=self.distributed.rank,
-            of=self.distributed.world,
+            of=self.distributed.world_size,
         )
         measured = {
             prefix: measures
@@ -404,7 +404,10 @@ class Training:
     def _drawn(self, prefix: str, n: int, seed: int) -> Tensor:
         """Return n generated samples that are to be measured; of several processes each generates every so many-th piece."""
         network = self.ema.module if prefix == "ema/" else self.networks[GENERATOR]
-        chunks, world = self.problem.noise_chunks(n, seed, "evaluation"), self.distributed.world
+        chunks, world = (
+            self.problem.noise_chunks(n, seed, "evaluation"),
+            self.distributed.world_size,
+        )
         own = [
             self.problem.sample(network, noise) for noise in chunks[self.distributed.rank :: world]
         ]
