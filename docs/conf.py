@@ -48,7 +48,8 @@ toc_object_entries_show_parents = "hide"
 # that are not public.
 nitpick_ignore_regex = [
     ("py:.*", r"(?!saddlepoint\.).*"),
-    ("py:class", r"saddlepoint\.compare\.(comparison\.Watcher|runs\.Job)"),
+    ("py:class", r"saddlepoint\.compare\.(comparison\.Watcher|runs\.Job|study\.Robustness)"),
+    ("py:class", r"saddlepoint\.training\.config\.Component"),
 ]
 
 LOGGER = logging.getLogger(__name__)
