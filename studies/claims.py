@@ -37,7 +37,10 @@ def claims(study):
             held(study, "subgradient"),
             verdict(study, "subgradient"),
         ],
-        ["second-order methods are more stable and preserve all modes", *kept(study, "second-order")],
+        [
+            "second-order methods are more stable and preserve all modes",
+            *kept(study, "second-order"),
+        ],
         ["subgradient methods are more stable and preserve all modes", *kept(study, "subgradient")],
         *(
             [["subgradients solve vanishing gradients", *cured(saturated)]]

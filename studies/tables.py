@@ -171,9 +171,7 @@ def steadiness(study):
                 shares,
             ]
         )
-    return table(
-        ("family", "failed reported runs", "failed tuning trials", "setbacks"), rows
-    )
+    return table(("family", "failed reported runs", "failed tuning trials", "setbacks"), rows)
 
 
 def modes_kept(study):
@@ -224,9 +222,7 @@ def family_table(problem):
         ]
         for method in methods(problem)
     ]
-    return table(
-        ("method", "family", "median (95 %)", "target reached", "time to target"), rows
-    )
+    return table(("method", "family", "median (95 %)", "target reached", "time to target"), rows)
 
 
 def overfitting(problem):
