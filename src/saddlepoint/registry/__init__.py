@@ -18,7 +18,6 @@ with needs("train", "saddlepoint.registry"):
         options_of,
     )
     from saddlepoint.registry.entries import Entry, OptimizerEntry, ProblemEntry, RuleEntry
-    from saddlepoint.registry.imports import trust_named
     from saddlepoint.registry.names import OPTIMIZERS, PROBLEMS
     from saddlepoint.registry.rules import RULES
 
@@ -38,5 +37,4 @@ __all__ = [
     "load",
     "optimizer_class",
     "options_of",
-    "trust_named",
 ]

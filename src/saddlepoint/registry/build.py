@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from saddlepoint.errors import UsageError, did_you_mean
-from saddlepoint.reading import TRUTH, flag_taken_for_number
-from saddlepoint.registry.imports import check_trusted, imported
+from saddlepoint.io.imports import check_trusted, import_trusted
+from saddlepoint.io.schemas import BOOL_AS_NUMBER, find_bool_as_number
 from saddlepoint.registry.names import OPTIMIZERS, PROBLEMS
 from saddlepoint.registry.rules import RULES
 
@@ -123,7 +123,7 @@ def _check_option(said: str, value: Any, option: inspect.Parameter | None) -> No
     if option is None:
         return
     if _holds_flag(value) and not _takes_flag(option):
-        raise UsageError(f"{said}{TRUTH}.")
+        raise UsageError(f"{said}{BOOL_AS_NUMBER}.")
     if _is_flag(option) and not (
         isinstance(value, bool) or (value is None and option.default is None)
     ):
@@ -175,7 +175,7 @@ def load(path: str) -> Any:
     """Return the object at ``package.module:name``."""
     module, _, name = path.partition(":")
     try:
-        return getattr(imported(module), name)
+        return getattr(import_trusted(module), name)
     # what a module raises when it is imported may be of any kind
     except (Exception, SystemExit) as error:
         raise UsageError(
@@ -317,8 +317,8 @@ def _converted(what: str, option: str, value: Any, hint: Any, default: Any) -> A
         raise UsageError(
             f"{what}: {option}={value!r} is not valid: {error.errors()[0]['msg']}."
         ) from error
-    if flag_taken_for_number(value, found) is not None:
-        raise UsageError(f"{what}: {option}={value!r} is not valid: {TRUTH}.")
+    if find_bool_as_number(value, found) is not None:
+        raise UsageError(f"{what}: {option}={value!r} is not valid: {BOOL_AS_NUMBER}.")
     _check_finite(f"{what}: {option}={value!r} is not valid: ", found, default)
     if isinstance(found, int) and abs(found) > _LARGEST:
         raise UsageError(

@@ -14,14 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from saddlepoint import registry
 from saddlepoint.errors import UsageError, did_you_mean
-from saddlepoint.reading import (
-    TRUTH,
-    YAML_BYTES,
-    dump_yaml,
-    flag_taken_for_number,
-    parse_yaml,
-    read_bytes,
-)
+from saddlepoint.io.limits import MAX_YAML_BYTES, dump_yaml, parse_yaml, read_bytes
+from saddlepoint.io.schemas import BOOL_AS_NUMBER, find_bool_as_number
 
 if TYPE_CHECKING:
     from saddlepoint.problems import GanProblem
@@ -233,9 +227,9 @@ def _check_readable(config: RunConfig) -> None:
             "Configuration: once written it could not be read:"
             f" {' '.join(str(error).split())[:300]}."
         ) from error
-    if len(text.encode()) > YAML_BYTES:
+    if len(text.encode()) > MAX_YAML_BYTES:
         raise UsageError(
-            f"Configuration: written out it has more than {YAML_BYTES >> 10} KiB, the most that is"
+            f"Configuration: written out it has more than {MAX_YAML_BYTES >> 10} KiB, the most that is"
             " read."
         )
 
@@ -260,9 +254,9 @@ def validate(tree: Tree) -> RunConfig:
         raise UsageError(
             f"Configuration: {where}={first['input']!r} is not valid: {first['msg']}."
         ) from error
-    flag = flag_taken_for_number(tree, config)
+    flag = find_bool_as_number(tree, config)
     if flag is not None:
-        raise UsageError(f"Configuration: {flag} is not valid: {TRUTH}.")
+        raise UsageError(f"Configuration: {flag} is not valid: {BOOL_AS_NUMBER}.")
     return config
 
 
@@ -273,7 +267,7 @@ def read_yaml(path: Path) -> Tree:
         UsageError: the file is missing, not YAML, or not a mapping.
     """
     try:
-        tree = parse_yaml(read_bytes(path, YAML_BYTES).decode())
+        tree = parse_yaml(read_bytes(path, MAX_YAML_BYTES).decode())
     except OSError as error:
         raise UsageError(
             f"Cannot read the configuration {path}: {error.strerror or error}."

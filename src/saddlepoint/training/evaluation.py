@@ -8,9 +8,9 @@ from pathlib import Path
 
 from saddlepoint.data import generator_for
 from saddlepoint.errors import UsageError
+from saddlepoint.io.limits import MAX_JSON_BYTES, parse_json, read_bytes
 from saddlepoint.metrics import MetricResult, difference
 from saddlepoint.metrics.result import Weights
-from saddlepoint.reading import JSON_BYTES, parse_json, read_bytes
 from saddlepoint.training.run_directory import RunDirectory
 from saddlepoint.training.training import Training
 
@@ -65,7 +65,7 @@ def read_results(path: Path) -> list[MetricResult]:
     try:
         return [
             MetricResult.from_dict(result)
-            for result in parse_json(read_bytes(path, JSON_BYTES).decode())["results"]
+            for result in parse_json(read_bytes(path, MAX_JSON_BYTES).decode())["results"]
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UsageError):
