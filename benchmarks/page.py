@@ -24,7 +24,9 @@ def performance(page: str) -> str:
 
 def distributed() -> str:
     """Return the text of the page about many processes."""
-    return _template("distributed.md.jinja").render(ranks=_result("ranks"), model=model()) + "\n"
+    return (
+        _template("distributed.md.jinja").render(distributed=_result("ranks"), model=model()) + "\n"
+    )
 
 
 def model() -> dict[str, Any]:

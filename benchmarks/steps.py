@@ -175,7 +175,9 @@ def _memory(make: Callable[..., Pair], device: torch.device) -> dict[str, float]
 
     base = peak(simultaneous_by_hand)
     found = {
-        "GradientDescent": peak(lambda pair: with_rule(pair, None, optimizers(pair, Adam, **ADAM))[0])
+        "GradientDescent": peak(
+            lambda pair: with_rule(pair, None, optimizers(pair, Adam, **ADAM))[0]
+        )
     }
     for name, rule in GRADIENT_UNITS.items():
         found[name] = peak(

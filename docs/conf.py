@@ -73,14 +73,11 @@ PAPER, LINK = re.compile(r"arXiv:(\d{4}\.\d{4,5})"), r"`arXiv:\1 <https://arxiv.
 
 
 def packages():
-    """Return the modules that have public names; those of the command line are its commands."""
+    """Return the modules that have public names."""
     inside = pkgutil.walk_packages(saddlepoint.__path__, "saddlepoint.")
     found = [saddlepoint, *(import_module(module.name) for module in inside if module.ispkg)]
-    return [
-        module
-        for module in found
-        if hasattr(module, "__all__") and module.__name__ != "saddlepoint.cli"
-    ]
+    # docs/reference/commands.md describes the command line by its commands
+    return [m for m in found if hasattr(m, "__all__") and m.__name__ != "saddlepoint.cli"]
 
 
 def missing_names(documented):

@@ -44,7 +44,7 @@ parser.add_argument("--out", type=Path, default=Path("docs/images"))
 options = parser.parse_args()
 
 # %%
-# The suite raises an ``AssertionError`` that says what is wrong with a rule. It checks, for example,
+# The suite raises an ``AssertionError`` that says what is wrong with a rule. For example, it checks
 # that a run can be saved and loaded, and that the order of the players does not matter.
 
 check_rule(ScaledExtragradient())

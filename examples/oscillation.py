@@ -70,7 +70,7 @@ def path(game_name, cure, lr, steps):
 
 
 def tail(distances):
-    """Return the mean distance over the last quarter: the radius of the cycle, where there is one."""
+    """Return the mean distance over the last quarter of a run, the radius of a cycle."""
     return float(distances[-max(1, len(distances) // 4) :].mean())
 
 

@@ -223,8 +223,8 @@ def test_what_the_table_calls_games():
         "any",
         "leader and follower",
         "leader and follower, zero-sum",
-        "those of the rule inside",
-        "those of both rules inside",
+        "those of the inner rule",
+        "those of both inner rules",
     }
 
 
