@@ -37,11 +37,11 @@ from saddlepoint import (
 from saddlepoint.rules import LOLA, Consensus, Every, Hamiltonian, SymplecticGradientAdjustment
 
 HAND, TOGETHER, PLAIN = (
-    "alternating Adam by hand",
-    "simultaneous Adam by hand",
+    "alternating Adam called directly",
+    "simultaneous Adam called directly",
     "one joint gradient",
 )
-FIVE = "five steps of simultaneous Adam by hand"
+FIVE = "five steps of simultaneous Adam called directly"
 PERIOD = 5
 # the same calls on next to no numbers: what is left is the price of making them
 TINY = {"width": 2, "batch": 1}
@@ -129,7 +129,7 @@ def _parts(make: Callable[..., Pair], rounds: int) -> dict[str, Any]:
     steps["GradientDescent"] = with_rule(own := make(), None, optimizers(own, Adam, **ADAM))[0]
     for name, rule in GRADIENT_UNITS.items():
         steps[name] = with_rule(own := make(), rule, optimizers(own, Adam, **ADAM))[0]
-    steps["consensus by hand"] = consensus_by_hand(make())
+    steps["consensus called directly"] = consensus_by_hand(make())
     steps["J.T @ v"] = lambda: J.T @ xi
     steps["J.off_diagonal.T @ v"] = lambda: J.off_diagonal.T @ xi
     times = interleaved(steps, 2 * rounds)
@@ -162,7 +162,7 @@ def _times(count: int, step: Step) -> Step:
 
 
 def _memory(make: Callable[..., Pair], device: torch.device) -> dict[str, float]:
-    """Peak memory of networks, optimizer and two steps, against simultaneous Adam by hand."""
+    """Peak memory of networks, optimizer and two steps, against simultaneous Adam called directly."""
 
     def peak(prepare: Callable[[Pair], Step]) -> int:
         def work() -> None:

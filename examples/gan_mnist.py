@@ -72,10 +72,10 @@ for step in range(options.steps):
             "generator": generator_loss(on_fake),
         }
 
-    optimizer.step(losses)
+    result = optimizer.step(losses)
     average.update_parameters(generator)
     if step % max(1, options.steps // 5) == 0:
-        print(step, {player: round(loss, 3) for player, loss in optimizer.last.losses.items()})
+        print(step, {player: round(loss, 3) for player, loss in result.losses.items()})
 
 # %%
 # Samples of the moving average of the generator.
