@@ -20,7 +20,7 @@ from benchmarks.contestants import ADAM, optimizers
 from benchmarks.pairs import PAIRS
 from benchmarks.timing import median
 from saddlepoint import GameOptimizer, GradientDescent
-from saddlepoint.distributed import SingleProcess, Distributed
+from saddlepoint.distributed import Distributed, SingleProcess
 from saddlepoint.rules import Consensus
 
 WORLDS = (1, 2, 4)

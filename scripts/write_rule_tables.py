@@ -16,7 +16,7 @@ from saddlepoint.vectors import Vector
 
 DOCS = Path(__file__).parents[1] / "docs"
 H = 0.05
-TIGHT = {"tolerance": 1e-14, "budget": 50}
+TIGHT = {"tol": 1e-14, "max_iter": 50}
 XY = {"leader": "x", "follower": "y"}
 GAMES = {
     "xy": (0.0, 1.0, 0.0),
@@ -110,8 +110,8 @@ def radius(name: str, game: tuple[float, float, float]) -> str:
 def rule_table() -> str:
     """Return docs/rule-table.md as it should be."""
     rows = [
-        f"| `{name}` | `{e.path.rpartition(':')[2]}` | {e.summary} | {e.order} | {e.games} |"
-        f" {e.cost} | {e.bilinear} | {e.minimax} | {e.paper} |"
+        f"| `{name}` | `{e.path.rpartition(':')[2]}` | {e.summary} |"
+        f" {registry.build_recipe_rule(name).order} | {registry.load(e.path).games} | {e.cost} | {e.bilinear} | {e.minimax} | {e.paper} |"
         for name, e in registry.RULES.items()
     ]
     head = (

@@ -58,7 +58,7 @@ class TestBeforeTheDirectory:
     def test_what_fails_before_the_first_step_leaves_a_directory_that_can_be_used(
         self, cli, monkeypatch, there
     ):
-        from saddlepoint.training.training import Training
+        from saddlepoint.training.trainer import Trainer
 
         def fail(training):
             raise UsageError("Not this one.")
@@ -66,7 +66,7 @@ class TestBeforeTheDirectory:
         if there:
             Path("run").mkdir()
         with monkeypatch.context() as patched:
-            patched.setattr(Training, "advance", fail)
+            patched.setattr(Trainer, "train_step", fail)
             assert cli("train", "mixture8", "--steps", 2, *TINY, "--out", "run")[0] == 2
         assert Path("run").exists() == there
         assert cli("train", "mixture8", "--steps", 2, *TINY, "--out", "run")[0] == 0

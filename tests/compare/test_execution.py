@@ -10,7 +10,7 @@ import torch
 from saddlepoint.compare.execution import Job, execute
 from saddlepoint.compare.memory import PeakMemory
 from saddlepoint.compare.processes import execute_apart
-from saddlepoint.training import Training, resolve
+from saddlepoint.training import Evaluator, Trainer, resolve
 
 SMALL = {
     "problem": {"name": "mixture8", "hidden": 4, "latent": 2},
@@ -46,7 +46,7 @@ class TestFairness:
             {"rule": "newton"},
         ]
         trainings = [
-            Training(resolve({**SMALL, "steps": 6, "seed": 3, **method})) for method in methods
+            Trainer(resolve({**SMALL, "steps": 6, "seed": 3, **method})) for method in methods
         ]
         first = trainings[0]
         for other in trainings[1:]:
@@ -69,10 +69,10 @@ class TestFairness:
 
     def test_the_metrics_are_those_of_training(self):
         config = resolve({**SMALL, "steps": 6})
-        training = Training(config)
+        training = Trainer(config)
         while training.progress < 1:
-            training.advance()
-        straight = training.evaluate()
+            training.train_step()
+        straight = Evaluator(training).evaluate()
         outcome = execute(Job(config.model_dump(mode="json"), "ema/modes", 1, everything=True))
         assert outcome["metrics"] == {
             name: value for name, value in straight.items() if name.startswith("ema/")
@@ -88,7 +88,12 @@ class TestBudgets:
     def test_gradient_equivalents(self):
         plain = execute(job(steps=None, gradient_equivalents=24))
         double = execute(
-            job(steps=None, gradient_equivalents=24, rule="extragradient", scheme="alternating")
+            job(
+                steps=None,
+                gradient_equivalents=24,
+                rule="extragradient",
+                update_scheme="alternating",
+            )
         )
         assert (plain["steps"], plain["gradient_equivalents"]) == (12, 24)  # two gradients a step
         assert (double["steps"], double["gradient_equivalents"]) == (6, 24)
@@ -100,7 +105,9 @@ class TestBudgets:
 
     def test_seconds_are_processor_time_and_leave_out_evaluation(self, monkeypatch):
         monkeypatch.setattr(
-            Training, "measured", lambda self, names: time.sleep(0.3) or dict.fromkeys(names, 0.0)
+            Evaluator,
+            "evaluate_metrics",
+            lambda self, names: time.sleep(0.3) or dict.fromkeys(names, 0.0),
         )
         began = time.perf_counter()
         outcome = execute(job(points=3, steps=None, seconds=0.05))

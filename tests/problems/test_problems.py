@@ -157,9 +157,10 @@ class TestRegistry:
             registry.build_problem("digit", {})
 
     @pytest.mark.parametrize("name", registry.RULES)
-    def test_what_the_table_says_of_a_rule_is_so(self, name):
-        entry = registry.RULES[name]
-        assert registry.build_rule(name, entry.options).order == entry.order
+    def test_every_rule_has_a_recipe(self, name):
+        rule = registry.build_recipe_rule(name)
+        assert type(rule) is registry.load(registry.RULES[name].path)
+        assert registry.build_rule(name, registry.RECIPES[name].options) == rule
 
     def test_every_public_rule_has_a_name(self):
         public = {getattr(sp.rules, label) for label in sp.rules.__all__}

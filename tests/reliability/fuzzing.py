@@ -40,11 +40,11 @@ from saddlepoint.errors import DivergenceError, UsageError
 from saddlepoint.metrics import Card
 from saddlepoint.reading import parse_json, parse_yaml
 from saddlepoint.report import make_report
-from saddlepoint.training import RunDirectory, Training
+from saddlepoint.training import RunDirectory, Trainer
 from saddlepoint.training.checkpoint import FORMAT, sealed
 from saddlepoint.training.config import RunConfig, read_yaml, resolve, validate, with_settings
-from saddlepoint.training.evaluation import differences, read_cards
-from saddlepoint.training.log_line import checked_line
+from saddlepoint.training.evaluator import differences, read_cards
+from saddlepoint.training.log_line import validate_line
 from tests.reliability.databases import CHANGES, finished, go_on_with
 from tests.reliability.strangers import archive, checkpoints, make_run, saved, state_of
 from tests.report import synthetic
@@ -480,9 +480,9 @@ def whole_state() -> Any:
 
 
 @cache
-def training() -> Training:
+def training() -> Trainer:
     """A training of the run in the room."""
-    return Training(read_config())
+    return Trainer(read_config())
 
 
 TENSORS = st.sampled_from(
@@ -495,10 +495,10 @@ STATES = mutated(whole_state, st.one_of(JUNK, TENSORS))
 def fuzz_state(state: Any) -> None:
     """States of checkpoints: refused, or two steps are taken with them."""
     with judged():
-        made = Training(read_config())
+        made = Trainer(read_config())
         made.load_state_dict(state)
-        made.advance()
-        made.advance()
+        made.train_step()
+        made.train_step()
         made.trace.take()
         json.dumps(made.metrics)
 
@@ -529,7 +529,7 @@ def log_lines() -> list[Any]:
             "rollback": {
                 "number": 1,
                 "failed_step": 9,
-                "rate_factor": 0.5,
+                "lr_factor": 0.5,
                 "divergence": divergence,
             },
         }
@@ -552,7 +552,7 @@ def fuzz_log(lines: Any) -> None:
             return
         except ValueError:
             return
-        checked = [checked_line(line, "here") for line in read]
+        checked = [validate_line(line, "here") for line in read]
         problem = training().problem
         judge(History(loss=problem.loss, coverage=problem.coverage, lines=checked))
 
@@ -631,7 +631,7 @@ def finished_comparison() -> tuple[Any, Any]:
     tree = {
         "name": "tiny", "seeds": 2, "methods": ["adam", "sign"],
         "problems": [{"problem": {"name": "mixture8", "hidden": 4, "latent": 2}, "budget": {"steps": 2}, "points": 1, "target": 2.0,
-                      "settings": {"batch_size": 4, "evaluation_samples": 160, "schedule": "constant"}}],
+                      "settings": {"batch_size": 4, "evaluation_samples": 160, "lr_schedule": "constant"}}],
     }  # fmt: skip
     study = study_from(tree, "The study")
     threads = torch.get_num_threads()

@@ -211,7 +211,7 @@ class TestTheBestOne:
                 ).read_bytes()
             )
         run = RunDirectory.open(copy)
-        run.rewind(loaded(copy))
+        run.truncate_after(loaded(copy))
         assert best.read_bytes() == before
 
     def test_is_said_to_be_lost_where_no_copy_is_kept(self, copy):
@@ -227,7 +227,7 @@ class TestTheBestOne:
                 r" writes it"
             ),
         ):
-            RunDirectory.open(copy).rewind(state)
+            RunDirectory.open(copy).truncate_after(state)
 
     def test_is_not_replaced_by_a_copy_that_is_damaged_itself(self, copy):
         step = loaded(copy)["best"]["step"]
@@ -236,7 +236,7 @@ class TestTheBestOne:
             spoil(copy / f"checkpoints/{name}.pt")
         before = (copy / "checkpoints/best.pt").read_bytes()
         with pytest.warns(CorruptFileWarning, match="no whole copy is kept"):
-            RunDirectory.open(copy).rewind(state)
+            RunDirectory.open(copy).truncate_after(state)
         assert (copy / "checkpoints/best.pt").read_bytes() == before
 
     def test_alone_is_not_taken_for_a_run_that_never_began(self, cli, copy):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import saddlepoint as sp
-from saddlepoint.training import RunDirectory, Training
+from saddlepoint.training import RunDirectory, Trainer
 from saddlepoint.training.checkpoint import sealed
 from saddlepoint.training.checkpoint_file import ForeignContentError, read_checkpoint
 from tests.reliability.strangers import (
@@ -273,7 +273,7 @@ CHANGES = {
     "a step that is a tensor": (put(torch.tensor(3), "step"), "step is a Tensor"),
     "seconds that are no number": (put(float("nan"), "seconds"), "seconds is nan"),
     "negative seconds": (put(-1.0, "seconds"), "seconds is -1.0"),
-    "a factor above one": (put(1e9, "rate_factor"), "rate_factor is 1000000000.0"),
+    "a factor above one": (put(1e9, "lr_factor"), "lr_factor is 1000000000.0"),
     "a missing key": (drop("ema"), "the state lacks 'ema'"),
     "an unexpected key": (put(1, "more"), "the state has 'more'"),
     "networks that are a list": (
@@ -393,18 +393,18 @@ class TestTheState:
         change, text = CHANGES[what]
         changed = copy.deepcopy(state)
         change(changed)
-        training = Training(made[1])
+        training = Trainer(made[1])
         with pytest.raises(sp.UsageError, match=text):
             self.gone_on(training, changed)
 
     def gone_on(self, training, state):
         training.load_state_dict(state)
-        training.advance()
+        training.train_step()
 
     def test_that_fits_goes_on(self, made, state):
-        training = Training(made[1])
+        training = Trainer(made[1])
         training.load_state_dict(copy.deepcopy(state))
-        training.advance()
+        training.train_step()
         assert training.step == state["step"] + 1
 
     @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ class TestTheState:
     )
     def test_of_every_kind_of_memory_is_read_back(self, tmp_path, rule):
         config = make_run(tmp_path / "run", rule=rule)
-        training = Training(config)
+        training = Trainer(config)
         training.load_state_dict(RunDirectory.open(tmp_path / "run").load_checkpoint(config))
         assert training.step == 8
 
@@ -443,15 +443,15 @@ class TestTheState:
     )
     def test_of_every_kind_of_optimizer_is_read_back(self, tmp_path, optimizer):
         config = make_run(tmp_path / "run", optimizer=optimizer)
-        training = Training(config)
+        training = Trainer(config)
         training.load_state_dict(RunDirectory.open(tmp_path / "run").load_checkpoint(config))
-        training.advance()
+        training.train_step()
         assert training.step == 9
 
 
 def test_a_training_is_untouched_by_a_state_that_it_refuses(made):
-    training = Training(small(steps=8))
-    training.advance()
+    training = Trainer(small(steps=8))
+    training.train_step()
     before = copy.deepcopy(training.state_dict())
     with pytest.raises(sp.UsageError):
         training.load_state_dict({**state_of(made[0]), "updates": [1]})

@@ -5,7 +5,7 @@ import pytest
 import saddlepoint as sp
 from saddlepoint import registry
 from saddlepoint.compare.reading import study_from
-from saddlepoint.training import Training
+from saddlepoint.training import Trainer
 from saddlepoint.training.config import resolve, validate, with_settings
 
 
@@ -62,7 +62,8 @@ class TestOptionsInPart:
 
     def test_a_misspelt_option_or_name_inside_is_refused(self):
         with pytest.raises(
-            sp.UsageError, match=r'preconditioner kronecker has no option "betta". Did you mean "beta"'
+            sp.UsageError,
+            match=r'preconditioner kronecker has no option "betta". Did you mean "beta"',
         ):
             settled("rule.preconditioner.betta=0.9", rule="kronecker-cgd")
         with pytest.raises(
@@ -174,7 +175,7 @@ class TestTruthValues:
     )
     def test_are_no_numbers(self, setting):
         with pytest.raises(sp.UsageError, match="truth values, and a number is needed"):
-            Training(settled(setting, rule="lookahead", problem="mixture8"))
+            Trainer(settled(setting, rule="lookahead", problem="mixture8"))
 
     def test_are_what_they_are_where_one_is_meant(self):
         config = settled(

@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from saddlepoint.training import RunDirectory, Training
+    from saddlepoint.training import RunDirectory, Trainer
     from saddlepoint.training.run_directory import At
 
 FINDINGS, USAGE, DIVERGED = 1, 2, 3
@@ -103,13 +103,13 @@ def of_all_commands(
     """Train GANs and other differentiable games with gradients, curvature and subgradients."""
 
 
-def load(path: Path, at: At = "last") -> tuple[Training, RunDirectory]:
+def load(path: Path, at: At = "last") -> tuple[Trainer, RunDirectory]:
     """Return the training of a run as it was at a checkpoint, and its directory."""
-    from saddlepoint.training import RunDirectory, Training
+    from saddlepoint.training import RunDirectory, Trainer
 
     directory = RunDirectory.open(path)
     config = directory.read_config()
-    training = Training(config)
+    training = Trainer(config)
     training.load_state_dict(directory.load_checkpoint(config, at))
     return training, directory
 

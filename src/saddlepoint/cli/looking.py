@@ -62,6 +62,7 @@ def sample(
 ) -> None:
     """Draw samples of a trained generator into a picture."""
     from saddlepoint.files import write_atomic
+    from saddlepoint.training import Evaluator
     from saddlepoint.training.run_directory import FORMATS, picture_bytes
 
     suffix = "" if output is None else output.suffix
@@ -73,7 +74,8 @@ def sample(
     n = training.problem.picture_samples if n is None else n
     target = directory.path / f"samples-{n}.png" if output is None else output
     try:
-        write_atomic(target, picture_bytes(training.picture(n, seed, ema=not raw), target.suffix))
+        picture = Evaluator(training).picture(n, seed, ema=not raw)
+        write_atomic(target, picture_bytes(picture, target.suffix))
     except OSError as error:
         raise UsageError(f"Cannot write {target}: {error.strerror or error}.") from error
     typer.echo(printable(f"{n} samples of step {training.step}: {target}"))
@@ -121,7 +123,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure a trained generator, and its moving average, on the held-out data: values with 95 % intervals and their cards."""
-    from saddlepoint.training.evaluation import differences, make_cards, read_cards
+    from saddlepoint.training.evaluator import differences, make_cards, read_cards
 
     other = None if against is None else read_cards(against)
     training, directory = load(run, "best" if best else "last")
@@ -208,7 +210,7 @@ def best(
     from rich.table import Table
 
     from saddlepoint.training import RunDirectory
-    from saddlepoint.training.evaluation import best_evaluation
+    from saddlepoint.training.evaluator import best_evaluation
 
     directory = RunDirectory.open(run)
     found = best_evaluation(directory, metric)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from saddlepoint.metrics import Card
-    from saddlepoint.training import Training
+    from saddlepoint.training import Trainer
 
 TITLES = {"": "generator", "ema/": "moving average", "average/": "optimizer's average"}
 """Whose metrics a prefix marks."""
@@ -45,7 +45,7 @@ def show(console: Console, table: Table) -> None:
             )
 
 
-def print_metrics(console: Console, training: Training, metrics: Mapping[str, float]) -> None:
+def print_metrics(console: Console, training: Trainer, metrics: Mapping[str, float]) -> None:
     """Print a table of metrics with a column for each kind of weights that was measured."""
     from rich.markup import escape
     from rich.table import Table

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from saddlepoint.distributed import SingleProcess
-    from saddlepoint.training import RunConfig, RunDirectory, Training
+    from saddlepoint.training import RunConfig, RunDirectory, Trainer
     from saddlepoint.training.config import Tree
 
 Processes = Annotated[
@@ -187,7 +187,7 @@ def train(
     tree = with_settings(tree, [*rate, *(settings or [])])
     if nproc is not None:
         from saddlepoint.training import resolve
-        from saddlepoint.training.places import free_path
+        from saddlepoint.training.run_paths import free_path
 
         resolved = resolve(tree)  # a mistake is better said by one process than by many
         check_split(resolved.batch_size, nproc)
@@ -235,17 +235,17 @@ def resume(
 
 def _begin(distributed: SingleProcess, tree: Tree, out: Path | None) -> None:
     """Make a run and train it."""
-    from saddlepoint.training import RunDirectory, Training, resolve
+    from saddlepoint.training import Evaluator, RunDirectory, Trainer, resolve
     from saddlepoint.training.agreement import check_agreement
     from saddlepoint.training.inner_optimizers import check_resumable
 
     config = together(distributed, lambda: resolve(tree))
-    training = together(distributed, lambda: Training(config, distributed=distributed))
+    training = together(distributed, lambda: Trainer(config, distributed=distributed))
     # before the directory is made: a mistake leaves nothing behind
     together(distributed, training.problem.load)
     together(distributed, partial(check_resumable, training))
     together(distributed, partial(check_agreement, training))
-    together(distributed, training.check_evaluation)
+    together(distributed, Evaluator(training).check_sample_count)
     with _written_by_first(distributed, lambda: RunDirectory.create(config, out)) as run:
         try:
             _train(training, run)
@@ -259,12 +259,12 @@ def _begin(distributed: SingleProcess, tree: Tree, out: Path | None) -> None:
 
 def _go_on(distributed: SingleProcess, path: Path, more: dict[str, Any]) -> None:
     """Go on with a run; what is read is read by process 0 and told to the others."""
-    from saddlepoint.training import RunDirectory, Training
+    from saddlepoint.training import RunDirectory, Trainer
     from saddlepoint.training.agreement import check_agreement
 
     with _written_by_first(distributed, lambda: RunDirectory.open(path)) as directory:
         config = distributed.broadcast(directory.read_config)
-        training = together(distributed, lambda: Training(config, distributed=distributed))
+        training = together(distributed, lambda: Trainer(config, distributed=distributed))
         state = distributed.broadcast(
             lambda: directory.load_checkpoint(config) if directory.has_checkpoints() else None
         )
@@ -290,11 +290,11 @@ def _go_on(distributed: SingleProcess, path: Path, more: dict[str, Any]) -> None
             )
         together(distributed, training.problem.load)
         together(distributed, partial(check_agreement, training))
-        distributed.broadcast(lambda: directory.rewind(state))
+        distributed.broadcast(lambda: directory.truncate_after(state))
         _train(training, directory)
 
 
-def _budget_of(training: Training, more: dict[str, Any]) -> dict[str, Any]:
+def _budget_of(training: Trainer, more: dict[str, Any]) -> dict[str, Any]:
     """Return the budget that the options of ``resume`` ask for; nothing where they are left out."""
     steps, seconds = more["steps"], more["seconds"]
     if steps is None and seconds is None:
@@ -316,18 +316,18 @@ def _written_by_first(
     distributed: SingleProcess, make: Callable[[], RunDirectory]
 ) -> Iterator[RunDirectory]:
     """Give the run directory to process 0, which alone writes it and claims it meanwhile, and to the others one that follows."""
-    from saddlepoint.training.followed import FollowedRun
+    from saddlepoint.training.run_directory import NullRunDirectory
 
     own: list[RunDirectory] = []
     with ExitStack() as stack:
 
         def made() -> Path:
             own.append(make())
-            stack.enter_context(own[0].claimed())
+            stack.enter_context(own[0].lock())
             return own[0].path
 
         path = distributed.broadcast(made)
-        yield own[0] if own else FollowedRun(path)
+        yield own[0] if own else NullRunDirectory(path)
 
 
 def _given(out: Path | None) -> Path:
@@ -349,11 +349,11 @@ def _without_nproc() -> list[str]:
     return kept
 
 
-def _train(training: Training, run: RunDirectory) -> None:
+def _train(training: Trainer, run: RunDirectory) -> None:
     from saddlepoint.training.interrupts import deferred_interrupts
     from saddlepoint.training.loop import train as run_loop
     from saddlepoint.training.progress import watcher
-    from saddlepoint.training.training import network_sizes
+    from saddlepoint.training.trainer import network_sizes
 
     console, config, distributed = (
         make_console(quiet=training.distributed.rank > 0),
@@ -366,7 +366,7 @@ def _train(training: Training, run: RunDirectory) -> None:
     many = f" in {distributed.world} processes" if distributed.world > 1 else ""
     say(
         console,
-        f"{config.problem.name}, {config.rule.name} + {config.optimizer.name}, {config.scheme},"
+        f"{config.problem.name}, {config.rule.name} + {config.optimizer.name}, {config.update_scheme},"
         f" {config.device}{many} ({sizes})",
     )
     say(console, f"run directory: {run.path}")
@@ -375,8 +375,8 @@ def _train(training: Training, run: RunDirectory) -> None:
 
         def stopped() -> int | None:
             if reader_is_gone():
-                interrupt.stop_from_outside()
-            return interrupt.agreed(distributed)
+                interrupt.request_stop()
+            return interrupt.all_reduce(distributed)
 
         try:
             with watcher(console) as shown:
@@ -456,7 +456,7 @@ def _budget(config: RunConfig) -> str:
 
 
 def _total_steps(text: str, done: int) -> int:
-    from saddlepoint.training.config import MOST_STEPS
+    from saddlepoint.training.config import MAX_STEPS
 
     try:
         number = whole(text[:20])  # of more digits than anybody can train
@@ -465,8 +465,8 @@ def _total_steps(text: str, done: int) -> int:
             f'--steps "{text}" is not a number of steps; write 20000 for a total or +2000 for more.'
         ) from None
     total = done + number if text.startswith("+") else number
-    if total > MOST_STEPS:
-        raise UsageError(f"--steps {text[:20]} is more than {MOST_STEPS:,}. Give a smaller number.")
+    if total > MAX_STEPS:
+        raise UsageError(f"--steps {text[:20]} is more than {MAX_STEPS:,}. Give a smaller number.")
     if total <= done:
         raise UsageError(f"--steps {text}: the run has {done} steps already. Write +N for N more.")
     return total

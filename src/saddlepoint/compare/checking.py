@@ -12,8 +12,8 @@ from saddlepoint.errors import UsageError
 from saddlepoint.game_optimizer import GameOptimizer
 from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR
 from saddlepoint.training.config import RunConfig
+from saddlepoint.training.evaluator import weights_prefix
 from saddlepoint.training.inner_optimizers import try_optimizer
-from saddlepoint.training.training import weights_of
 
 
 def check(study: Study) -> None:
@@ -24,7 +24,7 @@ def check(study: Study) -> None:
     """
     for plan in study.problems:
         smaller_is_better(plan)
-        if weights_of(plan.metric) == "average/":
+        if weights_prefix(plan.metric) == "average/":
             raise UsageError(
                 f'Problem "{plan.name}": metric "{plan.metric}" is of weights that not every method'
                 " has. Use ema/ or no prefix."

@@ -14,8 +14,9 @@ from saddlepoint.compare.memory import PeakMemory
 from saddlepoint.errors import DivergenceError
 from saddlepoint.step_result import StepResult
 from saddlepoint.training.config import RunConfig, Tree, validate
+from saddlepoint.training.evaluator import Evaluator, weights_prefix
 from saddlepoint.training.run_directory import png
-from saddlepoint.training.training import Training, weights_of
+from saddlepoint.training.trainer import Trainer
 
 Outcome = dict[str, Any]
 """status ("finished", "diverged" or "failed"), error, steps, seconds, gradient_equivalents, peak_memory, metrics, points, pictures."""
@@ -52,7 +53,7 @@ def execute(job: Job) -> Outcome:
         # solves that stop early are counted in the outcome; the rest was said when the study was
         # read
         warnings.simplefilter("ignore")
-        training = Training(config, clock=clock_of(config))
+        training = Trainer(config, clock=clock_of(config))
         memory = PeakMemory(config.device)
         outcome = unfinished("")
         try:
@@ -99,32 +100,32 @@ def clock_of(config: RunConfig) -> Callable[[], float]:
     return perf_counter if config.device == "cuda" else process_time
 
 
-def _run(training: Training, job: Job, memory: PeakMemory, outcome: Outcome) -> None:
+def _run(training: Trainer, job: Job, memory: PeakMemory, outcome: Outcome) -> None:
     point, final = 1, [job.metric]
     if job.everything:
-        final = [weights_of(job.metric) + name for name in training.problem.metric_names]
+        final = [weights_prefix(job.metric) + name for name in training.problem.metric_names]
     memory.start()
     while training.progress < 1:
-        records = training.advance()
+        records = training.train_step()
         last = training.progress >= 1
         if last or training.progress * job.points >= point:
             memory.stop()
             outcome["points"].append(_point(training, final if last else [job.metric], records))
             if job.pictures:
-                outcome["pictures"].append(png(training.picture()))
+                outcome["pictures"].append(png(Evaluator(training).picture()))
             point = int(training.progress * job.points) + 1
             memory.start()
     outcome |= {"status": "finished", "error": None, "metrics": outcome["points"][-1]["metrics"]}
 
 
-def _point(training: Training, metrics: list[str], records: list[StepResult]) -> dict[str, Any]:
+def _point(training: Trainer, metrics: list[str], records: list[StepResult]) -> dict[str, Any]:
     """Return what the run has cost so far, and what it is worth."""
     return {
         "progress": round(training.progress, 4),
         "step": training.step,
         "seconds": training.seconds,
         "gradient_equivalents": training.gradient_equivalents,
-        "metrics": training.measured(metrics),
+        "metrics": Evaluator(training).evaluate_metrics(metrics),
         "losses": {player: loss for record in records for player, loss in record.losses.items()},
         "gradient_norms": {
             player: norm for record in records for player, norm in record.gradient_norms.items()

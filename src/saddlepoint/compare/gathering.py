@@ -16,7 +16,7 @@ from saddlepoint.compare.summary import pairs_of, succeeded, summary_of
 from saddlepoint.compare.tuning import Tuned, smaller_is_better
 from saddlepoint.training.config import Tree
 from saddlepoint.training.environment import environment
-from saddlepoint.training.training import weights_of
+from saddlepoint.training.evaluator import weights_prefix
 
 Searches = Mapping[tuple[str, str], Tuned | None]
 """(problem, method) → what tuning found; None where nothing is tuned."""
@@ -60,7 +60,7 @@ def _problem(
         "better": "smaller" if smaller_is_better(plan) else "larger",
         "target": plan.target,
         "metrics": {
-            weights_of(plan.metric) + name: {"meaning": m.meaning, "better": m.better}
+            weights_prefix(plan.metric) + name: {"meaning": m.meaning, "better": m.better}
             for name, m in metrics.items()
         },
         "baseline": study.baseline,
@@ -100,7 +100,7 @@ def _method(
     return {
         "name": name,
         "family": method.family,
-        "description": f"{config.rule.name} + {config.optimizer.name}, {config.scheme}",
+        "description": f"{config.rule.name} + {config.optimizer.name}, {config.update_scheme}",
         "config": config.model_dump(mode="json", exclude={"seed"}),
         "tuning": tuned.to_dict() if tuned and tuned.trials else None,
         "runs": reported,

@@ -79,7 +79,7 @@ def key_of(job: Job) -> str:
     Versions are not part of it: an outcome says itself what it was made with.
     """
     config = validate(job.config)
-    return digest({**asdict(job), "config": config.essentials(), **inputs_of(config)})
+    return digest({**asdict(job), "config": config.non_defaults(), **inputs_of(config)})
 
 
 def _scaled(config: RunConfig, factor: float) -> Tree:

@@ -108,7 +108,7 @@ def method_called(name: str) -> MethodPlan:
             " alone."
         )
     component = Component(name=optimizer) if optimizer else None
-    natural = optimizer or registry.RULES[rule].optimizer["name"]
+    natural = optimizer or registry.RECIPES[rule].optimizer["name"]
     return MethodPlan(
         rule=Component(name=rule),
         optimizer=component,
@@ -119,7 +119,7 @@ def method_called(name: str) -> MethodPlan:
 
 def family_of(rule: str, optimizer: str) -> Family:
     """Return the family of a method: by its optimizer where that is a subgradient method or SOAP's, by the rule's order otherwise."""
-    if registry.RULES[rule].order == 2 or optimizer in _CURVED:
+    if registry.build_recipe_rule(rule).order == 2 or optimizer in _CURVED:
         return "second-order"
     return "subgradient" if optimizer in _SUBGRADIENTS else "first-order"
 
@@ -165,7 +165,7 @@ def _completed(name: str, own: Any, where: str) -> Tree:
     rule = _component(own.get("rule"), stands_for.rule.name if stands_for else "gradient")
     brought = stands_for.optimizer.name if stands_for and stands_for.optimizer else None
     if brought is None and "optimizer" in own:  # what is left out of it is as the rule brings it
-        brought = registry.find("rule", registry.RULES, str(rule["name"])).optimizer["name"]
+        brought = registry.find("rule", registry.RECIPES, str(rule["name"])).optimizer["name"]
     optimizer = None if brought is None else _component(own.get("optimizer"), brought)
     natural = method_called(
         str(rule["name"]) if optimizer is None else f"{rule['name']}+{optimizer['name']}"

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from saddlepoint.errors import did_you_mean
 from saddlepoint.registry import PROBLEMS, find
-from saddlepoint.training.config import BUDGETS, MOST_STEPS, Component, Tree
+from saddlepoint.training.config import BUDGETS, MAX_STEPS, Component, Tree
 
 RATIO = "ratio"
 """The one tuned value that is no key of a run's configuration: the discriminator's learning rate divided by the generator's."""
@@ -114,7 +114,7 @@ class ProblemPlan(BaseModel):
     problem: Component
     budget: dict[
         Literal["seconds", "steps", "gradient_equivalents"],
-        Annotated[float, Field(gt=0, le=MOST_STEPS, allow_inf_nan=False)],
+        Annotated[float, Field(gt=0, le=MAX_STEPS, allow_inf_nan=False)],
     ]
     metric: str
     target: FiniteFloat | None = None

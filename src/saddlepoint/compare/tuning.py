@@ -24,7 +24,7 @@ from saddlepoint.compare.trials import OF_SHARING, Beat, any_superseded, draw, s
 from saddlepoint.errors import UsageError
 from saddlepoint.registry import build_problem
 from saddlepoint.training.config import Tree
-from saddlepoint.training.training import bare
+from saddlepoint.training.evaluator import bare_metric
 
 Execute = Callable[[Job, Beat], Outcome]
 """Makes a run, calling the second argument now and then while it lasts."""
@@ -267,7 +267,7 @@ def _key(plan: ProblemPlan, method: MethodPlan, tuning: TuningPlan) -> str:
         path: where.model_dump(mode="json") for path, where in space_of(plan, method).items()
     }
     searched = {
-        "config": config.essentials(),
+        "config": config.non_defaults(),
         "metric": plan.metric,
         "space": space,
         "tuning": tuning.model_dump(mode="json"),
@@ -292,7 +292,7 @@ def smaller_is_better(plan: ProblemPlan) -> bool:
         UsageError: the problem has no such metric, or one by which none is better.
     """
     known = build_problem(plan.problem.name, plan.problem.options).metric_names
-    found = known.get(bare(plan.metric))
+    found = known.get(bare_metric(plan.metric))
     if found is None or found.better is None:
         directed = [
             prefix + name for prefix in ("ema/", "") for name, what in known.items() if what.better

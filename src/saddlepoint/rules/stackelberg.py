@@ -40,6 +40,8 @@ class Stackelberg(Rule):
         max_iter: the most products of a solve; the papers' codes use 5 to 20.
     """
 
+    games = "leader and follower"
+
     leader: str
     follower: str
     damping: float = 0.0
@@ -261,6 +263,7 @@ class CompleteNewton(GradientNewton):
     20
     """
 
+    games = "leader and follower, zero-sum"
     cross = True
 
     def __post_init__(self) -> None:
@@ -324,6 +327,7 @@ class Unrolled(Rule):
     unroll: int = 5
     rate: float | None = None
 
+    games = "leader and follower"
     order = 2
     needs_all_players = True
 

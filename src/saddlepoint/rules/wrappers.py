@@ -28,6 +28,8 @@ class Wrapper(Rule):
         rule: the rule inside.
     """
 
+    games = "those of the rule inside"
+
     rule: Rule = field(default_factory=GradientDescent)
 
     @property
@@ -233,6 +235,8 @@ class Clipped(Wrapper):
 
 class TwoRules(Wrapper):
     """A wrapper of two rules, of which ``fallback`` is the second; it needs what either of them needs."""
+
+    games = "those of both rules inside"
 
     fallback: Rule
 

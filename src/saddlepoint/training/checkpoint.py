@@ -12,7 +12,7 @@ import torch
 import saddlepoint
 from saddlepoint.training.checkpoint_file import ForeignContentError, read_checkpoint
 
-FORMAT = 4  # since 4 what a rule remembers is kept by the names of parameters
+FORMAT = 5  # of the state; 5 has new keys
 _SEAL = b"\nsaddlepoint checkpoint, SHA-256 %s\n"
 _SEAL_LENGTH = len(_SEAL % (b"0" * 64))
 

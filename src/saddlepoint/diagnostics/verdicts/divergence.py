@@ -51,13 +51,13 @@ def _remedy(place: str) -> str:
         return "The parameters were bad before this step; start from an earlier checkpoint."
     return (
         "Try a smaller learning rate, a penalty on the discriminator (problem.r1), or"
-        " on_divergence=roll-back."
+        " on_divergence=roll_back."
     )
 
 
 def _rolled_back(returned: list[Mapping[str, Any]]) -> Finding:
     last, times = returned[-1], len(returned)
-    step, factor = int(last.get("failed_step", 0)), _number(last.get("rate_factor"))
+    step, factor = int(last.get("failed_step", 0)), _number(last.get("lr_factor"))
     said = (last.get("divergence") or {}).get("sentence", "")
     sentence = (
         f"Training diverged {times} time{'s' if times > 1 else ''}, last in step {step}, and went"
@@ -68,7 +68,7 @@ def _rolled_back(returned: list[Mapping[str, Any]]) -> Finding:
         "rolled-back",
         "game",
         sentence,
-        {"rollbacks": float(times), "rate_factor": factor},
+        {"rollbacks": float(times), "lr_factor": factor},
         since=step,
     )
 

@@ -7,8 +7,8 @@ import pytest
 
 import saddlepoint as sp
 from saddlepoint.metrics import Card
-from saddlepoint.training import RunDirectory, Training
-from saddlepoint.training.evaluation import best_evaluation, differences, make_cards, read_cards
+from saddlepoint.training import Evaluator, RunDirectory
+from saddlepoint.training.evaluator import best_evaluation, differences, make_cards, read_cards
 from tests.training.conftest import run_to_the_end, small
 
 WIDE = {"name": "mixture8", "hidden": 8, "latent": 2, "radius": 0.5, "sigma": 0.08}
@@ -37,7 +37,7 @@ class TestCards:
         found = {
             prefix + name: card.value for prefix, own in cards.items() for name, card in own.items()
         }
-        assert found == run[0].evaluate()
+        assert found == Evaluator(run[0]).evaluate()
         assert list(cards) == ["", "ema/", "average/"]
         assert [{card.weights for card in own.values()} for own in cards.values()] == [
             {"raw"},
@@ -84,8 +84,8 @@ class TestCards:
         plain, _, _ = harness.run_to_the_end(harness.small(steps=4), tmp_path / "plain")
         evaluated, _, _ = harness.run_to_the_end(harness.small(steps=4), tmp_path / "evaluated")
         make_cards(evaluated, replicates=20)
-        assert [record.losses for record in plain.advance()] == [
-            record.losses for record in evaluated.advance()
+        assert [record.losses for record in plain.train_step()] == [
+            record.losses for record in evaluated.train_step()
         ]
 
 
@@ -240,10 +240,12 @@ class TestBestEvaluation:
 
     def test_its_checkpoint_is_named_where_it_is_kept(self, harness, tmp_path, monkeypatch):
         scores = iter([2.0, 1.0, 3.0])
-        monkeypatch.setattr(Training, "score", lambda self, metrics, by=None: next(scores))
+        monkeypatch.setattr(Evaluator, "score", lambda self, metrics, by=None: next(scores))
         _, run, _ = harness.run_to_the_end(harness.small(keep_checkpoints=1), tmp_path / "run")
         monkeypatch.setattr(
-            Training, "score", lambda self, metrics, by=None: {4: 2.0, 8: 1.0, 12: 3.0}[next(steps)]
+            Evaluator,
+            "score",
+            lambda self, metrics, by=None: {4: 2.0, 8: 1.0, 12: 3.0}[next(steps)],
         )
         steps = iter([4, 8, 12])
         found = best_evaluation(run)
