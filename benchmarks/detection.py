@@ -1,4 +1,4 @@
-"""Do the verdicts see what is wrong, and are they silent where nothing is? Twenty healthy runs, and
+"""Do the checks find what is wrong, and are they silent where nothing is? Twenty healthy runs, and
 twenty broken in five ways.
 
     python -m benchmarks.detection [--jobs 2] [--keep DIR]
@@ -86,12 +86,12 @@ def train_and_judge(run: Run, keep: Path | None) -> dict[str, Any]:
         for finding in summary["findings"]
         if finding["level"] != "note"
     ]
-    sentences = [finding["sentence"] for finding in summary["findings"]]
+    messages = [finding["message"] for finding in summary["findings"]]
     return {
         "status": summary["status"],
         "metrics": summary["metrics"],
         "findings": found,
-        "sentences": sentences,
+        "messages": messages,
     }
 
 

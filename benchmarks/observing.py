@@ -1,9 +1,9 @@
-"""What does it cost to watch? Default runs of ``digits``, with the time of probes and verdicts as a
+"""What does it cost to watch? Default runs of ``digits``, with the time of probes and checks as a
 share of that of training steps.
 
     python -m benchmarks.observing [--runs 3]
 
-Both times are of the same run, in one thread: probes, verdicts, the trace and the snapshots between
+Both times are of the same run, in one thread: probes, checks, the trace and the snapshots between
 them against everything that ``Trainer.train_step`` does. Metrics and pictures are not part of it;
 their time is shown by every run.
 """

@@ -48,7 +48,7 @@ toc_object_entries_show_parents = "hide"
 # that are not public.
 nitpick_ignore_regex = [
     ("py:.*", r"(?!saddlepoint\.).*"),
-    ("py:class", r"saddlepoint\.compare\.(comparison\.Watcher|execution\.Job)"),
+    ("py:class", r"saddlepoint\.compare\.(comparison\.Watcher|runs\.Job)"),
 ]
 
 LOGGER = logging.getLogger(__name__)

@@ -83,7 +83,7 @@ context.set_forkserver_preload(
         "saddlepoint.cli",
         "saddlepoint.training.progress",
         "saddlepoint.cli.tables",
-        "saddlepoint.compare.warm",
+        "saddlepoint.compare.preload",
     ]
 )
 

@@ -6,7 +6,7 @@ from statistics import median
 
 from scipy.stats import fisher_exact
 
-from saddlepoint.compare.statistics import exchange_test
+from saddlepoint.compare.statistics import mann_whitney_test
 from studies.numbers import (
     FAMILIES,
     against,
@@ -99,7 +99,7 @@ def cured(problem):
         {method["name"]: method for method in methods(problem)},
     )
     p = {
-        name: exchange_test(losses(problem, mine), losses(problem, own[name]))
+        name: mann_whitney_test(losses(problem, mine), losses(problem, own[name]))
         for name in ("sgd", "adam")
     }
     others = ", ".join(f"{name} in {successes(own[name])} (p {p[name]:.2g})" for name in p)
@@ -135,7 +135,7 @@ def overfitted(problem):
         [run["metrics"][gap] for run in best(problem, family)["runs"] if run["metrics"]]
         for family in ("second-order", "first-order")
     )
-    p = exchange_test([-value for value in mine], [-value for value in theirs])
+    p = mann_whitney_test([-value for value in mine], [-value for value in theirs])
     return (
         word(p, median(mine) > median(theirs)),
         (

@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 from statistics import median
 
-from saddlepoint.compare.statistics import exchange_test, probability_better
+from saddlepoint.compare.statistics import mann_whitney_test, probability_better
 
 FAMILIES = ("second-order", "subgradient", "first-order")
 
@@ -69,7 +69,7 @@ def against(problem, family, rival="first-order"):
     if mine is None or theirs is None:
         return None
     a, b = losses(problem, mine), losses(problem, theirs)
-    return mine, theirs, probability_better(a, b), exchange_test(a, b)
+    return mine, theirs, probability_better(a, b), mann_whitney_test(a, b)
 
 
 def with_interval(method):

@@ -17,7 +17,7 @@ import typer
 import saddlepoint
 from saddlepoint import registry
 from saddlepoint.cli import app
-from saddlepoint.compare import method_called
+from saddlepoint.compare import method_from_name
 from saddlepoint.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -204,7 +204,7 @@ def test_a_row_of_the_evidence_is_named_by_what_gets_its_method():
     finished = runpy.run_path(str(ROOT / "studies/write_evidence.py"))["finished"]
     for method in [method for problem in finished()["problems"] for method in problem["methods"]]:
         with suppress(UsageError):  # "newton on all" is no name that could be typed
-            typed = method_called(method["name"])
+            typed = method_from_name(method["name"])
             config = method["config"]
             assert typed.rule.name == config["rule"]["name"]
             assert typed.optimizer is None or typed.optimizer.name == config["optimizer"]["name"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import saddlepoint as sp
-from saddlepoint.compare.storage import opened_storage
+from saddlepoint.compare.storage import open_storage
 from saddlepoint.extras import Extra, needs
 from saddlepoint.metrics import frechet_distance, kernel_distance
 from saddlepoint.report.page import plotly_script
@@ -185,6 +185,6 @@ class TestPackagesThatAreLoadedWhenTheyAreNeeded:
         refused = pytest.raises(
             sp.UsageError, match=r"psycopg.*pip install 'saddlepoint\[postgresql\]'$"
         )
-        with refused as raised, opened_storage("postgresql+psycopg://me:secret@host/base"):
+        with refused as raised, open_storage("postgresql+psycopg://me:secret@host/base"):
             pass
         assert "secret" not in str(raised.value)

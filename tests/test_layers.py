@@ -17,7 +17,7 @@ LAYERS = [
     {"rules", "optim"},
     {"layout", "pairing", "optimizer_state", "step_result"},
     {"game_optimizer"},
-    {"problems", "testing", "diagnostics"},
+    {"problems", "testing", "diagnostics", "doctor"},
     {"registry"},
     {"training"},
     {"compare", "report"},

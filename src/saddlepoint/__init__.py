@@ -168,6 +168,7 @@ _SUBPACKAGES = [
     "curvature",
     "data",
     "diagnostics",
+    "doctor",
     "games",
     "metrics",
     "models",

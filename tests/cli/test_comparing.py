@@ -68,7 +68,7 @@ class TestCompare:
             (["mixture8", "--budget", "hours=1"], "The comparison: problems.0.budget.hours"),
             (
                 ["mixture8", "--metric", "ema/mods"],
-                '"ema/mods" is no metric by which one is better.',
+                'cannot compare methods by "ema/mods": the problem has no such metric. Known: ',
             ),
             (
                 ["mixture8", "--storage", "nonsense", "--trials", "1"],
@@ -85,8 +85,8 @@ class TestCompare:
             ),
             (["mixture8", "--rerun", ""], '--rerun "" has an empty name in it'),
             (["mixture8", "--budget", ""], '--budget "" is not of the form'),
-            (["mixture8", "--baseline", ""], 'baseline "" is no method'),
-            (["mixture8", "--metric", ""], '"" is no metric'),
+            (["mixture8", "--baseline", ""], 'baseline "" is not a method'),
+            (["mixture8", "--metric", ""], 'cannot compare methods by ""'),
             (["mixture8", "--storage", "", "--trials", "1"], "Cannot open the storage"),
             (["none.yaml"], "Cannot read the configuration none.yaml"),
             (

@@ -29,7 +29,7 @@ def run(cli):
 
 
 def with_log(path, findings):
-    """A run of twelve steps whose log has a discriminator that learnt its samples by heart, or
+    """A run of twelve steps whose log has a discriminator that memorised its samples, or
     nothing to find."""
     config = resolve(
         {
@@ -45,7 +45,7 @@ def with_log(path, findings):
     (path / "metrics.jsonl").unlink()
     for line in lines:
         line.pop("metrics", None)
-        line["probe"] |= {"memory": 0.91 if findings else 0.5, "diversity": 1.0}
+        line["probe"] |= {"membership_auc": 0.91 if findings else 0.5, "diversity": 1.0}
         directory.log(line)
     return path
 
@@ -59,15 +59,13 @@ class TestDiagnose:
         assert (
             first
             == "warning: The discriminator ranks a training sample above a held-out one in 91% of"
-            " pairs (50 % is healthy): it has learnt samples by heart since step 0. Try more"
+            " pairs (50 % is healthy): it has memorised training samples since step 0. Try more"
             " data or augmentation, R1 (problem.r1), a smaller discriminator, or the best"
             " checkpoint (saddlepoint best)."
         )
         assert last == "run/diagnosis.json; figures in run/diagnosis"
         assert "\nAt step 4: ‖ξ‖ " in out
-        assert (
-            json.loads(Path("run/diagnosis.json").read_text())["findings"][0]["sentence"] in first
-        )
+        assert json.loads(Path("run/diagnosis.json").read_text())["findings"][0]["message"] in first
 
     def test_nothing_to_find_is_exit_code_0(self, cli, tmp_path):
         with_log(tmp_path / "run", findings=False)
@@ -283,7 +281,7 @@ class TestDoctor:
         code, out, err = cli("doctor", "my_sigmoid_gan:make")
         assert (code, err) == (1, "")
         (line,) = [line for line in out.splitlines() if line.startswith("error: ")]
-        assert "The discriminator ends in Sigmoid, " in line
+        assert "The last operation of the discriminator is Sigmoid, " in line
         assert line.endswith(
             "the gradients would be too flat, and the optimum out of reach. Remove it."
         )

@@ -107,7 +107,7 @@ def test_a_key_twice_in_a_file(cli):
         (["tune", "mixture8", "--method", "adam", "--storage", ""], "Cannot open the storage"),
         (["compare", "mixture8", "--budget", "steps=1.5"], "is not a whole number"),
         (["compare", "mixture8", "--methods", "adam,adam"], "given twice"),
-        (["compare", "mixture8", "--methods", "gradient+gradient"], "is no optimizer"),
+        (["compare", "mixture8", "--methods", "gradient+gradient"], "is not an optimizer"),
     ],
 )
 def test_options_that_are_refused(cli, arguments, said):
@@ -117,8 +117,8 @@ def test_options_that_are_refused(cli, arguments, said):
 
 
 def test_a_method_of_two_rules_is_not_suggested_again():
-    from saddlepoint.compare.methods import method_called
+    from saddlepoint.compare.study import method_from_name
 
     with pytest.raises(UsageError) as caught:
-        method_called("gradient+gradient")
+        method_from_name("gradient+gradient")
     assert 'Did you mean "gradient"' not in str(caught.value)

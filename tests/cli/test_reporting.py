@@ -40,7 +40,7 @@ def test_a_run_from_training_to_its_page(cli):
     assert "makes it." not in page.split("<script")[0]  # nothing is missing
     for part in (
         "modes with at least one sample within 3σ",
-        "Shaded: the healthy band of the loss in use",
+        "Shaded: the healthy range of the loss in use",
         'id="spectrum"',
         "Metric cards",
     ):

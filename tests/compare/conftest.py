@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from saddlepoint.compare.reading import study_from
+from saddlepoint.compare.study import study_from_dict
 
 # before any process is started: they inherit it
 os.environ.setdefault("SADDLEPOINT_TRUST", "tests.compare.deadly")
@@ -30,7 +30,7 @@ def small_study():
             "methods": ["adam", "sign"],
             "problems": [problem | changes.pop("problem", {})],
         }
-        return study_from(tree | changes, "The study")
+        return study_from_dict(tree | changes, "The study")
 
     return make
 
@@ -38,20 +38,20 @@ def small_study():
 class Recorded:
     """Executes jobs in this process, counts them, and can be told to stop after so many."""
 
-    def __init__(self, most=10**9, outcome=None):
-        self.jobs, self.most, self.outcome = [], most, outcome
+    def __init__(self, most=10**9, result=None):
+        self.jobs, self.most, self.result = [], most, result
         self._lock, self._running = threading.Lock(), threading.Lock()
 
-    def __call__(self, job, beat):
+    def __call__(self, job, heartbeat):
         from saddlepoint.compare.execution import execute
 
-        beat()
+        heartbeat()
         with self._lock:
             if len(self.jobs) == self.most:
                 raise KeyboardInterrupt
             self.jobs.append(job)
         with self._running:  # a process has one global random state, so two runs in it take turns
-            return execute(job) if self.outcome is None else self.outcome(job)
+            return execute(job) if self.result is None else self.result(job)
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
-"""A comparison makes what is missing, counts every outcome, and ends the same however often it was
-interrupted."""
+"""A comparison makes missing runs only, counts all of them, and resumes with the same results."""
 
 import csv
 import json
@@ -12,8 +11,8 @@ import pytest
 import yaml
 
 from saddlepoint.compare import compare, tune_method
-from saddlepoint.compare.execution import execute, unfinished
-from saddlepoint.compare.jobs import Place
+from saddlepoint.compare.execution import execute, failed_result
+from saddlepoint.compare.runs import RunId
 from saddlepoint.errors import UsageError
 
 CLOCK = {
@@ -73,15 +72,15 @@ class TestResults:
         )
         assert [point["picture"] for point in second["points"]] == [None] * 3
 
-    def test_outcomes_that_are_no_success_are_counted(self, small_study, recorded, tmp_path):
+    def test_results_that_are_no_success_are_counted(self, small_study, recorded, tmp_path):
         def half_of_them_fail(job):
             return (
                 execute(job)
                 if job.config["seed"] == 0
-                else {**unfinished("overflow"), "status": "diverged", "steps": 2, "seconds": 1.0}
+                else {**failed_result("overflow"), "status": "diverged", "steps": 2, "seconds": 1.0}
             )
 
-        found = compare(small_study(), tmp_path, execute=recorded(outcome=half_of_them_fail))
+        found = compare(small_study(), tmp_path, execute=recorded(result=half_of_them_fail))
         summary = methods_of(found)["adam"]["summary"]
         assert (summary["diverged"], summary["success"]["rate"], summary["success"]["runs"]) == (
             1,
@@ -141,8 +140,8 @@ class TestRobustness:
         assert len(found["runs"]) == 2
 
 
-class TestGoingOn:
-    def test_an_interrupted_comparison_ends_as_a_straight_one(
+class TestResuming:
+    def test_an_interrupted_comparison_gives_the_same_results(
         self, small_study, recorded, tmp_path
     ):
         study = small_study(tuning={"trials": 3, "finalists": 1})
@@ -222,7 +221,7 @@ class TestGoingOn:
             ('{"format": 99}', "is not a comparison of format 1. Choose another --out."),
         ],
     )
-    def test_a_damaged_finished_file_is_said(
+    def test_a_damaged_final_file_is_reported(
         self, small_study, recorded, tmp_path, content, sentence
     ):
         compare(small_study(), tmp_path, execute=recorded())
@@ -241,9 +240,7 @@ class TestGoingOn:
         four = compare(study, tmp_path / "four", jobs=4, execute=recorded())
         assert without_clock(one) == without_clock(four)
 
-    def test_a_killed_process_leaves_what_the_next_one_goes_on_from(
-        self, small_study, recorded, tmp_path
-    ):
+    def test_a_comparison_resumes_after_a_killed_process(self, small_study, recorded, tmp_path):
         study = small_study(seeds=4, tuning={"trials": 2, "finalists": 1})
         (tmp_path / "small.yaml").write_text(yaml.safe_dump(study.to_dict()))
         command = [sys.executable, "-m", "saddlepoint", "compare", "small.yaml", "--out", "killed"]
@@ -294,8 +291,8 @@ def _work(study, path, counts):
     counts.put(len(runner.jobs))
 
 
-def _refuse(job, beat):
-    raise AssertionError(f"a run that is there is made again: {asdict(job)}")
+def _refuse(job, heartbeat):
+    raise AssertionError(f"a finished run is made again: {asdict(job)}")
 
 
 class TestTuneTogether:
@@ -308,5 +305,7 @@ class TestTuneTogether:
         assert len({json.dumps(trial["parameters"]) for trial in found.trials}) == 6
 
 
-def test_a_place_is_a_file_name():
-    assert str(Place("a/b <c>", "x+y", 3, 0.316).path) == "a-b-c/x+y/seed-3-rate-0.316"
+def test_a_run_has_a_file():
+    run_id = RunId("a/b <c>", "x+y", 3, 0.316)
+    assert str(run_id.file) == "runs/a-b-c/x+y/seed-3-lr-x0.316.json"
+    assert str(run_id.pictures) == "pictures/a-b-c/x+y/seed-3-lr-x0.316"

@@ -1,5 +1,4 @@
-"""One run: the same start, data and evaluation for all methods, budgets of three kinds, every end
-an outcome."""
+"""One run: equal start, data and evaluation for all methods, three kinds of budgets, failures."""
 
 import mmap
 import time
@@ -7,9 +6,7 @@ import time
 import pytest
 import torch
 
-from saddlepoint.compare.execution import Job, execute
-from saddlepoint.compare.memory import PeakMemory
-from saddlepoint.compare.processes import execute_apart
+from saddlepoint.compare.execution import Job, PeakMemory, execute, run_in_subprocess
 from saddlepoint.training import Evaluator, Trainer, resolve
 
 SMALL = {
@@ -23,14 +20,14 @@ def job(points=2, metric="ema/mode-distance", **options):
     return Job(resolve({**SMALL, "steps": 6, **options}).model_dump(mode="json"), metric, points)
 
 
-def without_clock(outcome):
+def without_clock(result):
     points = [
         {key: value for key, value in point.items() if key != "seconds"}
-        for point in outcome["points"]
+        for point in result["points"]
     ]
     kept = {
         key: value
-        for key, value in outcome.items()
+        for key, value in result.items()
         if key not in ("seconds", "peak_memory", "points")
     }
     return {**kept, "points": points}
@@ -59,7 +56,7 @@ class TestFairness:
                 assert torch.equal(first.batch(ahead).real, other.batch(ahead).real)
                 assert torch.equal(first.batch(ahead).noise, other.batch(ahead).noise)
 
-    def test_an_outcome_reproduces(self):
+    def test_a_result_reproduces(self):
         assert without_clock(execute(job())) == without_clock(execute(job()))
 
     def test_evaluation_changes_nothing(self):
@@ -73,17 +70,17 @@ class TestFairness:
         while training.progress < 1:
             training.train_step()
         straight = Evaluator(training).evaluate()
-        outcome = execute(Job(config.model_dump(mode="json"), "ema/modes", 1, everything=True))
-        assert outcome["metrics"] == {
+        result = execute(Job(config.model_dump(mode="json"), "ema/modes", 1, all_metrics=True))
+        assert result["metrics"] == {
             name: value for name, value in straight.items() if name.startswith("ema/")
         }
 
 
 class TestBudgets:
     def test_steps(self):
-        outcome = execute(job())
-        assert (outcome["status"], outcome["steps"]) == ("finished", 6)
-        assert [point["progress"] for point in outcome["points"]] == [0.5, 1]
+        result = execute(job())
+        assert (result["status"], result["steps"]) == ("finished", 6)
+        assert [point["progress"] for point in result["points"]] == [0.5, 1]
 
     def test_gradient_equivalents(self):
         plain = execute(job(steps=None, gradient_equivalents=24))
@@ -99,9 +96,9 @@ class TestBudgets:
         assert (double["steps"], double["gradient_equivalents"]) == (6, 24)
 
     def test_products_count_twice(self):
-        outcome = execute(job(rule="consensus"))
+        result = execute(job(rule="consensus"))
         # one closure, two gradients, two rows
-        assert outcome["gradient_equivalents"] == pytest.approx(6 * (1 / 3 + 4 / 3 + 2 * 2))
+        assert result["gradient_equivalents"] == pytest.approx(6 * (1 / 3 + 4 / 3 + 2 * 2))
 
     def test_seconds_are_processor_time_and_leave_out_evaluation(self, monkeypatch):
         monkeypatch.setattr(
@@ -110,38 +107,40 @@ class TestBudgets:
             lambda self, names: time.sleep(0.3) or dict.fromkeys(names, 0.0),
         )
         began = time.perf_counter()
-        outcome = execute(job(points=3, steps=None, seconds=0.05))
+        result = execute(job(points=3, steps=None, seconds=0.05))
         assert time.perf_counter() - began > 0.9
-        assert 0.05 <= outcome["seconds"] < 0.3
+        assert 0.05 <= result["seconds"] < 0.3
 
 
 class TestEnds:
-    def test_divergence_is_an_outcome(self):
-        outcome = execute(
+    def test_divergence_is_a_result(self):
+        result = execute(
             job(
                 optimizer={"name": "sgd", "lr": 1e30},
                 problem={**SMALL["problem"], "activation": "relu"},
             )
         )
-        assert (outcome["status"], outcome["metrics"]) == ("diverged", None)
-        assert outcome["error"].startswith(
+        assert (result["status"], result["metrics"]) == ("diverged", None)
+        assert result["error"].startswith(
             'Step 1: Term "fake" of the loss of player "generator" is'
         )
 
-    def test_a_failure_is_an_outcome_with_its_reason(self):
-        outcome = execute(job(metric="ema/mode-distances"))
-        assert outcome["status"] == "failed"
-        assert outcome["error"].startswith(
+    def test_a_failure_is_a_result_with_its_reason(self):
+        result = execute(job(metric="ema/mode-distances"))
+        assert result["status"] == "failed"
+        assert result["error"].startswith(
             'UsageError: "ema/mode-distances" is no metric of mixture8'
         )
 
     def test_a_process_that_is_killed_is_a_failed_run(self):
-        outcome = execute_apart(job(optimizer={"name": "tests.compare.deadly:Deadly", "lr": 0.1}))
-        assert outcome["status"] == "failed"
-        assert "killed by signal 9 (SIGKILL)" in outcome["error"]
+        result = run_in_subprocess(
+            job(optimizer={"name": "tests.compare.deadly:Deadly", "lr": 0.1})
+        )
+        assert result["status"] == "failed"
+        assert "killed by signal 9 (SIGKILL)" in result["error"]
 
     def test_a_run_apart_is_the_run_here(self):
-        assert without_clock(execute_apart(job())) == without_clock(execute(job()))
+        assert without_clock(run_in_subprocess(job())) == without_clock(execute(job()))
 
     def test_what_beat_raises_ends_the_process(self):
         began = time.perf_counter()
@@ -150,7 +149,7 @@ class TestEnds:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            execute_apart(job(steps=None, seconds=600), beat=stop)
+            run_in_subprocess(job(steps=None, seconds=600), heartbeat=stop)
         assert time.perf_counter() - began < 60
 
 
@@ -180,5 +179,5 @@ class TestMemory:
         assert memory.most == first
 
     def test_of_a_run(self):
-        outcome = execute_apart(job())
-        assert outcome["peak_memory"] is None or outcome["peak_memory"] >= 0
+        result = run_in_subprocess(job())
+        assert result["peak_memory"] is None or result["peak_memory"] >= 0

@@ -1,5 +1,4 @@
-"""What an outcome was made with: changed files make runs again, other versions are said, and the
-user may ask for more."""
+"""Which results are made again: changed input files, other versions, failures."""
 
 import csv
 import json
@@ -7,10 +6,9 @@ import json
 import pytest
 
 from saddlepoint.compare import compare
-from saddlepoint.compare.again import is_interrupted, is_wanted_again
 from saddlepoint.compare.comparison import SilentWatcher
-from saddlepoint.compare.execution import unfinished
-from saddlepoint.compare.provenance import inputs_of
+from saddlepoint.compare.execution import failed_result
+from saddlepoint.compare.provenance import input_hashes, is_interrupted, should_rerun
 from saddlepoint.data import images
 from saddlepoint.training.config import resolve
 
@@ -28,7 +26,7 @@ def runs_of(found):
 
 
 def fails(error):
-    return lambda job: unfinished(error)
+    return lambda job: failed_result(error)
 
 
 class TestVersions:
@@ -40,19 +38,19 @@ class TestVersions:
             compare(small_study(), tmp_path, execute=recorded())
         return tmp_path
 
-    def test_they_are_kept_and_said(self, small_study, recorded, older):
+    def test_they_are_kept_and_reported(self, small_study, recorded, older):
         runner, watcher = recorded(), Notes()
         found = compare(small_study(seeds=3), older, execute=runner, watcher=watcher)
         assert len(runner.jobs) == 2
         assert (
-            "4 finished runs and trials were made otherwise (torch 2.0.0, now 2."
+            "4 finished runs and trials were made with other versions (torch 2.0.0, now 2."
             in watcher.notes[0]
         )
         assert sum(run["made_with"]["torch"] == "2.0.0" for run in runs_of(found)) == 4
         rows = list(csv.DictReader((older / "results.csv").read_text().splitlines()))
         assert sum("torch 2.0.0" in row["made_with"] for row in rows) == 4
 
-    def test_they_are_made_again_where_that_is_wanted(self, small_study, recorded, older):
+    def test_they_are_made_again_on_request(self, small_study, recorded, older):
         runner = recorded()
         found = compare(small_study(), older, execute=runner, rerun=["outdated"])
         assert len(runner.jobs) == 4
@@ -115,21 +113,21 @@ class TestFilesOfTheUser:
         for path in images.EMBEDDED.iterdir():
             (tmp_path / path.name).write_bytes(path.read_bytes())
         config = resolve({"problem": "mnist", "data_dir": str(tmp_path)})
-        before = inputs_of(config)
-        assert inputs_of(config) == before
+        before = input_hashes(config)
+        assert input_hashes(config) == before
         changed = next(tmp_path.glob("train-labels*"))
         changed.write_bytes(changed.read_bytes() + b"\0")
-        assert inputs_of(config) != before
+        assert input_hashes(config) != before
 
     def test_what_the_library_has_is_no_file_of_the_user(self):
-        assert inputs_of(resolve({"problem": "digits"})) == {}
+        assert input_hashes(resolve({"problem": "digits"})) == {}
 
     def test_a_file_that_changes_meanwhile(self, small_study, recorded, tmp_path, monkeypatch):
         state = iter(range(100))
         monkeypatch.setattr(
-            "saddlepoint.compare.jobs.inputs_of", lambda config: {"data": next(state)}
+            "saddlepoint.compare.runs.input_hashes", lambda config: {"data": next(state)}
         )
-        with pytest.raises(ValueError, match="changed while a run was made"):
+        with pytest.raises(ValueError, match="changed during a run"):
             compare(small_study(), tmp_path, execute=recorded())
         assert not list((tmp_path / "runs").rglob("*.json"))
 
@@ -157,20 +155,20 @@ class TestFailures:
         ],
     )
     def test_of_runs(self, small_study, recorded, tmp_path, error, rerun, made):
-        compare(small_study(), tmp_path, execute=recorded(outcome=fails(error)))
+        compare(small_study(), tmp_path, execute=recorded(result=fails(error)))
         runner = recorded()
         compare(small_study(), tmp_path, execute=runner, rerun=rerun)
         assert len(runner.jobs) == made
 
     def test_of_runs_that_are_killed_again(self, small_study, recorded, tmp_path):
-        compare(small_study(), tmp_path, execute=recorded(outcome=fails(self.KILLED)))
-        runner = recorded(outcome=fails(self.KILLED))
+        compare(small_study(), tmp_path, execute=recorded(result=fails(self.KILLED)))
+        runner = recorded(result=fails(self.KILLED))
         compare(small_study(), tmp_path, execute=runner, rerun=["killed"])
         assert len(runner.jobs) == 4
 
     def test_of_trials(self, small_study, recorded, tmp_path):
         study = small_study(methods=["adam"], seeds=1, tuning={"trials": 2, "finalists": 1})
-        compare(study, tmp_path, execute=recorded(outcome=fails(self.KILLED)))
+        compare(study, tmp_path, execute=recorded(result=fails(self.KILLED)))
         runner = recorded()
         found = compare(study, tmp_path, execute=runner, rerun=["killed"])
         assert len(runner.jobs) == 2 + 1
@@ -178,15 +176,16 @@ class TestFailures:
             trial["status"] for trial in found["problems"][0]["methods"][0]["tuning"]["trials"]
         ] == ["finished"] * 2
 
-    def test_only_what_was_merely_stopped_is_no_outcome(self):
+    def test_only_interrupted_runs_have_no_result(self):
         said = (
             "The process of the run ended with exit code {}; −9 is what running out of memory looks"
             " like."
         )
         assert [
-            is_interrupted(unfinished(said.format(code))) for code in (-1, -2, -15, -9, -11, 1, 2)
+            is_interrupted(failed_result(said.format(code)))
+            for code in (-1, -2, -15, -9, -11, 1, 2)
         ] == [True] * 3 + [False] * 4
 
     def test_a_finished_run_is_never_failed(self):
         finished = {"status": "finished", "error": None, "made_with": {"torch": "2"}}
-        assert not is_wanted_again(finished, ["killed", "failed", "outdated"], {"torch": "2"})
+        assert not should_rerun(finished, ["killed", "failed", "outdated"], {"torch": "2"})

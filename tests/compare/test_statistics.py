@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saddlepoint.compare.statistics import (
-    exchange_test,
     holm,
+    kaplan_meier_median,
+    mann_whitney_test,
     median_interval,
-    median_time,
     probability_better,
-    share_interval,
+    wilson_interval,
 )
 
 values = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=6)
@@ -67,7 +67,7 @@ class TestShareInterval:
     @pytest.mark.parametrize(("k", "n"), [(0, 5), (3, 5), (5, 5), (7, 20)])
     def test_is_wilsons(self, k, n):
         reference = scipy.stats.binomtest(k, n).proportion_ci(method="wilson")
-        assert share_interval(k, n) == pytest.approx((reference.low, reference.high), abs=1e-6)
+        assert wilson_interval(k, n) == pytest.approx((reference.low, reference.high), abs=1e-6)
 
 
 class TestProbabilityBetter:
@@ -85,12 +85,12 @@ class TestExchangeTest:
     def test_is_the_exact_test_of_mann_and_whitney_without_ties(self):
         generator = np.random.default_rng(3)
         first, second = generator.normal(size=5), generator.normal(0.8, size=6)
-        assert exchange_test(first, second) == pytest.approx(
+        assert mann_whitney_test(first, second) == pytest.approx(
             scipy.stats.mannwhitneyu(first, second, method="exact").pvalue
         )
 
     def test_has_the_least_value_for_separated_samples(self):
-        assert exchange_test([1.0] * 5, [2.0] * 5) == pytest.approx(2 / math.comb(10, 5))
+        assert mann_whitney_test([1.0] * 5, [2.0] * 5) == pytest.approx(2 / math.comb(10, 5))
 
     @given(values, values)
     def test_with_ties_is_what_dealing_all_ways_gives(self, first, second):
@@ -102,13 +102,13 @@ class TestExchangeTest:
             dealt.append(
                 abs(probability_better(pooled[list(chosen)], rest) - 0.5) >= observed - 1e-12
             )
-        assert exchange_test(first, second) == pytest.approx(np.mean(dealt))
+        assert mann_whitney_test(first, second) == pytest.approx(np.mean(dealt))
 
     def test_of_many_runs_draws_at_random(self):
         generator = np.random.default_rng(4)
         first, second = generator.normal(size=30), generator.normal(1.0, size=30)
         reference = scipy.stats.mannwhitneyu(first, second, method="asymptotic").pvalue
-        assert exchange_test(first, second) < 0.01
+        assert mann_whitney_test(first, second) < 0.01
         assert reference < 0.01
 
 
@@ -130,7 +130,7 @@ class TestHolm:
 
 class TestMedianTime:
     def test_without_censoring_is_the_lower_median(self):
-        assert median_time([4.0, 1.0, 3.0, 2.0], [9.0] * 4) == 2.0
+        assert kaplan_meier_median([4.0, 1.0, 3.0, 2.0], [9.0] * 4) == 2.0
 
     def test_is_the_kaplan_meier_median_of_scipy(self):
         times, ends = [1.0, None, 2.0, 5.0, None, 6.0], [9.0, 1.5, 9.0, 9.0, 4.0, 9.0]
@@ -140,8 +140,8 @@ class TestMedianTime:
         )
         survival = scipy.stats.ecdf(sample).sf
         reference = survival.quantiles[np.flatnonzero(survival.probabilities <= 0.5)[0]]
-        assert median_time(times, ends) == reference
+        assert kaplan_meier_median(times, ends) == reference
 
     def test_is_unknown_where_most_never_reach_it(self):
-        assert median_time([1.0, None, None], [2.0, 2.0, 2.0]) is None
-        assert median_time([None], [2.0]) is None
+        assert kaplan_meier_median([1.0, None, None], [2.0, 2.0, 2.0]) is None
+        assert kaplan_meier_median([None], [2.0]) is None

@@ -1,5 +1,4 @@
-"""Signals, dead processes, waiting, progress: nobody waits in silence, and an interruption is no
-outcome."""
+"""Signals, dead processes, messages about waiting, progress, cancelling."""
 
 import os
 import signal
@@ -12,20 +11,18 @@ from typing import ClassVar
 import pytest
 
 from saddlepoint.compare import compare
-from saddlepoint.compare.comparison import SilentWatcher
-from saddlepoint.compare.execution import unfinished
-from saddlepoint.compare.jobs import Place
-from saddlepoint.compare.processes import _end_of, execute_apart
-from saddlepoint.compare.progress import Count, Progress, Waiting
+from saddlepoint.compare.comparison import Count, ProgressCounter, SilentWatcher, WaitMessages
+from saddlepoint.compare.execution import _exit_reason, failed_result, run_in_subprocess
+from saddlepoint.compare.runs import RunId
 from saddlepoint.compare.storage import (
-    LAST_CALL,
-    LONGEST_CALL,
-    _Hurry,
-    opened_search,
-    opened_storage,
+    LAST_STATEMENT_SECONDS,
+    STATEMENT_SECONDS,
+    Worker,
+    _StatementLimit,
+    open_search,
+    open_storage,
 )
-from saddlepoint.compare.trials import share
-from saddlepoint.compare.workers import Worker, this_process
+from saddlepoint.compare.tuning import run_trials
 from saddlepoint.errors import UsageError
 from tests.compare.test_execution import job
 
@@ -58,74 +55,82 @@ class TestSignals:
             if pids:  # else the next second finds them
                 file.touch()
 
-        outcome = execute_apart(
+        result = run_in_subprocess(
             job(optimizer={"name": "tests.compare.deadly:Patient", "lr": 0.1, "until": str(file)}),
-            beat=to_all,
+            heartbeat=to_all,
         )
-        assert outcome["status"] == "finished", outcome
+        assert result["status"] == "finished", result
         assert sent
 
     def test_this_process_still_gets_them(self):
-        execute_apart(job())
+        run_in_subprocess(job())
         assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {
             signal.SIGINT,
             signal.SIGTERM,
             signal.SIGHUP,
         }
 
-    def test_what_killed_a_run_is_said(self):
-        assert "killed by signal 9 (SIGKILL)" in _end_of(-9)
-        assert "killed by signal 11 (SIGSEGV)" in _end_of(-11)
-        assert "exit code 3" in _end_of(3)
+    def test_the_signal_that_killed_a_run_is_reported(self):
+        assert "killed by signal 9 (SIGKILL)" in _exit_reason(-9)
+        assert "killed by signal 11 (SIGSEGV)" in _exit_reason(-11)
+        assert "exit code 3" in _exit_reason(3)
+
+
+def worker_at(host, pid, start_time, pid_namespace):
+    return Worker(host=host, pid=pid, start_time=start_time, pid_namespace=pid_namespace)
 
 
 class TestDeadProcesses:
     @pytest.fixture
     def storage(self, tmp_path):
-        with opened_storage(f"sqlite:///{tmp_path / 'tuning.db'}") as opened:
+        with open_storage(f"sqlite:///{tmp_path / 'tuning.db'}") as opened:
             yield opened
 
     def left_by(self, storage, worker):
-        search = opened_search(storage, "search")
+        search = open_search(storage, "search")
         trial = search.ask()
-        trial.set_user_attr("worker", worker.to_dict())
-        trial.set_user_attr("place", 0)
-        trial.set_user_attr("beat", time.time())
+        trial.set_user_attr("worker", worker.model_dump())
+        trial.set_user_attr("index", 0)
+        trial.set_user_attr("heartbeat", time.time())
         return search
 
     def test_on_this_machine_are_not_waited_for(self, storage):
         with subprocess.Popen([sys.executable, "-c", ""]) as process:
             pass
-        here = this_process()
+        here = Worker.current()
         for worker in (
-            Worker(here.host, process.pid, "1", here.space),
-            Worker(here.host, os.getpid(), "1", here.space),
+            worker_at(here.host, process.pid, "1", here.pid_namespace),
+            worker_at(here.host, os.getpid(), "1", here.pid_namespace),
         ):
             assert worker.is_alive() is False
         search = self.left_by(storage, worker)
-        trials = share(search, 1, lambda *_: (0.5, {}), lambda: None, waiting=pytest.fail)
+        trials = run_trials(search, 1, lambda *_: (0.5, {}), lambda: None, on_wait=pytest.fail)
         assert [trial.value for trial in trials] == [0.5]
 
     @pytest.mark.parametrize(
         "worker",
-        [Worker("elsewhere", 1, "2", "another boot"), this_process(), Worker("h", 1, "", "")],
+        [
+            worker_at("elsewhere", 1, "2", "another boot"),
+            Worker.current(),
+            worker_at("h", 1, "", ""),
+        ],
     )
     def test_others_may_live(self, worker):
         assert worker.is_alive() is not False
 
     def test_another_machine_is_waited_for_by_name(self, storage, monkeypatch):
-        monkeypatch.setattr("saddlepoint.compare.trials._GRACE", 1.5)
+        monkeypatch.setattr("saddlepoint.compare.tuning._GRACE", 1.5)
         said = []
-        search = self.left_by(storage, Worker("elsewhere", 7, "2", "another boot"))
-        share(search, 1, lambda *_: (0.5, {}), lambda: None, waiting=said.append)
+        search = self.left_by(storage, worker_at("elsewhere", 7, "2", "another boot"))
+        run_trials(search, 1, lambda *_: (0.5, {}), lambda: None, on_wait=said.append)
         assert "trial 0 of process 7 on elsewhere" in said[0]
 
 
 class TestWaiting:
-    def test_it_is_said_at_once_and_now_and_then(self, monkeypatch):
+    def test_it_is_reported_at_once_and_every_half_minute(self, monkeypatch):
         now, said = [0.0], []
-        monkeypatch.setattr("saddlepoint.compare.progress.time.monotonic", lambda: now[0])
-        waiting = Waiting(said.append)
+        monkeypatch.setattr("saddlepoint.compare.comparison.time.monotonic", lambda: now[0])
+        waiting = WaitMessages(said.append)
         for now[0] in (0.0, 1.0, 29.0, 31.0, 40.0):
             waiting("process 7")
         waiting("process 8")
@@ -146,8 +151,8 @@ class TestWaiting:
                 held.set()
 
         study, held = small_study(methods=["adam"], seeds=1), threading.Event()
-        with ComparisonDirectory.opened(tmp_path, study) as directory:
-            claim = directory.claimed(Place("tiny ring", "adam", 0))
+        with ComparisonDirectory.open(tmp_path, study) as directory:
+            claim = directory.lock(RunId("tiny ring", "adam", 0))
             claim.__enter__()
             thread = threading.Thread(
                 target=compare,
@@ -165,24 +170,23 @@ class TestWaiting:
 class TestProgress:
     def test_runs_and_trials_are_counted(self, small_study, monkeypatch):
         now = [0.0]
-        monkeypatch.setattr("saddlepoint.compare.progress.time.monotonic", lambda: now[0])
+        monkeypatch.setattr("saddlepoint.compare.comparison.time.monotonic", lambda: now[0])
         study = small_study(
             tuning={"trials": 3, "finalists": 2},
             problem={"robustness": {"factors": [0.1], "seeds": 1}},
         )
-        progress, plan = Progress(study, jobs=2), study.problems[0]
+        progress, plan = ProgressCounter(study, jobs=2), study.problems[0]
         assert progress.count() == Count(0, 2 * (3 + 2 + 2 + 1), None)
-        progress.trial(plan, "adam")
+        progress.trial_finished(plan, "adam")
         now[0] = 10.0
         assert progress.count() == Count(1, 16, 150.0)
-        progress.searched(plan, "adam")
-        progress.run(plan, Place("tiny ring", "adam", 0), here=False)
+        progress.search_finished(plan, "adam")
+        progress.run_finished(plan, RunId("tiny ring", "adam", 0), here=False)
         assert progress.count().finished == 6
 
     def test_budgets_in_seconds_are_known_before(self, small_study):
-        assert Progress(small_study(problem={"budget": {"seconds": 30}}), jobs=2).count() == Count(
-            0, 4, 60.0
-        )
+        study = small_study(problem={"budget": {"seconds": 30}})
+        assert ProgressCounter(study, jobs=2).count() == Count(0, 4, 60.0)
 
     def test_at_the_end_of_a_comparison(self, small_study, recorded, tmp_path):
         class Watcher(SilentWatcher):
@@ -196,7 +200,7 @@ class TestProgress:
             compare(
                 study,
                 tmp_path,
-                execute=recorded(outcome=lambda job: unfinished("x")),
+                execute=recorded(result=lambda job: failed_result("x")),
                 watcher=Watcher(),
             )
         assert [count.finished for count in Watcher.counts] == sorted(
@@ -206,14 +210,14 @@ class TestProgress:
 
 
 class TestMistakes:
-    def test_are_said_when_they_are_made(self, small_study, recorded, tmp_path):
+    def test_are_reported_at_once(self, small_study, recorded, tmp_path):
         """Not when the runs before them have ended."""
 
-        def execute(job, beat):
+        def execute(job, heartbeat):
             if job.config["seed"] == 1:
                 raise UsageError("a mistake")
             while True:
-                beat()
+                heartbeat()
                 time.sleep(0.01)
 
         with pytest.raises(UsageError, match="a mistake"):
@@ -228,7 +232,7 @@ class TestMistakes:
             compare(
                 small_study(),
                 tmp_path,
-                execute=recorded(outcome=lambda job: unfinished("x")),
+                execute=recorded(result=lambda job: failed_result("x")),
                 watcher=Watcher(),
             )
         assert (tmp_path / "comparison.json").is_file()
@@ -239,8 +243,8 @@ class TestEndlessStatements:
     def endless(self, tmp_path):
         """A database in which no trial can be begun: a trigger computes for ever."""
         url = f"sqlite:///{tmp_path / 'tuning.db'}"
-        with opened_storage(url) as storage:
-            opened_search(storage, "search")
+        with open_storage(url) as storage:
+            open_search(storage, "search")
             with storage.engine.begin() as connection:
                 connection.exec_driver_sql(
                     "CREATE TRIGGER endless AFTER INSERT ON trials BEGIN INSERT INTO"
@@ -250,17 +254,17 @@ class TestEndlessStatements:
         return url
 
     def test_are_ended(self, endless, monkeypatch):
-        monkeypatch.setattr("saddlepoint.compare.storage.LONGEST_CALL", 0.2)
-        monkeypatch.setattr("saddlepoint.compare.storage.LAST_CALL", 0.05)
+        monkeypatch.setattr("saddlepoint.compare.storage.STATEMENT_SECONDS", 0.2)
+        monkeypatch.setattr("saddlepoint.compare.storage.LAST_STATEMENT_SECONDS", 0.05)
         with (
-            pytest.raises(UsageError, match=r"tuning\.db failed: a statement had no end within"),
-            opened_storage(endless) as storage,
+            pytest.raises(UsageError, match=r"tuning\.db failed: a statement did not end within"),
+            open_storage(endless) as storage,
         ):
-            share(opened_search(storage, "search"), 1, lambda *_: (0.5, {}), lambda: None)
+            run_trials(open_search(storage, "search"), 1, lambda *_: (0.5, {}), lambda: None)
 
     def test_have_less_time_when_the_search_is_stopped(self):
         stopping = threading.Event()
-        hurry = _Hurry(stopping)
-        assert hurry.seconds == LONGEST_CALL
+        limit = _StatementLimit(stopping)
+        assert limit.seconds == STATEMENT_SECONDS
         stopping.set()
-        assert hurry.seconds == LAST_CALL < LONGEST_CALL
+        assert limit.seconds == LAST_STATEMENT_SECONDS < STATEMENT_SECONDS

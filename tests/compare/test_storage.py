@@ -1,12 +1,12 @@
-"""The database of trials fails while it is used: a sentence, and what is finished is kept."""
+"""The database of trials fails while it is used: an error, and finished trials are kept."""
 
 import shutil
 
 import pytest
 import sqlalchemy
 
-from saddlepoint.compare.storage import opened_search, opened_storage
-from saddlepoint.compare.trials import share
+from saddlepoint.compare.storage import open_search, open_storage
+from saddlepoint.compare.tuning import run_trials
 from saddlepoint.errors import UsageError
 from tests.reliability.databases import KEPT, finished, searched
 
@@ -24,22 +24,22 @@ def full(storage, pages=1):
 
 def test_a_full_disk(tmp_path, monkeypatch):
     # for the trial that was under way: its end could not be written either
-    monkeypatch.setattr("saddlepoint.compare.trials._GRACE", 0.5)
+    monkeypatch.setattr("saddlepoint.compare.tuning._GRACE", 0.5)
     url, made = f"sqlite:///{tmp_path / 'tuning.db'}", []
 
-    def work(trial, place, beat):
-        made.append(place)
+    def work(trial, index, heartbeat):
+        made.append(index)
         return 0.5, KEPT | {"error": "x" * 5000}
 
-    def search(places, limit=lambda storage: None):
-        with opened_storage(url) as storage:
-            opened = opened_search(storage, "search")
-            share(opened, 1, work, lambda: None)
+    def search(n_trials, limit=lambda storage: None):
+        with open_storage(url) as storage:
+            opened = open_search(storage, "search")
+            run_trials(opened, 1, work, lambda: None)
             limit(storage)
-            return share(opened, places, work, lambda: None)
+            return run_trials(opened, n_trials, work, lambda: None)
 
     with pytest.raises(
-        UsageError, match=r"tuning\.db failed: database or disk is full\. What is finished is kept"
+        UsageError, match=r"tuning\.db failed: database or disk is full\. Finished trials are kept"
     ):
         search(50, full)
     assert 1 <= len(made) < 50
@@ -53,10 +53,10 @@ def test_a_file_that_is_overwritten_meanwhile(tmp_path):
     shutil.copy(finished(), path)
 
     def overwrite():
-        with opened_storage(f"sqlite:///{path}") as storage:
+        with open_storage(f"sqlite:///{path}") as storage:
             path.write_bytes(b"\0" * path.stat().st_size)
             storage.engine.dispose()
-            opened_search(storage, "search")
+            open_search(storage, "search")
 
     with pytest.raises(
         UsageError, match=r"tuning\.db failed: (file is not a database|no such table)"
@@ -73,13 +73,13 @@ def test_a_file_that_is_no_database(tmp_path):
 
 def test_a_trial_that_vanishes_is_not_made_for_ever(tmp_path):
     path = tmp_path / "tuning.db"
-    with opened_storage(f"sqlite:///{path}") as storage:
-        search = opened_search(storage, "search")
+    with open_storage(f"sqlite:///{path}") as storage:
+        search = open_search(storage, "search")
 
-        def work(trial, place, beat):
+        def work(trial, index, heartbeat):
             with storage.engine.begin() as connection:
                 connection.execute(sqlalchemy.text("UPDATE trials SET study_id = NULL"))
             return 0.5, KEPT
 
-        with pytest.raises(UsageError, match="was finished, and is not there"):
-            share(search, 1, work, lambda: None)
+        with pytest.raises(UsageError, match="was finished, and is missing now"):
+            run_trials(search, 1, work, lambda: None)

@@ -1,14 +1,24 @@
-"""What a study file may say, and what is said of one that is wrong."""
+"""The schema of studies, methods by name, and the errors of wrong study files."""
 
 import pytest
 
-from saddlepoint.compare.checking import check
-from saddlepoint.compare.configuration import configuration, space_of, starting_point
-from saddlepoint.compare.methods import OPTIMIZER_SPACES, RULE_SPACES, method_called
-from saddlepoint.compare.reading import read_study
-from saddlepoint.compare.study import Range
+from saddlepoint.compare.preflight import validate_study
+from saddlepoint.compare.runs import default_parameters, run_config, search_space
+from saddlepoint.compare.study import (
+    Range,
+    method_from_name,
+    read_study,
+)
 from saddlepoint.errors import UsageError
-from saddlepoint.registry import OPTIMIZERS, PROBLEMS, RULES, build_recipe_rule, load
+from saddlepoint.registry import (
+    OPTIMIZER_SPACES,
+    OPTIMIZERS,
+    PROBLEMS,
+    RECIPES,
+    RULES,
+    build_recipe_rule,
+    load,
+)
 
 
 class TestMethodNames:
@@ -25,7 +35,7 @@ class TestMethodNames:
         ],
     )
     def test_names(self, name, rule, optimizer, family):
-        plan = method_called(name)
+        plan = method_from_name(name)
         assert (plan.rule.name, plan.optimizer and plan.optimizer.name, plan.family) == (
             rule,
             optimizer,
@@ -35,21 +45,21 @@ class TestMethodNames:
     @pytest.mark.parametrize(
         ("name", "sentence"),
         [
-            ("adamm", 'Unknown method "adamm": "adamm" is no optimizer. Did you mean "adam"?'),
-            ("sgd+adam", 'Unknown method "sgd+adam": "sgd" is no rule.'),
+            ("adamm", 'Unknown method "adamm": "adamm" is not an optimizer. Did you mean "adam"?'),
+            ("sgd+adam", 'Unknown method "sgd+adam": "sgd" is not a rule.'),
             (
                 "sga+",
-                'Method "sga+" names no optimizer after the plus. Write sga+adam, or sga alone.',
+                'Method "sga+" has no optimizer after the plus sign. Write sga+adam, or sga alone.',
             ),
         ],
     )
     def test_unknown_names(self, name, sentence):
         with pytest.raises(UsageError) as error:
-            method_called(name)
+            method_from_name(name)
         assert str(error.value).startswith(sentence)
 
     def test_spaces_are_of_registered_rules_and_optimizers(self):
-        assert set(RULE_SPACES) <= set(RULES)
+        assert set(RECIPES) == set(RULES)
         assert {name for name in OPTIMIZER_SPACES if ":" not in name} == set(OPTIMIZERS)
 
     @pytest.mark.parametrize("name", [*RULES, *OPTIMIZERS])
@@ -59,19 +69,19 @@ class TestMethodNames:
             if RULES.get(name) and build_recipe_rule(name).order == 0
             else {}
         )
-        check(small_study(methods=[name], problem=problem))
+        validate_study(small_study(methods=[name], problem=problem))
 
     @pytest.mark.parametrize(
         "name", ["adam", "soap", "acgd", "newton", "sga+adam", "normalized", "sign"]
     )
-    def test_the_first_trial_is_what_the_method_brings(self, small_study, name):
+    def test_the_first_trial_has_the_defaults_of_the_method(self, small_study, name):
         study = small_study(methods=[name])
         plan, method = study.problems[0], study.methods[name]
-        start = starting_point(plan, method)
+        start = default_parameters(plan, method)
         assert start["optimizer.lr"] > 0
         assert all(
             where.nearest(start[path]) == start[path]
-            for path, where in space_of(plan, method).items()
+            for path, where in search_space(plan, method).items()
             if path in start
         )
 
@@ -80,7 +90,7 @@ class TestProblems:
     @pytest.mark.parametrize("name", [name for name in PROBLEMS if name != "mnist"])
     def test_every_problem_has_a_metric_to_be_compared_by(self, small_study, name):
         plan = {"problem": name, "settings": {}, "metric": PROBLEMS[name].metric}
-        check(small_study(methods=["adam"], problem=plan))
+        validate_study(small_study(methods=["adam"], problem=plan))
         assert PROBLEMS[name].metric.removeprefix("ema/") in load(PROBLEMS[name].path).metric_names
 
 
@@ -96,7 +106,7 @@ class TestStudyFile:
     def test_precedence_of_settings(self, small_study):
         methods = {"adam": {"settings": {"batch_size": 3, "optimizer.eps": 1e-3}}}
         study = small_study(methods=methods, problem={"settings": {"batch_size": 8, "ema": 0.5}})
-        config = configuration(
+        config = run_config(
             study.problems[0],
             study.methods["adam"],
             {"optimizer.lr": 0.25, "ratio": 2.0, "ema": 0.7},
@@ -110,10 +120,10 @@ class TestStudyFile:
         ("change", "sentence"),
         [
             ({"seeds": 0}, "The study: seeds: Input should be greater than or equal to 1."),
-            ({"methods": []}, "The study: methods: there are none."),
+            ({"methods": []}, "The study: methods: the list is empty."),
             ({"methods": ["adm"]}, 'Unknown method "adm"'),
             ({"methods": 3}, "The study: methods must be a list of names"),
-            ({"baseline": "sgd"}, 'The study: baseline "sgd" is no method of the study.'),
+            ({"baseline": "sgd"}, 'The study: baseline "sgd" is not a method of the study.'),
             (
                 {"tuning": {"trials": 2, "seeds": [1]}},
                 "The study: tuning: [1] are reported seeds too",
@@ -143,14 +153,11 @@ class TestStudyFile:
         [
             (
                 {"problem": {"metric": "ema/frechet"}},
-                'Problem "tiny ring": "ema/frechet" is no metric by which one is better.',
+                'Problem "tiny ring": cannot compare methods by "ema/frechet": the',
             ),
             (
                 {"problem": {"metric": "average/modes"}},
-                (
-                    'Problem "tiny ring": metric "average/modes" is of weights that not every'
-                    " method has."
-                ),
+                'Problem "tiny ring": cannot compare methods by "average/modes": not every',
             ),
             (
                 {"problem": {"settings": {"bacth_size": 3}}},
@@ -171,7 +178,7 @@ class TestStudyFile:
     )
     def test_mistakes_that_show_when_methods_are_built(self, small_study, change, sentence):
         with pytest.raises(UsageError) as error:
-            check(small_study(**change))
+            validate_study(small_study(**change))
         assert str(error.value).startswith(sentence)
 
 

@@ -1,4 +1,4 @@
-"""Tuning: equal numbers of trials, on seeds of their own, whoever makes them, in whatever database."""
+"""Tuning: equal numbers of trials, on their own seeds, in many processes, in any database."""
 
 import os
 import shutil
@@ -9,11 +9,10 @@ from pathlib import Path
 import optuna
 import pytest
 
-from saddlepoint.compare.execution import unfinished
-from saddlepoint.compare.storage import opened_search, opened_storage
+from saddlepoint.compare.execution import failed_result
+from saddlepoint.compare.storage import open_search, open_storage
 from saddlepoint.compare.study import TuningPlan
-from saddlepoint.compare.trials import share
-from saddlepoint.compare.tuning import tune
+from saddlepoint.compare.tuning import run_trials, tune
 from saddlepoint.errors import UsageError
 
 
@@ -30,11 +29,11 @@ def run(study, storage, execute, trials=4, method="adam", **plan):
 
 
 def valley(job):
-    """An outcome whose mode-distance is least at a learning rate of 1e-3."""
+    """An result whose mode-distance is least at a learning rate of 1e-3."""
     rate = job.config["optimizer"]["lr"]
     value = abs(rate - 1e-3)
     return {
-        **unfinished(""),
+        **failed_result(""),
         "status": "finished",
         "error": None,
         "metrics": {"ema/mode-distance": value},
@@ -45,15 +44,15 @@ def valley(job):
 
 @pytest.fixture
 def storage(tmp_path):
-    with opened_storage(f"sqlite:///{tmp_path / 'tuning.db'}") as opened:
+    with open_storage(f"sqlite:///{tmp_path / 'tuning.db'}") as opened:
         yield opened
 
 
 class TestSearch:
-    def test_the_first_trial_is_what_the_method_brings_and_the_best_is_kept(
+    def test_the_first_trial_has_the_defaults_of_the_method_and_the_best_is_kept(
         self, small_study, recorded, storage
     ):
-        found = run(small_study(), storage, recorded(outcome=valley), trials=12)
+        found = run(small_study(), storage, recorded(result=valley), trials=12)
         assert found.trials[0]["parameters"] == {
             "optimizer.lr": 2e-3,
             "ratio": 0.5,
@@ -66,7 +65,7 @@ class TestSearch:
     def test_trials_are_on_the_tuning_seed_and_at_their_parameters(
         self, small_study, recorded, storage
     ):
-        runner = recorded(outcome=valley)
+        runner = recorded(result=valley)
         found = run(small_study(), storage, runner)
         assert {job.config["seed"] for job in runner.jobs} == {100}
         assert [job.config["optimizer"]["lr"] for job in runner.jobs] == [
@@ -80,16 +79,16 @@ class TestSearch:
         assert ratios == pytest.approx([trial["parameters"]["ratio"] for trial in found.trials])
 
     def test_a_search_does_not_depend_on_interruptions(self, small_study, recorded, tmp_path):
-        with opened_storage(f"sqlite:///{tmp_path / 'a.db'}") as a:
-            straight = run(small_study(), a, recorded(outcome=valley), trials=8)
+        with open_storage(f"sqlite:///{tmp_path / 'a.db'}") as a:
+            straight = run(small_study(), a, recorded(result=valley), trials=8)
         for most in (2, 3):
             with (
-                opened_storage(f"sqlite:///{tmp_path / 'b.db'}") as b,
+                open_storage(f"sqlite:///{tmp_path / 'b.db'}") as b,
                 pytest.raises(KeyboardInterrupt),
             ):
-                run(small_study(), b, recorded(most=most, outcome=valley), trials=8)
-        with opened_storage(f"sqlite:///{tmp_path / 'b.db'}") as b:
-            broken = run(small_study(), b, recorded(outcome=valley), trials=8)
+                run(small_study(), b, recorded(most=most, result=valley), trials=8)
+        with open_storage(f"sqlite:///{tmp_path / 'b.db'}") as b:
+            broken = run(small_study(), b, recorded(result=valley), trials=8)
         assert broken == straight
 
     def test_a_diverged_trial_is_a_finished_trial(self, small_study, recorded, storage):
@@ -97,10 +96,10 @@ class TestSearch:
             return (
                 valley(job)
                 if job.config["optimizer"]["lr"] < 2e-3
-                else {**unfinished("overflow"), "status": "diverged"}
+                else {**failed_result("overflow"), "status": "diverged"}
             )
 
-        found = run(small_study(), storage, recorded(outcome=diverges_above), trials=10)
+        found = run(small_study(), storage, recorded(result=diverges_above), trials=10)
         assert len(found.trials) == 10
         lost = [trial for trial in found.trials if trial["status"] == "diverged"]
         assert lost
@@ -109,7 +108,7 @@ class TestSearch:
 
     def test_the_value_is_the_mean_over_the_seeds(self, small_study, recorded, storage):
         runner = recorded(
-            outcome=lambda job: (
+            result=lambda job: (
                 valley(job) | {"metrics": {"ema/mode-distance": float(job.config["seed"])}}
             )
         )
@@ -126,7 +125,7 @@ class TestSearch:
                 }
             }
 
-        runner = recorded(outcome=lucky_once)
+        runner = recorded(result=lucky_once)
         found = run(small_study(), storage, runner, trials=8, finalists=8, final_seeds=(101, 102))
         values = [trial["value"] for trial in found.trials]
         assert {0.0, 0.5} == set(values)
@@ -136,10 +135,10 @@ class TestSearch:
         assert {round(trial["final"], 3) for trial in found.trials} == {0.5, 0.667}
 
     def test_only_the_best_are_finalists(self, small_study, recorded, storage):
-        found = run(small_study(), storage, recorded(outcome=valley), trials=6, finalists=2)
+        found = run(small_study(), storage, recorded(result=valley), trials=6, finalists=2)
         finalists = [trial["number"] for trial in found.trials if trial["final"] is not None]
         assert sorted(finalists) == sorted(
-            sorted(range(6), key=lambda place: found.trials[place]["value"])[:2]
+            sorted(range(6), key=lambda index: found.trials[index]["value"])[:2]
         )
 
     def test_a_method_without_hyperparameters_needs_no_trial(self, small_study, recorded, storage):
@@ -151,90 +150,94 @@ class TestSearch:
     def test_a_trial_of_a_killed_process_is_made_again(
         self, small_study, recorded, storage, monkeypatch
     ):
-        run(small_study(), storage, recorded(outcome=valley), trials=2)
+        run(small_study(), storage, recorded(result=valley), trials=2)
         name = next(iter(optuna.get_all_study_names(storage)))
         search = optuna.load_study(study_name=name, storage=storage)
-        search.ask().set_user_attr("place", 2)  # nobody will ever say how it ended
-        monkeypatch.setattr("saddlepoint.compare.trials._GRACE", 0)
-        monkeypatch.setattr("saddlepoint.compare.tuning._key", lambda *_: name.rpartition("/")[2])
+        search.ask().set_user_attr("index", 2)  # nobody will ever say how it ended
+        monkeypatch.setattr("saddlepoint.compare.tuning._GRACE", 0)
+        monkeypatch.setattr(
+            "saddlepoint.compare.tuning._search_key", lambda *_: name.rpartition("/")[2]
+        )
         time.sleep(0.01)
-        assert len(run(small_study(), storage, recorded(outcome=valley), trials=3).trials) == 3
+        assert len(run(small_study(), storage, recorded(result=valley), trials=3).trials) == 3
 
 
-class TestOnePlaceAtOnce:
-    """Two that find the same place free in the same moment: one of them makes its trial."""
+class TestOneIndexAtOnce:
+    """Two processes find the same index free at the same time: one of them runs its trial."""
 
     @staticmethod
-    def other_says(search, place):
-        """Return a trial of another process, of a lower number, and what waits until it says which
-        place it takes."""
+    def other_takes(search, index):
+        """Return a function that first stores the index of another process's trial, which has a
+        lower number, and then ends that trial."""
         other = search.ask()
 
-        def go_on():
-            if "place" not in other.user_attrs:
-                other.set_user_attr("place", place)
+        def check_cancelled():
+            if "index" not in other.user_attrs:
+                other.set_user_attr("index", index)
             else:
                 search.tell(other, 0.5)
 
-        return go_on
+        return check_cancelled
 
     def test_the_higher_number_gives_way(self, storage):
-        search = opened_search(storage, "race")
-        go_on = self.other_says(search, 0)
+        search = open_search(storage, "race")
+        check_cancelled = self.other_takes(search, 0)
 
-        def never(trial, place, beat):
+        def never(trial, index, heartbeat):
             raise AssertionError("made twice")
 
-        assert [trial.value for trial in share(search, 1, never, go_on)] == [0.5]
+        assert [trial.value for trial in run_trials(search, 1, never, check_cancelled)] == [0.5]
 
-    def test_it_stays_where_the_other_takes_another_place(self, storage):
-        search = opened_search(storage, "side by side")
-        go_on, made = self.other_says(search, 1), []
+    def test_it_stays_where_the_other_takes_another_index(self, storage):
+        search = open_search(storage, "side by side")
+        check_cancelled, made = self.other_takes(search, 1), []
 
-        def work(trial, place, beat):
-            made.append(place)
+        def work(trial, index, heartbeat):
+            made.append(index)
             return 0.25, {}
 
-        assert [trial.value for trial in share(search, 2, work, go_on)] == [0.25, 0.5]
+        assert [trial.value for trial in run_trials(search, 2, work, check_cancelled)] == [
+            0.25,
+            0.5,
+        ]
         assert made == [0]
 
 
 class TestAClockThatIsSetBack:
     def test_whoever_works_is_still_heard_of(self, storage, monkeypatch):
-        monkeypatch.setattr("saddlepoint.compare.trials._HEARTBEAT", 0)
+        monkeypatch.setattr("saddlepoint.compare.tuning._HEARTBEAT", 0)
         now = iter(range(10**9, 0, -3600))
-        monkeypatch.setattr("saddlepoint.compare.trials.time.time", lambda: next(now))
-        search, beats = opened_search(storage, "set back"), []
+        monkeypatch.setattr("saddlepoint.compare.tuning.time.time", lambda: next(now))
+        search, beats = open_search(storage, "set back"), []
 
-        def work(trial, place, beat):
+        def work(trial, index, heartbeat):
             for _ in range(2):
-                beat()
-                beats.append(trial.user_attrs["beat"])
+                heartbeat()
+                beats.append(trial.user_attrs["heartbeat"])
             return 0.25, {}
 
-        share(search, 1, work, lambda: None)
+        run_trials(search, 1, work, lambda: None)
         assert beats[1] < beats[0], "the second one was written as well"
 
     def test_whoever_died_before_it_is_given_up(self, storage):
-        search = opened_search(storage, "from the future")
+        search = open_search(storage, "from the future")
         dead = search.ask()
-        dead.set_user_attr("place", 0)
-        dead.set_user_attr("beat", time.time() + 3600)
-        assert [trial.value for trial in share(search, 1, lambda *_: (0.25, {}), lambda: None)] == [
-            0.25
-        ]
+        dead.set_user_attr("index", 0)
+        dead.set_user_attr("heartbeat", time.time() + 3600)
+        trials = run_trials(search, 1, lambda *_: (0.25, {}), lambda: None)
+        assert [trial.value for trial in trials] == [0.25]
 
 
 class TestStorage:
     @pytest.mark.parametrize(
         "url", ["nonsense", "oracle9://host/base", "sqlite:////no/such/directory/study.db"]
     )
-    def test_what_cannot_be_opened_is_said(self, url):
-        with pytest.raises(UsageError, match="Cannot open the storage"), opened_storage(url):
+    def test_errors_of_opening_are_reported(self, url):
+        with pytest.raises(UsageError, match="Cannot open the storage"), open_storage(url):
             pass
 
     def test_passwords_are_not_shown(self):
-        with pytest.raises(UsageError) as error, opened_storage("nonsense://me:secret@host/base"):
+        with pytest.raises(UsageError) as error, open_storage("nonsense://me:secret@host/base"):
             pass
         assert "secret" not in str(error.value)
 
@@ -304,16 +307,16 @@ def postgres(tmp_path_factory):
 
 class TestPostgres:
     def test_a_search_in_a_server_is_that_in_a_file(self, small_study, recorded, storage, postgres):
-        in_file = run(small_study(), storage, recorded(outcome=valley), trials=6)
-        with opened_storage(postgres) as server:
-            in_server = run(small_study(), server, recorded(outcome=valley), trials=6)
+        in_file = run(small_study(), storage, recorded(result=valley), trials=6)
+        with open_storage(postgres) as server:
+            in_server = run(small_study(), server, recorded(result=valley), trials=6)
         assert in_server == in_file
 
     def test_a_search_is_found_again_from_elsewhere(self, small_study, recorded, postgres):
-        study, runner = small_study(methods=["sign"]), recorded(outcome=valley)
-        with opened_storage(postgres) as server:
-            first = run(study, server, recorded(outcome=valley), trials=3, method="sign")
-        with opened_storage(postgres) as server:
+        study, runner = small_study(methods=["sign"]), recorded(result=valley)
+        with open_storage(postgres) as server:
+            first = run(study, server, recorded(result=valley), trials=3, method="sign")
+        with open_storage(postgres) as server:
             again = run(study, server, runner, trials=3, method="sign")
         assert runner.jobs == []
         assert again == first

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from saddlepoint.diagnostics import (
-    BANDS,
+    LOSS_RANGES,
     Finding,
     GameSpectrum,
     History,
@@ -38,7 +38,7 @@ def full_lines():
         x = step / 200
         probe = {
             "accuracy": 0.5 + x / 4,
-            "memory": 0.5 + x / 8,
+            "membership_auc": 0.5 + x / 8,
             "antisymmetric": 1 - x,
             "update_cosine": {"discriminator": x, "generator": -x},
             "diversity": x,
@@ -183,7 +183,11 @@ class TestAll:
 class TestCourse:
     @pytest.mark.parametrize(
         ("loss", "coverage"),
-        list(zip(BANDS, [None, ("modes", 8.0), ("recall", 1.0), ("modes", 1000.0)], strict=True)),
+        list(
+            zip(
+                LOSS_RANGES, [None, ("modes", 8.0), ("recall", 1.0), ("modes", 1000.0)], strict=True
+            )
+        ),
     )
     def test_empty_minimal_and_full(self, loss, coverage):
         complete = full_lines()
@@ -215,7 +219,7 @@ class TestCourse:
             for line in figure.axes[0].lines
             if line.get_linestyle() == ":"
         }
-        assert heights == {band.chance for band in BANDS["minimax"].values()}
+        assert heights == {healthy.chance for healthy in LOSS_RANGES["minimax"].values()}
 
     def test_losses_without_a_trace(self):
         lines = [
@@ -297,7 +301,7 @@ class TestPath:
         ]
         found = path_angle(networks, gan.losses, *states)
         figure = path_figure(found)
-        assert figure.get_suptitle() == found.verdict
+        assert figure.get_suptitle() == found.summary
         (angle,) = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 2]
         assert angle.get_ydata() == pytest.approx(found.cosines)
         assert opened(png(figure)).size == SIZES["path"]

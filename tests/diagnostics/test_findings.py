@@ -9,32 +9,32 @@ import saddlepoint as sp
 from saddlepoint.diagnostics import Finding, History, Series, ranked
 
 
-def finding(name="mode-loss", player="generator", sentence="3 of 8 modes.", **options):
-    return Finding(name, player, sentence, {"modes": 3.0}, **options)
+def finding(name="mode-loss", player="generator", message="3 of 8 modes.", **options):
+    return Finding(name, player, message, {"modes": 3.0}, **options)
 
 
 class TestFinding:
     @pytest.mark.parametrize(
-        ("sentence", "numbers"),
+        ("message", "numbers"),
         [("3 of 8 modes.", {}), ("Modes are missing.", {"modes": 3.0}), ("", {"modes": 3.0})],
     )
-    def test_without_a_number_it_is_refused(self, sentence, numbers):
+    def test_without_a_number_it_is_refused(self, message, numbers):
         with pytest.raises(
             sp.UsageError,
             match=(
-                r'^The finding "mode-loss" has no number\. Give the number that it rests on, in'
-                r" numbers and"
+                r'^The finding "mode-loss" has no number\. Give the number that it is based on in'
+                r" `numbers` and"
             ),
         ):
-            Finding("mode-loss", "generator", sentence, numbers)
+            Finding("mode-loss", "generator", message, numbers)
 
     def test_zero_may_be_a_word(self):
-        assert finding(sentence="The gradient is exactly zero.").level == "warning"
+        assert finding(message="The gradient is exactly zero.").level == "warning"
 
     def test_kind_and_player_make_it_the_same(self):
         assert (
             finding().key
-            == finding(sentence="2 of 8 modes.", since=9, level="alarm").key
+            == finding(message="2 of 8 modes.", since=9, level="alarm").key
             == "mode-loss generator"
         )
         assert len({finding().key, finding(name="copying").key, finding(player="game").key}) == 3
@@ -43,7 +43,7 @@ class TestFinding:
         assert finding(since=4).to_dict() == {
             "name": "mode-loss",
             "player": "generator",
-            "sentence": "3 of 8 modes.",
+            "message": "3 of 8 modes.",
             "numbers": {"modes": 3.0},
             "level": "warning",
             "since": 4,
@@ -56,7 +56,7 @@ levels = st.sampled_from(["alarm", "warning", "note"])
 class TestRanked:
     @given(st.lists(levels))
     def test_worst_first_and_otherwise_in_their_order(self, drawn):
-        """Causes come before effects, so a level keeps the order in which the verdicts were asked."""
+        """Causes come before effects, so a level keeps the order of the checks."""
         findings = [finding(name=str(number), level=level) for number, level in enumerate(drawn)]
         assert ranked(findings) == [
             one for level in ("alarm", "warning", "note") for one in findings if one.level == level

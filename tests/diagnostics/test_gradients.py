@@ -143,29 +143,29 @@ def health(norm, zeros=0.0):
 
 
 class TestFindings:
-    def test_the_sentence_has_its_numbers_its_reason_and_what_to_try(self):
+    def test_the_message_has_its_numbers_its_reason_and_what_to_try(self):
         (found,) = vanishing_gradients(health(0.5), health(5e-10), {"generator": 1.0})
         assert (
-            found.sentence
+            found.message
             == "The generator's gradient is 1e-09 of its initial size (5e-10, at first 0.5): the"
             " discriminator has saturated, 100% of its outputs lie where the generator's loss is"
-            " flat. Try a smaller discriminator rate, R1 (problem.r1), the non-saturating loss,"
-            " or --optimizer sign."
+            " flat. Try a smaller discriminator learning rate, R1 (problem.r1), the non-saturating"
+            " loss, or --optimizer sign."
         )
         assert found.numbers == {"norm": 5e-10, "initial_norm": 0.5, "saturated": 1.0}
 
     def test_without_saturation_it_says_so(self):
         (found,) = vanishing_gradients(health(0.5), health(1e-6), {"generator": 0.2})
-        assert "though only 20% of the discriminator's outputs" in found.sentence
+        assert "though only 20% of the discriminator's outputs" in found.message
         (found,) = vanishing_gradients(health(0.5), health(1e-6))
-        assert found.sentence.startswith(
+        assert found.message.startswith(
             "The generator's gradient is 2e-06 of its initial size (1e-06, at first 0.5). Try"
         )
 
     def test_exactly_zero_is_another_matter(self):
         (found,) = vanishing_gradients(health(0.0, zeros=1.0), health(0.0, zeros=1.0))
         assert (found.name, found.player) == ("zero-gradient", "generator")
-        assert "exactly zero in every entry" in found.sentence
+        assert "exactly zero in every entry" in found.message
 
     @pytest.mark.parametrize("now", [0.5, 50.0, 6e-4])
     def test_no_alarm_above_a_thousandth(self, now):

@@ -9,7 +9,7 @@ import pytest
 
 import saddlepoint as sp
 from saddlepoint.curvature import SolveInfo
-from saddlepoint.diagnostics import GradientHealth, Probe, Provenance
+from saddlepoint.diagnostics import GradientHealth, NonFiniteOrigin, Probe
 from saddlepoint.training import RunDirectory, Trainer, resolve, train
 from saddlepoint.training.log_line import _Line
 
@@ -35,10 +35,10 @@ def test_the_page_names_what_probes_and_solves_and_divergences_hold():
     found = documented()
     assert found["probe"] == {f.name for kind in (Probe, GradientHealth) for f in fields(kind)}
     assert found["solves"] == {f.name for f in fields(SolveInfo)}
-    assert found["divergence"] == {f.name for f in fields(Provenance)} | {
+    assert found["divergence"] == {f.name for f in fields(NonFiniteOrigin)} | {
         "step",
         "message",
-        "sentence",
+        "description",
     }
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 import saddlepoint as sp
 from saddlepoint.diagnostics import History, Series, dominant_oscillation
+from saddlepoint.diagnostics.checks import CYCLE_PROMINENCE, CYCLE_SHARE, check_oscillation
 from saddlepoint.diagnostics.oscillation import BANDWIDTH, LEAST_POINTS
-from saddlepoint.diagnostics.verdicts.oscillation import PROMINENCE, SHARE, oscillating
 from saddlepoint.games import bilinear, dirac_gan
 from saddlepoint.rules import Extragradient, GradientDescent
 
@@ -19,8 +19,8 @@ def series(values, spacing=1):
 
 
 def counts(found):
-    """Whether it is what the verdict calls an oscillation."""
-    return found is not None and found.share >= SHARE and found.prominence >= PROMINENCE
+    """Whether the check counts it as an oscillation."""
+    return found is not None and found.share >= CYCLE_SHARE and found.prominence >= CYCLE_PROMINENCE
 
 
 class TestSines:
@@ -76,7 +76,7 @@ class TestSines:
         for cycles in (1, 2, 3, 90, 199):
             assert not counts(dominant_oscillation(series(np.cos(2 * np.pi * cycles * t / 400))))
 
-    def test_a_cycle_that_is_no_clock(self):
+    def test_a_cycle_that_is_not_exactly_periodic(self):
         """The phase makes a random walk: the line is as wide as a tenth of its frequency, and still
         counts as one."""
         draws = np.random.default_rng(0)
@@ -135,7 +135,7 @@ class TestNothingToFind:
 
 
 def play(game, rule, rate, steps, *, alternate=False, every=1):
-    """The history that training would log: losses and projections of both players, every few steps."""
+    """The history of a training: losses and projections of both players, every few steps."""
     # the discriminator's is the second of x and y, the first of the Dirac-GAN
     names = list(game.players)
     roles = (
@@ -179,9 +179,9 @@ class TestGames:
                 turn / 2, rel=0.25 / (1600 / turn)
             )
             assert counts(found)
-        (said,) = oscillating(log)
+        (said,) = check_oscillation(log)
         assert said.numbers["period"] * (
-            2 if "the discriminator's loss" in said.sentence else 1
+            2 if "the discriminator's loss" in said.message else 1
         ) == pytest.approx(turn, rel=0.1)
 
     @pytest.mark.parametrize("loss", ["minimax", "non-saturating", "wasserstein"])
@@ -194,7 +194,7 @@ class TestGames:
         for player in ("discriminator", "generator"):
             found = dominant_oscillation(log.trace("projections", player))
             assert found.period == pytest.approx(turn, rel=0.5 / 14)
-        assert [finding.name for finding in oscillating(log)] == ["oscillation"]
+        assert [finding.name for finding in check_oscillation(log)] == ["oscillation"]
 
     def test_alternating_descent_circles_where_extragradient_arrives(self):
         """Taking turns keeps the distance and turns by 2 arcsin(hs/2); extragradient's |1 − h²s² ±
@@ -205,9 +205,9 @@ class TestGames:
         assert dominant_oscillation(log.trace("projections", "generator")).period == pytest.approx(
             turn, rel=0.01
         )
-        assert len(oscillating(log)) == 1
+        assert len(check_oscillation(log)) == 1
         game = bilinear(1.0)
-        assert oscillating(play(game, Extragradient(), rate, 800)) == []
+        assert check_oscillation(play(game, Extragradient(), rate, 800)) == []
         assert game.distance() < 1e-12
 
 
@@ -232,20 +232,21 @@ def wave(cycles, amplitude=1.0, n=400):
     return amplitude * np.cos(2 * np.pi * cycles * np.arange(n) / (n / 2))
 
 
-class TestVerdict:
-    def test_the_sentence(self):
+class TestCheck:
+    def test_the_message(self):
         log = logged(
             discriminator_losses=wave(10, 0.25),
             generator_projections=wave(10, 0.5),
             probes=[0.1, *[0.8] * 3, 0.9, None, 0.7],
         )
-        (found,) = oscillating(log)
+        (found,) = check_oscillation(log)
         assert (
-            found.sentence
-            == "The players circle: the discriminator's loss with a period of 100 steps and an"
+            found.message
+            == "The players cycle: the discriminator's loss with a period of 100 steps and an"
             " amplitude of 0.25 (100% of its variation), the generator's parameters, projected,"
-            " with 100 steps and 0.5 (100%). 80% of the field's change along itself is rotation."
-            " Try --rule extragradient, optimistic or averaged, or smaller rates."
+            " with 100 steps and 0.5 (100%). 80% of the field's change in its own direction is"
+            " rotation. Try --rule extragradient, optimistic or averaged, or smaller learning"
+            " rates."
         )
         assert (found.name, found.player, found.level, found.since) == (
             "oscillation",
@@ -262,18 +263,26 @@ class TestVerdict:
         }
 
     def test_without_probes_it_claims_no_rotation(self):
-        (found,) = oscillating(logged(discriminator_losses=wave(10), generator_losses=wave(10)))
-        assert "(100%). Try --rule" in found.sentence
+        (found,) = check_oscillation(
+            logged(discriminator_losses=wave(10), generator_losses=wave(10))
+        )
+        assert "(100%). Try --rule" in found.message
         assert math.isnan(found.numbers["antisymmetric"])
 
     def test_it_takes_both_players(self):
         noise = np.random.default_rng(0).standard_normal(400)
         assert (
-            oscillating(logged(discriminator_losses=wave(10), discriminator_projections=wave(10)))
+            check_oscillation(
+                logged(discriminator_losses=wave(10), discriminator_projections=wave(10))
+            )
             == []
         )
-        assert oscillating(logged(discriminator_losses=wave(10), generator_losses=noise)) == []
-        assert oscillating(logged(discriminator_losses=noise, generator_losses=wave(10))) == []
+        assert (
+            check_oscillation(logged(discriminator_losses=wave(10), generator_losses=noise)) == []
+        )
+        assert (
+            check_oscillation(logged(discriminator_losses=noise, generator_losses=wave(10))) == []
+        )
 
     @pytest.mark.parametrize(
         ("cycles", "together"), [(10, True), (12, True), (8, True), (14, False), (6, False)]
@@ -282,24 +291,28 @@ class TestVerdict:
         """Periods are the same within a quarter: 200/10 against 200/8 is 20 % less, against 200/14
         40 % more."""
         assert (
-            bool(oscillating(logged(discriminator_losses=wave(10), generator_losses=wave(cycles))))
+            bool(
+                check_oscillation(
+                    logged(discriminator_losses=wave(10), generator_losses=wave(cycles))
+                )
+            )
             is together
         )
 
     def test_what_has_calmed_down_is_past(self):
         calm = np.where(np.arange(400) < 200, wave(10), 1.0)
-        assert oscillating(logged(discriminator_losses=calm, generator_losses=calm)) == []
+        assert check_oscillation(logged(discriminator_losses=calm, generator_losses=calm)) == []
 
     def test_half_of_128_points_is_the_least(self):
         assert (
-            oscillating(
+            check_oscillation(
                 logged(n=126, discriminator_losses=wave(7, n=126), generator_losses=wave(7, n=126))
             )
             == []
         )
         assert (
             len(
-                oscillating(
+                check_oscillation(
                     logged(
                         n=128, discriminator_losses=wave(7, n=128), generator_losses=wave(7, n=128)
                     )

@@ -152,7 +152,7 @@ class TestPathAngle:
                 assert math.isnan(c)
 
     @pytest.mark.parametrize(
-        ("a", "b", "p", "verdict"),
+        ("a", "b", "p", "summary"),
         [
             (1.0, 0.0, 0.0, "attraction (switch +1.00, bump +0.00)"),
             (-1.0, 0.0, 0.0, "repulsion (switch -1.00, bump +0.00)"),
@@ -161,9 +161,9 @@ class TestPathAngle:
             (0.0, 1.0, 0.0, "neither (switch +0.00, bump +0.00)"),  # exactly around the end
         ],
     )
-    def test_verdicts(self, a, b, p, verdict):
+    def test_summaries(self, a, b, p, summary):
         found = spiral(a, b, p)
-        assert found.verdict == verdict
+        assert found.summary == summary
         r, reach = math.hypot(a, b), 0.5
         assert found.switch == pytest.approx(a / r * reach / math.hypot(reach, p), abs=1e-6)
         if p:
@@ -178,7 +178,7 @@ class TestPathAngle:
             {"x": [torch.ones(1)]},
             points=5,
         )
-        assert found.verdict == "neither (switch +nan, bump +nan)"
+        assert found.summary == "neither (switch +nan, bump +nan)"
 
     def test_options(self):
         found = spiral(1.0, 1.0, 0.1, points=9, span=(0.0, 3.0))
@@ -284,7 +284,7 @@ class TestMistakes:
         with pytest.raises(sp.UsageError, match="start and end are the same point"):
             path(here, here)
         with pytest.raises(
-            sp.UsageError, match=r"at least 5 points and a span with 1 inside, not 4"
+            sp.UsageError, match=r"at least 5 points and a span that contains 1, not 4"
         ):
             path(here, there, points=4)
         with pytest.raises(sp.UsageError, match=r"not 41 and \(0.0, 1.0\)"):

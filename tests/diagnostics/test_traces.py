@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import nn
 
-from saddlepoint.diagnostics import Projection, Trace, accuracy, memory, spread
+from saddlepoint.diagnostics import (
+    Projection,
+    Trace,
+    accuracy,
+    mean_pairwise_distance,
+    membership_auc,
+)
 from saddlepoint.models import MLP
 
 
@@ -192,35 +198,36 @@ def t(values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-class TestMemory:
+class TestMembershipAuc:
     @given(logits, logits)
     def test_it_counts_pairs(self, a, b):
         pairs = [1.0 if x > y else 0.5 if x == y else 0.0 for x in a for y in b]
-        assert memory(t(a), t(b)) == pytest.approx(sum(pairs) / len(pairs))
+        assert membership_auc(t(a), t(b)) == pytest.approx(sum(pairs) / len(pairs))
 
     @given(logits, logits, st.randoms(use_true_random=False))
     def test_invariances(self, a, b, random):
-        found = memory(t(a), t(b))
-        assert memory(t(b), t(a)) == pytest.approx(1 - found)
+        found = membership_auc(t(a), t(b))
+        assert membership_auc(t(b), t(a)) == pytest.approx(1 - found)
         # powers of two: the same ties
-        assert memory(8 * t(a) + 64, 8 * t(b) + 64) == pytest.approx(memory(t(a) + 8, t(b) + 8))
-        assert memory(t(a + a), t(b)) == pytest.approx(found)
-        assert memory(t(random.sample(a, len(a))), t(random.sample(b, len(b)))) == pytest.approx(
-            found
+        assert membership_auc(8 * t(a) + 64, 8 * t(b) + 64) == pytest.approx(
+            membership_auc(t(a) + 8, t(b) + 8)
         )
+        assert membership_auc(t(a + a), t(b)) == pytest.approx(found)
+        shuffled = [t(random.sample(values, len(values))) for values in (a, b)]
+        assert membership_auc(*shuffled) == pytest.approx(found)
 
-    def test_by_heart_and_not(self):
+    def test_memorised_and_not(self):
         a = torch.linspace(0, 1, 9)
-        assert memory(a + 2, a) == 1.0
-        assert memory(a, a + 2) == 0.0
-        assert memory(a.reshape(9, 1), a) == 0.5
-        assert memory(torch.full((256, 1), 0.1), torch.full((200, 1), 0.1)) == 0.5
+        assert membership_auc(a + 2, a) == 1.0
+        assert membership_auc(a, a + 2) == 0.0
+        assert membership_auc(a.reshape(9, 1), a) == 0.5
+        assert membership_auc(torch.full((256, 1), 0.1), torch.full((200, 1), 0.1)) == 0.5
 
     def test_normal_outputs(self):
         """P(X > Y) = Φ(d / √2) for normal outputs whose means differ by d standard deviations."""
         draws = torch.Generator().manual_seed(0)
         x, y = (torch.randn(2000, generator=draws, dtype=torch.float64) for _ in range(2))
-        assert memory(x + 1, y) == pytest.approx(0.5 * (1 + math.erf(0.5)), abs=0.02)
+        assert membership_auc(x + 1, y) == pytest.approx(0.5 * (1 + math.erf(0.5)), abs=0.02)
 
 
 class TestAccuracy:
@@ -264,31 +271,35 @@ samples = arrays.arrays(
 )
 
 
-class TestSpread:
+class TestMeanPairwiseDistance:
     @given(samples)
     def test_it_is_the_root_mean_square_distance_of_pairs(self, x):
         n = len(x)
         squares = [
             float(np.square(x[i] - x[j]).sum()) for i in range(n) for j in range(n) if i != j
         ]
-        assert spread(torch.tensor(x)) == pytest.approx(
+        assert mean_pairwise_distance(torch.tensor(x)) == pytest.approx(
             math.sqrt(sum(squares) / len(squares)), rel=1e-9, abs=1e-9
         )
 
     @given(samples, st.floats(-5, 5), st.floats(-5, 5))
     def test_moving_and_scaling(self, x, shift, factor):
-        found = spread(torch.tensor(x))
-        assert spread(factor * torch.tensor(x) + shift) == pytest.approx(
+        found = mean_pairwise_distance(torch.tensor(x))
+        assert mean_pairwise_distance(factor * torch.tensor(x) + shift) == pytest.approx(
             abs(factor) * found, rel=1e-9, abs=1e-9
         )
-        assert spread(torch.tensor(x).flip(0)) == pytest.approx(found, rel=1e-9, abs=1e-9)
+        assert mean_pairwise_distance(torch.tensor(x).flip(0)) == pytest.approx(
+            found, rel=1e-9, abs=1e-9
+        )
 
     def test_closed_forms(self):
-        assert spread(torch.eye(5)) == pytest.approx(math.sqrt(2))  # all pairs are that far apart
-        assert spread(torch.ones(9, 1, 28, 28)) == 0.0
-        assert spread(torch.eye(6).reshape(6, 1, 2, 3)) == pytest.approx(spread(torch.eye(6)))
+        # all pairs have the distance √2
+        assert mean_pairwise_distance(torch.eye(5)) == pytest.approx(math.sqrt(2))
+        assert mean_pairwise_distance(torch.ones(9, 1, 28, 28)) == 0.0
+        flat, shaped = torch.eye(6), torch.eye(6).reshape(6, 1, 2, 3)
+        assert mean_pairwise_distance(shaped) == pytest.approx(mean_pairwise_distance(flat))
         turn = torch.linalg.qr(
             torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         )[0]
         x = torch.randn(20, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        assert spread(x @ turn) == pytest.approx(spread(x))
+        assert mean_pairwise_distance(x @ turn) == pytest.approx(mean_pairwise_distance(x))

@@ -1,4 +1,4 @@
-"""Databases of trials: a small finished one, and what another program or a bad disk may make of it."""
+"""Databases of trials: a small finished one, and what another program or a bad disk may write."""
 
 import contextlib
 import json
@@ -13,11 +13,11 @@ from unittest import mock
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial
 
-from saddlepoint.compare.storage import opened_search, opened_storage
+from saddlepoint.compare.storage import open_search, open_storage
 from saddlepoint.compare.study import Range
-from saddlepoint.compare.trials import draw, share
+from saddlepoint.compare.tuning import run_trials, suggest
 
-PLACES = 3
+N_TRIALS = 3
 SPACE = {
     "optimizer.lr": Range(log=(1e-4, 1e-1)),
     "optimizer.betas": Range(choices=[[0.0, 0.9], [0.5, 0.999]]),
@@ -27,13 +27,14 @@ KEPT = {"status": "finished", "error": None, "steps": 10, "seconds": 1.0}
 
 def searched(path: Path) -> list[FrozenTrial]:
     """Finish a search in the database, as tuning does."""
-    with opened_storage(f"sqlite:///{path}") as storage:
-        search = opened_search(storage, "search")
+    with open_storage(f"sqlite:///{path}") as storage:
+        search = open_search(storage, "search")
 
-        def work(trial: Any, place: int, _beat: Any) -> tuple[float, Any]:
-            return draw(search, trial, place, SPACE, {"optimizer.lr": 1e-3})["optimizer.lr"], KEPT
+        def work(trial: Any, index: int, _heartbeat: Any) -> tuple[float, Any]:
+            parameters = suggest(search, trial, index, SPACE, {"optimizer.lr": 1e-3})
+            return parameters["optimizer.lr"], KEPT
 
-        return share(search, PLACES, work, lambda: None)
+        return run_trials(search, N_TRIALS, work, lambda: None)
 
 
 @cache
@@ -77,11 +78,11 @@ VALUES = st.one_of(
             "FAIL",
             "INF_POS",
             "[" * 5000,
-            '"place"',
+            '"index"',
             "true",
         ]
     ),
-    st.sampled_from(["place", "beat", "status", "fixed_params", "optimizer.lr"]),
+    st.sampled_from(["index", "heartbeat", "status", "fixed_params", "optimizer.lr"]),
     st.builds(
         lambda name, attributes: json.dumps({"name": name, "attributes": attributes}),
         st.sampled_from(
@@ -112,5 +113,5 @@ def go_on_with(case: Any) -> None:
                 with contextlib.suppress(sqlite3.IntegrityError):
                     connection.execute(f"UPDATE {table} SET {column} = ?{where}", (value,))
     # what seems to be worked on is dead
-    with mock.patch.multiple("saddlepoint.compare.trials", _GRACE=0.5, _POLL=0.01):
-        assert len(searched(path)) == PLACES
+    with mock.patch.multiple("saddlepoint.compare.tuning", _GRACE=0.5, _POLL=0.01):
+        assert len(searched(path)) == N_TRIALS

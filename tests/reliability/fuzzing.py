@@ -31,11 +31,11 @@ from hypothesis import strategies as st
 from saddlepoint import registry
 from saddlepoint.cli import main
 from saddlepoint.compare import compare
-from saddlepoint.compare.checking import check
-from saddlepoint.compare.execution import execute, unfinished
-from saddlepoint.compare.reading import study_from
+from saddlepoint.compare.execution import execute, failed_result
+from saddlepoint.compare.preflight import validate_study
+from saddlepoint.compare.study import study_from_dict
 from saddlepoint.data.idx import read_idx
-from saddlepoint.diagnostics import History, judge
+from saddlepoint.diagnostics import History, diagnose
 from saddlepoint.errors import DivergenceError, UsageError
 from saddlepoint.metrics import Card
 from saddlepoint.reading import parse_json, parse_yaml
@@ -416,7 +416,7 @@ def study_tree() -> Any:
 def fuzz_study(tree: Any) -> None:
     """Studies: refused before anything runs, or every method can be built."""
     with judged():
-        check(study_from(tree, "The study"))
+        validate_study(study_from_dict(tree, "The study"))
 
 
 # checkpoints
@@ -520,7 +520,7 @@ def log_lines() -> list[Any]:
         "tensor": "w",
         "share": 0.5,
         "largest": None,
-        "sentence": "It is.",
+        "description": "It is.",
     }
     lines.append(
         {
@@ -539,7 +539,7 @@ def log_lines() -> list[Any]:
 
 
 def fuzz_log(lines: Any) -> None:
-    """Logs, as resuming and the verdicts read them."""
+    """Logs, as resuming and the checks read them."""
     with judged():
         try:
             text = (
@@ -554,7 +554,7 @@ def fuzz_log(lines: Any) -> None:
             return
         checked = [validate_line(line, "here") for line in read]
         problem = training().problem
-        judge(History(loss=problem.loss, coverage=problem.coverage, lines=checked))
+        diagnose(History(loss=problem.loss, coverage=problem.coverage, lines=checked))
 
 
 @cache
@@ -633,7 +633,7 @@ def finished_comparison() -> tuple[Any, Any]:
         "problems": [{"problem": {"name": "mixture8", "hidden": 4, "latent": 2}, "budget": {"steps": 2}, "points": 1, "target": 2.0,
                       "settings": {"batch_size": 4, "evaluation_samples": 160, "lr_schedule": "constant"}}],
     }  # fmt: skip
-    study = study_from(tree, "The study")
+    study = study_from_dict(tree, "The study")
     threads = torch.get_num_threads()
     compare(study, room() / "tiny", execute=lambda job, beat: execute(job))
     torch.set_num_threads(threads)
@@ -649,7 +649,9 @@ def fuzz_comparison(tree: Any) -> None:
     shutil.rmtree(room() / "tiny" / "runs", ignore_errors=True)
     with judged():
         compare(
-            study, path.parent, execute=lambda job, beat: {**unfinished("made again"), "steps": 1}
+            study,
+            path.parent,
+            execute=lambda job, beat: {**failed_result("made again"), "steps": 1},
         )
 
 
@@ -711,7 +713,7 @@ def command_lines(draw: Any) -> list[str]:
 
 def only_checked(study: Any, *_: Any, **__: Any) -> None:
     """Stands for a comparison: what can be known before it starts."""
-    check(study)
+    validate_study(study)
     raise UsageError("Nothing is run here.")
 
 

@@ -20,8 +20,8 @@ import yaml
 
 import saddlepoint as sp
 from saddlepoint import registry
-from saddlepoint.compare.checking import check
-from saddlepoint.compare.reading import read_study
+from saddlepoint.compare.preflight import validate_study
+from saddlepoint.compare.study import read_study
 from saddlepoint.data.idx import read_idx, write_idx
 from saddlepoint.metrics import Card
 from saddlepoint.reading import dump_yaml, parse_json, parse_yaml, read_bytes
@@ -112,7 +112,7 @@ class TestTheSource:
         """Optimizers, whose modules somebody must vouch for, and the doctor's factory, which is
         named on the command line."""
         found = {str(path) for path, _ in self.calls("import_module", "importlib.import_module")}
-        assert found == {"__init__.py", "registry/imports.py", "diagnostics/doctor/factory.py"}
+        assert found == {"__init__.py", "registry/imports.py", "doctor/pair.py"}
 
     def test_no_process_is_started_through_a_shell(self):
         for _, call in self.calls(
@@ -275,7 +275,7 @@ class TestConfigurations:
         ):
             (tmp_path / "study.yaml").write_text(yaml.safe_dump(base | change))
             with pytest.raises(sp.UsageError):
-                check(read_study(tmp_path / "study.yaml"))
+                validate_study(read_study(tmp_path / "study.yaml"))
 
 
 class TestImports:
@@ -655,7 +655,7 @@ def test_memory_stays_bounded(tmp_path, made):
         from pathlib import Path
         import torch
         import saddlepoint as sp
-        from saddlepoint.compare.reading import read_study
+        from saddlepoint.compare.study import read_study
         from saddlepoint.data.idx import read_idx
         from saddlepoint.report import make_report
         from saddlepoint.training import RunDirectory, Trainer, resolve

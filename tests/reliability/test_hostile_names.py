@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 import saddlepoint as sp
 from saddlepoint.cli.app import printable
 from saddlepoint.compare.directory import ComparisonDirectory, read_comparison
-from saddlepoint.compare.jobs import Place
-from saddlepoint.compare.kept import check_measured
+from saddlepoint.compare.runs import RunId
+from saddlepoint.compare.schemas import validate_metric
 from saddlepoint.compare.study import slug
-from saddlepoint.compare.tuning import loss_of
 from saddlepoint.report import make_report
 from saddlepoint.training import RunDirectory, resolve
 from tests.reliability.infection import infect
@@ -81,11 +80,11 @@ def test_a_name_is_one_part_of_a_path(name):
     assert part not in ("", ".", "..")
     assert not set(part) & set("/\\\0:")
     assert len(part.encode()) <= 255
-    place = Place(name, name, 3)
-    root = Path("/comparison/runs")
-    inside = Path(os.path.normpath(root / place.path))
-    assert inside.is_relative_to(root)
-    assert len(inside.relative_to(root).parts) == 3
+    run_id = RunId(name, name, 3)
+    for root, path in ("runs", run_id.file), ("pictures", run_id.pictures):
+        inside = Path(os.path.normpath("/comparison" / path))
+        assert inside.is_relative_to(f"/comparison/{root}")
+        assert len(inside.relative_to(f"/comparison/{root}").parts) == 3
 
 
 @pytest.mark.parametrize(
@@ -110,11 +109,11 @@ def test_a_study_writes_within_its_directory(tmp_path, small_study, name):
     study = small_study(methods={name: {"optimizer": "adam"}}, problem={"name": name})
     out = tmp_path / "deep" / "out"
     points = [{"progress": 1.0}]
-    with ComparisonDirectory.opened(out, study) as directory:
+    with ComparisonDirectory.open(out, study) as directory:
         before = {path for path in tmp_path.rglob("*") if not path.is_relative_to(out)}
-        with directory.claimed(Place(name, name, 0)):
-            directory.write_outcome(
-                Place(name, name, 0),
+        with directory.lock(RunId(name, name, 0)):
+            directory.write_result(
+                RunId(name, name, 0),
                 "key",
                 {"pictures": [b"\x89PNG"], "points": points, "status": "failed"},
             )
@@ -179,11 +178,11 @@ class TestLinks:
         assert command(capsys, "sample", "latest")[0] == 0
 
     def test_in_a_comparison_are_refused(self, tmp_path, small_study):
-        with ComparisonDirectory.opened(tmp_path / "out", small_study()) as directory:
+        with ComparisonDirectory.open(tmp_path / "out", small_study()) as directory:
             (directory.path / "runs").symlink_to(tmp_path)
         with (
             pytest.raises(sp.UsageError, match="runs is a symbolic link"),
-            ComparisonDirectory.opened(tmp_path / "out", small_study()),
+            ComparisonDirectory.open(tmp_path / "out", small_study()),
         ):
             pass
 
@@ -279,11 +278,11 @@ def test_the_default_directory_is_named_after_what_exists(name):
         resolve({"problem": "mixture8", "optimizer": {"name": name, "lr": 0.1}})
 
 
-def test_a_metric_that_is_null_is_a_run_without_an_end(small_study):
+def test_the_loss_of_a_metric_that_is_null_is_infinite(small_study):
     plan = small_study().problems[0]
-    assert loss_of(plan, {"metrics": {plan.metric: None}}) == float("inf")
+    assert plan.loss({plan.metric: None}) == float("inf")
     with pytest.raises(sp.UsageError, match="lacks the metric"):
-        check_measured({"points": [{"metrics": {}}], "metrics": None}, plan.metric, "here")
+        validate_metric({"points": [{"metrics": {}}], "metrics": None}, plan.metric, "here")
 
 
 @pytest.mark.parametrize(
@@ -300,23 +299,23 @@ def test_a_metric_that_is_null_is_a_run_without_an_end(small_study):
         {"peak_memory": "much"},
     ],
 )
-def test_outcomes_of_a_stranger_are_refused(tmp_path, small_study, change):
-    """A key can be computed by anyone; what lies under it must be an outcome."""
+def test_results_that_another_program_wrote_are_refused(tmp_path, small_study, change):
+    """A key can be computed by anyone; what is stored under it must be a result."""
     run = {
         "key": "k", "status": "finished", "error": None, "steps": 1, "seconds": 1.0, "gradient_equivalents": 1.0, "peak_memory": None,
         "unconverged_solves": 0, "metrics": {"a": 1.0}, "points": [{"progress": 1.0, "seconds": 1.0, "metrics": {"a": 1.0}}],
     }  # fmt: skip
-    place = Place("a", "b", 0)
-    with ComparisonDirectory.opened(tmp_path / "out", small_study()) as directory:
+    run_id = RunId("a", "b", 0)
+    with ComparisonDirectory.open(tmp_path / "out", small_study()) as directory:
         pass
     file = tmp_path / "out/runs/a/b/seed-0.json"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(run))
-    assert directory.outcome(place, "k").items() >= run.items()
+    assert directory.read_result(run_id, "k").items() >= run.items()
     file.write_text(json.dumps({**run, **change}))
     if change.get("key", "k") == "k":
         with pytest.raises(sp.UsageError, match="damaged, or another program wrote it"):
-            directory.outcome(place, "k")
+            directory.read_result(run_id, "k")
     method = {"runs": [{**run, **change}], "robustness": None, "tuning": None}
     (tmp_path / "out/comparison.json").write_text(
         json.dumps({"format": 1, "problems": [{"methods": [method]}]})
@@ -324,5 +323,5 @@ def test_outcomes_of_a_stranger_are_refused(tmp_path, small_study, change):
     with pytest.raises(sp.UsageError, match="damaged, or another program wrote it"):
         read_comparison(tmp_path / "out/comparison.json")
     with pytest.raises(sp.UsageError, match="damaged, or another program wrote it"):  # noqa: SIM117 -- one of two that raise
-        with ComparisonDirectory.opened(tmp_path / "out", small_study()):
+        with ComparisonDirectory.open(tmp_path / "out", small_study()):
             pass

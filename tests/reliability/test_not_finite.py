@@ -92,18 +92,18 @@ PLACES = {
     "data": (
         in_data,
         (
-            "The first bad tensor is in the data: the real samples (100% of its entries are not"
+            "The first non-finite tensor is in the data: the real samples (100% of its entries are not"
             " finite)."
         ),
     ),
-    "parameter": (in_parameters, "The first bad tensor is a parameter: "),
+    "parameter": (in_parameters, "The first non-finite tensor is a parameter: "),
     "loss": (
         in_closure(lambda loss, _, bad: loss * bad),
-        'All layers are finite; the first bad number is the term "fake" of the loss of the',
+        'All layers are finite; the first non-finite number is the term "fake" of the loss of the',
     ),
     "gradient": (
         in_closure(infinite_slope),
-        "The losses are finite; the first bad tensor is a gradient: at ",
+        "The losses are finite; the first non-finite tensor is a gradient: at ",
     ),
     "update": (in_solver, "Losses and gradients are finite (up to "),
 }
@@ -148,7 +148,7 @@ class TestWhereverItArises:
             "divergence",
             STEP + 1,
         )
-        assert sentence in finding["sentence"]
+        assert sentence in finding["message"]
         run = RunDirectory.open(tmp_path / "run")
         assert run.read_log()[-1]["divergence"]["place"] == place
         training = Trainer(run.read_config())

@@ -133,11 +133,11 @@ def probe(step):
         "gradients": {"norms": {"discriminator": 1.0, "generator": 0.1}},
         "saturated": {"discriminator": 0.0, "generator": step / 6000},
         "accuracy": 0.5 + step / 3000,
-        "memory": None,
+        "membership_auc": None,
         "antisymmetric": 0.1 + step / 2000,
         "update_cosine": {"discriminator": 0.4, "generator": 0.2} if step else None,
         "diversity": 0.2 + step / 800,
-        "unmeasured": {"memory": "the data is not a finite set"},
+        "unmeasured": {"membership_auc": "the data is not a finite set"},
     }
 
 
@@ -146,7 +146,7 @@ def summary():
         "status": "finished", "steps": 600, "seconds": 12.0, "seconds_per_step": 0.02, "seconds_here": 12.0, "observing_seconds": 3.0,
         "evaluating_seconds": 1.0, "probing_seconds": 1.5, "cost": {"gradients": 1200, "products": 0, "losses": 1200},
         "unconverged_solves": 0, "rollbacks": 0, "metrics": metrics(600), "best": {"score": -8.8, "step": 600}, "findings": [finding()],
-        "loss_bands": {
+        "loss_ranges": {
             "discriminator": {"low": 0.1, "chance": 1.386, "high": 1.586},
             "generator": {"low": -2.0, "chance": -0.693, "high": -0.02},
         },
@@ -162,7 +162,7 @@ def finding():
     return {
         "name": "mode-loss",
         "player": "generator",
-        "sentence": (
+        "message": (
             "The generator makes 5.8 of 8 effective modes, down from 7.8 at step 400: mode collapse"
             " since step 600."
         ),

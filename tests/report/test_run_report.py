@@ -57,9 +57,9 @@ class TestWhole:
         assert points["seconds"]["y"] == points["steps"]["y"]
 
     def test_the_healthy_band_is_that_of_the_summary(self, made):
-        bands = [level for level in made.charts["losses"]["levels"] if level["y"] is None]
-        assert [(band["low"], band["high"]) for band in bands] == [(0.1, 1.586), (-2.0, -0.02)]
-        assert "Shaded: the healthy band of the loss in use" in made.body
+        ranges = [level for level in made.charts["losses"]["levels"] if level["y"] is None]
+        assert [(level["low"], level["high"]) for level in ranges] == [(0.1, 1.586), (-2.0, -0.02)]
+        assert "Shaded: the healthy range of the loss in use" in made.body
 
     def test_findings_cards_cost_environment_and_commands(self, made):
         assert "mode collapse since step 600." in made.body
@@ -113,7 +113,7 @@ class TestWhole:
         assert (repels["said"], repels["x"][0] < 0) == (["−0.4"], True)
 
     def test_what_cannot_be_measured_is_not_drawn(self, made):
-        # memory is null in every probe
+        # membership_auc is null in every probe
         assert [series["name"] for series in made.charts["knowing"]["series"]] == ["accuracy"]
 
 
@@ -125,13 +125,13 @@ class TestMissing:
         for command in ("diagnose", "diagnose {} --spectrum", "evaluate", "resume"):
             text = command if "{}" in command else command + " {}"
             assert f"<code>saddlepoint {text.format(path)}</code> makes it." in body
-        assert "The healthy bands are not drawn: the run has no summary that names them." in body
+        assert "The healthy ranges are not drawn: the run has no summary that names them." in body
         assert "Nothing was found" not in body
 
     def test_findings_of_training_until_it_is_diagnosed(self, run, page):
         body = page(run(diagnosed=False)).body
         assert "mode collapse since step 600." in body
-        assert "From the verdicts during training." in body
+        assert "From the checks during training." in body
 
     def test_a_run_that_has_only_begun(self, run, page):
         path = run(ended=False, evaluated=False, diagnosed=False)

@@ -25,7 +25,7 @@ def nasty_run(run):
         {
             "name": NASTY,
             "player": NASTY,
-            "sentence": NASTY,
+            "message": NASTY,
             "numbers": {NASTY: 1.0},
             "level": '"><script>',
             "since": None,

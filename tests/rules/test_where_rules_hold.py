@@ -191,6 +191,9 @@ def made(name, players):
 LEADERS = [
     name for name, entry in registry.RULES.items() if load(entry.path).games.startswith("leader")
 ]
+LEADERS = [
+    name for name, entry in registry.RULES.items() if load(entry.path).games.startswith("leader")
+]
 GAMES = {
     "one player": bowl,
     "zero-sum": lambda: zero_sum(1.0, 1.0, -1.0),

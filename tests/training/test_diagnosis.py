@@ -11,7 +11,8 @@ from torch import nn
 
 import saddlepoint as sp
 from saddlepoint.data import generator_for
-from saddlepoint.diagnostics import game_spectrum, judge
+from saddlepoint.diagnostics import diagnose as diagnose_history
+from saddlepoint.diagnostics import game_spectrum
 from saddlepoint.problems import Mixture8
 from saddlepoint.problems.base import Batch
 from saddlepoint.training import Evaluator, RunDirectory, Trainer, resolve
@@ -67,7 +68,7 @@ class TestWhere:
         assert found.unmeasured == {}
         assert found.spectrum is None
         assert (
-            f"From step {earlier} to {step} the path angle shows {found.path.verdict}."
+            f"From step {earlier} to {step} the path angle shows {found.path.summary}."
             in found.lines()
         )
         assert (
@@ -131,7 +132,7 @@ class TestWhat:
         assert numbers.endswith(f"{own.antisymmetric:.0%} rotation along the field.")
 
     def test_the_findings_are_those_of_the_log(self, run, diagnosis):
-        assert diagnosis.findings == judge(run.history(restored(run).problem))
+        assert diagnosis.findings == diagnose_history(run.history(restored(run).problem))
         assert [f.to_dict() for f in diagnosis.findings] == run.read_summary()["findings"]
 
     def test_a_run_without_findings_says_so(self, run):
@@ -198,10 +199,10 @@ class TestWritten:
         assert path == tmp_path / "run/diagnosis.json"
         written = strict(path.read_text())
         assert set(written) == {"step", "findings", "probe", "spectrum", "path", "unmeasured"}
-        assert (written["step"], written["path"]["from_step"], written["path"]["verdict"]) == (
+        assert (written["step"], written["path"]["from_step"], written["path"]["summary"]) == (
             12,
             4,
-            found.path.verdict,
+            found.path.summary,
         )
         assert written["spectrum"]["leading"][0] == [
             found.spectrum.leading[0].real,

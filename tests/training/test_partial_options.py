@@ -4,7 +4,7 @@ import pytest
 
 import saddlepoint as sp
 from saddlepoint import registry
-from saddlepoint.compare.reading import study_from
+from saddlepoint.compare.study import study_from_dict
 from saddlepoint.training import Trainer
 from saddlepoint.training.config import resolve, validate, with_settings
 
@@ -133,7 +133,7 @@ class TestStudies:
     )
     def test_a_method_is_what_its_name_says_but_for_what_is_given(self, name, own, rule, optimizer):
         problems = [{"problem": "mixture8", "budget": {"steps": 5}}]
-        method = study_from(
+        method = study_from_dict(
             {"name": "s", "methods": {name: own}, "problems": problems}, "s"
         ).methods[name]
         assert method.rule.name == rule
@@ -157,7 +157,7 @@ class TestStudies:
             "problems": [{"problem": "mixture8", "budget": {"steps": 5}}],
         }
         with pytest.raises(sp.UsageError, match=f"s: {key}: YAML reads yes"):
-            study_from(tree | change, "s")
+            study_from_dict(tree | change, "s")
 
 
 class TestTruthValues:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from saddlepoint.diagnostics import judge
+from saddlepoint.diagnostics import diagnose
 from saddlepoint.training import Trainer
 
 
@@ -26,7 +26,7 @@ def test_probes_are_logged_and_leave_the_trajectory_alone(harness, tmp_path):
         "gradients",
         "saturated",
         "accuracy",
-        "memory",
+        "membership_auc",
         "antisymmetric",
         "update_cosine",
         "diversity",
@@ -39,7 +39,7 @@ def test_probes_are_logged_and_leave_the_trajectory_alone(harness, tmp_path):
     }
     assert set(probe["saturated"]) == {"discriminator", "generator"}
     assert probe["unmeasured"] == {
-        "memory": "the data is not a finite set",
+        "membership_auc": "the data is not a finite set",
         "update_cosine": "the last two updates were not kept",
     }
 
@@ -114,8 +114,8 @@ def test_a_saturated_discriminator_is_said_once_and_kept(
         if f["name"] == "vanishing-gradient"
     ]
     assert (kept["player"], kept["level"], kept["since"]) == ("generator", "alarm", 6)
-    again = judge(RunDirectory.open(tmp_path / "run").history(training.problem))
-    assert kept["sentence"] in [finding.sentence for finding in again], "the log alone says it too"
+    again = diagnose(RunDirectory.open(tmp_path / "run").history(training.problem))
+    assert kept["message"] in [finding.message for finding in again], "the log alone says it too"
 
 
 def binary(rule, **options):

@@ -14,7 +14,7 @@ from saddlepoint.training.probes import take_probe
 from tests.training.test_resume import same
 
 SPOILT = (
-    'All layers are finite; the first bad number is the term "fake" of the loss of the'
+    'All layers are finite; the first non-finite number is the term "fake" of the loss of the'
     " discriminator."
 )
 
@@ -239,7 +239,7 @@ class TestDivergence:
                 "tensor": 'the term "fake" of the loss',
                 "share": 1.0,
                 "largest": None,
-                "sentence": SPOILT,
+                "description": SPOILT,
             },
         }
         assert last["trace"]["steps"] == [5, 6], "what led to it"
@@ -259,8 +259,8 @@ class TestDivergence:
             7,
         )
         assert (
-            finding["sentence"]
-            == f"Training diverged in step 7. {SPOILT} Up to then the discriminator's loss went"
+            finding["message"]
+            == f"Training diverged in step 7. {SPOILT} Before, the discriminator's loss went"
             f" from {first:.3g} to {losses:.3g}. Try a smaller learning rate, a penalty on the"
             " discriminator (problem.r1), or on_divergence=roll_back."
         )
@@ -287,10 +287,10 @@ class TestDivergence:
         assert isinstance(error, sp.DivergenceError)
         finding, *_ = summary_of(tmp_path / "run")["findings"]
         assert (
-            "Training diverged in step 6. The first bad tensor is in the data: the real samples"
-            " (100% of its entries" in finding["sentence"]
+            "Training diverged in step 6. The first non-finite tensor is in the data: the real samples"
+            " (100% of its entries" in finding["message"]
         )
-        assert finding["sentence"].endswith("Look at the data: the networks cannot be blamed.")
+        assert finding["message"].endswith("The cause is in the data, not in the networks.")
 
 
 class TestRollBack:
@@ -327,9 +327,9 @@ class TestRollBack:
             7,
         )
         assert (
-            finding["sentence"]
-            == "Training diverged 1 time, last in step 7, and went on with learning rates × 0.5."
-            f" {SPOILT} Try these rates from the start."
+            finding["message"]
+            == "Training diverged 1 time, last in step 7, and continued with learning rates × 0.5."
+            f" {SPOILT} Try these learning rates from the start."
         )
 
     @pytest.mark.parametrize("failing", [4, 5, 7])
@@ -353,7 +353,7 @@ class TestRollBack:
             "failed_step": failing + 1,
             "lr_factor": 0.5,
         }
-        assert last["rollback"]["divergence"]["sentence"] == SPOILT
+        assert last["rollback"]["divergence"]["description"] == SPOILT
         assert "trace" not in last
         steps = [
             step

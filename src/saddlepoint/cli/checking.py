@@ -12,7 +12,7 @@ from saddlepoint.cli.tables import show
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from saddlepoint.diagnostics.doctor import CostEstimate, Examination
+    from saddlepoint.doctor import CostEstimate, Examination
 
 
 @app.command(
@@ -33,7 +33,7 @@ def doctor(
     ] = None,
 ) -> None:
     """Check two networks before they train: derivatives of every layer, buffers, losses, costs. Exit code 1 when something is wrong."""
-    from saddlepoint.diagnostics.doctor import examine, load_factory
+    from saddlepoint.doctor import examine, load_factory
 
     console = make_console()
     if ":" in what:
@@ -60,10 +60,10 @@ def doctor(
 
 
 def _print(console: Console, found: Examination) -> None:
-    for remark in found.remarks:
-        where = "" if remark.layer in remark.sentence else f"{remark.player}, {remark.layer}: "
-        say(console, f"{remark.level}: {where}{remark.sentence}")
-    errors = sum(remark.level == "error" for remark in found.remarks)
+    for finding in found.findings:
+        where = "" if finding.layer in finding.message else f"{finding.player}, {finding.layer}: "
+        say(console, f"{finding.level}: {where}{finding.message}")
+    errors = sum(finding.level == "error" for finding in found.findings)
     say(
         console,
         "Nothing is wrong." if found.healthy else f"{errors} error{'s' if errors > 1 else ''}.",

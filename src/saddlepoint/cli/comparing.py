@@ -51,7 +51,7 @@ Metric = Annotated[
 Rerun = Annotated[
     str | None,
     typer.Option(
-        metavar="KINDS",
+        metavar="RERUN_KINDS",
         help=(
             "Make finished runs and trials again, comma-separated: killed (their process ended"
             " without an outcome), failed (those and all others that failed), outdated (made with"
@@ -194,7 +194,7 @@ def tune(
     """Search a method's hyperparameters; processes that run the same command share the work."""
     from saddlepoint.cli.comparison_table import print_trials
     from saddlepoint.compare import tune_method
-    from saddlepoint.compare.configuration import settings_of
+    from saddlepoint.compare.runs import parameters_to_settings
     from saddlepoint.compare.storage import without_password
     from saddlepoint.compare.study import slug
 
@@ -225,7 +225,7 @@ def tune(
     print_trials(console, found)
     settings = " ".join(
         f"--set {quoted(f'{key}={json.dumps(value)}')}"
-        for key, value in settings_of(found.best).items()
+        for key, value in parameters_to_settings(found.best).items()
     )
     names = f"{problem} --rule {config.rule.name} --optimizer {config.optimizer.name}"
     say(console, f"train with the best: saddlepoint train {names} {settings}")
@@ -245,7 +245,7 @@ def _study(
     name: str | None = None,
 ) -> Study:
     """Return the study that options describe; it is what the same in a file would be."""
-    from saddlepoint.compare.reading import study_from
+    from saddlepoint.compare.study import study_from_dict
     from saddlepoint.registry import trust_named
 
     trust_named(methods)
@@ -264,7 +264,7 @@ def _study(
         "baseline": baseline,
         "problems": [{key: value for key, value in plan.items() if value is not None}],
     }
-    return study_from(
+    return study_from_dict(
         {key: value for key, value in tree.items() if value is not None}, "The comparison"
     )
 
@@ -282,12 +282,12 @@ def _names(text: str, option: str) -> list[str]:
 
 def _rerun(text: str | None) -> list[Any]:
     """Return which finished runs are made again."""
-    from saddlepoint.compare.again import KINDS
+    from saddlepoint.compare.provenance import RERUN_KINDS
 
     names = [] if text is None else _names(text, "--rerun")
     for name in names:
-        if name not in KINDS:
-            raise UsageError(f'--rerun: unknown kind "{name}".' + did_you_mean(name, KINDS))
+        if name not in RERUN_KINDS:
+            raise UsageError(f'--rerun: unknown kind "{name}".' + did_you_mean(name, RERUN_KINDS))
     return names
 
 

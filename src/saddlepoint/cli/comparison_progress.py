@@ -13,8 +13,8 @@ from saddlepoint.cli.streams import reader_is_gone
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from saddlepoint.compare.execution import Outcome
-    from saddlepoint.compare.progress import Count
+    from saddlepoint.compare.comparison import Count
+    from saddlepoint.compare.execution import RunResult
     from saddlepoint.training.config import Tree
 
 _QUIET = 60.0
@@ -62,11 +62,11 @@ class Progress:
             f" {parameters} [{self._count}]"
         )
 
-    def run(self, problem: str, method: str, run: str, outcome: Outcome) -> None:
+    def run(self, problem: str, method: str, run: str, result: RunResult) -> None:
         """Print how a run ended."""
-        spent = f"{outcome['steps']} steps in {outcome['seconds']:.1f} s"
-        why = "" if outcome["error"] is None else f": {outcome['error']}"
-        self._line(f"{problem}, {method}, {run}: {outcome['status']}, {spent}{why} [{self._count}]")
+        spent = f"{result['steps']} steps in {result['seconds']:.1f} s"
+        why = "" if result["error"] is None else f": {result['error']}"
+        self._line(f"{problem}, {method}, {run}: {result['status']}, {spent}{why} [{self._count}]")
 
     def note(self, text: str) -> None:
         """Print a sentence."""
@@ -76,7 +76,7 @@ class Progress:
         """Show the count; print it where nothing has been printed for a minute. Stop when nobody reads the output any more."""
         if reader_is_gone():
             raise Terminated
-        left = "" if count.left is None else f", about {_duration(count.left)} left"
+        left = "" if count.seconds_left is None else f", about {_duration(count.seconds_left)} left"
         self._count = f"{count.finished} of {count.total} finished{left}"
         if self._status is not None:
             self._status.update(self._count)

@@ -13,7 +13,7 @@ from saddlepoint.cli.tables import show
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from saddlepoint.compare import Tuned
+    from saddlepoint.compare import SearchResult
 
 
 def print_comparison(console: Console, comparison: Mapping[str, Any]) -> None:
@@ -35,7 +35,7 @@ def print_comparison(console: Console, comparison: Mapping[str, Any]) -> None:
             say(console, f"  {count} with {made}")
 
 
-def print_trials(console: Console, tuned: Tuned) -> None:
+def print_trials(console: Console, tuned: SearchResult) -> None:
     """Print the trials of a search, the one that won marked."""
     from rich.markup import escape
     from rich.table import Table

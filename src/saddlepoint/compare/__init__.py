@@ -1,23 +1,29 @@
-"""Comparing methods fairly: the same start, data and evaluation for all, equal budgets, equal tuning, and every outcome counted."""
+"""Comparing methods fairly: the same start, data and evaluation, equal budgets, equal tuning."""
 
 from saddlepoint.extras import needs
 
 with needs("tune", "saddlepoint.compare"):
     from saddlepoint.compare.comparison import compare, tune_method
-    from saddlepoint.compare.methods import method_called
-    from saddlepoint.compare.reading import read_study
-    from saddlepoint.compare.study import MethodPlan, ProblemPlan, Range, Study, TuningPlan
-    from saddlepoint.compare.tuning import Tuned, tune
+    from saddlepoint.compare.study import (
+        MethodPlan,
+        ProblemPlan,
+        Range,
+        Study,
+        TuningPlan,
+        method_from_name,
+        read_study,
+    )
+    from saddlepoint.compare.tuning import SearchResult, tune
 
 __all__ = [
     "MethodPlan",
     "ProblemPlan",
     "Range",
+    "SearchResult",
     "Study",
-    "Tuned",
     "TuningPlan",
     "compare",
-    "method_called",
+    "method_from_name",
     "read_study",
     "tune",
     "tune_method",

@@ -1,4 +1,4 @@
-"""The comparison itself: tune every method, make the runs that are missing, gather what they say."""
+"""The comparison itself: tune every method, make the missing runs, write the results."""
 
 from __future__ import annotations
 
@@ -8,44 +8,51 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from optuna.storages import RDBStorage
 
-from saddlepoint.compare.again import Rerun, is_wanted_again
-from saddlepoint.compare.checking import check
-from saddlepoint.compare.configuration import configuration
 from saddlepoint.compare.directory import ComparisonDirectory, read_comparison
-from saddlepoint.compare.execution import Job, Outcome
-from saddlepoint.compare.gathering import gather, parameters_of
-from saddlepoint.compare.jobs import Place, jobs_of, key_of
-from saddlepoint.compare.processes import execute_apart, prepare
-from saddlepoint.compare.progress import Count, Progress, Waiting
-from saddlepoint.compare.provenance import difference, made_with
-from saddlepoint.compare.storage import opened_storage
+from saddlepoint.compare.execution import RunResult, preload, run_in_subprocess
+from saddlepoint.compare.preflight import validate_study
+from saddlepoint.compare.provenance import Rerun, made_with, should_rerun, version_difference
+from saddlepoint.compare.results import best_parameters, collect_results
+from saddlepoint.compare.runs import Job, RunId, jobs_of, run_config
+from saddlepoint.compare.storage import open_storage
 from saddlepoint.compare.study import ProblemPlan, Study
-from saddlepoint.compare.tuning import Execute, Tuned, recalled, tune
+from saddlepoint.compare.tuning import Execute, SearchResult, saved_searches, tune
 from saddlepoint.errors import UsageError
 from saddlepoint.training.config import RunConfig, Tree, validate
 
 _POLL = 1.0
+_WAIT_INTERVAL = 30.0
 _MOST_NOTES = 3
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
+@dataclass(frozen=True)
+class Count:
+    """Finished runs and trials of a study, all of them, and the seconds left (None: unknown)."""
+
+    finished: int
+    total: int
+    seconds_left: float | None
+
+
 class Watcher(Protocol):
-    """Something that shows how a comparison goes."""
+    """Shows the progress of a comparison."""
 
     def trial(self, problem: str, method: str, trial: Tree) -> None:
         """Called after every trial of a search."""
 
-    def run(self, problem: str, method: str, run: str, outcome: Outcome) -> None:
+    def run(self, problem: str, method: str, run: str, result: RunResult) -> None:
         """Called after every run."""
 
     def note(self, text: str) -> None:
-        """Called with a sentence about the comparison, such as which process is waited for."""
+        """Called with a message, such as which process is waited for."""
 
     def progress(self, count: Count) -> None:
         """Called about every second, and when something is finished."""
@@ -56,7 +63,7 @@ class SilentWatcher:
 
     def trial(self, problem: str, method: str, trial: Tree) -> None: ...
 
-    def run(self, problem: str, method: str, run: str, outcome: Outcome) -> None: ...
+    def run(self, problem: str, method: str, run: str, result: RunResult) -> None: ...
 
     def note(self, text: str) -> None: ...
 
@@ -70,39 +77,41 @@ def compare(
     jobs: int = 1,
     storage: str | None = None,
     watcher: Watcher | None = None,
-    execute: Execute = execute_apart,
+    execute: Execute = run_in_subprocess,
     rerun: Collection[Rerun] = (),
 ) -> Tree:
-    """Make a comparison, or what is missing of it, and return what ``comparison.json`` holds.
+    """Make a comparison, or what is missing of it, and return the content of ``comparison.json``.
 
-    A run that is interrupted has no outcome. One whose process is killed by something else has
-    failed. An outcome that was made with other versions is kept, and says so.
+    A run that is interrupted has no result. A run whose process is killed by something else has
+    failed. Results that were made with other versions are kept and marked.
 
     Args:
         study: what is compared.
-        out: the comparison's directory; one that holds part of the study already is gone on with.
-        jobs: runs at a time, each in a process of its own on one thread.
+        out: directory of the comparison; an existing one is resumed.
+        jobs: number of runs at a time, each in its own process on one thread.
         storage: database URL of the tuning, ``tuning.db`` in the directory by default.
-        watcher: is told of every run.
-        execute: makes a run.
+        watcher: is notified of every run.
+        execute: executes a run.
         rerun: which finished runs and trials are made again: "killed" for those whose process ended
-            without an outcome, "failed" for all that failed, "outdated" for those that were made
-            with other versions.
+            without a result, "failed" for all that failed, "outdated" for those that were made with
+            other versions.
 
     Raises:
         UsageError: a configuration of the study is wrong, or the directory or storage cannot be
             used.
-        KeyboardInterrupt: runs under way are given up; what is finished is written before.
+        KeyboardInterrupt: current runs are cancelled; finished ones are written before.
     """
-    with _begun(study, out, jobs, storage, watcher, execute, rerun) as comparison:
+    with Comparison.open(
+        study, out, jobs=jobs, storage=storage, watcher=watcher, execute=execute, rerun=rerun
+    ) as comparison:
         try:
             for plan in study.problems[:-1]:
                 comparison.complete(plan)
-                if comparison.unwritten:  # to gather a large study takes a while
+                if comparison.unwritten:  # collecting the results of a large study takes a while
                     comparison.write()
             comparison.complete(study.problems[-1])
             comparison.write()
-        # the latter: nobody reads what the watcher prints any more
+        # a broken pipe: the reader of the watcher's output is gone
         except (KeyboardInterrupt, BrokenPipeError):
             comparison.write()
             raise
@@ -116,64 +125,32 @@ def tune_method(
     jobs: int = 1,
     storage: str | None = None,
     watcher: Watcher | None = None,
-    execute: Execute = execute_apart,
+    execute: Execute = run_in_subprocess,
     rerun: Collection[Rerun] = (),
-) -> tuple[Tuned, RunConfig]:
-    """Tune the one method of a study on its one problem, so many trials at a time; return what was found and its configuration.
+) -> tuple[SearchResult, RunConfig]:
+    """Tune the one method of a study on its one problem, ``jobs`` trials at a time.
+
+    Returns:
+        What was found, and the configuration of its best trial.
 
     The arguments and errors are those of ``compare``.
     """
-    with _begun(study, out, jobs, storage, watcher, execute, rerun) as comparison:
-        return comparison.tune_together(study.problems[0], study.baseline)
+    with Comparison.open(
+        study, out, jobs=jobs, storage=storage, watcher=watcher, execute=execute, rerun=rerun
+    ) as comparison:
+        return comparison.tune_one(study.problems[0], study.baseline)
 
 
-@contextmanager
-def _begun(
-    study: Study,
-    out: Path,
-    jobs: int,
-    storage: str | None,
-    watcher: Watcher | None,
-    execute: Execute,
-    rerun: Collection[Rerun],
-) -> Iterator[Comparison]:
-    """Check a study, open its directory and, if anything is tuned, the storage of its trials."""
-    if storage is not None and study.tuning is None:
-        raise UsageError(
-            "--storage is for the trials of searches, and nothing is tuned here. Give --trials too,"
-            " or tuning in the study."
-        )
-    check(study)
-    stopping = threading.Event()
-    with ExitStack() as stack:
-        opened = None
-        if storage is not None:  # before the directory is made: a mistake leaves nothing behind
-            opened = stack.enter_context(opened_storage(storage, stopping))
-        directory = stack.enter_context(ComparisonDirectory.opened(out, study))
-        if study.tuning is not None and opened is None:
-            opened = stack.enter_context(opened_storage(directory.storage_url, stopping))
-        yield Comparison(
-            study,
-            directory,
-            jobs=jobs,
-            storage=opened,
-            watcher=watcher or SilentWatcher(),
-            execute=execute,
-            rerun=rerun,
-            stopping=stopping,
-        )
-
-
-class Stopped(Exception):  # noqa: N818 -- nothing is wrong
-    """Ends a thread that waits for a run which nobody wants any more."""
+class Cancelled(Exception):  # noqa: N818 -- not an error
+    """Ends a thread that waits for a run when the comparison is cancelled."""
 
 
 class Comparison:
-    """A study under way in its directory.
+    """A study that is being run in its directory.
 
     Attributes:
         study, directory, jobs: what is compared, where, and how many runs at a time.
-        searches: what is known of each method's search.
+        searches: (problem, method) → its search, as far as they are finished.
         unwritten: whether anything was added since the results were last written.
     """
 
@@ -187,119 +164,164 @@ class Comparison:
         watcher: Watcher,
         execute: Execute,
         rerun: Collection[Rerun],
-        stopping: threading.Event,
+        cancelled: threading.Event,
     ) -> None:
         self.study, self.directory, self.jobs = study, directory, jobs
+        # all searches of the final file are known from the start: the file is written again when
+        # anything is added, and after an interrupt
+        self.searches = saved_searches(study, directory.searches)
+        self.unwritten = False
         self._watcher, self._execute = watcher, execute
-        prepare(
-            sorted(
-                {
-                    m.optimizer.name.partition(":")[0]
-                    for m in study.methods.values()
-                    if m.optimizer and ":" in m.optimizer.name
-                }
-            )
-        )
         self._storage, self._rerun = storage, frozenset(rerun)
-        # what the finished file has is known from the start: it is written again with whatever is
-        # added, or interrupted, first
-        self.searches: dict[tuple[str, str], Tuned | None] = recalled(study, directory.searches)
-        self._stopping = stopping
-        self._progress, self._waiting = Progress(study, jobs), Waiting(watcher.note)
-        self._made: set[Place] = set()
-        self._added = self.unwritten = False
-        otherwise: Counter[str] = Counter()
-        for plan in study.problems:
-            otherwise.update(self._count_what_is_there(plan))
-        for how, count in otherwise.most_common(_MOST_NOTES):
+        self._cancelled = cancelled
+        self._progress = ProgressCounter(study, jobs)
+        self._on_wait = WaitMessages(watcher.note)
+        self._made: set[RunId] = set()
+        self._added = False
+
+        packages = set()
+        for method in study.methods.values():
+            if method.optimizer and ":" in method.optimizer.name:
+                packages.add(method.optimizer.name.partition(":")[0])
+        preload(sorted(packages))
+        differences = self._count_finished()
+        for difference, count in differences.most_common(_MOST_NOTES):
             watcher.note(
-                f"{count} finished runs and trials were made otherwise ({how}). They are kept, and"
-                " say so."
+                f"{count} finished runs and trials were made with other versions ({difference})."
+                " They are kept and marked."
             )
-        if otherwise:
-            watcher.note("To make again what was made with other versions: --rerun outdated.")
+        if differences:
+            watcher.note("To make them again: --rerun outdated.")
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        study: Study,
+        out: Path,
+        *,
+        jobs: int,
+        storage: str | None,
+        watcher: Watcher | None,
+        execute: Execute,
+        rerun: Collection[Rerun],
+    ) -> Iterator[Comparison]:
+        """Validate a study, open its directory and, if anything is tuned, its storage of trials."""
+        if storage is not None and study.tuning is None:
+            raise UsageError(
+                "--storage is for the trials of searches, and nothing is tuned here. Give --trials"
+                " too, or tuning in the study."
+            )
+        validate_study(study)
+        cancelled = threading.Event()
+        with ExitStack() as stack:
+            opened = None
+            if storage is not None:  # before the directory is created: an error leaves no files
+                opened = stack.enter_context(open_storage(storage, cancelled))
+            directory = stack.enter_context(ComparisonDirectory.open(out, study))
+            if study.tuning is not None and opened is None:
+                opened = stack.enter_context(open_storage(directory.storage_url, cancelled))
+            yield cls(
+                study,
+                directory,
+                jobs=jobs,
+                storage=opened,
+                watcher=watcher or SilentWatcher(),
+                execute=execute,
+                rerun=rerun,
+                cancelled=cancelled,
+            )
 
     def complete(self, plan: ProblemPlan) -> None:
         """Tune the methods of a problem and make its runs, as far as they are missing."""
         methods = self.study.methods_of(plan)
-        self._at_once(lambda name: self._tune(plan, name), methods)
-        missing = [
-            (place, job)
-            for name in methods
-            for place, job in self._jobs_of(plan, name)
-            if self._is_missing(place, job)
-        ]
-        # seed by seed, so that an interrupted comparison is even
+        self._in_parallel(lambda name: self._tune(plan, name), methods)
+        missing = []
+        for name in methods:
+            parameters = best_parameters(self.searches[plan.name, name])
+            jobs = jobs_of(self.study, plan, name, parameters)
+            missing += [(run_id, job) for run_id, job in jobs if self._is_missing(run_id, job)]
+        # seed by seed, so that an interrupted comparison has equal numbers of seeds
         missing.sort(key=lambda pair: (pair[0].factor != 1, pair[0].seed))
         while missing:
-            made = self._at_once(lambda pair: self._make(plan, *pair), missing)
+            made = self._in_parallel(lambda pair: self._run(plan, *pair), missing)
             missing = [pair for pair, done in zip(missing, made, strict=True) if not done]
             if missing:
-                self._go_on()
-                time.sleep(_POLL)  # others are at work on the rest
+                self._check_cancelled()
+                time.sleep(_POLL)  # other processes make the rest
 
     def write(self) -> None:
-        """Write what there is so far; where nothing was added, the finished file keeps the record of where it was made."""
-        found = gather(self.study, self.searches, self.directory)
+        """Write the results so far.
+
+        Where nothing was added, the environment and command of the existing file are kept.
+        """
+        found = collect_results(self.study, self.searches, self.directory)
         self.unwritten = False
-        added = self._added or not self.directory.origin
-        self.directory.write_results(found if added else {**found, **self.directory.origin})
+        if not self._added:
+            found |= self.directory.origin
+        self.directory.write_comparison(found)
 
-    def tune_together(self, plan: ProblemPlan, name: str) -> tuple[Tuned, RunConfig]:
-        """Work on one method's search with all jobs; return what it found and the configuration of its best trial."""
-        self._at_once(lambda _: self._tune(plan, name), range(self.jobs))
-        tuned = self.searches[plan.name, name]
-        if tuned is None or not tuned.trials:
+    def tune_one(self, plan: ProblemPlan, name: str) -> tuple[SearchResult, RunConfig]:
+        """Work on one method's search with all jobs.
+
+        Returns:
+            What was found, and the configuration of the best trial.
+        """
+        self._in_parallel(lambda _: self._tune(plan, name), range(self.jobs))
+        search = self.searches[plan.name, name]
+        if search is None or not search.trials:
             raise UsageError(f"Method {name} has no hyperparameter to search on {plan.name}.")
-        return tuned, configuration(plan, self.study.methods[name], tuned.best)
+        return search, run_config(plan, self.study.methods[name], search.best)
 
-    def _jobs_of(self, plan: ProblemPlan, name: str) -> list[tuple[Place, Job]]:
-        return list(jobs_of(self.study, plan, name, parameters_of(self.searches[plan.name, name])))
-
-    def _is_missing(self, place: Place, job: Job) -> bool:
-        """Say whether a run is still to be made, or to be made again; every run once at most."""
-        outcome = self.directory.outcome(place, key_of(job))
-        if outcome is None:
+    def _is_missing(self, run_id: RunId, job: Job) -> bool:
+        """Return whether a run has to be made, or made again; again at most once."""
+        result = self.directory.read_result(run_id, job.key())
+        if result is None:
             return True
-        return (
-            bool(self._rerun)
-            and place not in self._made
-            and is_wanted_again(outcome, self._rerun, made_with(validate(job.config)))
-        )
-
-    def _count_what_is_there(self, plan: ProblemPlan) -> Iterator[str]:
-        """Count the searches and runs of a problem that are finished before anything starts; yield in what they were made otherwise."""
-        for name in self.study.methods_of(plan):
-            if (plan.name, name) not in self.searches:
-                continue
-            tuned, kept = self.searches[plan.name, name], []
-            if self._is_tuned(plan, name):
-                self._progress.searched(plan, name)
-                kept += tuned.trials if tuned else []
-            for place, job in self._jobs_of(plan, name):
-                if not self._is_missing(place, job):
-                    self._progress.run(plan, place, here=False)
-                    kept.append(self.directory.outcome(place, key_of(job)) or {})
-            now = made_with(configuration(plan, self.study.methods[name], {}))
-            for outcome in kept:
-                if otherwise := difference(outcome["made_with"], now):
-                    yield otherwise
+        if not self._rerun or run_id in self._made:
+            return False
+        return should_rerun(result, self._rerun, made_with(validate(job.config)))
 
     def _is_tuned(self, plan: ProblemPlan, name: str) -> bool:
-        """Say whether the search of a method is known, and none of its trials is to be made again."""
-        tuned = self.searches.get((plan.name, name))
-        now = made_with(configuration(plan, self.study.methods[name], {}))
-        return (plan.name, name) in self.searches and not any(
-            is_wanted_again(trial, self._rerun, now) for trial in (tuned.trials if tuned else ())
-        )
+        """Return whether a method's search is finished, and none of its trials is made again."""
+        if (plan.name, name) not in self.searches:
+            return False
+        search = self.searches[plan.name, name]
+        now = made_with(run_config(plan, self.study.methods[name], {}))
+        trials = search.trials if search else []
+        return not any(should_rerun(trial, self._rerun, now) for trial in trials)
+
+    def _count_finished(self) -> Counter[str]:
+        """Count what is finished before the start; return how often which versions differ."""
+        differences: Counter[str] = Counter()
+        for plan in self.study.problems:
+            for name in self.study.methods_of(plan):
+                if (plan.name, name) not in self.searches:
+                    continue
+                results: list[Tree] = []
+                if self._is_tuned(plan, name):
+                    search = self.searches[plan.name, name]
+                    self._progress.search_finished(plan, name)
+                    results += search.trials if search else []
+                parameters = best_parameters(self.searches[plan.name, name])
+                for run_id, job in jobs_of(self.study, plan, name, parameters):
+                    if not self._is_missing(run_id, job):
+                        self._progress.run_finished(plan, run_id, here=False)
+                        results.append(self.directory.read_result(run_id, job.key()) or {})
+                now = made_with(run_config(plan, self.study.methods[name], {}))
+                for result in results:
+                    if difference := version_difference(result["made_with"], now):
+                        differences[difference] += 1
+        return differences
 
     def _tune(self, plan: ProblemPlan, name: str) -> None:
+        """Finish the search of a method, together with other processes."""
         method, tuning = self.study.methods[name], self.study.tuning_of(plan)
         if tuning is None or self._storage is None or self._is_tuned(plan, name):
             return
 
         def report(trial: Tree) -> None:
-            self._progress.trial(plan, name)
+            self._progress.trial_finished(plan, name)
             self._watcher.progress(self._progress.count())
             self._watcher.trial(plan.name, name, trial)
 
@@ -311,60 +333,154 @@ class Comparison:
                 name=f"{self.study.name}/{plan.name}/{name}",
                 storage=self._storage,
                 execute=self._execute,
-                go_on=self._go_on,
+                check_cancelled=self._check_cancelled,
                 report=report,
-                waiting=self._waiting,
+                on_wait=self._on_wait,
                 rerun=self._rerun,
             )
             self._added = self.unwritten = True
-            self._progress.searched(plan, name)
+            self._progress.search_finished(plan, name)
         finally:
-            self._storage.remove_session()  # that of this thread
+            self._storage.remove_session()  # of this thread
 
-    def _make(self, plan: ProblemPlan, place: Place, job: Job) -> bool:
-        """Make a run unless another process is at it; say whether it is there now."""
-        key = key_of(job)
-        with self.directory.claimed(place) as holder:
+    def _run(self, plan: ProblemPlan, run_id: RunId, job: Job) -> bool:
+        """Make a run unless another process makes it; return whether it is finished now."""
+        key = job.key()
+        with self.directory.lock(run_id) as holder:
             if holder is not None:
-                self._waiting(f"{holder}, which makes {place.problem}, {place.method}, {place.run}")
-                return False
-            here = self._is_missing(place, job)
-            if here:
-                outcome = self._execute(job, self._go_on)
-                if key_of(job) != key:
-                    raise UsageError(
-                        f"Problem {place.problem}, method {place.method}: the data, or the source"
-                        " of the optimizer, changed while a run was made of it. That run is not"
-                        " kept; give the command again."
-                    )
-                self._made.add(place)
-                self._added = self.unwritten = True
-                self.directory.write_outcome(
-                    place, key, outcome | {"made_with": made_with(validate(job.config))}
+                self._on_wait(
+                    f"{holder}, which makes {run_id.problem}, {run_id.method}, {run_id.name}"
                 )
-        self._progress.run(plan, place, here=here)
+                return False
+            here = self._is_missing(run_id, job)
+            if here:
+                result = self._execute(job, self._check_cancelled)
+                if job.key() != key:
+                    raise UsageError(
+                        f"Problem {run_id.problem}, method {run_id.method}: the data, or the source"
+                        " of the optimizer, changed during a run. That run is discarded; give the"
+                        " command again."
+                    )
+                self._made.add(run_id)
+                self._added = self.unwritten = True
+                versions = made_with(validate(job.config))
+                self.directory.write_result(run_id, key, result | {"made_with": versions})
+        self._progress.run_finished(plan, run_id, here=here)
         if here:
             self._watcher.progress(self._progress.count())
-            self._watcher.run(place.problem, place.method, place.run, outcome)
+            self._watcher.run(run_id.problem, run_id.method, run_id.name, result)
         return True
 
-    def _at_once(self, function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
-        """Apply a function to items, so many at a time; after a mistake or an interrupt those under way are given up."""
+    def _in_parallel(self, function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
+        """Apply a function to items, ``jobs`` at a time; an exception cancels the others."""
         pool = ThreadPoolExecutor(self.jobs)
         try:
             futures = [pool.submit(function, item) for item in items]
             for future in as_completed(futures):
-                # a mistake is said when it is made, not when those before it have ended
-                future.result()
+                future.result()  # raises at once, not when the futures before it are done
             return [future.result() for future in futures]
         except BaseException:
-            self._stopping.set()
+            self._cancelled.set()
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _go_on(self) -> None:
-        """Called now and then by the threads that wait for runs; ends them when the comparison ends."""
-        if self._stopping.is_set():
-            raise Stopped
+    def _check_cancelled(self) -> None:
+        """Called regularly by threads that wait for runs; ends them when the comparison ends."""
+        if self._cancelled.is_set():
+            raise Cancelled
         self._watcher.progress(self._progress.count())
+
+
+class ProgressCounter:
+    """Counts finished runs and trials, of this process and others.
+
+    The time left is estimated from the rate at which this process has worked so far; before its
+    first run has ended, from the budgets of the rest if these are seconds.
+
+    Args:
+        study: what is compared.
+        jobs: number of runs at a time.
+    """
+
+    def __init__(self, study: Study, jobs: int) -> None:
+        self._study, self._jobs = study, jobs
+        self._began = time.monotonic()
+        self._trials: Counter[tuple[str, str]] = Counter()
+        self._runs: dict[RunId, str] = {}
+        self._searches: set[tuple[str, str]] = set()
+        self._cost = 0.0
+        self._lock = threading.Lock()
+
+    def search_finished(self, plan: ProblemPlan, method: str) -> None:
+        """Note that all trials of a method on a problem are finished."""
+        with self._lock:
+            self._searches.add((plan.name, method))
+
+    def trial_finished(self, plan: ProblemPlan, method: str) -> None:
+        """Note that this process has finished a trial."""
+        with self._lock:
+            self._trials[plan.name, method] += 1
+            self._cost += plan.budget.get("seconds", 1.0)
+
+    def run_finished(self, plan: ProblemPlan, run_id: RunId, *, here: bool) -> None:
+        """Note that a run is finished; ``here`` if this process has just made it."""
+        with self._lock:
+            self._runs[run_id] = plan.name
+            if here:
+                self._cost += plan.budget.get("seconds", 1.0)
+
+    def count(self) -> Count:
+        """Return the present counts."""
+        study = self._study
+        with self._lock:
+            finished, total, rest = 0, 0, 0.0
+            for plan in study.problems:
+                runs = study.seeds
+                if plan.robustness:
+                    factors = sum(factor != 1 for factor in plan.robustness.factors)
+                    runs += factors * len(study.robustness_seeds(plan))
+                trials, tuning = 0, study.tuning_of(plan)
+                if tuning is not None:
+                    finalists = min(tuning.finalists, tuning.trials)
+                    trials = tuning.trials
+                    if finalists > 1:
+                        trials += finalists * len(tuning.final_seeds)
+
+                methods = study.methods_of(plan)
+                done = sum(name == plan.name for name in self._runs.values())
+                for method in methods:
+                    searched = (plan.name, method) in self._searches
+                    done += trials if searched else min(trials, self._trials[plan.name, method])
+                finished += done
+                total += len(methods) * (runs + trials)
+                # what a run costs compared with others: its seconds, else the same for all
+                rest += (len(methods) * (runs + trials) - done) * plan.budget.get("seconds", 1.0)
+
+            seconds_left: float | None = None
+            if finished < total and self._cost:
+                seconds_left = rest * (time.monotonic() - self._began) / self._cost
+            elif finished < total and all("seconds" in plan.budget for plan in study.problems):
+                seconds_left = rest / self._jobs
+            return Count(finished, total, seconds_left)
+
+
+class WaitMessages:
+    """Reports which process is waited for, and since when: at once, then every half minute."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._worker: str | None = None
+        self._since = self._reported = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self, worker: str) -> None:
+        """Report that ``worker`` is still waited for."""
+        now = time.monotonic()
+        with self._lock:
+            if worker != self._worker:
+                self._worker, self._since = worker, now
+            elif now - self._reported < _WAIT_INTERVAL:
+                return
+            self._reported = now
+        self._report(f"waiting for {worker}, since {now - self._since:.0f} s")

@@ -1,4 +1,4 @@
-"""The directory of a comparison: every run's outcome, its pictures, and the finished tables."""
+"""The directory of a comparison: its study, locks, results of runs, pictures and final tables."""
 
 from __future__ import annotations
 
@@ -7,29 +7,23 @@ import io
 import os
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from saddlepoint.compare.again import is_interrupted
-from saddlepoint.compare.differences import first_difference
-from saddlepoint.compare.execution import Outcome
-from saddlepoint.compare.jobs import Place
-from saddlepoint.compare.kept import checked_comparison, checked_run
-from saddlepoint.compare.provenance import MadeWith, recorded_in, shown
-from saddlepoint.compare.reading import read_study
-from saddlepoint.compare.study import Study, digest
+from saddlepoint.compare.execution import RunResult
+from saddlepoint.compare.provenance import format_versions, is_interrupted, versions_in
+from saddlepoint.compare.runs import RunId
+from saddlepoint.compare.schemas import ComparisonSchema, RunSchema, validate_as
+from saddlepoint.compare.study import Study, digest, read_study
 from saddlepoint.errors import UsageError
 from saddlepoint.files import SharedLock, json_line, locked, write_atomic
 from saddlepoint.reading import JSON_BYTES, dump_yaml, parse_json, read_bytes, refuse_links
 from saddlepoint.training.config import Tree
 
 FORMAT = 1
-_COLUMNS = (
-    "problem",
-    "method",
-    "family",
+_RUN_COLUMNS = (
     "seed",
     "status",
     "steps",
@@ -37,24 +31,27 @@ _COLUMNS = (
     "gradient_equivalents",
     "peak_memory",
     "unconverged_solves",
-    "made_with",
 )
+_COLUMNS = ("problem", "method", "family", *_RUN_COLUMNS, "made_with")
 _STUDY, _LOCK = "study.yaml", ".lock"
-_EXECUTED = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What the text of a cell begins with that a spreadsheet may execute."""
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""First characters of cells that a spreadsheet may execute."""
 
 
 class ComparisonDirectory:
-    """``study.yaml``, ``runs/``, ``pictures/``, ``tuning.db``, ``results.csv`` and ``comparison.json``.
+    """The directory of one study and its results.
 
-    A run's file has the key of what decides it; one with another key, such as of data that has
-    changed since, is made again. What is in ``comparison.json`` is known too, so that this file
-    alone is enough to go on from.
+    It has ``study.yaml``, ``runs/``, ``pictures/``, ``tuning.db``, ``results.csv`` and
+    ``comparison.json``.
+
+    The file of a run has the key of everything that decides it; one with another key, such as after
+    a change of the data, is made again. Results in ``comparison.json`` are used too, so this file
+    alone is enough to resume.
 
     Attributes:
-        path: where it is.
-        results, comparison: the finished files.
-        searches: key → the trials of every search that ``comparison.json`` has.
+        path: of the directory.
+        results, comparison: paths of the final files.
+        searches: key → search, of all searches in ``comparison.json``.
         origin: environment and command of ``comparison.json``; empty where there is none.
     """
 
@@ -62,167 +59,164 @@ class ComparisonDirectory:
         self.path = path
         self.results = path / "results.csv"
         self.comparison = path / "comparison.json"
-        self._kept: dict[str, Outcome] = {}
         self.searches: dict[str, Tree] = {}
         self.origin: Tree = {}
-        if self.comparison.is_file():
-            self._recall(read_comparison(self.comparison))
+        self._saved: dict[str, RunResult] = {}
+        if not self.comparison.is_file():
+            return
+
+        found = read_comparison(self.comparison)
+        self.origin = {name: found[name] for name in ("environment", "command") if name in found}
+        # results that do not record versions were made in the file's environment
+        made = versions_in(found.get("environment", {}))
+        for problem in found["problems"]:
+            for method in problem["methods"]:
+                robustness = method["robustness"] or {"runs": []}
+                for run in method["runs"] + robustness["runs"]:
+                    run["made_with"] = run.get("made_with") or made
+                    self._saved[run["key"]] = run
+                if method["tuning"]:
+                    for trial in method["tuning"]["trials"]:
+                        trial["made_with"] = trial.get("made_with") or made
+                    self.searches[method["tuning"]["key"]] = method["tuning"]
 
     @classmethod
     @contextmanager
-    def opened(cls, path: Path, study: Study) -> Iterator[ComparisonDirectory]:
-        """Make the directory, or go on in it, and hold it for a study, which is written into it.
+    def open(cls, path: Path, study: Study) -> Iterator[ComparisonDirectory]:
+        """Create the directory, or resume the one that exists, and hold it for a study.
 
-        Any number of processes may hold it for the same study. Another study is refused, unless it
-        only adds to the one that is there and nobody is at work on that.
+        The study is written into it. Any number of processes may hold it for the same study.
+        Another study is refused, unless it only adds to the existing one and no process works on
+        that.
 
         Raises:
-            UsageError: it is a file, holds other files, another study or a symbolic link, or cannot
-                be made.
+            UsageError: the path is a file, holds other files, another study or a symbolic link, or
+                cannot be created.
         """
-        _check_content(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            lock = SharedLock(path / _LOCK)
-        except OSError as error:
-            raise _cannot_make(path, error) from error
-        try:
-            _claim(path, study, lock)
+        if path.is_dir():
+            ours = (path / _STUDY).is_file() or all(
+                entry.name == _LOCK or entry.match(f".{_STUDY}.*.tmp") for entry in path.iterdir()
+            )
+            if not ours:
+                raise UsageError(
+                    f"--out {path} holds other files already. Choose a directory of its own for the"
+                    " comparison."
+                )
+            refuse_links(path)
+        with ExitStack() as stack:
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context(closing(SharedLock(path / _LOCK)))
+                _acquire(path, study, lock)
+            except OSError as error:
+                raise UsageError(
+                    f"Cannot create the directory {path}: {error.strerror or error}. Choose another"
+                    " --out."
+                ) from error
             yield cls(path)
-        finally:
-            lock.close()
-
-    def _recall(self, found: Tree) -> None:
-        """Note what a finished file has; outcomes that do not say what they were made with were made in its environment."""
-        self.origin = {name: found[name] for name in ("environment", "command") if name in found}
-        made = recorded_in(found.get("environment", {}))
-        for problem in found["problems"]:
-            for method in problem["methods"]:
-                for run in method["runs"] + (method["robustness"] or {"runs": []})["runs"]:
-                    self._kept[run["key"]] = _with_origin(run, made)
-                if method["tuning"]:
-                    trials = [_with_origin(trial, made) for trial in method["tuning"]["trials"]]
-                    self.searches[method["tuning"]["key"]] = {**method["tuning"], "trials": trials}
 
     @property
     def storage_url(self) -> str:
-        """Where tuning is kept unless another database is given."""
+        """The database of trials, unless another one is given."""
         return f"sqlite:///{self.path / 'tuning.db'}"
 
-    def outcome(self, place: Place, key: str) -> Outcome | None:
-        """Return the outcome of a run that was made with this key; None where there is none, half of one, or one that was interrupted."""
+    def read_result(self, run_id: RunId, key: str) -> RunResult | None:
+        """Return the result of a run that was made with this key.
+
+        None where there is none, where its file is incomplete, or where the run was interrupted.
+        """
+        file = self.path / run_id.file
         try:
-            found = parse_json(read_bytes(self._file(place), JSON_BYTES).decode())
+            found = parse_json(read_bytes(file, JSON_BYTES).decode())
         except (OSError, ValueError):
             found = {}
         if isinstance(found, dict) and found.get("key") == key:
-            outcome = _with_origin(checked_run(found, str(self._file(place))), recorded_in({}))
+            result = validate_as(RunSchema, found, str(file))
+            result["made_with"] = result.get("made_with") or versions_in({})
         else:
-            outcome = self._kept.get(key, {})
-        return None if not outcome or is_interrupted(outcome) else outcome
+            result = self._saved.get(key, {})
+        return None if not result or is_interrupted(result) else result
 
-    def write_outcome(self, place: Place, key: str, outcome: Outcome) -> None:
-        """Write a run's outcome, and its pictures beside it."""
-        pictures: list[bytes] = outcome["pictures"]
-        folder = self.path / "pictures" / place.path
-        for number, content in enumerate(pictures):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(folder / f"{number + 1:02d}.png", content)
-        names = [
-            str(Path("pictures") / place.path / f"{number + 1:02d}.png")
-            for number in range(len(pictures))
-        ]
-        named = [*names, *[None] * (len(outcome["points"]) - len(names))]
-        points = [
-            {**point, "picture": name} for point, name in zip(outcome["points"], named, strict=True)
-        ]
-        kept = {
-            "key": key,
-            **{name: value for name, value in outcome.items() if name != "pictures"},
-            "points": points,
-        }
-        write_atomic(self._file(place), json_line(_rounded(kept)))
+    def write_result(self, run_id: RunId, key: str, result: RunResult) -> None:
+        """Write the result of a run and its pictures."""
+        folder = run_id.pictures
+        points = [{**point, "picture": None} for point in result["points"]]
+        for number, content in enumerate(result["pictures"]):
+            name = folder / f"{number + 1:02d}.png"
+            (self.path / folder).mkdir(parents=True, exist_ok=True)
+            write_atomic(self.path / name, content)
+            points[number]["picture"] = str(name)
+        saved = {name: value for name, value in result.items() if name != "pictures"}
+        saved = {"key": key, **saved, "points": points}
+        write_atomic(self.path / run_id.file, json_line(_rounded(saved)))
 
     @contextmanager
-    def claimed(self, place: Place) -> Iterator[str | None]:
-        """Hold a run, so that no other process makes it; yields None, or which process holds it. A killed process lets go."""
-        file = self._file(place).with_suffix(".lock")
+    def lock(self, run_id: RunId) -> Iterator[str | None]:
+        """Lock a run, so that no other process makes it; yield None, or which process holds it.
+
+        The lock of a process that is killed is released.
+        """
+        file = (self.path / run_id.file).with_suffix(".lock")
         file.parent.mkdir(parents=True, exist_ok=True)
         with locked(file) as holder:
             yield holder
 
-    def write_results(self, comparison: Tree) -> None:
+    def write_comparison(self, comparison: Tree) -> None:
         """Write ``comparison.json``, and ``results.csv`` with a line for every reported run."""
-        # indented it would have a line for each of some hundred thousand numbers
+        # indented, it would have a line for each of some hundred thousand numbers
         write_atomic(self.comparison, json_line(comparison))
-        write_atomic(self.results, table_of(comparison).encode())
-
-    def _file(self, place: Place) -> Path:
-        return self.path / "runs" / place.path.with_name(place.path.name + ".json")
+        write_atomic(self.results, format_csv(comparison).encode())
 
 
 def default_directory(study: Study) -> Path:
-    """Return where a study lies unless the user says otherwise: ``comparisons/NAME``, or ``comparisons/NAME-HASH`` where another one does.
+    """Return the directory of a study without ``--out``.
 
-    What only adds to a study goes on in its directory.
+    ``comparisons/NAME``, or ``comparisons/NAME-HASH`` where another study has that. A study that
+    only adds to the existing one resumes in its directory.
     """
     tree = study.to_dict()
-    deciding = [
-        {key: value for key, value in plan.items() if key != "target"} for plan in tree["problems"]
-    ]
+    tree["baseline"] = None
+    for plan in tree["problems"]:
+        plan.pop("target", None)
     named = Path("comparisons") / study.name
-    own = named.with_name(
-        f"{study.name}-{digest({**tree, 'baseline': None, 'problems': deciding})[:8]}"
-    )
+    own = named.with_name(f"{study.name}-{digest(tree)[:8]}")
     if own.exists():
         return own
     try:
-        there = _study_in(named)
+        existing = _study_in(named)
     except UsageError:
         return own
-    return own if there is not None and first_difference(there, study) else named
+    return own if existing is not None and first_difference(existing, study) else named
 
 
-def _check_content(path: Path) -> None:
-    """Refuse a directory that is none of a comparison, or has links in it."""
-    if not path.is_dir():
-        return
-    own = (path / _STUDY).is_file() or all(
-        entry.name == _LOCK or entry.match(f".{_STUDY}.*.tmp") for entry in path.iterdir()
-    )
-    if not own:
-        raise UsageError(
-            f"--out {path} holds other files already. Choose a directory of its own for the"
-            " comparison."
-        )
-    refuse_links(path)
+def _acquire(path: Path, study: Study, lock: SharedLock) -> None:
+    """Share the directory's lock with all processes that work on the same study.
 
-
-def _claim(path: Path, study: Study, lock: SharedLock) -> None:
-    """Hold the directory together with all who work on the same study; write the study where there is none, or one that it adds to."""
+    Writes the study where there is none, or one that it adds to.
+    """
     while True:
         lock.share()
-        there = _study_in(path)
-        if there is not None and there.to_dict() == study.to_dict():
+        existing = _study_in(path)
+        if existing is not None and existing.to_dict() == study.to_dict():
             lock.sign()
             return
-        different = None if there is None else first_difference(there, study)
-        if different is not None:
+        difference = None if existing is None else first_difference(existing, study)
+        if difference is not None:
             raise UsageError(
-                f"--out {path} holds another study: {different}. Choose another --out for this one;"
-                " what is there is not touched."
+                f"--out {path} holds another study: {difference}. Choose another --out for this"
+                " one; the existing one is not changed."
             )
         holder = lock.holder()
         if lock.take():
-            if _study_in(path) == there:
-                _write_study(path, study)
-        elif there is not None:
+            if _study_in(path) == existing:
+                write_atomic(path / _STUDY, dump_yaml(study.to_dict()).encode())
+        elif existing is not None:
             raise UsageError(
-                f"--out {path}: another process is at work on the study there, and this one adds to"
-                f" it (the last one to begin: {holder}). Give the command again when it has"
+                f"--out {path}: another process works on the study there, and this one adds to it"
+                f" (the last process that started: {holder}). Run the command again when it has"
                 " finished, or choose another --out."
             )
-        # two that begin in the same moment do not meet for ever
+        # random, so that two processes that start at the same time do not collide for ever
         time.sleep(random.Random(os.getpid()).uniform(0.01, 0.1))
 
 
@@ -238,25 +232,8 @@ def _study_in(path: Path) -> Study | None:
         ) from error
 
 
-def _write_study(path: Path, study: Study) -> None:
-    try:
-        write_atomic(path / _STUDY, dump_yaml(study.to_dict()).encode())
-    except OSError as error:
-        raise _cannot_make(path, error) from error
-
-
-def _cannot_make(path: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"Cannot make the directory {path}: {error.strerror or error}. Choose another --out."
-    )
-
-
-def _with_origin(outcome: Tree, made: MadeWith) -> Tree:
-    return outcome if outcome.get("made_with") else {**outcome, "made_with": made}
-
-
 def _rounded(value: Any) -> Any:
-    """Return plain containers with numbers of six digits: of outcomes no more is of interest, and a study has a great many."""
+    """Return plain containers with numbers of six digits, which keeps files of results small."""
     if isinstance(value, dict):
         return {key: _rounded(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -278,35 +255,110 @@ def read_comparison(path: Path) -> Tree:
         ) from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise UsageError(f"{path} is not a comparison of format {FORMAT}. Choose another --out.")
-    return checked_comparison(found, str(path))
+    return validate_as(ComparisonSchema, found, str(path))
 
 
-def table_of(comparison: Tree) -> str:
+def format_csv(comparison: Tree) -> str:
     """Return the reported runs as CSV; metrics that a problem does not have are empty.
 
-    A text that a spreadsheet would take for a formula has an apostrophe before it.
+    Text that a spreadsheet would take for a formula gets an apostrophe in front.
     """
     rows: list[dict[str, Any]] = []
     for problem in comparison["problems"]:
         for method in problem["methods"]:
+            names = {"problem": problem["name"], "method": method["name"]}
+            names["family"] = method["family"]
             for run in method["runs"]:
-                own = {
-                    "problem": problem["name"],
-                    "method": method["name"],
-                    "family": method["family"],
-                }
-                own |= {name: run[name] for name in _COLUMNS[3:]} | {
-                    "made_with": shown(run["made_with"])
-                }
-                rows.append({**own, **(run["metrics"] or {})})
-    metrics = dict.fromkeys(name for row in rows for name in row if name not in _COLUMNS)
+                spent = {name: run[name] for name in _RUN_COLUMNS}
+                versions = {"made_with": format_versions(run["made_with"])}
+                rows.append({**names, **spent, **versions, **(run["metrics"] or {})})
+    columns = dict.fromkeys(_COLUMNS)
+    for row in rows:
+        columns |= dict.fromkeys(row)
+
+    table: list[list[Any]] = [list(columns)]
+    table += [[row.get(name) for name in columns] for row in rows]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = [*_COLUMNS, *metrics]
-    writer.writerow([_cell(name) for name in columns])
-    writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+    for cells in table:
+        escaped = []
+        for cell in cells:
+            formula = isinstance(cell, str) and cell.startswith(_FORMULA_STARTS)
+            escaped.append(f"'{cell}" if formula else cell)
+        writer.writerow(escaped)
     return text.getvalue()
 
 
-def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_EXECUTED) else value
+# whether a study may continue another one
+
+
+def first_difference(old: Study, new: Study) -> str | None:
+    """Return the first change that invalidates runs of the old study; None if there is none.
+
+    The new study may add seeds, methods, problems and parts of a robustness map, and may change
+    the baseline and the targets, which decide how runs are reported and not how they are made.
+
+    Args:
+        old: the study of a directory ("there" in the result).
+        new: the study to run in that directory ("here").
+    """
+    before, after = old.to_dict(), new.to_dict()
+    found = _changes("", before, after, ignored=("seeds", "baseline", "methods", "problems"))
+    if new.seeds < old.seeds:
+        found.append(f"seeds: {old.seeds} there and {new.seeds} here")
+    for name in before["methods"]:
+        if name in after["methods"]:
+            mine, other = before["methods"][name], after["methods"][name]
+            found += _changes(f'method "{name}": ', mine, other)
+        else:
+            found.append(f'method "{name}" is there and not here')
+
+    plans = {plan["name"]: plan for plan in after["problems"]}
+    for plan in before["problems"]:
+        where = f'problem "{plan["name"]}"'
+        other = plans.get(plan["name"])
+        if other is None:
+            found.append(f"{where} is there and not here")
+            continue
+        found += _changes(f"{where}: ", plan, other, ignored=("methods", "target", "robustness"))
+        kept = other.get("methods", after["methods"])
+        for name in plan.get("methods", before["methods"]):
+            if name not in kept:
+                found.append(f'{where}: method "{name}" is there and not here')
+        if "robustness" in plan:
+            old_map = plan["robustness"]
+            new_map = other.get("robustness", {"factors": [], "seeds": 0})
+            for factor in old_map["factors"]:
+                if factor not in new_map["factors"]:
+                    found.append(f'{where}: robustness factor "{factor}" is there and not here')
+            if new_map["seeds"] < old_map["seeds"]:
+                seeds = f"{old_map['seeds']} there and {new_map['seeds']} here"
+                found.append(f"{where}: robustness seeds: {seeds}")
+    return found[0] if found else None
+
+
+def _changes(
+    where: str, old: Mapping[str, Any], new: Mapping[str, Any], ignored: Collection[str] = ()
+) -> list[str]:
+    """Return the values that differ, those of mappings with the same keys one by one."""
+    found = []
+    for key in dict.fromkeys([*old, *new]):
+        before: Any = old.get(key)
+        after: Any = new.get(key)
+        if key in ignored or before == after:
+            continue
+        both = isinstance(before, dict) and isinstance(after, dict)
+        if both and before.keys() == after.keys():
+            found += _changes(f"{where}{key}.", before, after)
+        else:
+            found.append(f"{where}{key} is {_shown(before)} there and {_shown(after)} here")
+    return found
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not given"
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={_shown(inner)}" for key, inner in value.items()) or "empty"
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"

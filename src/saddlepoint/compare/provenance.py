@@ -1,14 +1,19 @@
-"""What decides an outcome beside its configuration: files of the user's, and the versions of everything that computes."""
+"""What decides a result beside its configuration: the user's files, and versions of all software.
+
+Also which results have to be made again because of that.
+"""
 
 from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal, get_args
 
 from saddlepoint.errors import UsageError
 from saddlepoint.importing import importable_here
@@ -18,16 +23,49 @@ from saddlepoint.training.config import RunConfig, Tree
 from saddlepoint.training.environment import code_digest, processor, versions
 
 MadeWith = dict[str, str]
-"""What an outcome was made with → its version: the library and its source, Python, PyTorch and others, the processor."""
+"""Component → version: the library, its source, Python, PyTorch and others, the processor."""
 
 UNKNOWN = "not recorded"
 
+Rerun = Literal["killed", "failed", "outdated"]
+"""Results to make again.
 
-def inputs_of(config: RunConfig) -> Tree:
-    """Return hashes of the user's files that a run reads: its data, and the source of an optimizer that belongs to no installed package.
+"killed": runs whose process ended without a result; "failed": those and all other failed runs;
+"outdated": results made with other versions.
+"""
 
-    They are part of the key of an outcome, so that a run is made again when they change. A run that
-    reads none has none.
+RERUN_KINDS: tuple[Rerun, ...] = get_args(Rerun)
+
+_PROCESS_ENDED = "The process of the run"
+# SIGHUP, SIGINT, SIGTERM, which version 0.1.0 did not keep from the runs
+_INTERRUPTED = re.compile(r"ended with exit code -(1|2|15)\b")
+
+
+def is_interrupted(result: Tree) -> bool:
+    """Return whether a run that is stored as failed was interrupted, so that it has no result."""
+    return result["status"] == "failed" and _INTERRUPTED.search(result["error"] or "") is not None
+
+
+def should_rerun(result: Tree, kinds: Collection[Rerun], now: MadeWith) -> bool:
+    """Return whether a result, or a finished trial, is of one of the kinds.
+
+    Args:
+        result: with status, error and made_with.
+        kinds: which kinds are made again.
+        now: the versions that it would be made with now.
+    """
+    if result["status"] == "failed":
+        killed = (result["error"] or "").startswith(_PROCESS_ENDED)
+        if "failed" in kinds or ("killed" in kinds and killed):
+            return True
+    return "outdated" in kinds and version_difference(result["made_with"], now) is not None
+
+
+def input_hashes(config: RunConfig) -> Tree:
+    """Return hashes of the user's files that a run reads; empty for a run that reads none.
+
+    These are data files, and the source of an optimizer that belongs to no installed package. They
+    are part of the key of a result, so that a run is made again when they change.
 
     Raises:
         UsageError: a file cannot be read.
@@ -35,127 +73,122 @@ def inputs_of(config: RunConfig) -> Tree:
     found = {}
     files = build_problem(config.problem.name, config.problem.options).data_files()
     if files:
-        found["data"] = _digest_of(files)
-    module = _module_of(config)
-    if module and not is_installed(module.partition(".")[0]):
-        found["source"] = _digest_of(sorted(_sources(module)))
+        found["data"] = _hash_files(files)
+    module, colon, _ = config.optimizer.name.partition(":")  # empty colon: a registered optimizer
+    if colon and not is_installed(module.partition(".")[0]):
+        found["source"] = _hash_files(_source_files(module))
     return found
 
 
 def made_with(config: RunConfig) -> MadeWith:
     """Return what a run is made with here and now."""
-    package = _module_of(config).partition(".")[0]
-    own = {package: _package_version(package)} if package and is_installed(package) else {}
-    return {**versions(), "source": code_digest(), "processor": processor(config.device), **own}
+    made = {**versions(), "source": code_digest(), "processor": processor(config.device)}
+    module, colon, _ = config.optimizer.name.partition(":")
+    package = module.partition(".")[0]
+    if colon and is_installed(package):
+        made[package] = _package_version(package)
+    return made
 
 
-def recorded_in(environment: Mapping[str, object]) -> MadeWith:
-    """Return what is known of outcomes that do not say themselves what they were made with, from the environment of their comparison."""
-    known = {
-        name: str(environment[name]) for name in versions() if environment.get(name) is not None
-    }
-    return {**dict.fromkeys([*versions(), "source", "processor"], UNKNOWN), **known}
+def versions_in(environment: Mapping[str, object]) -> MadeWith:
+    """Return the versions of results that do not record them, from their comparison's environment.
+
+    What the environment does not have is "not recorded".
+    """
+    made = dict.fromkeys([*versions(), "source", "processor"], UNKNOWN)
+    for name in versions():
+        if environment.get(name) is not None:
+            made[name] = str(environment[name])
+    return made
 
 
-def difference(then: MadeWith, now: MadeWith) -> str | None:
-    """Return in what an outcome was made otherwise than one would be made now; None where it was not.
+def version_difference(then: MadeWith, now: MadeWith) -> str | None:
+    """Return which versions differ; None if none does.
 
-    >>> difference({"torch": "2.12.0", "numpy": "2.4.6"}, {"torch": "2.13.0", "numpy": "2.4.6"})
+    >>> version_difference({"torch": "2.12.0", "numpy": "2.4"}, {"torch": "2.13.0", "numpy": "2.4"})
     'torch 2.12.0, now 2.13.0'
     """
-    names = dict.fromkeys([*now, *then])
     parts = [
         f"{name} {then.get(name, UNKNOWN)}, now {now.get(name, 'none')}"
-        for name in names
+        for name in dict.fromkeys([*now, *then])
         if then.get(name) != now.get(name)
     ]
     return "; ".join(parts) or None
 
 
-def shown(made: MadeWith) -> str:
-    """Return what an outcome was made with as one line of a table.
+def format_versions(made: MadeWith) -> str:
+    """Return versions as one line of a table.
 
-    >>> shown({"saddlepoint": "0.1.0", "source": "1f2e", "torch": "2.13.0"})
+    >>> format_versions({"saddlepoint": "0.1.0", "source": "1f2e", "torch": "2.13.0"})
     'saddlepoint 0.1.0, source 1f2e, torch 2.13.0'
     """
     return ", ".join(f"{name} {what}" for name, what in made.items())
 
 
-def _module_of(config: RunConfig) -> str:
-    """Return the module of an optimizer that is named by its import path; empty for one of the library's."""
-    module, colon, _ = config.optimizer.name.partition(":")
-    return module if colon else ""
-
-
 @cache
 def _package_version(package: str) -> str:
-    """Return the version of an installed package with a hash of its files: one that is being worked on keeps its version."""
+    """Return an installed package's version with a hash of its files.
+
+    The hash tells versions of an editable install apart.
+    """
     try:
         name = version(packages_distributions()[package][0])
     except (PackageNotFoundError, KeyError):
         name = UNKNOWN
-    return f"{name} ({_digest_of(sorted(_sources(package)))})"
+    return f"{name} ({_hash_files(_source_files(package))})"
 
 
-def _sources(module: str) -> set[Path]:
-    """Return the files of a module, those of its package, and those beside it that they import."""
+def _source_files(module: str) -> list[Path]:
+    """Return a package's files; for a single file, those beside it that it imports as well."""
     with importable_here():
         spec = find_spec(module.partition(".")[0])
     if spec is None:
-        return set()
-    if spec.submodule_search_locations:
-        return {
-            path
-            for folder in spec.submodule_search_locations
-            for path in Path(folder).rglob("*.py")
-        }
-    if spec.origin is None or not spec.origin.endswith(".py"):
-        return set()
+        return []
     found: set[Path] = set()
-    waiting = [Path(spec.origin)]
-    while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.add(path)
-            waiting += _imported_beside(path)
-    return found
+    for folder in spec.submodule_search_locations or ():
+        found.update(Path(folder).rglob("*.py"))
+    if spec.submodule_search_locations or spec.origin is None or not spec.origin.endswith(".py"):
+        return sorted(found)
+
+    queue = [Path(spec.origin)]
+    while queue:
+        path = queue.pop()
+        if path in found:
+            continue
+        found.add(path)
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (OSError, ValueError, SyntaxError):  # importing it will report why
+            continue
+        for node in ast.walk(tree):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                root = path.parent / name.partition(".")[0]
+                if root.with_suffix(".py").is_file():
+                    queue.append(root.with_suffix(".py"))
+                elif name and root.is_dir():
+                    queue += root.rglob("*.py")
+    return sorted(found)
 
 
-def _imported_beside(path: Path) -> Iterator[Path]:
-    """Yield the files in the same directory that a file imports."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (OSError, ValueError, SyntaxError):  # importing it says why
-        return
-    for node in ast.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
-        for name in names:
-            root = path.parent / name.partition(".")[0]
-            if root.with_suffix(".py").is_file():
-                yield root.with_suffix(".py")
-            elif name and root.is_dir():
-                yield from root.rglob("*.py")
-
-
-def _digest_of(files: list[Path]) -> str:
+def _hash_files(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
         try:
-            state = path.stat()
-            digest.update(
-                _file_digest(
-                    path.resolve(), state.st_mtime_ns, state.st_size, state.st_ino
-                ).encode()
-            )
+            stat = path.stat()
+            content = _file_hash(path.resolve(), stat.st_mtime_ns, stat.st_size, stat.st_ino)
         except OSError as error:
             raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from error
+        digest.update(content.encode())
     return digest.hexdigest()[:16]
 
 
 @cache
-def _file_digest(path: Path, *_state: int) -> str:
-    """Return the hash of a file's content; of one that has not changed since, the one that is known."""
+def _file_hash(path: Path, *_state: int) -> str:
+    """Return the hash of a file's content, cached while size, inode and time stay the same."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

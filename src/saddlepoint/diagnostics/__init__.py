@@ -1,12 +1,19 @@
-"""Looking at training: probes that measure, and findings that say what the numbers mean."""
+"""Diagnostics of training: probes that measure, and checks that interpret the log of a run."""
 
-from saddlepoint.diagnostics.bands import BANDS, Band
+from saddlepoint.diagnostics.checks import CHECKS, diagnose, vanishing_gradients
 from saddlepoint.diagnostics.findings import Finding, Level, ranked
 from saddlepoint.diagnostics.gradients import GradientHealth, gradient_health
 from saddlepoint.diagnostics.history import History, Series
+from saddlepoint.diagnostics.loss_ranges import LOSS_RANGES, LossRange
+from saddlepoint.diagnostics.nonfinite import NonFiniteOrigin, find_nonfinite
 from saddlepoint.diagnostics.oscillation import Oscillation, dominant_oscillation
-from saddlepoint.diagnostics.probe import Probe, spread
-from saddlepoint.diagnostics.provenance import Provenance, find_nonfinite
+from saddlepoint.diagnostics.probe import (
+    Probe,
+    accuracy,
+    mean_pairwise_distance,
+    membership_auc,
+    saturation,
+)
 from saddlepoint.diagnostics.rotation import (
     Cosine,
     PathAngle,
@@ -15,42 +22,39 @@ from saddlepoint.diagnostics.rotation import (
     path_angle,
     rotation,
 )
-from saddlepoint.diagnostics.saturation import accuracy, memory, saturation
 from saddlepoint.diagnostics.spectrum import GameSpectrum, game_spectrum
 from saddlepoint.diagnostics.traces import Projection, Trace
-from saddlepoint.diagnostics.verdicts import VERDICTS, judge
-from saddlepoint.diagnostics.verdicts.gradients import vanishing_gradients
 
 __all__ = [
-    "BANDS",
-    "VERDICTS",
-    "Band",
+    "CHECKS",
+    "LOSS_RANGES",
     "Cosine",
     "Finding",
     "GameSpectrum",
     "GradientHealth",
     "History",
     "Level",
+    "LossRange",
+    "NonFiniteOrigin",
     "Oscillation",
     "PathAngle",
     "Probe",
     "Projection",
-    "Provenance",
     "Rotation",
     "Series",
     "Trace",
     "accuracy",
     "cosine",
+    "diagnose",
     "dominant_oscillation",
     "find_nonfinite",
     "game_spectrum",
     "gradient_health",
-    "judge",
-    "memory",
+    "mean_pairwise_distance",
+    "membership_auc",
     "path_angle",
     "ranked",
     "rotation",
     "saturation",
-    "spread",
     "vanishing_gradients",
 ]

@@ -1,4 +1,4 @@
-"""Findings: what numbers mean, in a sentence with its numbers and what to try."""
+"""Findings about a run: a message with its numbers and what to try."""
 
 from __future__ import annotations
 
@@ -10,58 +10,60 @@ from typing import Any, Literal
 from saddlepoint.errors import UsageError
 
 Level = Literal["alarm", "warning", "note"]
-"""How bad it is: the run is lost; the run is worse than it could be; good to know."""
+"""Severity: the run is lost; the run is worse than it could be; information."""
 
 _RANK: dict[Level, int] = {"alarm": 0, "warning": 1, "note": 2}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a user should know, with its evidence.
+    """The result of a check that the user should know, with its evidence.
 
     Attributes:
-        name: what kind of finding it is.
-        player: whom it is about; "generator", "discriminator" or "game".
-        sentence: the finding with its numbers and what to try.
-        numbers: the evidence.
+        name: kind of the finding.
+        player: "generator", "discriminator" or "game".
+        message: the finding with its numbers and what to try.
+        numbers: the measured values behind the finding.
         level: "alarm", "warning" or "note".
-        since: the step at which it began, where that is known.
+        since: the step since which it holds, None where that is not known.
 
     Raises:
-        UsageError: a finding without a number, in the evidence or in the sentence.
+        UsageError: ``numbers`` is empty, or the message contains no number.
 
-    >>> Finding("mode-loss", "generator", "3 of 8 modes are generated.", {"modes": 3.0}, level="alarm").key
+    >>> numbers = {"modes": 3.0}
+    >>> Finding("mode-loss", "generator", "3 of 8 modes are generated.", numbers, level="alarm").key
     'mode-loss generator'
     """
 
     name: str
     player: str
-    sentence: str
+    message: str
     numbers: dict[str, float]
     level: Level = "warning"
     since: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.numbers or not re.search(r"\d|zero", self.sentence):
+        if not self.numbers or not re.search(r"\d|zero", self.message):
             raise UsageError(
-                f'The finding "{self.name}" has no number. Give the number that it rests on, in'
-                " numbers and in the sentence."
+                f'The finding "{self.name}" has no number. Give the number that it is based on in'
+                " `numbers` and in the message."
             )
 
     @property
     def key(self) -> str:
-        """What makes two findings the same one: kind and player."""
+        """Name and player; two findings with the same key are the same finding."""
         return f"{self.name} {self.player}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the finding in plain containers."""
+        """Return the finding as a dictionary of plain values."""
         return asdict(self)
 
 
 def ranked(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings with the worst level first; those of one level stay in their order, in which causes come before effects.
+    """Return the findings by severity, the worst first; each level keeps the given order.
 
-    >>> found = [Finding(level, "game", "1", {"a": 1.0}, level=level) for level in ("note", "alarm", "warning")]
+    >>> levels = ("note", "alarm", "warning")
+    >>> found = [Finding(level, "game", "1", {"a": 1.0}, level=level) for level in levels]
     >>> [finding.name for finding in ranked(found)]
     ['alarm', 'warning', 'note']
     """

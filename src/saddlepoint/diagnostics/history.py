@@ -1,4 +1,4 @@
-"""The history of a run as the verdicts read it: what was logged, as series over steps."""
+"""The history of a run as the checks read it: logged values as series over steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saddlepoint.errors import UsageError
 
 @dataclass(frozen=True)
 class Series:
-    """Values over steps; values that were not finite are left out.
+    """Finite values over steps.
 
     Attributes:
         steps: shape (n,), increasing.
@@ -33,7 +33,12 @@ class Series:
         return float(self.values[-1]) if len(self) else float("nan")
 
     def since(self, holds: np.ndarray) -> int | None:
-        """Return the step at which a condition began that holds without a gap up to the latest value; None where it does not hold now.
+        """Return the first step of the unbroken stretch of ``holds`` that ends at the latest value.
+
+        None where the condition does not hold at the latest value.
+
+        Args:
+            holds: shape (n,), whether a condition holds at each value.
 
         >>> series = Series(np.array([0, 10, 20, 30]), np.array([5.0, 1.0, 5.0, 6.0]))
         >>> series.since(series.values > 4), series.since(series.values < 2)
@@ -46,18 +51,19 @@ class Series:
 
 
 class History:
-    """The lines of ``metrics.jsonl``, one mapping each, and what one must know to judge them.
+    """The lines of ``metrics.jsonl``, one mapping each, and what is needed to interpret them.
 
     Args:
         loss: the GAN loss in use, a key of ``GAN_LOSSES``.
-        coverage: the metric that counts modes or classes with its value for all of them, or None.
+        coverage: the metric that counts modes or classes and its value for all of them, or None.
         lines: the lines so far.
 
     Attributes:
         last: the latest line; empty where there is none.
-        rollbacks: what the log says of each roll-back.
+        rollbacks: the log entry of each rollback.
 
-    >>> history = History(loss="minimax", lines=[{"step": 5, "losses": {"generator": -0.7}}, {"step": 9}])
+    >>> lines = [{"step": 5, "losses": {"generator": -0.7}}, {"step": 9}]
+    >>> history = History(loss="minimax", lines=lines)
     >>> history.series("losses", "generator").values.tolist(), history.last_step
     ([-0.7], 9)
     """
@@ -72,7 +78,7 @@ class History:
         self.loss, self.coverage = loss, coverage
         self.last: Mapping[str, Any] = {}
         self.rollbacks: list[Mapping[str, Any]] = []
-        # a line as it is takes seven times the memory, and a run has many
+        # the lines themselves would take seven times the memory
         self._columns: dict[tuple[str, ...], _Column] = {}
         self._traces: dict[tuple[str, str], _Column] = {}
         self._probes: list[tuple[int, Mapping[str, Any]]] = []
@@ -81,15 +87,17 @@ class History:
             self.add(line)
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Append a line: nested plain values with a "step". Every other key may be missing; docs/diagnostics.md lists them.
+        """Append a line of nested plain values with a "step".
+
+        Every other key may be missing; docs/diagnostics.md lists them.
 
         Raises:
             UsageError: the line has no step.
         """
         if "step" not in line:
             raise UsageError(
-                f'A line of a log has no "step": {str(dict(line))[:100]}. Every line is of a step;'
-                " give its number."
+                f'A line of the log has no "step": {str(dict(line))[:100]}. Add the number of its'
+                " step."
             )
         step, trace = line["step"], line.get("trace") or {}
         for path, value in _numbers({key: part for key, part in line.items() if key != "trace"}):
@@ -113,11 +121,11 @@ class History:
         return int(self.last.get("step", 0))
 
     def series(self, *path: str) -> Series:
-        """Return the numbers found under nested keys, such as ("losses", "generator")."""
+        """Return the numbers under nested keys, such as ("losses", "generator")."""
         return self._columns.get(path, _Column()).series()
 
     def trace(self, kind: str, player: str) -> Series:
-        """Return the finely sampled series of one player, ``kind`` is "losses" or "projections"."""
+        """Return the trace of one player; ``kind`` is "losses" or "projections"."""
         return self._traces.get((kind, player), _Column()).series()
 
     def probes(self) -> list[tuple[int, Mapping[str, Any]]]:
@@ -125,16 +133,16 @@ class History:
         return list(self._probes)
 
     def metrics(self) -> list[str]:
-        """Return the names of the metrics that were measured, sorted."""
+        """Return the sorted names of the measured metrics."""
         return sorted(path[1] for path in self._columns if path[0] == "metrics" and len(path) == 2)
 
     def moved_by_gradient(self) -> set[str]:
-        """Return the players whose gradients the rule uses; rules of order 0 log none."""
+        """Return the players with logged gradients; rules of order 0 log none."""
         return set(self._moved)
 
 
 class _Column:
-    """Steps and values, as compact as the numbers themselves."""
+    """Steps and values in arrays of machine numbers."""
 
     def __init__(self) -> None:
         self._steps, self._values = array("q"), array("d")
@@ -152,7 +160,7 @@ class _Column:
 def _numbers(
     tree: Mapping[str, Any], above: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], float]]:
-    """Yield nested keys → number, of those that are one."""
+    """Yield (nested keys, number) for every number in the tree."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _numbers(value, (*above, key))

@@ -1,4 +1,4 @@
-"""Oscillation: the dominant period of a series, and how much of its variation it explains."""
+"""The dominant period of a series, and the share of its variance that the oscillation explains."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from saddlepoint.diagnostics.history import Series
 
 LEAST_POINTS = 64
 LEAST_PERIODS = 6
-"""A period must fit six times into the window: slower changes are trends."""
+"""Periods in the window; slower changes are trends."""
 
 LEAST_SAMPLES = 8
-"""A period must have eight samples: quicker changes are the noise of mini-batches."""
+"""Samples in a period; faster changes are noise of the mini-batches."""
 
 BANDWIDTH = 0.25
-"""A cycle of training is no clock: frequencies within a quarter of the peak's belong to it."""
+"""Cycles in training are not exactly periodic: frequencies this near to the peak belong to it."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,11 @@ class Oscillation:
     """The strongest oscillation of a series.
 
     Attributes:
-        period: in steps.
-        amplitude: of the sine, in the series' units.
-        share: the part of the variance, after a straight line is taken out, that lies within a
-            quarter of its frequency.
-        prominence: its variance relative to that of all slower changes. Of a random walk the slower
-            ones are always stronger.
+        period: period in steps.
+        amplitude: amplitude of the sine, in the units of the series.
+        share: share of the detrended variance that lies within a quarter of the frequency.
+        prominence: variance of the oscillation relative to that of all slower changes; small for a
+            random walk, whose slower changes are stronger.
     """
 
     period: float
@@ -39,14 +38,15 @@ class Oscillation:
 
 
 def dominant_oscillation(series: Series) -> Oscillation | None:
-    """Return the strongest oscillation of an evenly sampled series; None for fewer than 64 points, or where nothing varies.
+    """Return the strongest oscillation of an evenly sampled series.
 
-    The straight line through the values is taken out; then, of the periodogram |Σ_t v_t e^{−2πi k t
-    / n}|², the frequency k is sought that has the most, and everything within [¾ k, 1¼ k] counts
-    with it.
+    None for fewer than 64 points and for a constant series. A straight line is fitted and
+    subtracted; k is the frequency with the largest value of the periodogram |Σ_t v_t e^{−2πi k t /
+    n}|², and all frequencies in [¾ k, 1¼ k] belong to the oscillation.
 
     >>> steps = np.arange(0, 1000, 5)
-    >>> found = dominant_oscillation(Series(steps, 3 + 0.01 * steps + 0.5 * np.sin(2 * np.pi * steps / 100)))
+    >>> values = 3 + 0.01 * steps + 0.5 * np.sin(2 * np.pi * steps / 100)
+    >>> found = dominant_oscillation(Series(steps, values))
     >>> round(found.period), round(found.amplitude, 2), round(found.share, 1)
     (100, 0.5, 1.0)
     """
@@ -60,10 +60,8 @@ def dominant_oscillation(series: Series) -> Oscillation | None:
         return None
     power = np.abs(np.fft.rfft(detrended)) ** 2 * 2 / n  # by Parseval it sums to the total
     peak = LEAST_PERIODS + int(np.argmax(power[LEAST_PERIODS : n // LEAST_SAMPLES + 1]))
-    low, high = (
-        min(int((1 - BANDWIDTH) * peak), peak - 1),
-        max(int((1 + BANDWIDTH) * peak), peak + 1),
-    )
+    low = min(int((1 - BANDWIDTH) * peak), peak - 1)
+    high = max(int((1 + BANDWIDTH) * peak), peak + 1)
     energy, slower = float(power[low : high + 1].sum()), float(power[:low].sum())
     spacing = float(series.steps[-1] - series.steps[0]) / (n - 1)
     return Oscillation(

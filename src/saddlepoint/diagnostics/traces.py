@@ -1,4 +1,4 @@
-"""A fine record of training between the lines of the log: losses and projections of the parameters, every few steps."""
+"""Losses and parameter projections every few steps, between the lines of the log."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from saddlepoint.data import generator_for
 
 _COORDINATES = 20_000
-"""Coordinates of a tensor that its projection uses: enough to see it move, and cheap for large layers."""
+"""Entries of a tensor in its projection: enough to see it change, and cheap for large layers."""
 
 
 class Projection:
-    """⟨r, θ⟩ for one random direction r, ‖r‖ ≈ 1, fixed by the seed: a number that moves when the parameters do.
+    """⟨r, θ⟩ for one random direction r with ‖r‖ ≈ 1: a number that changes with the parameters.
 
     A rotation of the parameters shows in it as an oscillation of the same period.
+
+    Args:
+        network: the network with the parameters θ.
+        seed: determines r.
 
     >>> from saddlepoint.models import MLP
     >>> network = MLP((2, 3, 1), generator=torch.Generator().manual_seed(0))
@@ -29,26 +33,27 @@ class Projection:
     def __init__(self, network: nn.Module, *, seed: int) -> None:
         generator = generator_for(seed, "projection")
         self._parameters = [p for p in network.parameters() if p.requires_grad]
-        heads = [_head(p) for p in self._parameters]
-        size = sum(t.numel() for t in heads)
-        scale = 1 / math.sqrt(max(size, 1))
+        heads = [p.detach().reshape(-1)[:_COORDINATES] for p in self._parameters]
+        scale = 1 / math.sqrt(max(sum(t.numel() for t in heads), 1))
         self._directions = [
             (torch.randn(t.numel(), generator=generator) * scale).to(t) for t in heads
         ]
 
     @torch.no_grad()
     def value(self) -> float:
-        """Return the projection of the parameters as they are now."""
-        parts = [r.dot(_head(p)) for r, p in zip(self._directions, self._parameters, strict=True)]
+        """Return the projection of the present parameters."""
+        parts = []
+        for direction, p in zip(self._directions, self._parameters, strict=True):
+            parts.append(direction.dot(p.reshape(-1)[:_COORDINATES]))
         return float(torch.stack(parts).double().sum())
 
 
 class Trace:
-    """Points of losses and projections since they were last taken.
+    """Losses and projections since the last ``take``.
 
     Args:
         networks: player → network.
-        seed: fixes the projections.
+        seed: determines the projections.
     """
 
     def __init__(self, networks: Mapping[str, nn.Module], *, seed: int) -> None:
@@ -59,38 +64,28 @@ class Trace:
 
     def sample(self, step: int, losses: Mapping[str, float]) -> None:
         """Add a point."""
-        self._points.append(
-            (
-                step,
-                dict(losses),
-                {player: projection.value() for player, projection in self._projections.items()},
-            )
-        )
+        projections = {player: own.value() for player, own in self._projections.items()}
+        self._points.append((step, dict(losses), projections))
 
     def take(self) -> dict[str, Any]:
-        """Return the points since the last call and forget them: steps, and for each player its losses and projections."""
+        """Return the points since the last call and forget them.
+
+        The result has the "steps", and under "losses" and "projections" player → values.
+        """
         points, self._points = self._points, []
-        players = list(self._projections)
-        return {
-            "steps": [step for step, _, _ in points],
-            "losses": {
-                player: [losses.get(player) for _, losses, _ in points] for player in players
-            },
-            "projections": {
-                player: [projections[player] for _, _, projections in points] for player in players
-            },
-        }
+        steps, losses, projections = zip(*points, strict=True) if points else ((), (), ())
+        taken: dict[str, Any] = {"steps": list(steps), "losses": {}, "projections": {}}
+        for player in self._projections:
+            taken["losses"][player] = [values.get(player) for values in losses]
+            taken["projections"][player] = [values[player] for values in projections]
+        return taken
 
     def state_dict(self) -> list[tuple[int, dict[str, float], dict[str, float]]]:
         """Return the points that were not taken yet."""
         return list(self._points)
 
     def load_state_dict(self, state: Sequence[Any]) -> None:
-        """Continue from what ``state_dict`` returned."""
+        """Restore what ``state_dict`` returned."""
         self._points = [
             (step, dict(losses), dict(projections)) for step, losses, projections in state
         ]
-
-
-def _head(parameter: Tensor) -> Tensor:
-    return parameter.detach().reshape(-1)[:_COORDINATES]

@@ -55,7 +55,7 @@ PROBLEMS: dict[str, ProblemEntry] = {
     ),
     "mixture1d": ProblemEntry(
         "saddlepoint.problems:Mixture1d",
-        "1-D mixture of 2 Gaussians, deterministic (full batch); exact equilibrium, for Newton methods",
+        "1-D mixture of 2 Gaussians, deterministic (full batch), equilibrium known exactly",
         loss="minimax",
         metric="wasserstein",
         method={

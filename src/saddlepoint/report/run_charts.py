@@ -17,7 +17,7 @@ from saddlepoint.report.charts import (
     plane_chart,
 )
 from saddlepoint.report.formatting import number
-from saddlepoint.report.run_files import Band, Line, Probe, RunFiles, Spectrum
+from saddlepoint.report.run_files import Line, LossRange, Probe, RunFiles, Spectrum
 
 WEIGHTS = {"": "generator", "ema/": "moving average", "average/": "optimizer's average"}
 """Whose metrics a prefix marks."""
@@ -121,7 +121,7 @@ def training_charts(run: RunFiles) -> list[Chart]:
     )
     knowing = {
         "accuracy": lambda probe: probe.accuracy,
-        "training ranked above held-out": lambda probe: probe.memory,
+        "training ranked above held-out": lambda probe: probe.membership_auc,
     }
     turning = (
         "Share of the field's change along itself that only turns; cosine between a player's last"
@@ -194,24 +194,24 @@ def _losses(run: RunFiles, clock: Clock) -> Chart | None:
         Series(name=player, tone=tone, points=clock.points(_traced(run.lines, player)))
         for player, tone in PLAYERS.items()
     ]
-    bands = {} if run.summary is None else run.summary.loss_bands
-    levels = [level for player, band in bands.items() for level in _band(band, player)]
+    ranges = {} if run.summary is None else run.summary.loss_ranges
+    levels = [level for player, healthy in ranges.items() for level in _range(healthy, player)]
     note = (
-        "Shaded: the healthy band of the loss in use; dotted: a discriminator that tells nothing"
+        "Shaded: the healthy range of the loss in use; dotted: a discriminator that tells nothing"
         " apart."
     )
-    missing = "The healthy bands are not drawn: the run has no summary that names them."
+    missing = "The healthy ranges are not drawn: the run has no summary that names them."
     return line_chart("losses", "Losses", series, levels=levels, note=note if levels else missing)
 
 
-def _band(band: Band, player: str) -> list[Level]:
+def _range(healthy: LossRange, player: str) -> list[Level]:
     tone = PLAYERS.get(player, INK)
     shaded = (
-        [Level(tone=tone, low=band.low, high=band.high)]
-        if band.low is not None and band.high is not None
+        [Level(tone=tone, low=healthy.low, high=healthy.high)]
+        if healthy.low is not None and healthy.high is not None
         else []
     )
-    return [*shaded, Level(tone=tone, y=band.chance)] if band.chance is not None else shaded
+    return [*shaded, Level(tone=tone, y=healthy.chance)] if healthy.chance is not None else shaded
 
 
 def _logged(lines: Iterable[Line], metric: str) -> Pairs:

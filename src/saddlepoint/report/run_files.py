@@ -33,7 +33,7 @@ class Meaning(Record):
     better: str | None = None
 
 
-class Band(Record):
+class LossRange(Record):
     """The healthy range of a player's loss; None for an end that it does not have."""
 
     low: Number = None
@@ -42,11 +42,11 @@ class Band(Record):
 
 
 class Finding(Record):
-    """What a verdict said."""
+    """A finding of the diagnosis."""
 
     name: str
     player: str = ""
-    sentence: str
+    message: str
     numbers: Numbers
     level: str = "warning"
     since: int | None = None
@@ -75,7 +75,7 @@ class Summary(Record):
     metrics: Numbers
     best: Best | None = None
     findings: tuple[Finding, ...] = ()
-    loss_bands: dict[str, Band] = Field(default_factory=dict)
+    loss_ranges: dict[str, LossRange] = Field(default_factory=dict)
     metric_names: dict[str, Meaning] = Field(default_factory=dict)
     extractors: Texts
     error: str | None = None
@@ -131,7 +131,7 @@ class Probe(Record):
 
     saturated: Numbers
     accuracy: Number = None
-    memory: Number = None
+    membership_auc: Number = None
     antisymmetric: Number = None
     update_cosine: Numbers
     diversity: Number = None

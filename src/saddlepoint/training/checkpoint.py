@@ -1,4 +1,4 @@
-"""A checkpoint as bytes: a state that loads without executing anything, and a checksum that every bit of it must fit."""
+"""A checkpoint as bytes: a state that loads without executing code, and its checksum."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class OtherFormatError(Exception):
 
 
 def encode(state: Mapping[str, Any]) -> bytes:
-    """Return a state as bytes: what ``torch.save`` makes of it, which ``torch.load`` reads, and behind it the checksum."""
+    """Return a state as bytes: the file of ``torch.save``, followed by the checksum."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "saddlepoint": saddlepoint.__version__, **state}, buffer)
     return sealed(buffer.getvalue())
 
 
 def decode(content: bytes) -> dict[str, Any]:
-    """Return the state; nothing but plain values and tensors is ever unpickled, and that only after the checksum was found right.
+    """Return the state; only plain values and tensors are unpickled, after the checksum.
 
     Raises:
         DamagedCheckpointError: a part is missing or a bit has changed.

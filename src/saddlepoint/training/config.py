@@ -61,7 +61,7 @@ class Component(BaseModel):
 
 
 class OptimizerConfig(Component):
-    """An inner optimizer for all players, with its learning rate and, where players differ, their own options."""
+    """An inner optimizer for all players, its learning rate, and options of single players."""
 
     lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     players: dict[str, Tree] = {}
@@ -387,8 +387,8 @@ def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
         *parents, last = path.split(".")
         if len(parents) > _MAX_KEY_PARTS:
             raise UsageError(
-                f'The key "{path[:40]}…" has more than {_MAX_KEY_PARTS} points; no setting is nested'
-                " so deeply."
+                f'The key "{path[:40]}…" has more than {_MAX_KEY_PARTS} points; no setting is'
+                " nested so deeply."
             )
         branch = tree
         for key in parents:
@@ -397,8 +397,8 @@ def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
                 inner = {"name": inner}
             if inner is not None and not isinstance(inner, Mapping):
                 raise UsageError(
-                    f'The key "{path}" is inside {key}, which is {inner!r} and has no keys. Give one'
-                    " of the two."
+                    f'The key "{path}" is inside {key}, which is {inner!r} and has no keys. Give'
+                    " one of the two."
                 )
             branch[key] = dict(inner or {})
             branch = branch[key]

@@ -14,9 +14,9 @@ from saddlepoint.diagnostics import (
     PathAngle,
     Probe,
     game_spectrum,
-    judge,
     path_angle,
 )
+from saddlepoint.diagnostics import diagnose as diagnose_history
 from saddlepoint.diagnostics.figures import figures
 from saddlepoint.errors import DivergenceError, DoubleBackwardError, UsageError
 from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR, Batch
@@ -56,8 +56,8 @@ class Diagnosis:
         """Return everything except the log in plain containers."""
         path = None
         if self.path is not None:
-            verdict = self.path.verdict
-            path = {**asdict(self.path), "from_step": self.path_from, "verdict": verdict}
+            summary = self.path.summary
+            path = {**asdict(self.path), "from_step": self.path_from, "summary": summary}
         return {
             "step": self.step,
             "findings": [finding.to_dict() for finding in self.findings],
@@ -69,7 +69,7 @@ class Diagnosis:
 
     def lines(self) -> list[str]:
         """Return the findings as text, then what was measured at the checkpoint."""
-        lines = [f"{finding.level}: {finding.sentence}" for finding in self.findings]
+        lines = [f"{finding.level}: {finding.message}" for finding in self.findings]
         if not lines:
             probes = len(self.history.probes())
             lines = [f"No finding in {self.history.last_step} steps, {probes} probes."]
@@ -79,12 +79,14 @@ class Diagnosis:
         numbers = [
             ", ".join(norms),
             f"discriminator right in {probe.accuracy:.0%}",
-            f"mean pairwise distance of samples {probe.diversity:.2g} times that of data",
+            f"samples {probe.diversity:.2g} times as far apart as data",
         ]
         if probe.antisymmetric is not None:
             numbers.append(f"{probe.antisymmetric:.0%} rotation along the field")
-        if probe.memory is not None:
-            numbers.append(f"training samples ranked above held-out ones in {probe.memory:.0%}")
+        if probe.membership_auc is not None:
+            numbers.append(
+                f"training samples ranked above held-out ones in {probe.membership_auc:.0%}"
+            )
         lines.append(f"At step {self.step}: {'; '.join(numbers)}.")
 
         if self.spectrum is not None:
@@ -98,7 +100,7 @@ class Diagnosis:
         if self.path is not None:
             lines.append(
                 f"From step {self.path_from} to {self.step} the path angle shows"
-                f" {self.path.verdict}."
+                f" {self.path.summary}."
             )
         for name, reason in {**probe.unmeasured, **self.unmeasured}.items():
             lines.append(f"Not measured: {name}, because {reason.rstrip('.')}.")
@@ -136,7 +138,7 @@ def diagnose(run: RunDirectory, at: At = "last", *, spectrum: bool = False) -> D
     closure = partial(
         problem.losses, networks, batch.to(trainer.device), (DISCRIMINATOR, GENERATOR)
     )
-    findings, probe = judge(history), take_probe(trainer)
+    findings, probe = diagnose_history(history), take_probe(trainer)
 
     found: GameSpectrum | None = None
     if spectrum:

@@ -221,7 +221,7 @@ class Evaluator:
         return kept
 
     def _generate(self, prefix: str, n: int, seed: int) -> Tensor:
-        """Return n generated samples; of several processes each generates every so many-th piece."""
+        """Return n generated samples; several processes generate the pieces in turn."""
         trainer = self.trainer
         network = trainer.ema.module if prefix == "ema/" else trainer.networks[GENERATOR]
         distributed, world = trainer.distributed, trainer.distributed.world

@@ -23,7 +23,7 @@ class Interrupt:
         return self.signal
 
     def request_stop(self) -> None:
-        """Treat another cause, such as a closed output pipe, as SIGTERM, unless a signal arrived."""
+        """Treat another cause, such as a closed output pipe, as SIGTERM, if no signal arrived."""
         self.signal = self.signal or signal.SIGTERM
 
     def all_reduce(self, distributed: SingleProcess) -> int | None:

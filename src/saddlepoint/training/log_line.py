@@ -57,7 +57,7 @@ class _Divergence(_Part):
     step: Step
     player: str
     place: str
-    sentence: str
+    description: str
     share: Number
     largest: Number
 

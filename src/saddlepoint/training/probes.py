@@ -15,10 +15,10 @@ from saddlepoint.diagnostics import (
     accuracy,
     cosine,
     gradient_health,
-    memory,
+    mean_pairwise_distance,
+    membership_auc,
     rotation,
     saturation,
-    spread,
 )
 from saddlepoint.errors import DivergenceError, DoubleBackwardError
 from saddlepoint.games import GAN_LOSSES
@@ -66,19 +66,19 @@ def take_probe(trainer: Trainer) -> Probe:
             real = torch.cat([discriminator(batch.real) for batch in batches])
             fake = torch.cat([discriminator(samples) for samples in generated])
     if unseen is None:
-        unmeasured["memory"] = "the data is not a finite set"
+        unmeasured["membership_auc"] = "the data is not a finite set"
     cosines = trainer.updates.cosine()
     if cosines is None:
         unmeasured["update_cosine"] = "the last two updates were not kept"
-    spread_of_data = spread(torch.cat([batch.real for batch in batches]))
+    distance_in_data = mean_pairwise_distance(torch.cat([batch.real for batch in batches]))
     return Probe(
         gradients=health,
         saturated=saturation(GAN_LOSSES[problem.loss], real, fake),
         accuracy=accuracy(real, fake),
-        memory=None if unseen is None else memory(real, unseen),
+        membership_auc=None if unseen is None else membership_auc(real, unseen),
         antisymmetric=antisymmetric,
         update_cosine=cosines,
-        diversity=spread(torch.cat(generated)) / max(spread_of_data, 1e-30),
+        diversity=mean_pairwise_distance(torch.cat(generated)) / max(distance_in_data, 1e-30),
         unmeasured=unmeasured,
     )
 
@@ -116,7 +116,7 @@ class LastUpdates:
         self._kept = []
 
     def state_dict(self) -> list[tuple[int, dict[str, list[Tensor]]]]:
-        """Return (step, player → parameters); it is empty except in the two steps before a probe."""
+        """Return (step, player → parameters); empty except in the two steps before a probe."""
         return list(self._kept)
 
     def load_state_dict(self, state: list[tuple[int, dict[str, list[Tensor]]]]) -> None:

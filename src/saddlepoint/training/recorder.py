@@ -9,8 +9,7 @@ from dataclasses import asdict
 from time import perf_counter
 from typing import Any, Literal, Protocol
 
-from saddlepoint.diagnostics import Finding, History, judge
-from saddlepoint.diagnostics.bands import BANDS
+from saddlepoint.diagnostics import LOSS_RANGES, Finding, History, diagnose
 from saddlepoint.errors import DivergenceError
 from saddlepoint.step_result import StepResult
 from saddlepoint.training.agreement import check_parameters
@@ -65,7 +64,7 @@ class Recorder:
         self.spent = {"all": 0.0, "metrics": 0.0, "probes": 0.0}
         self._started_at = trainer.seconds
         self.history = self._read_history()
-        self.findings: list[Finding] = judge(self.history)
+        self.findings: list[Finding] = diagnose(self.history)
         self._reported = {finding.key for finding in self.findings}
 
     def start(self) -> None:
@@ -112,11 +111,11 @@ class Recorder:
                 self._log(results, line)
             if "probe" in line:
                 with self._timed("probes"):
-                    self.findings = judge(self.history)
+                    self.findings = diagnose(self.history)
                     for finding in self.findings:
                         if finding.key not in self._reported and finding.level != "note":
                             self._reported.add(finding.key)
-                            self.watcher.report(finding.sentence)
+                            self.watcher.report(finding.message)
             if last or step % config.sample_every == 0:
                 self.run.save_picture(self.evaluator.picture(), step)
             if last or better or step % config.checkpoint_every == 0:
@@ -182,16 +181,16 @@ class Recorder:
             self.run.drop_checkpoints_after(trainer.step)
         self.watcher.report(
             f"Step {failed_step} diverged; rolled back to step {trainer.step} with learning rates"
-            f" ×{lr_factor:g}. {divergence['sentence']}"
+            f" ×{lr_factor:g}. {divergence['description']}"
         )
         return True
 
     def finish(self, status: Status, error: DivergenceError | None = None) -> Status:
-        """Write the summary, and a checkpoint of an interrupted or diverged run; return ``status``."""
+        """Write the summary, and a checkpoint of an interrupted or diverged run."""
         trainer = self.trainer
         if status == "interrupted" or (status == "diverged" and trainer.is_finite()):
             self._checkpoint(better=False, roll_back_here=False)
-        self.findings = judge(self.history)
+        self.findings = diagnose(self.history)
         content = summary(trainer, status, self)
         if error is not None:
             content["error"] = f"Step {trainer.step + 1}: {error}"
@@ -261,8 +260,8 @@ def summary(trainer: Trainer, status: Status, recorder: Recorder | None = None) 
     ``cost`` counts passes over one player's loss: a step of two players takes two gradients.
     ``seconds_here`` is the training time since the last start, ``observing_seconds`` the time of
     evaluation, probes, pictures and checkpoints, ``evaluating_seconds`` the part of the metrics and
-    ``probing_seconds`` that of probes and findings. ``loss_bands`` and ``metric_names`` describe
-    losses and metrics for readers of the file alone; an infinite end of a band becomes null.
+    ``probing_seconds`` that of probes and findings. ``loss_ranges`` and ``metric_names`` describe
+    losses and metrics for readers of the file alone; an infinite bound becomes null.
     """
     config, optimizer = trainer.config, trainer.optimizer
     return {
@@ -284,8 +283,8 @@ def summary(trainer: Trainer, status: Status, recorder: Recorder | None = None) 
         "metrics": trainer.metrics,
         "best": trainer.best,
         "findings": [finding.to_dict() for finding in recorder.findings] if recorder else [],
-        "loss_bands": {
-            player: asdict(band) for player, band in BANDS[trainer.problem.loss].items()
+        "loss_ranges": {
+            player: asdict(healthy) for player, healthy in LOSS_RANGES[trainer.problem.loss].items()
         },
         "metric_names": {
             name: asdict(metric) for name, metric in trainer.problem.metric_names.items()

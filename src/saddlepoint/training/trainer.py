@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from saddlepoint import registry
-from saddlepoint.diagnostics import Provenance, Trace, find_nonfinite
+from saddlepoint.diagnostics import NonFiniteOrigin, Trace, find_nonfinite
 from saddlepoint.distributed import SingleProcess
 from saddlepoint.errors import DivergenceError, UsageError
 from saddlepoint.game import Closure, Losses
@@ -173,7 +173,7 @@ class Trainer:
         """Cost of the derivatives of all steps so far; see ``Cost.equivalents``."""
         return self.optimizer.cost.equivalents
 
-    def locate_divergence(self, error: DivergenceError) -> Provenance:
+    def locate_divergence(self, error: DivergenceError) -> NonFiniteOrigin:
         """Return where the NaN or infinity arose that ended the latest turn."""
         batch = self.batch(self._batch_of_turn)
         data = {"the real samples": batch.real, "the generator's noise": batch.noise}
