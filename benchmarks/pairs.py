@@ -113,7 +113,7 @@ class Kind:
         width: int | None = None,
         dtype: torch.dtype = torch.float32,
         saturating: bool = True,
-        activation: str = "leaky-relu",
+        activation: str = "leaky_relu",
     ) -> Pair:
         made, size, source = (
             self.networks(width or self.width, activation),

@@ -30,7 +30,7 @@ DEAR = {
     "config": 4,
     "checkpoint": 4,
     "log": 4,
-    "cards": 4,
+    "results": 4,
 }
 """target → by how much its cases are dearer than those of a parser; so many times fewer are taken."""
 

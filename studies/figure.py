@@ -20,7 +20,7 @@ COLOURS = {
 def draw(study, folder, path):
     """Draw the course of some methods on the ring of the mission's activation, and the samples of
     Adam and of the best."""
-    problem = called(study, "mixture8 leaky-relu")
+    problem = called(study, "mixture8 leaky_relu")
     own = {method["name"]: method for method in methods(problem)}
     fig, axes = plt.subplots(
         1, 3, figsize=(11, 3.7), layout="constrained", width_ratios=(1.45, 1, 1)

@@ -21,8 +21,8 @@ from studies.numbers import (
 SHOWN = (
     "modes",
     "quality",
-    "effective-modes",
-    "classes",
+    "effective_modes",
+    "class_coverage",
     "recall[digit-cnn]",
     "gap[digit-cnn]",
     "copying[digit-cnn]",
@@ -184,7 +184,7 @@ def modes_kept(study):
         names = [
             name
             for name in problem["metrics"]
-            if name.removeprefix("ema/") in ("modes", "effective-classes")
+            if name.removeprefix("ema/") in ("modes", "effective_classes")
         ]
         if not names:
             continue
@@ -304,7 +304,7 @@ def our_stacks(problem):
     for title, pick in OURS:
         method = pick(problem)
         ended = [run["metrics"] for run in method["runs"] if run["metrics"]]
-        cells = (number(median(m[name] for m in ended)) for name in ("ema/modes", "ema/reverse-kl"))
+        cells = (number(median(m[name] for m in ended)) for name in ("ema/modes", "ema/reverse_kl"))
         rows.append(f"| {title} ({method['name']}) | {' | '.join(cells)} |")
     return "\n".join(rows)
 
@@ -314,7 +314,7 @@ def our_rows(study):
     rows = []
     for title, pick in OURS:
         cells = []
-        for name in ("mixture8 leaky-relu", "mixture25 leaky-relu"):
+        for name in ("mixture8 leaky_relu", "mixture25 leaky_relu"):
             problem = next(
                 (problem for problem in study["problems"] if problem["name"] == name), None
             )

@@ -830,7 +830,7 @@ class TestMistakes:
         [
             (
                 lambda x: sp.GameOptimizer(torch.optim.SGD([x], lr=0.1)),
-                "needs player → optimizer, not SGD",
+                "needs a mapping player → optimizer, not SGD",
             ),
             (
                 lambda x: one_player(x, modules=[x]),

@@ -14,8 +14,8 @@ import torch
 import saddlepoint as sp
 from saddlepoint.compare.storage import open_storage
 from saddlepoint.extras import Extra, needs
-from saddlepoint.metrics import frechet_distance, kernel_distance
-from saddlepoint.report.page import plotly_script
+from saddlepoint.metrics import frechet_distance, mmd2
+from saddlepoint.report.render import plotly_script
 from saddlepoint.training import environment
 
 ROOT = Path(__file__).parents[1]
@@ -154,9 +154,7 @@ class TestNeeds:
 class TestPackagesThatAreLoadedWhenTheyAreNeeded:
     """Each of an extra that is installed in part."""
 
-    @pytest.mark.parametrize(
-        ("distance", "module"), [(frechet_distance, "fid"), (kernel_distance, "kid")]
-    )
+    @pytest.mark.parametrize(("distance", "module"), [(frechet_distance, "fid"), (mmd2, "kid")])
     def test_distances(self, monkeypatch, distance, module):
         monkeypatch.setitem(sys.modules, f"torchmetrics.image.{module}", None)
         samples = torch.zeros(100, 2)

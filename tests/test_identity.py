@@ -427,12 +427,12 @@ class TestForeignStates:
         make = lambda name: sp.GameOptimizer({"x": torch.optim.Adam([(name, vector(1.0))], lr=0.1)})  # noqa: E731
         with pytest.raises(
             sp.UsageError,
-            match="parameter bias: the state has none of this name, but weight in its place",
+            match="bias: the state has no parameter of this name, but weight in its place",
         ):
             make("bias").load_state_dict(make("weight").state_dict())
 
     def test_a_state_that_is_none(self):
-        with pytest.raises(sp.UsageError, match=r'lacks "rule".*not made by GameOptimizer'):
+        with pytest.raises(sp.UsageError, match=r'lacks "rule".*not saved by GameOptimizer'):
             self.pair().load_state_dict({})
 
 

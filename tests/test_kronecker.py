@@ -7,10 +7,10 @@ from saddlepoint.kronecker import (
     accumulate,
     eigenbases,
     empty_factors,
-    refresh,
-    reordered,
-    rotated,
-    rotated_back,
+    permute,
+    rotate,
+    rotate_back,
+    update_eigenbases,
 )
 
 SHAPES = [(5,), (4, 3), (1, 6), (4, 1), (3, 2, 4), (4, 2, 3, 3)]
@@ -20,8 +20,8 @@ def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def bases_for(G, longest=100):
-    factors = empty_factors(G, longest)
+def bases_for(G, max_dimension=100):
+    factors = empty_factors(G, max_dimension)
     for seed in range(3):
         accumulate(factors, draw(*G.shape, seed=10 + seed), 0.5)
     return eigenbases(factors)
@@ -37,8 +37,8 @@ def test_a_rotation_is_the_kronecker_product_of_the_bases(shape):
     Q = torch.ones(1, 1, dtype=torch.float64)
     for own, length in zip(bases_for(G), shape, strict=True):
         Q = torch.kron(Q, dense(own, length))
-    torch.testing.assert_close(rotated(G, bases_for(G)).flatten(), Q.T @ G.flatten())
-    torch.testing.assert_close(rotated_back(G, bases_for(G)).flatten(), Q @ G.flatten())
+    torch.testing.assert_close(rotate(G, bases_for(G)).flatten(), Q.T @ G.flatten())
+    torch.testing.assert_close(rotate_back(G, bases_for(G)).flatten(), Q @ G.flatten())
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -53,13 +53,13 @@ def test_factors_are_running_means_of_unfoldings(shape):
     assert [F is None for F in factors] == [len(shape) == 1 or length == 1 for length in shape]
 
 
-@given(seed=st.integers(0, 1000), longest=st.integers(1, 5))
-def test_rotations_keep_lengths_and_turn_back(seed, longest):
+@given(seed=st.integers(0, 1000), max_dimension=st.integers(1, 5))
+def test_rotations_keep_lengths_and_turn_back(seed, max_dimension):
     G = draw(4, 3, 5, seed=seed)
-    bases = bases_for(G, longest)
-    there = rotated(G, bases)
+    bases = bases_for(G, max_dimension)
+    there = rotate(G, bases)
     torch.testing.assert_close(there.norm(), G.norm())
-    torch.testing.assert_close(rotated_back(there, bases), G)
+    torch.testing.assert_close(rotate_back(there, bases), G)
 
 
 def test_eigenbases_diagonalise_their_factors_with_falling_eigenvalues():
@@ -83,7 +83,7 @@ def test_refreshing_again_and_again_finds_the_eigenbasis():
         for own in factors
     ]
     for _ in range(2000):
-        bases, _ = refresh(factors, bases)
+        bases, _ = update_eigenbases(factors, bases)
     for own, found in zip(factors, bases, strict=True):
         for F, Q, exact in zip(own, found, eigenbases(own), strict=True):
             torch.testing.assert_close(
@@ -95,13 +95,13 @@ def test_the_order_belongs_to_the_columns():
     """A basis whose columns are in the wrong order comes back in the right one, and what is kept in
     it is sorted likewise."""
     factors = [[torch.diag(torch.tensor([1.0, 3.0, 2.0])), None]]
-    bases, orders = refresh(factors, [[torch.eye(3), None]])
+    bases, orders = update_eigenbases(factors, [[torch.eye(3), None]])
     assert bases[0][0].abs().tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
     kept = torch.tensor([[10.0, 11.0], [30.0, 31.0], [20.0, 21.0]])
-    assert reordered(kept, orders[0])[:, 0].tolist() == [30, 20, 10]
+    assert permute(kept, orders[0])[:, 0].tolist() == [30, 20, 10]
 
 
 def test_half_precision_is_turned_in_single():
     factors = [[torch.eye(3, dtype=torch.bfloat16), None]]
-    (own,), _ = refresh(factors, [eigenbases(factors[0])])
+    (own,), _ = update_eigenbases(factors, [eigenbases(factors[0])])
     assert own[0].dtype == torch.bfloat16

@@ -172,7 +172,8 @@ class TestArguments:
         with pytest.raises(
             sp.UsageError,
             match=(
-                r"is no rule\. Pass an instance, such as rule=saddlepoint\.rules\.Extragradient\(\)"
+                r"is not a rule\. Pass an instance, such as"
+                r" rule=saddlepoint\.rules\.Extragradient\(\)"
             ),
         ):
             sp.GameOptimizer({"x": torch.optim.SGD([number()], lr=0.1)}, rule)
@@ -201,10 +202,24 @@ class TestFrozenPlayers:
         assert y.tolist() == pytest.approx([0.91, 0.91])
 
     @pytest.mark.parametrize(
-        "rule", [rules.GradientDescent(), rules.Optimistic(), rules.Extragradient(), rules.Consensus(0.5), rules.SymplecticGradientAdjustment(),
-                 rules.CompetitiveGradient(), rules.AdaptiveCompetitiveGradient(), rules.ProximalPoint(), rules.Newton(),
-                 rules.Newton(part="full"), rules.RungeKutta(), rules.Lookahead(k=2), rules.Averaged(), rules.SimultaneousPerturbation()]
-    )  # fmt: skip
+        "rule",
+        [
+            rules.GradientDescent(),
+            rules.Optimistic(),
+            rules.Extragradient(),
+            rules.Consensus(0.5),
+            rules.SymplecticGradientAdjustment(),
+            rules.CompetitiveGradient(),
+            rules.AdaptiveCompetitiveGradient(),
+            rules.ProximalPoint(),
+            rules.Newton(),
+            rules.Newton(part="full"),
+            rules.RungeKutta(),
+            rules.Lookahead(k=2),
+            rules.Averaged(),
+            rules.SimultaneousPerturbation(),
+        ],
+    )
     def test_with_its_loss_among_the_others_the_rest_plays_on(self, rule):
         """A frozen player is a constant: the step is that of the game without it."""
 
@@ -302,7 +317,7 @@ class TestWhatElseIsAlive:
 
     def test_sparse_adam_has_no_use_for_dense_gradients(self):
         table = torch.nn.Embedding(3, 2, sparse=True, _weight=torch.ones(3, 2))
-        with pytest.raises(sp.UsageError, match="SparseAdam takes sparse gradients only"):
+        with pytest.raises(sp.UsageError, match="SparseAdam accepts sparse gradients only"):
             sp.GameOptimizer({"x": torch.optim.SparseAdam(table.parameters())})
 
     @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The errors a user can meet. Each message says what, where, why and what to do."""
+"""Errors and warnings. Each message says what happened, where, why and what to do."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from pathlib import Path
 
 
 class SaddlepointError(Exception):
-    """Base of every error that this library raises on purpose."""
+    """Base class of all errors that this library raises intentionally."""
 
 
 class UsageError(SaddlepointError, ValueError):
-    """A mistake of the caller: a wrong name, value, file or combination."""
+    """Incorrect use: a wrong name, value, file or combination."""
 
 
 class MissingExtraError(ImportError, UsageError):
-    """A part of the library needs a package that is not installed; the message has the command that installs it.
+    """A feature needs a package that is not installed; the message has the command to install it.
 
     Attributes:
-        name: the package that is missing.
+        name: the missing package.
     """
 
 
 class DivergenceError(SaddlepointError, ArithmeticError):
-    """A loss, gradient or direction became NaN or infinite; parameters were left as they were.
+    """A loss, gradient or direction became NaN or infinite; parameters were not changed.
 
     Attributes:
         player: the player whose quantity is not finite.
-        term: the loss term that is not finite, or None where the loss has no named terms.
+        term: the loss term that is not finite, or None if the loss has no named terms.
     """
 
     def __init__(self, message: str, *, player: str, term: str | None = None) -> None:
@@ -44,10 +44,10 @@ class DoubleBackwardError(SaddlepointError, RuntimeError):
 
 
 class DistributedError(SaddlepointError, RuntimeError):
-    """The processes that train together cannot go on: one ended, hangs, or differs from the others.
+    """Distributed training cannot continue: a process ended, hangs, or differs from the others.
 
     Attributes:
-        told: whether another process says it already.
+        told: whether another process reports the error already.
     """
 
     def __init__(self, message: str, *, told: bool = False) -> None:
@@ -56,19 +56,19 @@ class DistributedError(SaddlepointError, RuntimeError):
 
 
 class SolverWarning(UserWarning):
-    """A linear solve stopped before it reached its tolerance (said once per optimizer)."""
+    """A linear solve stopped before it reached its tolerance (warned once per optimizer)."""
 
 
 class CurvatureWarning(UserWarning):
-    """A combination that is allowed but changes what a curvature rule computes."""
+    """A combination that is allowed, but changes the result of a curvature rule."""
 
 
 class CorruptFileWarning(UserWarning):
-    """Something on the disk is damaged; the sentence says what is used in its place."""
+    """A file is corrupt; the message says what is used instead."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ' Did you mean "x"?' for the nearest known word, else the list of known words.
+    """Return ' Did you mean "x"?' for the most similar known word, else list the known words.
 
     >>> did_you_mean("newtn", ["newton", "gradient"])
     ' Did you mean "newton"?'
@@ -81,7 +81,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def quoted(path: Path | str) -> str:
-    """Return a path as a shell takes it, in a command that the user may copy.
+    """Return a path quoted for the shell, for commands that the user may copy.
 
     >>> print(quoted("my runs/a"), quoted("-a"), quoted(os.fsdecode(b"b\\xff")))
     'my runs/a' ./-a $'b\\xff'
@@ -90,12 +90,8 @@ def quoted(path: Path | str) -> str:
     text = f"./{text}" if text.startswith("-") else text
     if text.isprintable():
         return shlex.quote(text)
-    escaped = "".join(_in_shell(byte) for byte in os.fsencode(text))
+    escaped = ""
+    for byte in os.fsencode(text):
+        printable = 32 <= byte < 127 and chr(byte) not in "'\\"
+        escaped += chr(byte) if printable else f"\\x{byte:02x}"
     return f"$'{escaped}'"
-
-
-def _in_shell(byte: int) -> str:
-    """Return a byte as it stands between $' and '."""
-    character = chr(byte)
-    plain = 32 <= byte < 127 and character not in "'\\"
-    return character if plain else f"\\x{byte:02x}"

@@ -1,4 +1,4 @@
-"""Packages that only some parts need: they come with extras of the installation, and what is missing is said with pip's command."""
+"""Optional dependencies: installation extras, and errors that name the pip command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from saddlepoint.errors import MissingExtraError
 Extra = Literal["train", "tune", "fidelity", "postgresql"]
 
 _ALWAYS = {"saddlepoint", "torch", "numpy", *sys.stdlib_module_names}
-"""Of every installation: a module of these that cannot be found is another fault, which no extra mends."""
+"""Packages of every installation. No extra helps if a module of these cannot be found."""
 
 
 def install(extra: Extra) -> str:
@@ -26,18 +26,18 @@ def install(extra: Extra) -> str:
 
 @contextmanager
 def needs(extra: Extra, what: str) -> Iterator[None]:
-    """Import inside of this what comes with an extra.
+    """Context for imports of optional dependencies.
 
-    Where one such part imports another, the outer one is named: it is what the user asked for.
+    If such contexts are nested, the error names the outermost feature, which the user asked for.
 
     Args:
-        extra: the extra that brings everything imported inside.
-        what: the part that needs it, as the message names it.
+        extra: the extra that installs all packages imported inside.
+        what: the feature that needs them, for the error message.
 
     Raises:
-        MissingExtraError: a package is not installed; the message has pip's command.
+        MissingExtraError: a package is not installed; the message has the pip command.
 
-    >>> with needs("train", "A report"):
+    >>> with needs("train", "A report"):  # doctest: +NORMALIZE_WHITESPACE
     ...     import no_such_package
     Traceback (most recent call last):
     saddlepoint.errors.MissingExtraError: A report needs no_such_package, which is not installed.

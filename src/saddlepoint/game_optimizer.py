@@ -15,6 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from saddlepoint.compatibility import (
+    as_closure,
+    as_generators,
+    as_modules,
+    as_players,
+    check_arguments,
+    check_compatible,
+    check_parameters,
+    warn_of_weight_decay,
+)
 from saddlepoint.curvature import Cost, Linearization, SolveInfo
 from saddlepoint.curvature.replay import Replay
 from saddlepoint.distributed import SingleProcess, check_plain, check_same_everywhere
@@ -22,18 +32,9 @@ from saddlepoint.errors import DivergenceError, SolverWarning, UsageError, did_y
 from saddlepoint.game import Closure, Players, check_owners, under_autocast
 from saddlepoint.layout import Layout, signature
 from saddlepoint.optim import GradientOptimizer
-from saddlepoint.optim.base import held_at
-from saddlepoint.optimizer_state import check_state, class_of, in_order, kinds_of, options_of
-from saddlepoint.pairing import (
-    as_closure,
-    as_generators,
-    as_modules,
-    as_players,
-    check_arguments,
-    check_numbers,
-    check_pair,
-    warn_of_decay,
-)
+from saddlepoint.optim.base import temporary_values
+from saddlepoint.optim.state_dict import match_by_name
+from saddlepoint.optimizer_state import check_state, optimizer_class, rule_classes, rule_options
 from saddlepoint.rules import Averaged, GradientDescent, Rule, RuleState, Step
 from saddlepoint.rules.base import find_direction
 from saddlepoint.rules.first_step import Verified, check_dependence
@@ -286,11 +287,11 @@ class GameOptimizer:
         self._players()
         return {
             "rule": type(self.rule).__name__,
-            "rule_options": options_of(self.rule),
+            "rule_options": rule_options(self.rule),
             "rule_state": self.rule_state.state_dict(),
             "parameters": self._layout.describe(),
             "classes": {
-                player: class_of(optimizer) for player, optimizer in self.optimizers.items()
+                player: optimizer_class(optimizer) for player, optimizer in self.optimizers.items()
             },
             "optimizers": {
                 player: optimizer.state_dict() for player, optimizer in self.optimizers.items()
@@ -312,7 +313,7 @@ class GameOptimizer:
         saved = self._saved()
         try:
             for player, optimizer in self.optimizers.items():
-                optimizer.load_state_dict(in_order(state["optimizers"][player], optimizer))
+                optimizer.load_state_dict(match_by_name(state["optimizers"][player], optimizer))
         except Exception as error:
             self._put_back(saved)
             raise UsageError(
@@ -332,20 +333,22 @@ class GameOptimizer:
 
     def _check(self) -> None:
         check_arguments(self.optimizers, self.rule)
-        if kinds_of(self.rule) != kinds_of(self._owner):
+        if rule_classes(self.rule) != rule_classes(self._owner):
             raise UsageError(
                 f"The rule was {type(self._owner).__name__} and is {type(self.rule).__name__} now;"
                 " it cannot use what the other remembers. Build a new GameOptimizer around the"
                 " same inner optimizers."
             )
         for player, optimizer in self.optimizers.items():
-            check_pair(player, optimizer, self.rule)
-            if player not in self._decay_warned and warn_of_decay(player, optimizer, self.rule):
+            check_compatible(player, optimizer, self.rule)
+            if player not in self._decay_warned and warn_of_weight_decay(
+                player, optimizer, self.rule
+            ):
                 self._decay_warned.add(player)
         layout = Layout(self.optimizers)
         check_owners(layout.players)
         check_plain(layout.players, self._modules)
-        check_numbers(layout.players, self.rule)
+        check_parameters(layout.players, self.rule)
         self.rule.validate(layout.players)
         for player in self._layout.parameters:
             self.rule_state.rename(player, self._layout.renamed(player, layout))
@@ -448,7 +451,7 @@ class GameOptimizer:
                     parameters[player][name] for player, own in averages.items() for name in own
                 ]
                 values = [average for own in averages.values() for average in own.values()]
-                stack.enter_context(held_at(held, values))
+                stack.enter_context(temporary_values(held, values))
             elif keepers:
                 for keeper in keepers:
                     stack.enter_context(keeper.averaged())

@@ -1,4 +1,4 @@
-"""Whether a saved state of a game optimizer belongs to this one: everything is compared before anything is replaced."""
+"""Comparison of a saved state of a game optimizer with the optimizer that is to load it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from saddlepoint.errors import UsageError
+from saddlepoint.optim.state_dict import group_difference
 from saddlepoint.rules import Rule
 
 _KEYS = (
@@ -25,60 +26,63 @@ _KEYS = (
 )
 
 
-def class_of(optimizer: Optimizer) -> str:
-    """Return the class of an optimizer with the package that it comes from, such as "torch.Adam"."""
+def optimizer_class(optimizer: Optimizer) -> str:
+    """Return the class of an optimizer and its top-level package, such as "torch.Adam"."""
     kind = type(optimizer)
     return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
 
 
-def kinds_of(rule: Rule) -> tuple[Any, ...]:
-    """Return the class of a rule and of those inside it: what decides which memory is whose."""
-    inside: list[Any] = (
-        [getattr(rule, field.name) for field in fields(rule)] if is_dataclass(rule) else []
-    )
-    return (type(rule), *(kinds_of(inner) for inner in inside if isinstance(inner, Rule)))
+def rule_classes(rule: Rule) -> tuple[Any, ...]:
+    """Return the class of a rule and of the rules inside it, which decide whose state is whose."""
+    classes: list[Any] = [type(rule)]
+    if is_dataclass(rule):
+        for field in fields(rule):
+            inner = getattr(rule, field.name)
+            if isinstance(inner, Rule):
+                classes.append(rule_classes(inner))
+    return tuple(classes)
 
 
-def options_of(rule: Rule) -> dict[str, Any]:
-    """Return option → value of a rule and, under dotted names, of the rules and preconditioners inside it; plain values.
+def rule_options(rule: object, prefix: str = "") -> dict[str, Any]:
+    """Return option → value of a rule, and of the rules and preconditioners inside it.
+
+    Names of inner options are prefixed with that of the outer one and a dot. Values are plain.
 
     >>> from saddlepoint.rules import Lookahead
-    >>> options_of(Lookahead(k=6))
-    {'rule': 'Gradient', 'k': 6, 'alpha': 0.5}
+    >>> rule_options(Lookahead(k=6))
+    {'rule': 'GradientDescent', 'k': 6, 'alpha': 0.5}
     """
-    return _options(rule, "")
-
-
-def _options(described: Any, prefix: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    for field in fields(described) if is_dataclass(described) else ():
-        name, value = prefix + field.name, getattr(described, field.name)
+    for field in fields(rule) if is_dataclass(rule) else ():
+        name, value = prefix + field.name, getattr(rule, field.name)
         if is_dataclass(value):
             options[name] = type(value).__name__
-            options |= _options(value, f"{name}.")
+            options |= rule_options(value, f"{name}.")
         elif isinstance(value, list | tuple):
             options[name] = list(value)
+        elif isinstance(value, str | int | float | None):
+            options[name] = value
         else:
-            options[name] = (
-                value if isinstance(value, str | int | float | None) else _described(value)
-            )
+            # the same in every process: functions by name, other objects without their address
+            address = r" at 0x[0-9a-f]+"
+            options[name] = getattr(value, "__qualname__", None) or re.sub(address, "", repr(value))
     return options
 
 
-def _described(value: object) -> str:
-    """Return what a value is, the same in every process: functions by name, objects without their address."""
-    return getattr(value, "__qualname__", None) or re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-
-
 def check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Raise UsageError, naming the first difference, unless a state is one of the optimizer whose present state is ``own``."""
+    """Raise UsageError, naming the first difference, unless the state belongs to the optimizer.
+
+    Args:
+        state: the state to be loaded.
+        own: the present state of the optimizer that is to load it.
+    """
     try:
         _compare(state, own)
     except UsageError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UsageError(
-            f"The state is damaged: reading it ends in {type(error).__name__}: {error}. Nothing was"
+            f"The state is corrupt: reading it raised {type(error).__name__}: {error}. Nothing was"
             " loaded."
         ) from error
 
@@ -87,120 +91,91 @@ def _compare(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     for key in _KEYS:
         if key not in state:
             raise UsageError(
-                f'The state lacks "{key}": it was not made by GameOptimizer.state_dict() of this'
+                f'The state lacks "{key}": it was not saved by GameOptimizer.state_dict() of this'
                 " version. Nothing was loaded."
             )
+
     if state["rule"] != own["rule"]:
-        raise _different(
+        raise _mismatch(
             f"The state belongs to the rule {state['rule']}, this optimizer has {own['rule']}."
         )
-    for name in own["rule_options"]:
-        theirs, ours = state["rule_options"].get(name), own["rule_options"][name]
-        if theirs != ours:
-            raise _different(
-                f"The state belongs to {own['rule']} with {name}={theirs!r}, this optimizer has"
-                f" {name}={ours!r}."
+    for name, value in own["rule_options"].items():
+        saved_value = state["rule_options"].get(name)
+        if saved_value != value:
+            raise _mismatch(
+                f"The state belongs to {own['rule']} with {name}={saved_value!r}, this optimizer"
+                f" has {name}={value!r}."
             )
     if set(state["parameters"]) != set(own["parameters"]):
-        raise _different(
+        raise _mismatch(
             f"The state has the players {sorted(state['parameters'])}, this optimizer"
             f" {sorted(own['parameters'])}."
         )
+
     for player, parameters in own["parameters"].items():
-        theirs, ours = state["classes"].get(player), own["classes"][player]
-        if theirs != ours:
-            raise _different(
-                f'Player "{player}": the state belongs to {theirs}, this optimizer has {ours}.'
+        saved_class, own_class = state["classes"].get(player), own["classes"][player]
+        if saved_class != own_class:
+            raise _mismatch(
+                f'Player "{player}": the state belongs to {saved_class}, this optimizer has'
+                f" {own_class}."
             )
-        _check_parameters(player, state["parameters"][player], parameters)
-        _check_groups(player, state["optimizers"][player], own["optimizers"][player])
-    _check_memory(state["rule_state"], own["parameters"])
+        _compare_parameters(player, state["parameters"][player], parameters)
+        difference = group_difference(
+            state["optimizers"][player]["param_groups"], own["optimizers"][player]["param_groups"]
+        )
+        if difference is not None:
+            raise _mismatch(f'Player "{player}": {difference}.')
+
+    _check_rule_state(state["rule_state"], own["parameters"])
     if set(state["cost"]) != set(own["cost"]) or not isinstance(state["unconverged"], int):
-        raise _different("The state's counters are not those of this version.")
+        raise _mismatch("The counters of the state are not those of this version.")
 
 
-def _different(difference: str) -> UsageError:
+def _compare_parameters(player: str, saved: list[list[Any]], own: list[list[Any]]) -> None:
+    if len(saved) != len(own):
+        raise _mismatch(
+            f'Player "{player}": the state has {len(saved)} parameters, this optimizer {len(own)}.'
+        )
+    known = {name: (shape, dtype) for name, shape, dtype in saved}
+    for index, (name, own_shape, own_dtype) in enumerate(own):
+        where = f'Player "{player}", parameter {name}'
+        if name not in known:
+            raise _mismatch(
+                f"{where}: the state has no parameter of this name, but {saved[index][0]} in its"
+                " place."
+            )
+        shape, dtype = known[name]
+        if list(shape) != own_shape:
+            raise _mismatch(
+                f"{where}: its shape is {tuple(shape)} in the state, {tuple(own_shape)} here."
+            )
+        if dtype != own_dtype:
+            raise _mismatch(f"{where}: its dtype is {dtype} in the state, {own_dtype} here.")
+
+
+def _check_rule_state(
+    rule_state: Mapping[str, Any], parameters: Mapping[str, list[list[Any]]]
+) -> None:
+    for player, own in rule_state["parameters"].items():
+        shapes = {name: shape for name, shape, _ in parameters.get(player, ())}
+        for name, entry in own.items():
+            if name not in shapes:
+                raise _mismatch(
+                    f'The rule state contains parameter {name} of player "{player}", which this'
+                    " optimizer lacks."
+                )
+            for key, value in entry.items():
+                if isinstance(value, Tensor) and list(value.shape) != shapes[name]:
+                    raise _mismatch(
+                        f'Player "{player}", parameter {name}: "{key}" in the rule state has'
+                        " another shape."
+                    )
+    for child in rule_state["children"].values():
+        _check_rule_state(child, parameters)
+
+
+def _mismatch(difference: str) -> UsageError:
     return UsageError(
         f"{difference} Nothing was loaded. Build the optimizer as it was when the state was saved,"
         " or start without the state."
     )
-
-
-def _check_parameters(player: str, theirs: list[list[Any]], ours: list[list[Any]]) -> None:
-    if len(theirs) != len(ours):
-        raise _different(
-            f'Player "{player}": the state has {len(theirs)} parameters, this optimizer'
-            f" {len(ours)}."
-        )
-    known = {name: (shape, dtype) for name, shape, dtype in theirs}
-    for place, (name, own_shape, own_dtype) in enumerate(ours):
-        where = f'Player "{player}", parameter {name}'
-        if name not in known:
-            raise _different(
-                f"{where}: the state has none of this name, but {theirs[place][0]} in its place."
-            )
-        shape, dtype = known[name]
-        if list(shape) != own_shape:
-            raise _different(
-                f"{where}: its shape is {tuple(shape)} in the state, {tuple(own_shape)} here."
-            )
-        if dtype != own_dtype:
-            raise _different(f"{where}: its dtype is {dtype} in the state, {own_dtype} here.")
-
-
-def _check_groups(player: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    sizes = [len(group["params"]) for group in theirs["param_groups"]]
-    own_sizes = [len(group["params"]) for group in ours["param_groups"]]
-    if sizes != own_sizes:
-        raise _different(
-            f'Player "{player}": the state has parameter groups of {sizes} parameters, this'
-            f" optimizer of {own_sizes}."
-        )
-    for number, (group, own) in enumerate(
-        zip(theirs["param_groups"], ours["param_groups"], strict=True)
-    ):
-        if set(group.get("param_names", ())) != set(own.get("param_names", ())):
-            raise _different(
-                f'Player "{player}": group {number} of the state has other parameters than that of'
-                " this optimizer."
-            )
-
-
-def in_order(saved: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """Return an inner optimizer's state with each group's parameters in the order of this optimizer's names; torch goes by position.
-
-    The optimizers of ``saddlepoint.optim`` sort their states themselves, and sign them.
-    """
-    groups = []
-    for theirs, ours in zip(saved["param_groups"], optimizer.param_groups, strict=True):
-        names, own = theirs.get("param_names"), ours.get("param_names")
-        if (
-            names
-            and own
-            and names != own
-            and len(set(own)) == len(own)
-            and "saved_by" not in theirs
-        ):
-            params = dict(zip(names, theirs["params"], strict=True))
-            theirs = {**theirs, "params": [params[name] for name in own], "param_names": list(own)}
-        groups.append(theirs)
-    return {**saved, "param_groups": groups}
-
-
-def _check_memory(rule_state: Mapping[str, Any], parameters: Mapping[str, list[list[Any]]]) -> None:
-    shapes = {player: {name: shape for name, shape, _ in own} for player, own in parameters.items()}
-    for player, own in rule_state["parameters"].items():
-        for name, entry in own.items():
-            if name not in shapes.get(player, {}):
-                raise _different(
-                    f'The rule remembers parameter {name} of player "{player}", which this'
-                    " optimizer lacks."
-                )
-            for what, value in entry.items():
-                if isinstance(value, Tensor) and list(value.shape) != shapes[player][name]:
-                    raise _different(
-                        f'Player "{player}", parameter {name}: what the rule remembers as "{what}"'
-                        " has another shape."
-                    )
-    for child in rule_state["children"].values():
-        _check_memory(child, parameters)

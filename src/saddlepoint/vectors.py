@@ -1,4 +1,4 @@
-"""Arithmetic on vectors that are split into players and, within a player, into one tensor per parameter."""
+"""Vectors of a game: player → tensors, with arithmetic over all of them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Tensors = tuple[Tensor, ...]
 
 
 class Vector(Mapping[str, Tensors]):
-    """An immutable vector of a game's parameter space: player → tensors, in the order of the parameters.
+    """An immutable vector of a game's parameter space: player → one tensor per parameter.
 
-    Sums, differences and multiples run over all tensors at once with ``torch._foreach_*``. Two
-    vectors combine only when they have the same players. Complex tensors count as pairs of real
-    numbers, as in torch's optimizers: the inner product is the real one, Re Σ conj(a) b, and
-    ``flatten`` writes real and imaginary parts side by side.
+    Arithmetic runs over all tensors at once with ``torch._foreach_*``. Two vectors can be combined
+    only if they have the same players. Complex tensors count as pairs of real numbers, as in
+    torch's optimizers: the inner product is the real one, Re Σ conj(a) b, and ``flatten``
+    interleaves real and imaginary parts.
 
     >>> v = Vector({"x": [torch.tensor([1.0, 2.0])], "y": [torch.tensor(3.0)]})
     >>> (2 * v - v).flatten()
@@ -31,9 +31,9 @@ class Vector(Mapping[str, Tensors]):
     __slots__ = ("_parts",)
 
     def __init__(self, parts: Mapping[str, Iterable[Tensor]]) -> None:
-        self._parts: dict[str, Tensors] = {
-            player: tuple(tensors) for player, tensors in parts.items()
-        }
+        self._parts: dict[str, Tensors] = {}
+        for player, tensors in parts.items():
+            self._parts[player] = tuple(tensors)
 
     def __getitem__(self, player: str) -> Tensors:
         return self._parts[player]
@@ -45,10 +45,10 @@ class Vector(Mapping[str, Tensors]):
         return len(self._parts)
 
     def __repr__(self) -> str:
-        shapes = ", ".join(
-            f"{player}: {[tuple(t.shape) for t in tensors]}" for player, tensors in self.items()
-        )
-        return f"Vector({shapes})"
+        players = []
+        for player, tensors in self._parts.items():
+            players.append(f"{player}: {[tuple(t.shape) for t in tensors]}")
+        return f"Vector({', '.join(players)})"
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -62,7 +62,7 @@ class Vector(Mapping[str, Tensors]):
         return self.rebuild(torch._foreach_sub(self.tensors, self._matching(other)))
 
     def __mul__(self, factor: float | Vector) -> Vector:
-        """Multiply by a number, or element by element by a vector of the same players."""
+        """Multiply by a number, or elementwise by a vector of the same players."""
         scale = self._matching(factor) if isinstance(factor, Vector) else factor
         return self.rebuild(torch._foreach_mul(self.tensors, scale))
 
@@ -76,30 +76,28 @@ class Vector(Mapping[str, Tensors]):
         return self.rebuild(torch._foreach_neg(self.tensors))
 
     def scale(self, factors: Mapping[str, Sequence[float]]) -> Vector:
-        """Multiply each tensor by its own number: player → one factor per tensor."""
-        return self.rebuild(
-            torch._foreach_mul(self.tensors, [f for player in self for f in factors[player]])
-        )
+        """Multiply each tensor by its own factor, given as player → one factor per tensor."""
+        flat: list[float] = []
+        for player in self:
+            flat += factors[player]
+        return self.rebuild(torch._foreach_mul(self.tensors, flat))
 
     def sqrt(self) -> Vector:
-        """Return the element-wise square root."""
+        """Return the elementwise square root."""
         return self.rebuild(torch._foreach_sqrt(self.tensors))
 
     def dot(self, other: Vector) -> Tensor:
-        """Return the inner product ⟨self, other⟩ as a tensor without dimensions, in the widest of the dtypes."""
-        own, others = (
-            [_real(t) for t in tensors] for tensors in (self.tensors, self._matching(other))
-        )
-        wide = widest(*(t.dtype for t in (*own, *others)))
-        return torch.stack(
-            [a.to(wide).dot(b.to(wide)) for a, b in zip(own, others, strict=True)]
-        ).sum()
+        """Return the inner product ⟨self, other⟩ as a 0-d tensor in the widest of the dtypes."""
+        own = [_flat_real(t) for t in self.tensors]
+        others = [_flat_real(t) for t in self._matching(other)]
+        dtype = widest(*(t.dtype for t in (*own, *others)))
+        products = [a.to(dtype).dot(b.to(dtype)) for a, b in zip(own, others, strict=True)]
+        return torch.stack(products).sum()
 
     def norm(self) -> Tensor:
-        """Return the Euclidean norm over all players as a tensor without dimensions."""
-        return torch.as_tensor(
-            torch.linalg.vector_norm(torch.stack(torch._foreach_norm(widen(self.tensors))))
-        )
+        """Return the Euclidean norm over all players as a 0-d tensor."""
+        norms = torch.stack(torch._foreach_norm(widen(self.tensors)))
+        return torch.as_tensor(torch.linalg.vector_norm(norms))
 
     def norms(self) -> dict[str, float]:
         """Return each player's Euclidean norm as a number, with one transfer from the device."""
@@ -111,25 +109,38 @@ class Vector(Mapping[str, Tensors]):
         return torch.stack(torch._foreach_norm(self.tensors))
 
     def length(self) -> float:
-        """Return the Euclidean norm as a number, taken in float64: squares of float32 numbers overflow from 1e19 on."""
-        norms = torch._foreach_norm([_real(t) for t in self.tensors], 2, torch.float64)
+        """Return the Euclidean norm as a number, computed in float64 to avoid overflow."""
+        norms = torch._foreach_norm([_flat_real(t) for t in self.tensors], 2, torch.float64)
         return math.hypot(*(float(norm) for norm in norms))
 
     def only(self, players: Iterable[str]) -> Vector:
-        """Return the part that belongs to ``players``, in their order."""
+        """Return the parts of ``players``, in their order."""
         return Vector({player: self._parts[player] for player in players})
 
     def flatten(self) -> Tensor:
-        """Return all entries as one real tensor of shape (dimension,), in the widest dtype of the tensors, single precision at least."""
-        entries = [_real(t) for t in self.tensors]
-        wide = widest(*(t.dtype for t in entries))
-        return torch.cat([t.to(wide) for t in entries])
+        """Return all entries as one real tensor of shape (dimension,).
+
+        Its dtype is the widest of the tensors' dtypes, single precision at least.
+        """
+        entries = [_flat_real(t) for t in self.tensors]
+        dtype = widest(*(t.dtype for t in entries))
+        return torch.cat([t.to(dtype) for t in entries])
 
     def unflatten(self, flat: Tensor) -> Vector:
-        """Return ``flat``, of shape (dimension,), cut into the shapes and dtypes of this vector (views where these agree)."""
+        """Return ``flat``, of shape (dimension,), with the shapes and dtypes of this vector.
+
+        The tensors are views of ``flat`` where the dtypes agree.
+        """
         tensors = self.tensors
         pieces = torch.split(flat, [_real_size(t) for t in tensors])
-        return self.rebuild([_shaped(piece, t) for piece, t in zip(pieces, tensors, strict=True)])
+        shaped = []
+        for piece, like in zip(pieces, tensors, strict=True):
+            if like.is_complex():
+                pairs = piece.view(*like.shape, 2).to(like.real.dtype)
+                shaped.append(torch.view_as_complex(pairs.contiguous()))
+            else:
+                shaped.append(piece.view(like.shape).to(like.dtype))
+        return self.rebuild(shaped)
 
     @property
     def dimension(self) -> int:
@@ -137,17 +148,16 @@ class Vector(Mapping[str, Tensors]):
         return sum(_real_size(t) for t in self.tensors)
 
     def widened(self) -> Vector:
-        """Return the same values in single precision at least."""
+        """Return the vector in single precision at least."""
         return self.rebuild(widen(self.tensors))
 
     def typed(self, like: Vector) -> Vector:
-        """Return the same values in the dtypes of another vector."""
-        return self.rebuild(
-            [t.to(own.dtype) for t, own in zip(self.tensors, self._matching(like), strict=True)]
-        )
+        """Return the vector in the dtypes of another vector."""
+        others = self._matching(like)
+        return self.rebuild([t.to(o.dtype) for t, o in zip(self.tensors, others, strict=True)])
 
     def detach(self) -> Vector:
-        """Return the same values without history."""
+        """Return the vector detached from the graph."""
         return self.rebuild([t.detach() for t in self.tensors])
 
     def clone(self) -> Vector:
@@ -155,26 +165,30 @@ class Vector(Mapping[str, Tensors]):
         return self.rebuild([t.detach().clone() for t in self.tensors])
 
     def zeros(self) -> Vector:
-        """Return zeros of the same shapes."""
+        """Return a vector of zeros of the same shapes."""
         return self.rebuild([torch.zeros_like(t) for t in self.tensors])
 
     def _matching(self, other: Vector) -> list[Tensor]:
+        """Return the tensors of another vector in the order of this vector's players."""
         if list(other) == list(self):
             return other.tensors
         if set(other) != set(self):
             raise ValueError(
                 f"vectors of the players {list(self)} and {list(other)} cannot be combined"
             )
-        return [tensor for player in self for tensor in other[player]]
+        return other.only(self).tensors
 
     def rebuild(self, tensors: Sequence[Tensor]) -> Vector:
-        """Return other tensors, in the order of ``self.tensors``, as a vector of the same players."""
-        pieces = iter(tensors)
-        return Vector({player: [next(pieces) for _ in own] for player, own in self._parts.items()})
+        """Return a vector of the same players with other tensors, in the order of ``tensors``."""
+        remaining = iter(tensors)
+        parts = {}
+        for player, own in self._parts.items():
+            parts[player] = [next(remaining) for _ in own]
+        return Vector(parts)
 
 
 def norms_by_player(sizes: Mapping[str, int], tensor_norms: Iterable[float]) -> dict[str, float]:
-    """Return each player's norm, ‖d_i‖² = Σ ‖tensor‖², from its number of tensors and their norms."""
+    """Return player → norm, from player → number of tensors and the norms of all tensors."""
     remaining = iter(tensor_norms)
     norms = {}
     for player, size in sizes.items():
@@ -186,15 +200,8 @@ def _real_size(tensor: Tensor) -> int:
     return tensor.numel() * (2 if tensor.is_complex() else 1)
 
 
-def _real(tensor: Tensor) -> Tensor:
-    """Return the entries as one real dimension, real and imaginary parts of complex ones side by side."""
-    return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor).reshape(
-        -1
-    )
-
-
-def _shaped(piece: Tensor, like: Tensor) -> Tensor:
-    if like.is_complex():
-        pairs = piece.view(*like.shape, 2).to(like.real.dtype)
-        return torch.view_as_complex(pairs.contiguous())
-    return piece.view(like.shape).to(like.dtype)
+def _flat_real(tensor: Tensor) -> Tensor:
+    """Return the entries as a real 1-d tensor, with interleaved real and imaginary parts."""
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    return tensor.reshape(-1)

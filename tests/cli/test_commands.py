@@ -11,7 +11,7 @@ from PIL import Image
 
 from saddlepoint import registry
 
-LEAKY = ["--set", "problem.activation=leaky-relu"]  # tanh networks survive any step
+LEAKY = ["--set", "problem.activation=leaky_relu"]  # tanh networks survive any step
 TINY = ["--set", "problem.hidden=8", "--set", "evaluation_samples=160", "--steps", "6"]
 
 
@@ -232,7 +232,10 @@ class TestList:
             ("problems", registry.PROBLEMS),
             ("rules", registry.RULES),
             ("optimizers", registry.OPTIMIZERS),
-            ("metrics", ["frechet[digit-cnn]", "kernel[digit-cnn]", "classes", "modes", "quality"]),
+            (
+                "metrics",
+                ["frechet[digit-cnn]", "mmd2[digit-cnn]", "class_coverage", "modes", "quality"],
+            ),
         ],
     )
     def test_names_everything(self, cli, what, names):

@@ -25,7 +25,7 @@ class TestCompare:
         assert code == 0
         assert "1 problem(s), 3 method(s) on them, 2 seeds; results in here" in out
         assert (
-            "mixture8, 4 steps a run: ema/mode-distance, smaller is better; success: 2 or smaller"
+            "mixture8, 4 steps a run: ema/mode_distance, smaller is better; success: 2 or smaller"
             in out
         )
         for row in ("adam", "sign", "acgd"):
@@ -226,7 +226,7 @@ class TestTune:
             "here",
         )
         assert code == 0
-        assert "mixture8, sign: 2 trials of 4 steps by ema/mode-distance; kept in here" in out
+        assert "mixture8, sign: 2 trials of 4 steps by ema/mode_distance; kept in here" in out
         assert "trial 1: " in out
         command = next(
             line for line in out.splitlines() if line.startswith("train with the best: ")

@@ -131,11 +131,11 @@ class TestBest:
 
     def test_by_a_metric(self, cli, run):
         log = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
-        values = {line["step"]: line["metrics"]["reverse-kl"] for line in log if "metrics" in line}
-        code, out, _ = cli("best", run, "--metric", "reverse-kl")
+        values = {line["step"]: line["metrics"]["reverse_kl"] for line in log if "metrics" in line}
+        code, out, _ = cli("best", run, "--metric", "reverse_kl")
         step = min(values, key=values.get)
         assert code == 0
-        assert f"best by reverse-kl: step {step}, " in out
+        assert f"best by reverse_kl: step {step}, " in out
         assert f"{values[step]:.4g}" in out
 
     def test_a_checkpoint_that_is_not_kept(self, cli, run):
@@ -171,23 +171,25 @@ class TestEvaluate:
         assert "compared with" in head
         assert " … " in modes
         assert modes.rstrip().endswith("known density")
-        cards = json.loads(Path("run/evaluation.json").read_text())["cards"]
-        assert [card["metric"] for card in cards] == [
+        results = json.loads(Path("run/evaluation.json").read_text())["results"]
+        assert [result["metric"] for result in results] == [
             "modes",
             "quality",
-            "reverse-kl",
-            "effective-modes",
-            "mode-distance",
+            "reverse_kl",
+            "effective_modes",
+            "mode_distance",
         ] * 2
-        assert all(card["replicates"] == 200 and len(card["interval"]) == 2 for card in cards)
+        assert all(
+            result["replicates"] == 200 and len(result["interval"]) == 2 for result in results
+        )
 
     def test_without_replicates(self, cli, run):
         code, out, _ = cli("evaluate", run, "--replicates", 0)
         assert code == 0
         assert "…" not in out
         assert {
-            card["interval"]
-            for card in json.loads(Path("run/evaluation.json").read_text())["cards"]
+            result["interval"]
+            for result in json.loads(Path("run/evaluation.json").read_text())["results"]
         } == {None}
 
     def test_few_replicates(self, cli, run):
@@ -232,7 +234,7 @@ class TestEvaluate:
         cli("evaluate", run)
         before = Path("run/evaluation.json").read_bytes()
         text = (
-            f"Error: These two numbers must not be compared: they differ in {fields}. Evaluate both"
+            f"Error: These two results cannot be compared: they differ in {fields}. Evaluate both"
             " under the same conditions.\n"
         )
         assert cli("evaluate", run, "--against", "run/evaluation.json", *options) == (2, "", text)
@@ -240,7 +242,7 @@ class TestEvaluate:
 
     def test_against_nothing(self, cli, run):
         text = (
-            "Error: none.json holds no cards (FileNotFoundError). Give the evaluation.json that"
+            "Error: none.json holds no results (FileNotFoundError). Give the evaluation.json that"
             " `saddlepoint evaluate` wrote.\n"
         )
         assert cli("evaluate", run, "--against", "none.json") == (2, "", text)
@@ -383,7 +385,7 @@ class TestClosingLines:
             "--lr",
             1e30,
             "--set",
-            "problem.activation=leaky-relu",
+            "problem.activation=leaky_relu",
             "--set",
             "on_divergence=roll_back",
         ]

@@ -37,12 +37,12 @@ def test_a_run_from_training_to_its_page(cli):
     )
     page = Path("run/report.html").read_text()
     assert "Finished after 6 steps" in page
-    assert "makes it." not in page.split("<script")[0]  # nothing is missing
+    assert " Run <code>saddlepoint" not in page.split("<script")[0]  # nothing is missing
     for part in (
         "modes with at least one sample within 3σ",
-        "Shaded: the healthy range of the loss in use",
+        "Shaded: healthy range of the loss",
         'id="spectrum"',
-        "Metric cards",
+        "Metrics with intervals",
     ):
         assert part in page
 

@@ -58,7 +58,7 @@ class TestResults:
             ("sign", "0", "finished"),
             ("sign", "1", "finished"),
         ]
-        assert all(0 <= float(row["ema/mode-distance"]) <= 1 for row in rows)
+        assert all(0 <= float(row["ema/mode_distance"]) <= 1 for row in rows)
 
     def test_pictures_of_the_first_seed_at_every_point(self, small_study, recorded, tmp_path):
         found = compare(small_study(), tmp_path, execute=recorded())

@@ -16,7 +16,7 @@ SMALL = {
 }
 
 
-def job(points=2, metric="ema/mode-distance", **options):
+def job(points=2, metric="ema/mode_distance", **options):
     return Job(resolve({**SMALL, "steps": 6, **options}).model_dump(mode="json"), metric, points)
 
 
@@ -103,7 +103,7 @@ class TestBudgets:
     def test_seconds_are_processor_time_and_leave_out_evaluation(self, monkeypatch):
         monkeypatch.setattr(
             Evaluator,
-            "evaluate_metrics",
+            "evaluate_only",
             lambda self, names: time.sleep(0.3) or dict.fromkeys(names, 0.0),
         )
         began = time.perf_counter()
@@ -126,10 +126,10 @@ class TestEnds:
         )
 
     def test_a_failure_is_a_result_with_its_reason(self):
-        result = execute(job(metric="ema/mode-distances"))
+        result = execute(job(metric="ema/mode_distances"))
         assert result["status"] == "failed"
         assert result["error"].startswith(
-            'UsageError: "ema/mode-distances" is no metric of mixture8'
+            'UsageError: "ema/mode_distances" is no metric of mixture8'
         )
 
     def test_a_process_that_is_killed_is_a_failed_run(self):

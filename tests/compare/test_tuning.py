@@ -29,14 +29,14 @@ def run(study, storage, execute, trials=4, method="adam", **plan):
 
 
 def valley(job):
-    """An result whose mode-distance is least at a learning rate of 1e-3."""
+    """An result whose mode_distance is least at a learning rate of 1e-3."""
     rate = job.config["optimizer"]["lr"]
     value = abs(rate - 1e-3)
     return {
         **failed_result(""),
         "status": "finished",
         "error": None,
-        "metrics": {"ema/mode-distance": value},
+        "metrics": {"ema/mode_distance": value},
         "steps": 1,
         "seconds": 1.0,
     }
@@ -109,7 +109,7 @@ class TestSearch:
     def test_the_value_is_the_mean_over_the_seeds(self, small_study, recorded, storage):
         runner = recorded(
             result=lambda job: (
-                valley(job) | {"metrics": {"ema/mode-distance": float(job.config["seed"])}}
+                valley(job) | {"metrics": {"ema/mode_distance": float(job.config["seed"])}}
             )
         )
         found = run(small_study(), storage, runner, trials=1, seeds=(100, 102))
@@ -121,7 +121,7 @@ class TestSearch:
             rate, seed = job.config["optimizer"]["lr"], job.config["seed"]
             return valley(job) | {
                 "metrics": {
-                    "ema/mode-distance": (0.0 if seed == 100 else 1.0) if rate > 2e-3 else 0.5
+                    "ema/mode_distance": (0.0 if seed == 100 else 1.0) if rate > 2e-3 else 0.5
                 }
             }
 

@@ -31,9 +31,9 @@ OPTIMIZERS = {
     "grafted": lambda p: Grafted(p, lr=0.05),
     "subgradient": lambda p: Subgradient(p, lr=0.1, average="ergodic"),
     "subgradient in a box": lambda p: Subgradient(
-        p, lr=0.1, step="inverse", proximal=Box(-0.7, 0.7), average="suffix"
+        p, lr=0.1, step_size="inverse", proximal=Box(-0.7, 0.7), average="suffix"
     ),
-    "random coordinates": lambda p: RandomCoordinate(p, lr=0.1, share=0.5),
+    "random coordinates": lambda p: RandomCoordinate(p, lr=0.1, probability=0.5),
     "negative momentum": lambda p: MomentumSGD(p, lr=0.05),
     "soap": lambda p: SOAP(p, lr=0.05),
 }

@@ -11,7 +11,7 @@ def point_of(gan):
     return sp.linearize(sp.Game(gan.players, gan.losses))
 
 
-@pytest.mark.parametrize("activation", ["tanh", "softplus", "leaky-relu"])
+@pytest.mark.parametrize("activation", ["tanh", "softplus", "leaky_relu"])
 @pytest.mark.parametrize("zero_sum", [True, False])
 class TestAgainstTheDenseJacobian:
     def test_gradient_and_jacobian(self, tiny_gan, activation, zero_sum):

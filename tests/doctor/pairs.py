@@ -17,7 +17,7 @@ def numbers(*shape, seed=0):
 Z, X = numbers(16, 4), numbers(16, 3, seed=1)
 
 
-def mlp(*sizes, activation="leaky-relu", seed=0):
+def mlp(*sizes, activation="leaky_relu", seed=0):
     return MLP(sizes, activation=activation, generator=torch.Generator().manual_seed(seed))
 
 

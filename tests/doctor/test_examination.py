@@ -30,7 +30,7 @@ from tests.doctor.pairs import (
 
 
 @pytest.mark.parametrize("loss", ["minimax", "non-saturating", "hinge", "wasserstein"])
-@pytest.mark.parametrize("activation", ["leaky-relu", "tanh"])
+@pytest.mark.parametrize("activation", ["leaky_relu", "tanh"])
 def test_a_good_pair_is_healthy(loss, activation):
     found = examine(
         mlp(4, 8, 8, 3, activation=activation),

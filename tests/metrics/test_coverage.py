@@ -44,7 +44,7 @@ class TestEntropy:
     @pytest.mark.parametrize("logits", [torch.zeros(0, 10), torch.full((5, 10), math.nan)])
     def test_refusals(self, logits):
         with pytest.raises(
-            sp.UsageError, match="Class entropy: there are no logits, or one is not finite"
+            sp.UsageError, match="Class entropy: there are no samples, or a logit is not finite"
         ):
             class_entropy(logits)
 
@@ -92,9 +92,13 @@ class TestReverseKl:
         assert max(reverse_kl(row, q) for row in torch.eye(3)) == pytest.approx(math.log(5))
 
     def test_refusals(self):
-        with pytest.raises(sp.UsageError, match="must fit, and counts be at least 0"):
+        with pytest.raises(
+            sp.UsageError, match="must have the same shape, and counts must be at least 0"
+        ):
             reverse_kl(torch.ones(3), uniform(4))
-        with pytest.raises(sp.UsageError, match="must fit, and counts be at least 0"):
+        with pytest.raises(
+            sp.UsageError, match="must have the same shape, and counts must be at least 0"
+        ):
             reverse_kl(torch.tensor([2, -1]), uniform(2))
         for wrong in ([1.0, 0.0], [0.5, 0.6]):
             with pytest.raises(sp.UsageError, match="positive and sum to 1"):
@@ -125,7 +129,7 @@ class TestModes:
     @pytest.mark.parametrize("outside", [-2, 3])
     def test_an_index_outside(self, outside):
         with pytest.raises(
-            sp.UsageError, match=r"Counts of 3 modes: an assignment lies outside -1 … 2"
+            sp.UsageError, match=r"Counts of 3 modes: an assignment is outside -1 … 2"
         ):
             mode_counts(torch.tensor([0, outside]), 3)
 
@@ -151,9 +155,9 @@ class TestModes:
             {
                 "modes": 0,
                 "quality": 0,
-                "reverse-kl": math.log(4),
-                "effective-modes": 0,
-                "mode-distance": 1,
+                "reverse_kl": math.log(4),
+                "effective_modes": 0,
+                "mode_distance": 1,
             }
         )
         for measure in measures.values():
@@ -238,7 +242,7 @@ class TestModeDistance:
     def test_the_interval(self):
         found = torch.tensor([0] * 50 + [1] * 30 + [2] * 10 + [-1] * 10)
         measure = mode_measures(found, uniform(4), inside=0.9, split="test", extractor="none")[
-            "mode-distance"
+            "mode_distance"
         ]
         low, high = measure.interval(200, seeded())
         assert 0 < low < measure.value < high < 1
@@ -247,12 +251,12 @@ class TestModeDistance:
         with pytest.raises(sp.UsageError, match="at least one sample"):
             mode_distance(torch.zeros(0, dtype=torch.long), uniform(4))
         with pytest.raises(
-            sp.UsageError, match=r"inside=1\.1 is the share of the data that lies in a mode"
+            sp.UsageError, match=r"inside=1\.1, the share of the data that lies in a mode"
         ):
             mode_distance(torch.zeros(4, dtype=torch.long), uniform(4), inside=1.1)
         with pytest.raises(sp.UsageError, match="positive and sum to 1"):
             mode_distance(torch.zeros(4, dtype=torch.long), torch.ones(4))
-        with pytest.raises(sp.UsageError, match=r"an assignment lies outside -1 … 3"):
+        with pytest.raises(sp.UsageError, match=r"an assignment is outside -1 … 3"):
             mode_distance(torch.full((4,), 4), uniform(4))
 
 
@@ -296,10 +300,10 @@ class TestClassMeasures:
     def test_they_are_the_functions_values(self):
         logits = torch.randn(500, 10, generator=seeded())
         measures = class_measures(logits, split="test", extractor="digit-cnn")
-        assert measures["classes"].value == class_coverage(logits)
-        assert measures["entropy"].value == class_entropy(logits)
-        low, high = measures["entropy"].interval(100, seeded())
-        assert low < measures["entropy"].value <= high <= math.log(10)
+        assert measures["class_coverage"].value == class_coverage(logits)
+        assert measures["class_entropy"].value == class_entropy(logits)
+        low, high = measures["class_entropy"].interval(100, seeded())
+        assert low < measures["class_entropy"].value <= high <= math.log(10)
 
 
 class TestEffective:
@@ -308,22 +312,22 @@ class TestEffective:
         measures = mode_measures(
             torch.arange(m).repeat(40), uniform(8), split="known density", extractor="none"
         )
-        assert measures["effective-modes"].value == pytest.approx(m)
+        assert measures["effective_modes"].value == pytest.approx(m)
 
     def test_with_equally_likely_modes_it_is_the_reverse_kl_in_other_words(self):
         found = torch.tensor([0] * 70 + [1] * 20 + [5] * 10 + [-1] * 30)
         measures = mode_measures(found, uniform(8), split="known density", extractor="none")
-        assert measures["effective-modes"].value == pytest.approx(
-            8 * math.exp(-measures["reverse-kl"].value)
+        assert measures["effective_modes"].value == pytest.approx(
+            8 * math.exp(-measures["reverse_kl"].value)
         )
 
     def test_stray_samples_hardly_raise_it(self):
         found = torch.tensor([0] * 1000 + list(range(8)))
         measures = mode_measures(found, uniform(8), split="known density", extractor="none")
-        assert (measures["modes"].value, measures["effective-modes"].value < 1.1) == (8, True)
+        assert (measures["modes"].value, measures["effective_modes"].value < 1.1) == (8, True)
 
     def test_classes(self):
         measures = class_measures(
             torch.eye(10)[[0, 1, 2, 3] * 50], split="known classes", extractor="none"
         )
-        assert measures["effective-classes"].value == pytest.approx(4)
+        assert measures["effective_classes"].value == pytest.approx(4)

@@ -20,7 +20,7 @@ def images(n=20, seed=0):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Put a stand-in where torch-fidelity would be, and return the options that it is called with."""
+    """Put a stand-in where torch-fidelity would be and return the options it is called with."""
     recorded = []
 
     def calculate_metrics(**options):

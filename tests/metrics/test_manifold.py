@@ -149,6 +149,6 @@ class TestRefusals:
     def test_widths_that_differ(self):
         with pytest.raises(
             sp.UsageError,
-            match=r"generated features of shape \(20, 3\) do not fit; all must be \(N, d\)",
+            match=r"generated features have the shape \(20, 3\); all must be \(N, d\)",
         ):
             manifold(normal(20, 2, 0), normal(20, 3, 1))

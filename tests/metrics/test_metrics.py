@@ -9,8 +9,8 @@ from saddlepoint.metrics import (
     class_coverage,
     digit_cnn_hash,
     frechet_distance,
-    kernel_distance,
     load_digit_cnn,
+    mmd2,
     mode_coverage,
 )
 from saddlepoint.metrics.digit_cnn import WEIGHTS
@@ -67,17 +67,15 @@ class TestKernel:
         k = lambda x, y: (x @ y.T / 3 + 1) ** 3  # noqa: E731
         off = lambda K: (K.sum() - K.diagonal().sum()) / (120 * 119)  # noqa: E731
         expected = off(k(a, a)) + off(k(b, b)) - 2 * k(a, b).mean()
-        assert kernel_distance(a, b) == pytest.approx(float(expected), rel=1e-9)
+        assert mmd2(a, b) == pytest.approx(float(expected), rel=1e-9)
 
     def test_deterministic_and_without_the_global_generator(self):
         a, b = normal(300, 3, 0), normal(200, 3, 1)
-        assert kernel_distance(a, b) == kernel_distance(a, b)
+        assert mmd2(a, b) == mmd2(a, b)
 
     def test_too_few_samples(self):
-        with pytest.raises(
-            sp.UsageError, match="Kernel distance needs at least 100 real samples, got 99"
-        ):
-            kernel_distance(normal(99, 2, 0), normal(100, 2, 1))
+        with pytest.raises(sp.UsageError, match="MMD² needs at least 100 real samples, got 99"):
+            mmd2(normal(99, 2, 0), normal(100, 2, 1))
 
 
 class TestCoverage:

@@ -60,7 +60,7 @@ class TestMemorisation:
         assert found.ratio < 0.01
 
     def test_unseen_data(self):
-        """The Mann-Whitney statistic of equal distributions: mean ½, variance (N + M + 1)/(12 N M)."""
+        """Mann-Whitney statistic of equal distributions: mean ½, variance (N + M + 1)/(12 N M)."""
         n = 1000
         found = memorisation(normal(n, 5, 0), normal(n, 5, 1), normal(2000, 5, 2))
         assert found.copying == pytest.approx(0.5, abs=4 * math.sqrt((2 * n + 1) / (12 * n * n)))

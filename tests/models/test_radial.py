@@ -32,7 +32,7 @@ def test_the_initial_values_are_copied():
 
 
 def test_mistakes():
-    with pytest.raises(sp.UsageError, match=r"one length, got \(2,\) and \(3,\)"):
+    with pytest.raises(sp.UsageError, match=r"equal length, got \(2,\) and \(3,\)"):
         GaussianComponents(torch.zeros(2), torch.zeros(3))
     with pytest.raises(
         sp.UsageError, match="a positive width and a weight for each centre, got width 0"

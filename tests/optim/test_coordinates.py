@@ -5,9 +5,9 @@ import saddlepoint as sp
 from saddlepoint.optim import RandomCoordinate
 
 
-def run(steps, share=0.25, seed=0, break_at=None):
+def run(steps, probability=0.25, seed=0, break_at=None):
     x = torch.zeros(1000, dtype=torch.float64, requires_grad=True)
-    optimizer, moves = RandomCoordinate([x], lr=0.5, share=share, seed=seed), []
+    optimizer, moves = RandomCoordinate([x], lr=0.5, probability=probability, seed=seed), []
     for step in range(steps):
         if step == break_at:
             state = optimizer.state_dict()
@@ -20,7 +20,7 @@ def run(steps, share=0.25, seed=0, break_at=None):
     return moves
 
 
-def test_a_share_of_the_coordinates_moves_by_the_gradient_over_the_share():
+def test_chosen_coordinates_move_by_the_gradient_over_the_probability():
     moves = run(20)
     for move in moves:
         assert set(move.round(decimals=9).tolist()) == {0.0, 0.5 * 3.0 / 0.25}
@@ -33,8 +33,8 @@ def test_its_mean_is_gradient_descent():
     assert float(mean) == pytest.approx(0.5 * 3.0, rel=0.02)
 
 
-def test_share_one_is_gradient_descent():
-    assert all(bool((move == 1.5).all()) for move in run(2, share=1.0))
+def test_probability_one_is_gradient_descent():
+    assert all(bool((move == 1.5).all()) for move in run(2, probability=1.0))
 
 
 def test_coordinates_are_a_function_of_seed_and_step():
@@ -46,7 +46,7 @@ def test_coordinates_are_a_function_of_seed_and_step():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"share": 0.0}, r"share=0\.0 must be in \(0, 1\]"),
+        ({"probability": 0.0}, r"probability=0\.0 must be in \(0, 1\]"),
         ({"lr": -1.0}, r"lr=-1\.0"),
         ({"seed": -1}, "seed"),
     ],

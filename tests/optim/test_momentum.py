@@ -13,12 +13,12 @@ def radius(h, beta, alternating):
         game = zero_sum(0.0, 1.0, 0.0, start[:2].tolist())
         inner = {p: MomentumSGD(t, lr=h, momentum=beta) for p, t in game.players.items()}
         for (player, tensors), move in zip(game.players.items(), start[2:], strict=True):
-            inner[player].state[tensors[0]]["move"] = move.reshape(1).clone()
+            inner[player].state[tensors[0]]["update"] = move.reshape(1).clone()
         optimizer = sp.GameOptimizer(inner)
         for active in [("x",), ("y",)] if alternating else [("x", "y")]:
             losses = game.losses()
             optimizer.step(lambda active=active, losses=losses: {p: losses[p] for p in active})
-        moves = [inner[p].state[t[0]]["move"] for p, t in game.players.items()]
+        moves = [inner[p].state[t[0]]["update"] for p, t in game.players.items()]
         columns.append(torch.cat([game.theta.detach(), *moves]))
     return float(torch.linalg.eigvals(torch.stack(columns, dim=1)).abs().max())
 

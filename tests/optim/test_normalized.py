@@ -93,7 +93,7 @@ class TestGrafted:
         Grafted([x, y], lr=0.5, magnitude=torch.optim.SGD).step()
         torch.testing.assert_close(y.detach(), -0.5 * y.grad)
 
-    def test_schedulers_and_state_reach_the_optimizer_inside(self):
+    def test_schedulers_and_state_reach_the_inner_optimizer(self):
         def path(through_state):
             x, y = parameters(3, 2)
             optimizer = Grafted(
@@ -121,9 +121,7 @@ class TestGrafted:
         assert torch.equal(path(False), path(True))
 
     def test_options_are_checked(self):
-        with pytest.raises(
-            sp.UsageError, match="Grafted: the optimizer inside refuses its options"
-        ):
+        with pytest.raises(sp.UsageError, match="Grafted: the inner optimizer refuses its options"):
             Grafted(parameters(1), options={"momentum": 1.0})
         with pytest.raises(sp.UsageError, match="per="):
             Grafted(parameters(1), per="layer")

@@ -23,7 +23,7 @@ from saddlepoint.optim import (
     SpectralNorm,
     Subgradient,
 )
-from saddlepoint.optim.draws import uniforms
+from saddlepoint.optim.random import uniform_like
 
 OPTIMIZERS = {
     "sign": lambda p: SignSubgradient(p, lr=0.05),
@@ -37,7 +37,7 @@ OPTIMIZERS = {
     "grafted per tensor": lambda p: Grafted(p, lr=0.05, per="tensor"),
     "ergodic": lambda p: Subgradient(p, lr=0.1, average="ergodic"),
     "suffix": lambda p: Subgradient(p, lr=0.1, average="suffix"),
-    "polyak, best": lambda p: Subgradient(p, lr=0.1, step="polyak", average="best"),
+    "polyak, best": lambda p: Subgradient(p, lr=0.1, step_size="polyak", average="best"),
     "box": lambda p: Subgradient(p, lr=0.1, proximal=Box(-0.7, None)),
     "ball": lambda p: Subgradient(p, lr=0.1, proximal=Ball(1.0)),
     "l1": lambda p: Subgradient(p, lr=0.1, proximal=L1(0.1)),
@@ -162,8 +162,8 @@ def test_complex_parameters_move_as_their_real_and_imaginary_parts_or_are_refuse
     (z,) = leaves(start)
     if name not in LINEAR:
         text = (
-            "parameter 0, shape (3, 2), is complex (torch.complex128); its step is defined for real"
-            " numbers. Make"
+            "parameter 0, shape (3, 2), is complex (torch.complex128), but the update is defined"
+            " for real numbers. Use"
         )
         with pytest.raises(sp.UsageError, match=re.escape(text)) as caught:
             OPTIMIZERS[name]([z])
@@ -244,8 +244,8 @@ def test_a_name_has_its_draws_in_whichever_order_it_is_given(name):
 
 
 def test_draws_in_half_precision_are_as_fine_as_in_single():
-    """Numbers of eight bits would choose a coordinate of share 0.001 four times too often."""
-    drawn = uniforms(torch.zeros(200_000, dtype=torch.bfloat16), 0, "0", 1)
+    """Numbers of eight bits would choose a coordinate of probability 0.001 four times too often."""
+    drawn = uniform_like(torch.zeros(200_000, dtype=torch.bfloat16), 0, "0", 1)
     assert float((drawn < 1e-3).double().mean()) == pytest.approx(1e-3, rel=0.25)
 
 
@@ -254,7 +254,7 @@ class TestHalf:
         """The ergodic mean of 0 … 1 over 1,000 steps; in bfloat16 the 1/t of a late iterate would
         be rounded off."""
         x = torch.zeros(1, dtype=torch.bfloat16, requires_grad=True)
-        optimizer, sum_ = Subgradient([x], lr=1.0, step="constant", average="ergodic"), 0.0
+        optimizer, sum_ = Subgradient([x], lr=1.0, step_size="constant", average="ergodic"), 0.0
         for step in range(1000):
             with torch.no_grad():
                 x.fill_(step / 1000)
@@ -310,7 +310,7 @@ class TestHalf:
                 next(
                     v
                     for k, v in optimizer.state[parameters[0]].items()
-                    if k in ("momentum_buffer", "average", "move", "exp_avg")
+                    if k in ("momentum_buffer", "average", "update", "exp_avg")
                 )
             )
         assert ends[0].dtype == torch.float32
@@ -353,7 +353,7 @@ class TestFrozenAndThawed:
 
     def test_the_best_iterate_is_one_of_all_parameters(self):
         x, y = leaves(torch.ones(1), torch.full((1,), 5.0))
-        optimizer = Subgradient([x, y], lr=1.0, step="constant", average="best")
+        optimizer = Subgradient([x, y], lr=1.0, step_size="constant", average="best")
         x.grad = torch.ones(1)
         optimizer.step(lambda: 0.0)  # the least loss, with y frozen at 5
         y.grad = torch.ones(1)
@@ -364,7 +364,7 @@ class TestFrozenAndThawed:
 
     def test_polyak_s_target_is_remembered_when_the_first_group_is_frozen_and_another_added(self):
         x, y = leaves(torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
-        optimizer = Subgradient([x], lr=1.0, step="polyak", slack=1.0)
+        optimizer = Subgradient([x], lr=1.0, step_size="polyak", slack=1.0)
         x.grad = torch.ones(1, dtype=torch.float64)
         optimizer.step(lambda: 2.0)
         optimizer.add_param_group({"params": [y]})
@@ -437,7 +437,7 @@ class TestLive:
                 make([{"params": leaves(draw(2)), "weight_decay": 0.1}])
 
     def test_a_grafted_length_says_nothing_of_the_sign(self):
-        with pytest.raises(sp.UsageError, match="Grafted: the optimizer inside has maximize=True"):
+        with pytest.raises(sp.UsageError, match="Grafted: the inner optimizer has maximize=True"):
             Grafted(leaves(draw(2)), options={"maximize": True})
         with pytest.raises(sp.UsageError, match="Grafted: LBFGS evaluates a closure of its own"):
             Grafted(leaves(draw(2)), magnitude=torch.optim.LBFGS)
@@ -486,7 +486,7 @@ class TestLive:
         optimizer.step()
         assert x.tolist() == [0.0, 0.0]
         optimizer.param_groups[0]["proximal"] = {"name": "bxo"}
-        with pytest.raises(sp.UsageError, match='Unknown map "bxo"'):
+        with pytest.raises(sp.UsageError, match='Unknown proximal map "bxo"'):
             optimizer.step()
 
 
@@ -500,8 +500,8 @@ def test_copies_of_a_grafted_optimizer_take_new_groups_and_schedules(again):
     x.grad = None
     x, optimizer = again((x, Grafted([x], lr=0.1)))
     optimizer.add_param_group({"params": leaves(draw(2, seed=1)), "lr": 0.5})
-    assert [group["lr"] for group in optimizer._inside.param_groups] == [0.1, 0.5]
-    assert optimizer.param_groups is optimizer._inside.param_groups
+    assert [group["lr"] for group in optimizer._inner.param_groups] == [0.1, 0.5]
+    assert optimizer.param_groups is optimizer._inner.param_groups
 
 
 def test_a_group_added_to_a_grafted_subgradient_method_may_have_a_map():

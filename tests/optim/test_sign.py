@@ -224,10 +224,13 @@ def test_constant_steps_end_in_a_cycle_of_the_size_of_the_step_around_the_biline
     [
         ({"lr": -1.0}, r"SignSubgradient: lr=-1\.0 must be at least 0"),
         ({"lr": 1.0, "epsilon": -1.0}, r"epsilon=-1\.0"),
-        ({"lr": 1.0, "momentum": 1.0}, r"momentum=1\.0 must be below 1"),
+        ({"lr": 1.0, "momentum": 1.0}, r"momentum=1\.0 must be less than 1"),
         ({"lr": 1.0, "dead_zone": -0.1}, r"dead_zone=-0\.1"),
         ({"lr": 1.0, "weight_decay": -0.1}, r"weight_decay=-0\.1"),
-        ({"lr": 1.0, "randomized": True, "dead_zone": 0.1}, "randomized excludes dead_zone"),
+        (
+            {"lr": 1.0, "randomized": True, "dead_zone": 0.1},
+            "randomized cannot be combined with dead_zone",
+        ),
         ({"lr": torch.tensor(1.0)}, "lr is a tensor"),
     ],
 )

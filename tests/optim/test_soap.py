@@ -120,7 +120,7 @@ def test_vectors_see_adam_one_gradient_later():
 @settings(max_examples=20)
 @given(seed=st.integers(0, 10_000))
 def test_rotating_the_parameters_rotates_the_path(seed):
-    """What Adam cannot: the path does not depend on the basis in which the parameters are written."""
+    """Unlike Adam's, the path does not depend on the basis of the parameters."""
     left, right = (torch.linalg.qr(draw(3, 3, seed=seed + n))[0] for n in (2, 3))
     plain, turned = (torch.zeros(3, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
     for kind in (SOAP, torch.optim.Adam):
@@ -219,9 +219,9 @@ def test_under_a_rule_it_sees_that_rule_s_directions(tiny_gan, rule):
     ("options", "text"),
     [
         ({"lr": -1.0}, "SOAP: lr=-1.0 must be at least 0"),
-        ({"betas": (1.0, 0.9)}, r"SOAP: betas\[0\]=1.0 must be below 1"),
+        ({"betas": (1.0, 0.9)}, r"SOAP: betas\[0\]=1.0 must be less than 1"),
         ({"betas": (0.9, -0.1)}, r"SOAP: betas\[1\]=-0.1 must be at least 0"),
-        ({"factor_beta": 1.5}, "SOAP: factor_beta=1.5 must be below 1"),
+        ({"factor_beta": 1.5}, "SOAP: factor_beta=1.5 must be less than 1"),
         ({"frequency": 0}, "SOAP: frequency=0 must be at least 1"),
         ({"max_dimension": -1}, "SOAP: max_dimension=-1 must be at least 0"),
     ],

@@ -101,36 +101,36 @@ def test_what_is_no_state_at_all():
     [
         (
             Subgradient,
-            {"step": "polyak"},
-            {"step": "constant"},
-            "the state was made with step='polyak', this optimizer with step='constant'",
+            {"step_size": "polyak"},
+            {"step_size": "constant"},
+            "the state was saved with step_size='polyak', this optimizer has step_size='constant'",
         ),
         (
             Subgradient,
             {"average": "suffix"},
             {},
-            "made with average='suffix', this optimizer with average=None",
+            "saved with average='suffix', this optimizer has average=None",
         ),
-        (Subgradient, {"target": 1.0}, {"target": 2.0}, "made with target=1.0"),
-        (Subgradient, {"slack": 1.0}, {"slack": 2.0}, "made with slack=1.0"),
+        (Subgradient, {"target": 1.0}, {"target": 2.0}, "saved with target=1.0"),
+        (Subgradient, {"slack": 1.0}, {"slack": 2.0}, "saved with slack=1.0"),
         (
             NormalizedSubgradient,
             {"lr": 1.0},
             {"lr": 1.0, "per": "tensor"},
-            "made with per='player', this optimizer with per='tensor'",
+            "saved with per='player', this optimizer has per='tensor'",
         ),
-        (Grafted, {}, {"per": "tensor"}, "made with per='player'"),
+        (Grafted, {}, {"per": "tensor"}, "saved with per='player'"),
         (
             Grafted,
             {"magnitude": Subgradient},
-            {"magnitude": Subgradient, "options": {"step": "inverse"}},
-            "made with step='inverse-root'",
+            {"magnitude": Subgradient, "options": {"step_size": "inverse"}},
+            "saved with step_size='inverse_root'",
         ),
         (
             Grafted,
             {},
             {"magnitude": torch.optim.RMSprop},
-            "made with magnitude='Adam', this optimizer with magnitude='RMSprop'",
+            "saved with magnitude='Adam', this optimizer has magnitude='RMSprop'",
         ),
     ],
 )
@@ -146,7 +146,7 @@ def test_options_of_groups_come_with_the_state_as_in_torch_and_are_checked():
     optimizer.load_state_dict(state)
     assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"]) == (0.2, 0.5)
     state["param_groups"][0]["momentum"] = 1.5
-    refused(optimizer, state, r"momentum=1\.5 must be below 1")
+    refused(optimizer, state, r"momentum=1\.5 must be less than 1")
 
 
 @every

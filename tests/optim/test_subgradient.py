@@ -28,23 +28,23 @@ def minimise(x, f, steps, **options):
 
 class TestSteps:
     @pytest.mark.parametrize(
-        ("step", "lengths"),
+        ("step_size", "lengths"),
         [
             ("constant", [1, 1, 1, 1]),
-            ("inverse-root", [1, 2**-0.5, 3**-0.5, 0.5]),
+            ("inverse_root", [1, 2**-0.5, 3**-0.5, 0.5]),
             ("inverse", [1, 1 / 2, 1 / 3, 1 / 4]),
         ],
     )
-    def test_lengths(self, step, lengths):
+    def test_lengths(self, step_size, lengths):
         x = vector(0.0)
-        _, _ = minimise(x, lambda x: -2 * x.sum(), 4, lr=0.3, step=step)
+        _, _ = minimise(x, lambda x: -2 * x.sum(), 4, lr=0.3, step_size=step_size)
         assert x.item() == pytest.approx(0.3 * 2 * sum(lengths))
 
     def test_polyak_with_known_target_by_hand(self):
         """h = (f − f*) / ‖g‖² over both tensors: on |x| + 2|y| from (1, 1), (3 − 0) / 5."""
         x, y = vector(1.0), vector(1.0)
         optimizer = Subgradient(
-            [{"params": [x]}, {"params": [y]}], lr=1.0, step="polyak", target=0.0
+            [{"params": [x]}, {"params": [y]}], lr=1.0, step_size="polyak", target=0.0
         )
         loss = x.abs().sum() + 2 * y.abs().sum()
         loss.backward()
@@ -58,7 +58,7 @@ class TestSteps:
         def error(**options):
             return minimise(vector(2.0, -1.0), f, 100, **options)[0][-1] - 1
 
-        assert error(lr=1.0, step="polyak", target=1.0) < 1e-10
+        assert error(lr=1.0, step_size="polyak", target=1.0) < 1e-10
         assert error(lr=0.5) > 1e-3
 
     def test_polyak_with_estimated_target_comes_near_without_knowing_it(self):
@@ -67,16 +67,16 @@ class TestSteps:
             lambda x: (x - 1).abs().sum() + 3 * x[0].abs() + 7,
             2000,
             lr=1.0,
-            step="polyak",
+            step_size="polyak",
         )
         assert min(losses) - 8 < 0.02
 
     def test_polyak_never_steps_uphill_where_the_target_is_too_high(self):
         x = vector(1.0)
-        minimise(x, lambda x: x.abs().sum(), 1, lr=1.0, step="polyak", target=5.0)
+        minimise(x, lambda x: x.abs().sum(), 1, lr=1.0, step_size="polyak", target=5.0)
         assert x.item() == 1.0
 
-    @pytest.mark.parametrize("options", [{"step": "polyak"}, {"average": "best"}])
+    @pytest.mark.parametrize("options", [{"step_size": "polyak"}, {"average": "best"}])
     def test_without_the_loss_they_say_so(self, options):
         x = vector(1.0)
         optimizer = Subgradient([x], **options)
@@ -112,7 +112,7 @@ class TestAverages:
 
     @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 8, 9, 20])
     def test_suffix_is_the_mean_since_the_power_of_two_before_the_last(self, steps):
-        path, average = self.iterates("suffix", steps, lr=0.3, step="constant")
+        path, average = self.iterates("suffix", steps, lr=0.3, step_size="constant")
         first = max(1, (1 << (steps.bit_length() - 1)) // 2)
         torch.testing.assert_close(average, path[first - 1 :].mean(0))
         assert len(path[first - 1 :]) >= steps / 2
@@ -184,7 +184,7 @@ class TestInGames:
         """Both half steps begin at θ_t, so the average is over those, each with the weight of its
         two half steps."""
         optimizer, losses, x = self.optimizer(
-            Extragradient(), lr=0.1, step="constant", average="ergodic"
+            Extragradient(), lr=0.1, step_size="constant", average="ergodic"
         )
         path = []
         for _ in range(6):
@@ -194,7 +194,7 @@ class TestInGames:
             torch.testing.assert_close(x.detach(), torch.stack(path).mean(0))
 
     def test_polyak_gets_the_player_s_own_loss(self):
-        optimizer, losses, x = self.optimizer(lr=1.0, step="polyak", target=-1.0)
+        optimizer, losses, x = self.optimizer(lr=1.0, step_size="polyak", target=-1.0)
         before, f = x.detach().clone(), float(losses()["x"].detach())
         gradient = torch.tensor([0.3, 0.9], dtype=torch.float64)
         optimizer.step(losses)
@@ -202,12 +202,12 @@ class TestInGames:
             x.detach(), before - (f + 1) / gradient.square().sum() * gradient
         )
 
-    @pytest.mark.parametrize("options", [{"step": "polyak"}, {"average": "best"}])
+    @pytest.mark.parametrize("options", [{"step_size": "polyak"}, {"average": "best"}])
     def test_rules_whose_directions_do_not_belong_to_the_loss_say_so(self, options):
         with pytest.raises(
             sp.UsageError,
             match=(
-                'Player "x": this Subgradient uses the value of the loss, and directions of'
+                'Player "x": this Subgradient uses the value of the loss, but the directions of'
                 " Extragradient are not"
             ),
         ):
@@ -250,7 +250,7 @@ def test_the_box_game_s_saddle_and_gap():
 
 
 def ergodic_gaps(horizons):
-    """The gap at the average of projected simultaneous subgradient steps c/√t, started in a corner."""
+    """The gap at the average of projected simultaneous subgradient steps c/√t from a corner."""
     f, gap, _, _ = box_game()
     x, y = vector(1.0, -1.0, 1.0, -1.0), vector(-1.0, -1.0, 1.0, 1.0)
     inner = {
@@ -303,7 +303,7 @@ def test_a_matrix_game_on_simplices():
 
 def test_projected_steps_stay_in_the_ball():
     x = vector(3.0, 4.0)
-    minimise(x, lambda x: -x.sum(), 60, lr=1.0, step="constant", proximal=Ball(2.0))
+    minimise(x, lambda x: -x.sum(), 60, lr=1.0, step_size="constant", proximal=Ball(2.0))
     torch.testing.assert_close(
         x.detach(), torch.full((2,), math.sqrt(2.0), dtype=torch.float64), rtol=1e-3, atol=1e-3
     )
@@ -314,7 +314,7 @@ def test_projected_steps_stay_in_the_ball():
     [
         ({"lr": -1.0}, r"Subgradient: lr=-1\.0 must be at least 0"),
         ({"slack": -1.0}, r"slack=-1\.0"),
-        ({"step": "invers"}, r'step="invers" is unknown. Did you mean "inverse"\?'),
+        ({"step_size": "invers"}, r'step_size="invers" is unknown. Did you mean "inverse"\?'),
         ({"average": "sufix"}, r'average="sufix" is unknown. Did you mean "suffix"\?'),
     ],
 )

@@ -73,9 +73,9 @@ class TestEquilibrium:
         )
         assert list(metrics) == list(problem.metric_names)
         assert metrics["wasserstein"] == pytest.approx(0, abs=1e-15)
-        assert metrics["effective-modes"] == pytest.approx(modes)
+        assert metrics["effective_modes"] == pytest.approx(modes)
         assert metrics["quality"] > 0.997
-        assert problem.coverage == ("effective-modes", modes)
+        assert problem.coverage_metric == ("effective_modes", modes)
         assert problem.score(metrics) == metrics["wasserstein"]
 
 
@@ -172,8 +172,7 @@ class TestBatches:
         with pytest.raises(
             sp.UsageError,
             match=(
-                f"{size} samples do not divide evenly among {modes} components. Use {near}, or"
-                " another"
+                f"{size} samples are not divisible by {modes} components. Use {near}, or another"
             ),
         ):
             problem.batch(0, size, 0)

@@ -14,16 +14,16 @@ class TestModeDistance:
     inside = 0.988891
 
     def test_of_the_data(self, problem, modes):
-        assert problem.metrics(problem.real(0, 2500, 0))["mode-distance"] < 0.06
+        assert problem.metrics(problem.real(0, 2500, 0))["mode_distance"] < 0.06
 
     def test_of_one_mode_exactly_hit(self, problem, modes):
-        one = problem.mixture().centres[:1].expand(2500, 2)
-        assert problem.metrics(one)["mode-distance"] == pytest.approx(
+        one = problem.mixture.centres[:1].expand(2500, 2)
+        assert problem.metrics(one)["mode_distance"] == pytest.approx(
             1 - self.inside / modes, abs=1e-6
         )
 
     def test_of_samples_nowhere_near(self, problem, modes):
-        assert problem.metrics(torch.full((2500, 2), 99.0))["mode-distance"] == pytest.approx(
+        assert problem.metrics(torch.full((2500, 2), 99.0))["mode_distance"] == pytest.approx(
             self.inside, abs=1e-6
         )
 

@@ -78,8 +78,8 @@ def test_real_data_scores_better_than_noise():
     )
     good, bad = digits.metrics(real), digits.metrics(noise)
     assert good["frechet[digit-cnn]"] < 0.05 * bad["frechet[digit-cnn]"]
-    assert good["kernel[digit-cnn]"] < 0.05 * bad["kernel[digit-cnn]"]
-    assert good["classes"] == 1.0
+    assert good["mmd2[digit-cnn]"] < 0.05 * bad["mmd2[digit-cnn]"]
+    assert good["class_coverage"] == 1.0
     assert digits.score(good) < digits.score(bad)
     ring = Mixture8()
     assert ring.score(ring.metrics(ring.real(0, 1000, 0))) < ring.score(

@@ -108,7 +108,7 @@ class TestMetrics:
         generator = np.random.default_rng(0)
         shares = [generator.multinomial(2000, [1e-3] * 1000) / 2000 for _ in range(50)]
         drawn = [float((p[p > 0] * np.log(1000 * p[p > 0])).sum()) for p in shares]
-        assert abs(real["reverse-kl"] - np.mean(drawn)) < 6 * np.std(drawn) + 0.01
+        assert abs(real["reverse_kl"] - np.mean(drawn)) < 6 * np.std(drawn) + 0.01
 
     def test_an_untrained_generator_is_far_from_it(self, real):
         problem = StackedDigits()
@@ -117,7 +117,7 @@ class TestMetrics:
         )
         assert list(found) == list(problem.metric_names)
         assert found["modes"] < 30
-        assert found["reverse-kl"] > 3
+        assert found["reverse_kl"] > 3
         assert found["frechet[digit-cnn]"] > 10 * real["frechet[digit-cnn]"]
         assert problem.score(found) > problem.score(real)
 
@@ -127,7 +127,7 @@ class TestMetrics:
         stack = problem.real(0, 1, 0).expand(300, 3, 28, 28)
         found = dict(problem.measures(stack))
         assert found["modes"].value == 1
-        assert found["reverse-kl"].value == pytest.approx(math.log(1000))
+        assert found["reverse_kl"].value == pytest.approx(math.log(1000))
 
 
 class TestNetworks:
@@ -154,29 +154,29 @@ class TestNetworks:
             (
                 {"r1": 1.0},
                 (
-                    "Problem stacked-digits: r1=1.0 with batch_norm mixes the gradients of a"
-                    " batch's samples. Use batch_norm=false."
+                    "Problem stacked-digits: r1=1.0 cannot be used with batch_norm, which"
+                    " mixes the gradients of the samples. Use batch_norm=false."
                 ),
             ),
             (
                 {"r2": 1.0},
                 (
-                    "Problem stacked-digits: r2=1.0 with batch_norm mixes the gradients of a"
-                    " batch's samples. Use batch_norm=false."
+                    "Problem stacked-digits: r2=1.0 cannot be used with batch_norm, which"
+                    " mixes the gradients of the samples. Use batch_norm=false."
                 ),
             ),
             (
                 {"size": 0.0},
                 (
-                    "Problem stacked-digits: size=0.0 must be positive; 0.25 is a quarter of the"
-                    " generator's channels."
+                    "Problem stacked-digits: size=0.0 must be positive; 0.25 means a quarter of"
+                    " the generator's channels."
                 ),
             ),
             (
                 {"size": math.inf},
                 (
-                    "Problem stacked-digits: size=inf must be positive; 0.25 is a quarter of the"
-                    " generator's channels."
+                    "Problem stacked-digits: size=inf must be positive; 0.25 means a quarter of"
+                    " the generator's channels."
                 ),
             ),
             ({"latent": 0}, "Problem stacked-digits: latent must be at least 1, not 0."),
@@ -255,7 +255,7 @@ class TestFewTrainingImages:
         copies = problem.metrics(problem.real(0, 150, 0))
         new = problem.metrics(problem.held_out(300, 0))
         assert all(math.isfinite(value) for value in (*copies.values(), *new.values()))
-        assert copies["neighbour-ratio[digit-cnn]"] < 0.05
+        assert copies["neighbour_ratio[digit-cnn]"] < 0.05
         assert copies["copying[digit-cnn]"] > 0.95
         assert copies["gap[digit-cnn]"] > 0 > new["gap[digit-cnn]"]
         assert new["copying[digit-cnn]"] == pytest.approx(0.5, abs=0.1)
@@ -266,7 +266,7 @@ class TestFewTrainingImages:
             Digits(train_images=n)
         assert (
             str(caught.value)
-            == f"Problem digits: train_images={n} must be at least 100, or left out for all images."
+            == f"Problem digits: train_images={n} must be at least 100. The default is all images."
         )
 
     def test_the_least(self):

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 -- lists of words, which are clearer in long lines than with a word in each
 """What is fuzzed: targets that take whatever Hypothesis draws, in the tests or for a fuzzer's
 bytes, and end in a result or in a sentence.
 
@@ -37,13 +36,13 @@ from saddlepoint.compare.study import study_from_dict
 from saddlepoint.data.idx import read_idx
 from saddlepoint.diagnostics import History, diagnose
 from saddlepoint.errors import DivergenceError, UsageError
-from saddlepoint.metrics import Card
+from saddlepoint.metrics import MetricResult
 from saddlepoint.reading import parse_json, parse_yaml
 from saddlepoint.report import make_report
 from saddlepoint.training import RunDirectory, Trainer
 from saddlepoint.training.checkpoint import FORMAT, sealed
 from saddlepoint.training.config import RunConfig, read_yaml, resolve, validate, with_settings
-from saddlepoint.training.evaluator import differences, read_cards
+from saddlepoint.training.evaluator import differences, read_results
 from saddlepoint.training.log_line import validate_line
 from tests.reliability.databases import CHANGES, finished, go_on_with
 from tests.reliability.strangers import archive, checkpoints, make_run, saved, state_of
@@ -503,7 +502,7 @@ def fuzz_state(state: Any) -> None:
         json.dumps(made.metrics)
 
 
-# logs, cards and what reports read
+# logs, results and what reports read
 
 
 @cache
@@ -554,7 +553,7 @@ def fuzz_log(lines: Any) -> None:
             return
         checked = [validate_line(line, "here") for line in read]
         problem = training().problem
-        diagnose(History(loss=problem.loss, coverage=problem.coverage, lines=checked))
+        diagnose(History(loss=problem.loss, coverage=problem.coverage_metric, lines=checked))
 
 
 @cache
@@ -608,18 +607,18 @@ def fuzz_report(changed: tuple[str, Any]) -> None:
         path.write_bytes(before)
 
 
-def card_tree() -> Any:
-    """An evaluation with two cards."""
+def result_tree() -> Any:
+    """An evaluation with two results."""
     return synthetic.evaluation()
 
 
-def fuzz_cards(tree: Any) -> None:
+def fuzz_results(tree: Any) -> None:
     """Evaluations to compare with."""
     path = room() / "evaluation.json"
     path.write_text(json.dumps(tree))
-    own = {"ema/": {"quality": Card.from_dict(synthetic.card("quality", "ema", 0.9))}}
+    own = {"ema/": {"quality": MetricResult.from_dict(synthetic.result("quality", "ema", 0.9))}}
     with judged():
-        differences(own, read_cards(path))
+        differences(own, read_results(path))
 
 
 # comparisons to go on from
@@ -766,7 +765,7 @@ TARGETS: dict[str, tuple[Callable[[Any], None], Any, int]] = {
     "checkpoint": (fuzz_checkpoint, checkpoint_bytes(), 300),
     "state": (fuzz_state, STATES, 100),
     "log": (fuzz_log, mutated(log_lines), 200),
-    "cards": (fuzz_cards, mutated(card_tree), 200),
+    "results": (fuzz_results, mutated(result_tree), 200),
     "report": (fuzz_report, pages(), 40),
     "comparison": (fuzz_comparison, mutated(lambda: finished_comparison()[1]), 40),
     "search": (

@@ -5,21 +5,17 @@ from pathlib import Path
 
 import yaml
 
-from saddlepoint.report import comparison_file, run_files
-from saddlepoint.report.reading import Record
+from saddlepoint.report import schemas
 
 PAYLOAD = (
     "\"onload='window.ran=1' x='><script>window.ran=1</script><img src=x"
     ' onerror=window.ran=1></title></style></textarea><!--<a href="javascript:window.ran=1">{{ 7'
     " * 7 }}${7*7}%{x}\u2028</script>"
 )
-FIELDS = {
-    name
-    for module in (run_files, comparison_file)
-    for kind in vars(module).values()
-    if isinstance(kind, type) and issubclass(kind, Record)
-    for name in kind.model_fields
-}
+FIELDS: set[str] = set()
+for kind in vars(schemas).values():
+    if isinstance(kind, type) and issubclass(kind, schemas.Record):
+        FIELDS |= set(kind.model_fields)
 # the words that a file must choose from
 KEPT = {"finished", "diverged", "failed", "smaller", "larger"}
 

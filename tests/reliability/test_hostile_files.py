@@ -23,11 +23,11 @@ from saddlepoint import registry
 from saddlepoint.compare.preflight import validate_study
 from saddlepoint.compare.study import read_study
 from saddlepoint.data.idx import read_idx, write_idx
-from saddlepoint.metrics import Card
+from saddlepoint.metrics import MetricResult
 from saddlepoint.reading import dump_yaml, parse_json, parse_yaml, read_bytes
 from saddlepoint.training import RunDirectory
 from saddlepoint.training.config import read_yaml, resolve, with_settings
-from saddlepoint.training.evaluator import read_cards
+from saddlepoint.training.evaluator import read_results
 from saddlepoint.training.log_line import validate_line
 from tests.reliability.strangers import command, make_run
 
@@ -530,12 +530,12 @@ class TestJson:
         code, _, err = command(capsys, "report", "run")
         assert (code in (0, 2), "Traceback" in err) == (True, False)
 
-    def test_cards(self, run, tmp_path):
-        card = Card(
+    def test_results_of_metrics(self, run, tmp_path):
+        result = MetricResult(
             metric="quality", value=0.9, interval=(0.8, 0.95), level=0.95, replicates=200, generated=25, real=0, split="known density",
             extractor="none", extractor_hash="", resize="none", weights="ema", seed=0,
         ).to_dict()  # fmt: skip
-        assert Card.from_dict(card).value == 0.9
+        assert MetricResult.from_dict(result).value == 0.9
         file = tmp_path / "evaluation.json"
         changes = [
             {"value": "x"},
@@ -548,21 +548,21 @@ class TestJson:
         ]
         changes += [{"weights": "other"}, {"more": 1}, {"level": {}}]
         for change in changes:
-            file.write_text(json.dumps({"cards": [{**card, **change}]}))
+            file.write_text(json.dumps({"results": [{**result, **change}]}))
             with pytest.raises(sp.UsageError):
-                read_cards(file)
+                read_results(file)
         for content in (
             "[]",
             "{}",
-            '{"cards": 3}',
-            '{"cards": [3]}',
+            '{"results": 3}',
+            '{"results": [3]}',
             "[" * 100_000,
-            '{"cards": {"a": 1}}',
+            '{"results": {"a": 1}}',
             "",
         ):
             file.write_text(content)
-            with pytest.raises(sp.UsageError, match=r"holds no cards|not a card"):
-                read_cards(file)
+            with pytest.raises(sp.UsageError, match=r"holds no results|not the result"):
+                read_results(file)
 
 
 def endless_gzip(start, blocks=4096):
@@ -624,7 +624,7 @@ class TestPictures:
     @pytest.mark.parametrize(
         ("content", "said"),
         [
-            (png_header(65_535, 65_535), "pixels, more than"),
+            (png_header(65_535, 65_535), "pixels; the limit is"),
             (b"\x89PNG", "not a PNG"),
             (b"<svg onload=alert(1)>", "not a PNG"),
             (png_header(8, 8) + bytes(1 << 25), "is larger than"),
@@ -644,7 +644,7 @@ def test_memory_stays_bounded(tmp_path, made):
     )
     (tmp_path / "laughs.yaml").write_text(LAUGHS)
     (tmp_path / "merges.yaml").write_text(MERGES)
-    (tmp_path / "deep.json").write_text('{"cards": ' + "[" * 5_000_000)
+    (tmp_path / "deep.json").write_text('{"results": ' + "[" * 5_000_000)
     with (tmp_path / "large.json").open("wb") as file:
         file.truncate(1 << 40)  # a sparse file
     shutil.copytree(made, tmp_path / "run")
@@ -661,7 +661,7 @@ def test_memory_stays_bounded(tmp_path, made):
         from saddlepoint.training import RunDirectory, Trainer, resolve
         from saddlepoint.training.checkpoint_file import read_checkpoint
         from saddlepoint.training.config import read_yaml
-        from saddlepoint.training.evaluator import read_cards
+        from saddlepoint.training.evaluator import read_results
 
         root = Path({str(tmp_path)!r})
         bombs = []
@@ -677,7 +677,7 @@ def test_memory_stays_bounded(tmp_path, made):
                 target.writestr("archive/version", "3")
             bombs.append(lambda stored=stored: read_checkpoint(stored))
         bombs += [lambda name=name: read_yaml(root / name) for name in ("laughs.yaml", "merges.yaml", "large.json")]
-        bombs += [lambda: read_study(root / "laughs.yaml"), lambda: read_cards(root / "deep.json"), lambda: read_cards(root / "large.json")]
+        bombs += [lambda: read_study(root / "laughs.yaml"), lambda: read_results(root / "deep.json"), lambda: read_results(root / "large.json")]
         bombs += [lambda: read_idx(root / "a.gz"), lambda: RunDirectory.open(root / "run").read_log(), lambda: make_report(root / "run")]
         resolve({{"problem": "mixture8"}})
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

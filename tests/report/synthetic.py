@@ -143,9 +143,20 @@ def probe(step):
 
 def summary():
     return {
-        "status": "finished", "steps": 600, "seconds": 12.0, "seconds_per_step": 0.02, "seconds_here": 12.0, "observing_seconds": 3.0,
-        "evaluating_seconds": 1.0, "probing_seconds": 1.5, "cost": {"gradients": 1200, "products": 0, "losses": 1200},
-        "unconverged_solves": 0, "rollbacks": 0, "metrics": metrics(600), "best": {"score": -8.8, "step": 600}, "findings": [finding()],
+        "status": "finished",
+        "steps": 600,
+        "seconds": 12.0,
+        "seconds_per_step": 0.02,
+        "seconds_here": 12.0,
+        "observing_seconds": 3.0,
+        "evaluating_seconds": 1.0,
+        "probing_seconds": 1.5,
+        "cost": {"gradients": 1200, "products": 0, "losses": 1200},
+        "unconverged_solves": 0,
+        "rollbacks": 0,
+        "metrics": metrics(600),
+        "best": {"score": -8.8, "step": 600},
+        "findings": [finding()],
         "loss_ranges": {
             "discriminator": {"low": 0.1, "chance": 1.386, "high": 1.586},
             "generator": {"low": -2.0, "chance": -0.693, "high": -0.02},
@@ -155,7 +166,7 @@ def summary():
             "quality": {"meaning": "share of samples within 3σ of a mode", "better": "larger"},
         },
         "extractors": {},
-    }  # fmt: skip
+    }
 
 
 def finding():
@@ -166,24 +177,35 @@ def finding():
             "The generator makes 5.8 of 8 effective modes, down from 7.8 at step 400: mode collapse"
             " since step 600."
         ),
-        "numbers": {"effective-modes": 5.8},
+        "numbers": {"effective_modes": 5.8},
         "level": "alarm",
         "since": 600,
     }
 
 
-def card(metric, weights, value):
+def result(metric, weights, value):
     return {
-        "metric": metric, "value": value, "interval": [value - 0.02, value + 0.02], "level": 0.95, "replicates": 200, "generated": 2500,
-        "real": 0, "split": "known density", "extractor": "none", "extractor_hash": "", "resize": "none", "weights": weights, "seed": 0,
-    }  # fmt: skip
+        "metric": metric,
+        "value": value,
+        "interval": [value - 0.02, value + 0.02],
+        "level": 0.95,
+        "replicates": 200,
+        "generated": 2500,
+        "real": 0,
+        "split": "known density",
+        "extractor": "none",
+        "extractor_hash": "",
+        "resize": "none",
+        "weights": weights,
+        "seed": 0,
+    }
 
 
 def evaluation():
     return {
         "step": 600,
         "extractors": {},
-        "cards": [card("quality", "raw", 0.857), card("quality", "ema", 0.923)],
+        "results": [result("quality", "raw", 0.857), result("quality", "ema", 0.923)],
     }
 
 
@@ -209,7 +231,7 @@ def comparison(
     directory: Path,
     *,
     methods=tuple(METHODS),
-    problems=("mixture8 leaky-relu", "digits"),
+    problems=("mixture8 leaky_relu", "digits"),
     seeds=5,
     pictures=True,
 ) -> Path:
@@ -239,7 +261,7 @@ def problem(directory, number, name, methods, seeds, pictures):
     metric = "ema/total-variation"
     return {
         "name": name,
-        "problem": {"name": name.split()[0], "activation": "leaky-relu"},
+        "problem": {"name": name.split()[0], "activation": "leaky_relu"},
         "budget": {"seconds": 15.0} if number % 2 == 0 else {"gradient_equivalents": 20000},
         "metric": metric,
         "better": "smaller",
@@ -287,15 +309,26 @@ def method(directory, number, index, name, seeds, pictures, *, last):
         "config": {
             "problem": {"name": "mixture8"},
             "rule": {"name": "gradient"},
-            "optimizer": {"name": name, "lr": 1e-3 * (index + 1), "players": {"discriminator": {"lr": 5e-4}}},
+            "optimizer": {
+                "name": name,
+                "lr": 1e-3 * (index + 1),
+                "players": {"discriminator": {"lr": 5e-4}},
+            },
             "update_scheme": "alternating" if index % 2 == 0 else "simultaneous",
             "batch_size": 64,
         },
         "tuning": {
-            "space": {"optimizer.lr": {"log": [3e-4, 1e-2]}, "ratio": {"choices": [0.25, 0.5, 1.0]}},
+            "space": {
+                "optimizer.lr": {"log": [3e-4, 1e-2]},
+                "ratio": {"choices": [0.25, 0.5, 1.0]},
+            },
             "trials": [
-                {"number": k, "parameters": {"optimizer.lr": 3e-4 * 2**k, "ratio": 0.5}, "value": None if k == 3 else level + 0.02 * k,
-                 "status": "diverged" if k == 3 else "finished"}
+                {
+                    "number": k,
+                    "parameters": {"optimizer.lr": 3e-4 * 2**k, "ratio": 0.5},
+                    "value": None if k == 3 else level + 0.02 * k,
+                    "status": "diverged" if k == 3 else "finished",
+                }
                 for k in range(4)
             ],
             "best": {"optimizer.lr": 3e-4, "ratio": 0.5},
@@ -303,22 +336,37 @@ def method(directory, number, index, name, seeds, pictures, *, last):
         "runs": runs,
         "summary": {
             "median": None if median is None or math.isinf(median) else median,
-            "interval": [values[0], None if math.isinf(values[-1]) else values[-1]] if values and math.isfinite(values[0]) else None,
-            "success": {"rate": reached / seeds, "interval": [0.4, 0.97], "runs": seeds} if seeds else None,
+            "interval": [values[0], None if math.isinf(values[-1]) else values[-1]]
+            if values and math.isfinite(values[0])
+            else None,
+            "success": {"rate": reached / seeds, "interval": [0.4, 0.97], "runs": seeds}
+            if seeds
+            else None,
             "diverged": len(lost),
             "failed": 0,
-            "time_to_target": {"median": 3.2 + index if reached > seeds / 2 else None, "reached": reached, "censored": seeds - reached},
+            "time_to_target": {
+                "median": 3.2 + index if reached > seeds / 2 else None,
+                "reached": reached,
+                "censored": seeds - reached,
+            },
             "milliseconds_per_step": 2.1 + 1.7 * (index % 4),
             "gradient_equivalents_per_step": 2.0 + 2 * (index % 4),
             "peak_memory": 12_345_678 + 1_000_000 * index,
-        } if runs else None,
+        }
+        if runs
+        else None,
         "robustness": {
             "factors": [0.1, 0.316, 1.0, 3.16, 10.0],
             "seeds": [0, 1, 2],
             "success": [[(index + k + seed) % 4 < 2 for seed in range(3)] for k in range(5)],
-            "values": [[0.1 + 0.05 * ((index + k + seed) % 4) if k < 4 else None for seed in range(3)] for k in range(5)],
-        } if runs else None,
-    }  # fmt: skip
+            "values": [
+                [0.1 + 0.05 * ((index + k + seed) % 4) if k < 4 else None for seed in range(3)]
+                for k in range(5)
+            ],
+        }
+        if runs
+        else None,
+    }
 
 
 def one_run(directory, number, index, seed, level, diverged, pictures):

@@ -205,7 +205,7 @@ def test_a_comparison_s_legend_works_in_all_charts_of_its_problem(opened):
     for chart in ("p1-quality", "p1-losses-generator", "p2-quality"):
         drawn(page, chart)
     names = "chart.data.map(trace => trace.name).filter(Boolean)"
-    legend = page.get_by_role("group", name="Methods shown in the charts of mixture8 leaky-relu")
+    legend = page.get_by_role("group", name="Methods shown in the charts of mixture8 leaky_relu")
     legend.get_by_role("button", name="soap").click()
     assert "soap" not in evaluate(page, "p1-quality", names)
     assert "soap" not in evaluate(page, "p1-losses-generator", names)

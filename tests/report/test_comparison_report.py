@@ -37,8 +37,8 @@ class TestWhole:
     def test_it_says_what_was_compared(self, made):
         assert "<h1>evidence</h1>" in made.body
         assert (
-            "2 problems, 11 methods, 5 seeds, 110 runs; 8 runs broke off, and count as worse than"
-            " all others." in made.body
+            "2 problems, 11 methods, 5 seeds, 110 runs; 8 runs diverged or failed and count as"
+            " worse than all others." in made.body
         )
         assert '<a href="#p2">digits</a>' in made.body
         assert "saddlepoint compare studies/evidence.yaml" in made.body
@@ -56,16 +56,17 @@ class TestWhole:
             "0",
         ]
         assert ranking[3][1].startswith("sign subgradient: gradient + sign")
-        assert ranking[3][4:6] == ["0.84 p 0.06", "5.2 s 2 of 5 never"]
-        assert ranking[-1][2] == "half broke off"
+        assert ranking[3][4:6] == ["0.84 p 0.06", "5.2 s not reached by 2 of 5"]
+        assert ranking[-1][2] == "half or more broke off"
         assert ranking[-1][-1] == "4 diverged"
 
     def test_the_headline_says_how_sure_it_is(self, made):
         assert "The baseline adam has the best median: 0.148 (0.124 … 0.172)." in made.body
         assert (
             "extragradient+adam has the best median: 0.161 (0.139 … 0.188), against 0.193 of the"
-            " baseline adam. A run of it is better than one of adam with probability 0.76 (adjusted"
-            " p 0.09): so few runs do not tell the two apart." in made.body
+            " baseline adam. A run of extragradient+adam is better than one of adam with"
+            " probability 0.76 (adjusted p 0.09); with so few runs it is not significant."
+            in made.body
         )
 
     def test_quality_has_a_median_a_range_and_three_axes(self, made):
@@ -81,7 +82,7 @@ class TestWhole:
             low < middle < high
             for low, middle, high in zip(points["low"], points["y"], points["high"], strict=True)
         )
-        assert "bands: from the smallest to the largest seed" in made.body
+        assert "bands: minimum and maximum over seeds" in made.body
 
     def test_a_line_ends_where_half_of_the_seeds_broke_off(self, made):
         sga = made.charts["p1-quality"]["series"][-1]["points"]["seconds"]
@@ -126,18 +127,18 @@ class TestWhole:
         assert made.body.count('<div class="nothing">diverged</div>') == 2 * 4
 
     def test_tuning_differences_and_broken_runs(self, made):
-        tuning = made.body.split(
-            "Tuning; of the values that were searched for, smaller is better</caption>"
-        )[1].split("</table>")[0]
+        tuning = made.body.split("Hyperparameter search; smaller values are better</caption>")[
+            1
+        ].split("</table>")[0]
         first = " ".join(re.sub(r"<[^>]*>", " ", tuning.split("<tr>")[2]).split())
         assert (
             first == "adam 4 1 0.12 optimizer.lr 0.0003, ratio 0.5 optimizer.lr 0.0003 to 0.01 (log"
             " scale); ratio one of 0.25, 0.5, 1"
         )
         assert "Trials of adam</caption>" in made.body
-        differences = made.body.split("What differs between the methods&#39; configurations")[
-            2
-        ].split("</table>")[0]
+        differences = made.body.split(
+            "Settings that differ between the methods; all others are equal"
+        )[2].split("</table>")[0]
         assert "optimizer.lr" in differences
         assert "batch_size" not in differences
         assert "Step 1,801: player &#34;generator&#34;: the loss is NaN." in made.body
@@ -159,7 +160,7 @@ class TestIncomplete:
             problem["pairs"] = []
 
         made = page(edited(comparison(), nothing))
-        assert "It is not complete: some methods have no runs yet." in made.body
+        assert "Incomplete: some methods have no runs yet." in made.body
         assert "no runs yet" in made.body
         assert "soap" not in [series["name"] for series in made.charts["p1-quality"]["series"]]
 
@@ -167,14 +168,14 @@ class TestIncomplete:
         made = page(comparison(seeds=0, problems=("digits",)))
         assert made.charts == {}
         assert "No method has a median yet." in made.body
-        assert "No run has been measured on its way yet." in made.body
+        assert "No run has intermediate evaluations yet." in made.body
 
     def test_no_problem_yet(self, comparison, page):
         assert "0 problems, 0 methods, 0 seeds, 0 runs." in page(comparison(problems=())).body
 
     def test_pictures_that_were_not_kept(self, comparison, page):
         assert (
-            "Pictures were not kept, or do not lie beside the file."
+            "Pictures were not saved, or are not in the directory of comparison.json."
             in page(comparison(pictures=False)).body
         )
 
@@ -188,7 +189,7 @@ class TestIncomplete:
                         point["picture"] = "../elsewhere/samples/step-00000000.png"
 
         assert (
-            "Pictures were not kept" in page(edited(comparison(problems=("digits",)), steal)).body
+            "Pictures were not saved" in page(edited(comparison(problems=("digits",)), steal)).body
         )
 
     def test_everything_null_that_may_be(self, comparison, page):
@@ -212,7 +213,10 @@ class TestIncomplete:
 
         made = page(edited(comparison(problems=("digits",)), empty))
         assert list(made.charts) == []
-        assert "Nothing was tuned: every method ran with what it brings." in made.body
+        assert (
+            "No hyperparameter search: every method ran with the settings of its configuration."
+            in made.body
+        )
         assert "the study has no robustness map" in made.body
 
 
@@ -239,5 +243,5 @@ class TestDamaged:
         path = comparison(problems=("digits",))
         content = json.loads((path / "comparison.json").read_text())
         (path / "comparison.json").write_text(json.dumps(content | change))
-        with pytest.raises(UsageError, match=rf"comparison\.json is not as expected: {where}"):
+        with pytest.raises(UsageError, match=rf"comparison\.json is invalid: {where}"):
             make_report(path)

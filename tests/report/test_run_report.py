@@ -21,7 +21,7 @@ class TestWhole:
             " a step)."
         )
         measured = (
-            "Last measured: modes 8 (moving average 8), quality 0.857 (moving average 0.923)."
+            "Latest metrics: modes 8 (moving average 8), quality 0.857 (moving average 0.923)."
         )
         assert f"{lead} {measured}" in made.body
 
@@ -33,11 +33,11 @@ class TestWhole:
             "losses",
             "gradients",
             "rotation",
-            "knowing",
+            "discriminator",
             "saturation",
             "diversity",
             "spectrum",
-            "own",
+            "own-hessians",
         }
         for name in ids:
             assert f'<div class="plot" id="{name}" role="img" aria-label="' in made.body
@@ -57,11 +57,11 @@ class TestWhole:
         assert points["seconds"]["y"] == points["steps"]["y"]
 
     def test_the_healthy_band_is_that_of_the_summary(self, made):
-        ranges = [level for level in made.charts["losses"]["levels"] if level["y"] is None]
-        assert [(level["low"], level["high"]) for level in ranges] == [(0.1, 1.586), (-2.0, -0.02)]
-        assert "Shaded: the healthy range of the loss in use" in made.body
+        bands = [level for level in made.charts["losses"]["levels"] if level["y"] is None]
+        assert [(band["low"], band["high"]) for band in bands] == [(0.1, 1.586), (-2.0, -0.02)]
+        assert "Shaded: healthy range of the loss" in made.body
 
-    def test_findings_cards_cost_environment_and_commands(self, made):
+    def test_findings_results_cost_environment_and_commands(self, made):
         assert "mode collapse since step 600." in made.body
         assert (
             "From the diagnosis of step 600. Not measured: path, because there is no earlier"
@@ -97,36 +97,36 @@ class TestWhole:
             )
         body = page(path).body
         assert body.count('src="data:image/png;base64,') == 48
-        assert "48 of the 103 pictures in samples/, evenly spread." in body
+        assert "48 of the 103 pictures in samples/, evenly spaced." in body
         assert 'data-label="step 0,' in body
         assert 'data-label="step 600,' in body
 
     def test_eigenvalues_keep_their_values_on_bent_scales(self, made):
         attracts, repels = made.charts["spectrum"]["series"]
-        assert attracts["said"] == [
+        assert attracts["labels"] == [
             "17.7",
             "2.9 + 1.9 i",
             "2.9 − 1.9 i",
             "0.5 + 0.1 i",
             "0.5 − 0.1 i",
         ]
-        assert (repels["said"], repels["x"][0] < 0) == (["−0.4"], True)
+        assert (repels["labels"], repels["x"][0] < 0) == (["−0.4"], True)
 
     def test_what_cannot_be_measured_is_not_drawn(self, made):
         # membership_auc is null in every probe
-        assert [series["name"] for series in made.charts["knowing"]["series"]] == ["accuracy"]
+        assert [series["name"] for series in made.charts["discriminator"]["series"]] == ["accuracy"]
 
 
 class TestMissing:
     def test_each_missing_piece_names_the_command_that_makes_it(self, run, page):
         path = run(ended=False, evaluated=False, diagnosed=False)
         body = page(path).body
-        assert "Not ended: 600 steps and 12\N{NO-BREAK SPACE}s of training so far." in body
+        assert "Not finished: 600 steps and 12\N{NO-BREAK SPACE}s of training so far." in body
         for command in ("diagnose", "diagnose {} --spectrum", "evaluate", "resume"):
             text = command if "{}" in command else command + " {}"
-            assert f"<code>saddlepoint {text.format(path)}</code> makes it." in body
-        assert "The healthy ranges are not drawn: the run has no summary that names them." in body
-        assert "Nothing was found" not in body
+            assert f" Run <code>saddlepoint {text.format(path)}</code>." in body
+        assert "Healthy ranges are not drawn: the run has no summary that names them." in body
+        assert "The checks found nothing" not in body
 
     def test_findings_of_training_until_it_is_diagnosed(self, run, page):
         body = page(run(diagnosed=False)).body
@@ -141,10 +141,10 @@ class TestMissing:
         made = page(path)
         assert made.charts == {}
         for sentence in (
-            "Not ended: no step of training so far.",
+            "Not finished: no step of training so far.",
             "The log has no step yet.",
             "The run has no pictures in samples/.",
-            "Nothing has been measured yet.",
+            "No metric has been computed yet.",
             "Versions and machine were not recorded",
         ):
             assert sentence in made.body
@@ -197,7 +197,8 @@ class TestDamaged:
         path = run()
         (path / name).write_text('{"status": ')
         with pytest.raises(
-            UsageError, match=rf"{name} is not JSON: .* It is damaged, or another program wrote it"
+            UsageError,
+            match=rf"{name} is not JSON: .* The file is damaged or was written by another program",
         ):
             make_report(path)
 
@@ -207,7 +208,7 @@ class TestDamaged:
     def test_another_shape(self, run, text):
         path = run()
         (path / "summary.json").write_text(text)
-        with pytest.raises(UsageError, match=r"summary\.json is not as expected: "):
+        with pytest.raises(UsageError, match=r"summary\.json is invalid: "):
             make_report(path)
 
     def test_a_line_of_the_log(self, run):
@@ -221,8 +222,8 @@ class TestDamaged:
         ("text", "reason"),
         [
             ("a: [1", "is not YAML"),
-            ("- 1", "holds no keys and values"),
-            ("", "holds no keys and values"),
+            ("- 1", "is not a mapping"),
+            ("", "is not a mapping"),
         ],
     )
     def test_the_configuration(self, run, text, reason):
@@ -240,7 +241,7 @@ class TestDamaged:
     def test_bytes_that_are_no_text(self, run):
         path = run()
         (path / "summary.json").write_bytes(b"\xff\xfe\x00")
-        with pytest.raises(UsageError, match=r"summary\.json is not text"):
+        with pytest.raises(UsageError, match=r"summary\.json is not a text file"):
             make_report(path)
 
     def test_neither_a_run_nor_a_comparison(self, tmp_path, run):

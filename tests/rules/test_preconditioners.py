@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import saddlepoint as sp
 from saddlepoint import rules
-from saddlepoint.kronecker import accumulate, eigenbases, empty_factors, refresh
+from saddlepoint.kronecker import accumulate, eigenbases, empty_factors, update_eigenbases
 from saddlepoint.rules import RuleState
 from saddlepoint.vectors import Vector
 
@@ -52,7 +52,7 @@ class DenseKronecker:
         if not first:
             self._accumulate(gradients)
         if self.t % FREQUENCY == 0:
-            self.Q, orders = refresh(self.factors, self.Q)
+            self.Q, orders = update_eigenbases(self.factors, self.Q)
             for n, (g, own) in enumerate(zip(gradients, orders, strict=True)):
                 index = torch.arange(g.numel()).reshape(g.shape)
                 for side, order in enumerate(own):

@@ -123,7 +123,7 @@ def test_the_digest_ignores_the_budget_and_nothing_else_that_matters():
     assert resolve({"steps": 600, "seed": 1}).digest() != base.digest()
     for merely_recorded in (
         {"trace_every": 7},
-        {"best_by": "ema/classes"},
+        {"best_by": "ema/class_coverage"},
         {"patience": 3},
         {"probe_every": 9},
     ):

@@ -322,7 +322,7 @@ class TestNetworksThatRefuse:
         assert strict(path.read_text())["probe"]["gradients"]["zeros"]["generator"] == 1.0
 
     def test_a_run_that_diverged_is_diagnosed(self, harness, tmp_path):
-        problem = {**TINY, "activation": "leaky-relu"}
+        problem = {**TINY, "activation": "leaky_relu"}
         with pytest.raises(sp.DivergenceError):
             harness.run_to_the_end(
                 harness.small(problem=problem, optimizer={"name": "sgd", "lr": 1e10}, steps=50),

@@ -1,4 +1,4 @@
-"""Cards of a run, what may be compared with what, and the best of its evaluations."""
+"""Results of a run, what may be compared with what, and the best of its evaluations."""
 
 import json
 from dataclasses import replace
@@ -6,9 +6,14 @@ from dataclasses import replace
 import pytest
 
 import saddlepoint as sp
-from saddlepoint.metrics import Card
+from saddlepoint.metrics import MetricResult
 from saddlepoint.training import Evaluator, RunDirectory
-from saddlepoint.training.evaluator import best_evaluation, differences, make_cards, read_cards
+from saddlepoint.training.evaluator import (
+    best_evaluation,
+    differences,
+    evaluate_metrics,
+    read_results,
+)
 from tests.training.conftest import run_to_the_end, small
 
 WIDE = {"name": "mixture8", "hidden": 8, "latent": 2, "radius": 0.5, "sigma": 0.08}
@@ -24,48 +29,51 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def cards(run):
-    return make_cards(run[0], replicates=40)
+def results(run):
+    return evaluate_metrics(run[0], replicates=40)
 
 
-def flat(cards):
-    return [card for own in cards.values() for card in own.values()]
+def flat(results):
+    return [result for own in results.values() for result in own.values()]
 
 
 class TestCards:
-    def test_values_are_what_training_measures(self, run, cards):
+    def test_values_are_what_training_measures(self, run, results):
         found = {
-            prefix + name: card.value for prefix, own in cards.items() for name, card in own.items()
+            prefix + name: result.value
+            for prefix, own in results.items()
+            for name, result in own.items()
         }
         assert found == Evaluator(run[0]).evaluate()
-        assert list(cards) == ["", "ema/", "average/"]
-        assert [{card.weights for card in own.values()} for own in cards.values()] == [
+        assert list(results) == ["", "ema/", "average/"]
+        assert [{result.weights for result in own.values()} for own in results.values()] == [
             {"raw"},
             {"ema"},
             {"average"},
         ]
 
-    def test_intervals_contain_the_value_and_vary(self, cards):
-        for card in flat(cards):
-            low, high = card.interval
-            assert low <= card.value <= high, card
-            assert card.replicates == 40
-        low, high = cards["ema/"]["quality"].interval
-        n, share = 160, cards["ema/"]["quality"].value
+    def test_intervals_contain_the_value_and_vary(self, results):
+        for result in flat(results):
+            low, high = result.interval
+            assert low <= result.value <= high, result
+            assert result.replicates == 40
+        low, high = results["ema/"]["quality"].interval
+        n, share = 160, results["ema/"]["quality"].value
         assert high - low == pytest.approx(2 * 1.96 * (share * (1 - share) / n) ** 0.5, rel=0.5), (
             "that of a share of 160 samples"
         )
 
-    def test_they_are_functions_of_the_seed(self, run, cards):
-        assert make_cards(run[0], replicates=40) == cards
-        assert make_cards(run[0], seed=0, samples=160, replicates=40) == cards
-        other = make_cards(run[0], seed=1, replicates=40)
-        assert {card.seed for card in flat(other)} == {1}
-        assert other["ema/"]["quality"].interval != cards["ema/"]["quality"].interval
+    def test_they_are_functions_of_the_seed(self, run, results):
+        assert evaluate_metrics(run[0], replicates=40) == results
+        assert evaluate_metrics(run[0], seed=0, samples=160, replicates=40) == results
+        other = evaluate_metrics(run[0], seed=1, replicates=40)
+        assert {result.seed for result in flat(other)} == {1}
+        assert other["ema/"]["quality"].interval != results["ema/"]["quality"].interval
 
     def test_without_replicates_there_are_no_intervals(self, run):
         assert {
-            (card.interval, card.replicates) for card in flat(make_cards(run[0], replicates=0))
+            (result.interval, result.replicates)
+            for result in flat(evaluate_metrics(run[0], replicates=0))
         } == {(None, 0)}
 
     def test_few_replicates_are_refused(self, run):
@@ -73,33 +81,35 @@ class TestCards:
             sp.UsageError,
             match=r"at least 20 replicates and a level between 0 and 1, got 7 and 0\.95",
         ):
-            make_cards(run[0], replicates=7)
+            evaluate_metrics(run[0], replicates=7)
 
     def test_progress_counts_the_cards(self, run):
         told = []
-        make_cards(run[0], replicates=20, progress=lambda done, total: told.append((done, total)))
+        evaluate_metrics(
+            run[0], replicates=20, progress=lambda done, total: told.append((done, total))
+        )
         assert told == [(done, 15) for done in range(15)]
 
     def test_making_them_changes_nothing(self, harness, tmp_path):
         plain, _, _ = harness.run_to_the_end(harness.small(steps=4), tmp_path / "plain")
         evaluated, _, _ = harness.run_to_the_end(harness.small(steps=4), tmp_path / "evaluated")
-        make_cards(evaluated, replicates=20)
+        evaluate_metrics(evaluated, replicates=20)
         assert [record.losses for record in plain.train_step()] == [
             record.losses for record in evaluated.train_step()
         ]
 
 
 class TestDifferences:
-    def test_with_themselves(self, cards):
-        found = differences(cards, flat(cards))
+    def test_with_themselves(self, results):
+        found = differences(results, flat(results))
         assert [(value, overlap) for _, value, overlap in found] == [(0.0, True)] * 15
         assert [name for name, _, _ in found][5] == "ema/modes"
 
-    def test_signs_and_gaps(self, cards):
-        ours = cards["ema/"]["quality"]
+    def test_signs_and_gaps(self, results):
+        ours = results["ema/"]["quality"]
         theirs = replace(ours, value=ours.value - 2, interval=(ours.value - 3, ours.value - 1.5))
-        assert differences(cards, [theirs]) == [("ema/quality", pytest.approx(2.0), False)]
-        assert differences(cards, [replace(theirs, interval=None)])[0][2] is None
+        assert differences(results, [theirs]) == [("ema/quality", pytest.approx(2.0), False)]
+        assert differences(results, [replace(theirs, interval=None)])[0][2] is None
 
     @pytest.mark.parametrize(
         ("options", "field"),
@@ -109,37 +119,37 @@ class TestDifferences:
             ({"replicates": 0}, r"replicates \(40 and 0\)"),
         ],
     )
-    def test_other_conditions_are_refused_by_name(self, run, cards, options, field):
-        others = flat(make_cards(run[0], **{"replicates": 40, **options}))
+    def test_other_conditions_are_refused_by_name(self, run, results, options, field):
+        others = flat(evaluate_metrics(run[0], **{"replicates": 40, **options}))
         with pytest.raises(
             sp.UsageError,
             match=(
-                rf"must not be compared: they differ in {field}\. Evaluate both under the same"
+                rf"cannot be compared: they differ in {field}\. Evaluate both under the same"
                 r" conditions"
             ),
         ):
-            differences(cards, others)
+            differences(results, others)
 
-    def test_another_extractor_is_refused_by_name(self, cards):
-        others = [replace(card, extractor_hash="0123") for card in flat(cards)]
+    def test_another_extractor_is_refused_by_name(self, results):
+        others = [replace(result, extractor_hash="0123") for result in flat(results)]
         with pytest.raises(sp.UsageError, match=r"they differ in extractor_hash \('' and '0123'\)"):
-            differences(cards, others)
+            differences(results, others)
 
-    def test_only_what_both_have_is_compared(self, cards):
-        first, *_ = flat(cards)
-        assert [name for name, _, _ in differences(cards, [first])] == ["modes"]
+    def test_only_what_both_have_is_compared(self, results):
+        first, *_ = flat(results)
+        assert [name for name, _, _ in differences(results, [first])] == ["modes"]
         with pytest.raises(
             sp.UsageError,
             match="The two evaluations have no metric in common; they are of different problems",
         ):
-            differences(cards, [replace(first, metric="other")])
+            differences(results, [replace(first, metric="other")])
 
 
 class TestReading:
-    def test_back_again(self, cards, tmp_path):
+    def test_back_again(self, results, tmp_path):
         path = tmp_path / "evaluation.json"
-        path.write_text(json.dumps({"cards": [card.to_dict() for card in flat(cards)]}))
-        assert read_cards(path) == flat(cards)
+        path.write_text(json.dumps({"results": [result.to_dict() for result in flat(results)]}))
+        assert read_results(path) == flat(results)
 
     @pytest.mark.parametrize(
         ("content", "kind"),
@@ -148,9 +158,9 @@ class TestReading:
             (b"{", "JSONDecodeError"),
             (b"{}", "KeyError"),
             (b"[]", "TypeError"),
-            (b'{"cards": 3}', "TypeError"),
+            (b'{"results": 3}', "TypeError"),
             (b"\xff\xfe", "UnicodeDecodeError"),
-            (b'{"cards": [3]}', "TypeError"),
+            (b'{"results": [3]}', "TypeError"),
         ],
     )
     def test_no_cards(self, tmp_path, content, kind):
@@ -158,23 +168,23 @@ class TestReading:
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(sp.UsageError) as caught:
-            read_cards(path)
+            read_results(path)
         assert (
             str(caught.value)
-            == f"{path} holds no cards ({kind}). Give the evaluation.json that `saddlepoint"
+            == f"{path} holds no results ({kind}). Give the evaluation.json that `saddlepoint"
             " evaluate` wrote."
         )
 
-    def test_cards_of_another_version(self, cards, tmp_path):
-        old = flat(cards)[0].to_dict()
+    def test_results_of_another_version(self, results, tmp_path):
+        old = flat(results)[0].to_dict()
         del old["seed"]
         path = tmp_path / "evaluation.json"
-        path.write_text(json.dumps({"cards": [old]}))
+        path.write_text(json.dumps({"results": [old]}))
         with pytest.raises(
-            sp.UsageError, match=r"This is not a card of a metric \(missing: seed\)"
+            sp.UsageError, match=r"This is not the result of a metric \(missing: seed\)"
         ):
-            read_cards(path)
-        assert isinstance(Card.from_dict({**old, "seed": 0}), Card)
+            read_results(path)
+        assert isinstance(MetricResult.from_dict({**old, "seed": 0}), MetricResult)
 
 
 class TestBestEvaluation:
@@ -184,7 +194,7 @@ class TestBestEvaluation:
         values = {4: (2.0, 0.5, 0.9), 8: (6.0, 0.1, 0.4), 12: (5.0, 0.9, 0.3)}
         run.log({"step": 0, "probe": {}})
         for step, (modes, quality, kl) in values.items():
-            own = {"modes": modes, "quality": quality, "reverse-kl": kl}
+            own = {"modes": modes, "quality": quality, "reverse_kl": kl}
             run.log(
                 {
                     "step": step,
@@ -198,7 +208,7 @@ class TestBestEvaluation:
         [
             ("modes", 8, [2.0, 6.0, 5.0]),
             ("ema/quality", 12, [0.5, 0.1, 0.9]),
-            ("ema/reverse-kl", 12, [0.9, 0.4, 0.3]),
+            ("ema/reverse_kl", 12, [0.9, 0.4, 0.3]),
         ],
     )
     def test_by_a_metric(self, logged, metric, step, values):

@@ -155,8 +155,8 @@ class TestBestBy:
         [
             ("ema/modes", [1.0, 5.0, 4.0], 8),
             ("modes", [1.0, 4.0, 5.0], 12),
-            ("ema/reverse-kl", [0.5, 0.1, 0.9], 8),
-            ("reverse-kl", [1, 2, 3], 4),
+            ("ema/reverse_kl", [0.5, 0.1, 0.9], 8),
+            ("reverse_kl", [1, 2, 3], 4),
         ],
     )
     def test_the_metric_decides_in_its_direction(
@@ -171,7 +171,7 @@ class TestBestBy:
         )
         config = harness.small(best_by=name)
         training, run, _ = harness.run_to_the_end(config, tmp_path / "run")
-        sign = 1 if name.endswith("reverse-kl") else -1
+        sign = 1 if name.endswith("reverse_kl") else -1
         assert training.best == {"score": sign * float(values[best // 4 - 1]), "step": best}
         assert run.load_checkpoint(config, "best")["step"] == best
         assert summary_of(tmp_path / "run")["best"] == training.best

@@ -58,7 +58,7 @@ class TestAFinishedRun:
         assert set(summary["metrics"]) == {
             prefix + name
             for prefix in ("", "ema/")
-            for name in ("modes", "quality", "reverse-kl", "effective-modes", "mode-distance")
+            for name in ("modes", "quality", "reverse_kl", "effective_modes", "mode_distance")
         }
         assert summary["rollbacks"] == 0
 
@@ -100,7 +100,7 @@ def test_solver_reports_are_logged(harness, tmp_path):
 
 class TestDivergence:
     def test_saves_the_last_finite_state_and_says_where(self, harness, tmp_path):
-        problem = {"name": "mixture8", "activation": "leaky-relu"}
+        problem = {"name": "mixture8", "activation": "leaky_relu"}
         config = harness.small(problem=problem, optimizer={"name": "sgd", "lr": 1e30}, steps=50)
         with pytest.raises(
             sp.DivergenceError,

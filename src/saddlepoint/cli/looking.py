@@ -19,7 +19,7 @@ from saddlepoint.cli.app import (
     printable,
     say,
 )
-from saddlepoint.cli.tables import print_cards, print_differences, show
+from saddlepoint.cli.tables import print_differences, print_results, show
 from saddlepoint.errors import UsageError
 
 if TYPE_CHECKING:
@@ -122,14 +122,14 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Measure a trained generator, and its moving average, on the held-out data: values with 95 % intervals and their cards."""
-    from saddlepoint.training.evaluator import differences, make_cards, read_cards
+    """Measure a trained generator, and its moving average, on the held-out data: values with 95 % intervals."""
+    from saddlepoint.training.evaluator import differences, evaluate_metrics, read_results
 
-    other = None if against is None else read_cards(against)
+    other = None if against is None else read_results(against)
     training, directory = load(run, "best" if best else "last")
     console = make_console()
     with console.status("evaluating") as status:
-        cards = make_cards(
+        results = evaluate_metrics(
             training,
             samples=samples,
             seed=seed,
@@ -137,24 +137,24 @@ def evaluate(
             progress=lambda done, total: status.update(f"evaluating, {done} of {total} metrics"),
         )
     # before anything is written: a refusal leaves no trace
-    compared = None if other is None else differences(cards, other)
-    print_cards(console, cards)
+    compared = None if other is None else differences(results, other)
+    print_results(console, results)
     if compared is not None:
         print_differences(console, compared)
     for name, digest in training.problem.extractors().items():
         typer.echo(f"{name}: SHA-256 {digest}")
-    first = next(iter(next(iter(cards.values())).values()))
+    first = next(iter(next(iter(results.values())).values()))
     written = directory.write_evaluation(
         {
             "step": training.step,
             "metrics": {
-                prefix + name: card.value
-                for prefix, own in cards.items()
-                for name, card in own.items()
+                prefix + name: result.value
+                for prefix, own in results.items()
+                for name, result in own.items()
             },
             "extractors": training.problem.extractors(),
             "evaluation": {"samples": first.generated, "seed": first.seed},
-            "cards": [card.to_dict() for own in cards.values() for card in own.values()],
+            "results": [result.to_dict() for own in results.values() for result in own.values()],
         }
     )
     typer.echo(printable(f"{first.generated} samples, seed {first.seed}: {written}"))

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from saddlepoint.metrics import Card
+    from saddlepoint.metrics import MetricResult
     from saddlepoint.training import Trainer
 
 TITLES = {"": "generator", "ema/": "moving average", "average/": "optimizer's average"}
@@ -70,21 +70,23 @@ def print_metrics(console: Console, training: Trainer, metrics: Mapping[str, flo
     show(console, table)
 
 
-def print_cards(console: Console, cards: Mapping[str, Mapping[str, Card]]) -> None:
-    """Print prefix → metric → card as a table of values with their intervals."""
+def print_results(console: Console, results: Mapping[str, Mapping[str, MetricResult]]) -> None:
+    """Print prefix → metric → result as a table of values with their intervals."""
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(
         "metric",
-        *(TITLES[prefix] for prefix in cards),
+        *(TITLES[prefix] for prefix in results),
         "compared with",
         box=None,
         header_style="bold",
     )
-    for name, card in next(iter(cards.values())).items():
-        against = f"{card.real} real, {card.split}" if card.real else card.split
-        table.add_row(escape(name), *(_with_interval(own[name]) for own in cards.values()), against)
+    for name, result in next(iter(results.values())).items():
+        against = f"{result.real} real, {result.split}" if result.real else result.split
+        table.add_row(
+            escape(name), *(_with_interval(own[name]) for own in results.values()), against
+        )
     show(console, table)
 
 
@@ -100,8 +102,8 @@ def print_differences(console: Console, rows: Sequence[tuple[str, float, bool | 
     show(console, table)
 
 
-def _with_interval(card: Card) -> str:
-    if card.interval is None:
-        return f"{card.value:.4g}"
-    low, high = card.interval
-    return f"{card.value:.4g} ({low:.4g} … {high:.4g})"
+def _with_interval(result: MetricResult) -> str:
+    if result.interval is None:
+        return f"{result.value:.4g}"
+    low, high = result.interval
+    return f"{result.value:.4g} ({low:.4g} … {high:.4g})"

@@ -84,7 +84,7 @@ def execute(job: Job) -> RunResult:
                         "step": training.step,
                         "seconds": training.seconds,
                         "gradient_equivalents": training.gradient_equivalents,
-                        "metrics": Evaluator(training).evaluate_metrics(
+                        "metrics": Evaluator(training).evaluate_only(
                             final_metrics if last else [job.metric]
                         ),
                         "losses": losses,

@@ -302,8 +302,8 @@ class Study(BaseModel):
 def slug(name: str) -> str:
     """Return a name as one part of a path, never longer than file systems allow.
 
-    >>> slug("mixture8, leaky-relu")
-    'mixture8-leaky-relu'
+    >>> slug("mixture8, leaky_relu")
+    'mixture8-leaky_relu'
     """
     return re.sub(r"[^\w.+]+", "-", name).strip("-.")[:_MAX_SLUG].strip("-.") or "-"
 

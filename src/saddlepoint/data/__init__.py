@@ -1,4 +1,4 @@
-"""Data: embedded and full MNIST, mixtures of Gaussians, and the order in which training sees them."""
+"""Data: MNIST (a part of it embedded), mixtures of Gaussians, and the order of batches."""
 
 from saddlepoint.data.images import LabelledImages, load_digits, load_mnist, mnist_files
 from saddlepoint.data.mixtures import Mixture, grid, ring

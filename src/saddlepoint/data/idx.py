@@ -6,7 +6,6 @@ import gzip
 import math
 import struct
 import zlib
-from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +13,22 @@ import numpy as np
 from saddlepoint.errors import UsageError
 
 _UNSIGNED_BYTE = 0x08
-# a corrupt or hostile header must not allocate the machine away; MNIST's largest announces 47
-# million
-_MAXIMAL_BYTES = 1 << 28
-_MAXIMAL_DIMENSIONS = 8
+# limits of a header, so that a corrupt or hostile one cannot exhaust memory; MNIST's largest file
+# has 47 million bytes
+_MAX_BYTES = 1 << 28
+_MAX_DIMENSIONS = 8
 
 
 def read_idx(path: Path) -> np.ndarray:
     """Read an array of unsigned bytes from an IDX file, gzipped when its name ends in ``.gz``.
 
-    No more is unpacked than the header announces, and no header may announce more than 256 MiB.
+    At most as many bytes are unpacked as the header announces, and at most 256 MiB.
 
     Raises:
         UsageError: the file is missing, truncated, too large or not an IDX file of bytes.
     """
     try:
-        with _opened(path) as file:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             start = file.read(4)
             if len(start) < 4 or start[:2] != b"\0\0" or start[2] != _UNSIGNED_BYTE:
                 raise UsageError(
@@ -43,23 +42,18 @@ def read_idx(path: Path) -> np.ndarray:
                 )
             shape = struct.unpack(f">{start[3]}I", sizes)
             announced = math.prod(shape)
-            if (
-                math.prod(size or 1 for size in shape) > _MAXIMAL_BYTES
-                or start[3] > _MAXIMAL_DIMENSIONS
-            ):
+            size = math.prod(length or 1 for length in shape)
+            if size > _MAX_BYTES or start[3] > _MAX_DIMENSIONS:
                 raise UsageError(
-                    f"{path} announces {announced:,} bytes in {start[3]} dimensions; at most"
-                    f" {_MAXIMAL_BYTES:,} in {_MAXIMAL_DIMENSIONS} are read. It is not an MNIST"
-                    " file."
+                    f"{path} announces {announced:,} bytes in {start[3]} dimensions; the limit is"
+                    f" {_MAX_BYTES:,} in {_MAX_DIMENSIONS}. It is not an MNIST file."
                 )
             content = file.read(announced + 1)
     except (OSError, EOFError, zlib.error) as error:
-        said = getattr(error, "strerror", None)
-        raise UsageError(
-            f"Cannot read {path}: {said}."
-            if said
-            else f"{path} is damaged: {error}. Fetch the file again."
-        ) from error
+        reason = getattr(error, "strerror", None)
+        if reason:
+            raise UsageError(f"Cannot read {path}: {reason}.") from error
+        raise UsageError(f"{path} is damaged: {error}. Fetch the file again.") from error
     if len(content) != announced:
         held = f"{len(content)} bytes" if len(content) < announced else "more bytes"
         raise UsageError(
@@ -70,10 +64,10 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
-    """Write an array of unsigned bytes as gzipped IDX, the same bytes every time (no time stamp).
+    """Write an array of unsigned bytes as gzipped IDX, without a time stamp.
 
     Raises:
-        UsageError: the array is not of unsigned bytes.
+        UsageError: the array is not uint8.
     """
     if array.dtype != np.uint8:
         raise UsageError(
@@ -87,7 +81,3 @@ def write_idx(path: Path, array: np.ndarray) -> None:
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=9, mtime=0) as packed,
     ):
         packed.write(header + array.tobytes())
-
-
-def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")

@@ -1,4 +1,4 @@
-"""Handwritten digits: the embedded part of MNIST and the full set from a directory of the user's."""
+"""Handwritten digits: the embedded part of MNIST, and MNIST files of the user."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ class LabelledImages:
 
 
 def load_digits() -> tuple[LabelledImages, LabelledImages]:
-    """Return the embedded digits: 10,000 training and 2,000 test images of MNIST, balanced over the ten classes.
+    """Return the embedded digits, 10,000 training and 2,000 test images of MNIST.
 
-    Source: Y. LeCun, C. Cortes and C. Burges, the MNIST database, CC BY-SA 3.0.
+    Both are balanced over the ten classes. Source: Y. LeCun, C. Cortes and C. Burges, the MNIST
+    database, CC BY-SA 3.0.
 
     >>> train, test = load_digits()
     >>> train.images.shape, len(test)
@@ -46,27 +47,35 @@ def load_digits() -> tuple[LabelledImages, LabelledImages]:
 
 
 def load_mnist(directory: Path) -> tuple[LabelledImages, LabelledImages]:
-    """Return the training and the test images of the four IDX files in ``directory`` (each plain or ``.gz``).
+    """Return the training and the test images of MNIST's four IDX files, plain or ``.gz``.
 
     Raises:
-        UsageError: a file is missing, corrupt, or images and labels differ in number.
+        UsageError: a file is missing or damaged, or images and labels differ in number.
     """
     return _load_split(directory, "train"), _load_split(directory, "t10k")
 
 
 def mnist_files(directory: Path) -> list[Path]:
-    """Return the four files that ``load_mnist`` reads: images and labels for training, images and labels of the test.
+    """Return the files that ``load_mnist`` reads: training images, labels, test images, labels.
 
     Raises:
-        UsageError: one of them is missing.
+        UsageError: a file is missing.
     """
     return [*_split_files(directory, "train"), *_split_files(directory, "t10k")]
 
 
 def _split_files(directory: Path, prefix: str) -> tuple[Path, Path]:
-    return _find(directory, f"{prefix}-images-idx3-ubyte"), _find(
-        directory, f"{prefix}-labels-idx1-ubyte"
-    )
+    """Return the files of images and labels of a split."""
+    found = []
+    for name in (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"):
+        packed, plain = directory / f"{name}.gz", directory / name
+        if not packed.is_file() and not plain.is_file():
+            raise UsageError(
+                f"{directory} has neither {name}.gz nor {name}. Give the directory that holds"
+                " MNIST's four IDX files with --data-dir."
+            )
+        found.append(packed if packed.is_file() else plain)
+    return found[0], found[1]
 
 
 def _load_split(directory: Path, prefix: str) -> LabelledImages:
@@ -84,13 +93,3 @@ def _load_split(directory: Path, prefix: str) -> LabelledImages:
         )
     scaled = torch.from_numpy(pixels.astype(np.float32)).div_(127.5).sub_(1).unsqueeze_(1)
     return LabelledImages(scaled, torch.from_numpy(labels.astype(np.int64)))
-
-
-def _find(directory: Path, name: str) -> Path:
-    for path in (directory / f"{name}.gz", directory / name):
-        if path.is_file():
-            return path
-    raise UsageError(
-        f"{directory} has neither {name}.gz nor {name}. Give the directory that holds MNIST's four"
-        " IDX files with --data-dir."
-    )

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians in the plane, the usual test for mode collapse."""
+"""2-D mixtures of Gaussians, the usual test for mode collapse."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from saddlepoint.errors import UsageError
 
 @dataclass(frozen=True)
 class Mixture:
-    """Equally likely Gaussians N(centre, σ² I) in the plane.
+    """Equally likely 2-D Gaussians N(centre, σ² I).
 
     Attributes:
         centres: shape (modes, 2).
@@ -34,7 +34,7 @@ class Mixture:
 
 
 def ring(modes: int = 8, radius: float = 2.0, sigma: float = 0.02) -> Mixture:
-    """Return modes at the angles 2πk / modes on a circle: k / modes, because linspace(0, 2π, 8) repeats its first angle.
+    """Return modes at the angles 2πk / modes, k = 0 … modes − 1, on a circle.
 
     Radius 2 and σ = 0.02 as in Metz et al. (2017), Unrolled GANs, arXiv:1611.02163.
 
@@ -46,7 +46,9 @@ def ring(modes: int = 8, radius: float = 2.0, sigma: float = 0.02) -> Mixture:
 
 
 def grid(side: int = 5, spacing: float = 2.0, sigma: float = 0.05) -> Mixture:
-    """Return side × side modes around the origin; spacing 2 and σ = 0.05 as in Srivastava et al. (2017), VEEGAN, arXiv:1705.07761.
+    """Return side × side modes around the origin.
+
+    Spacing 2 and σ = 0.05 as in Srivastava et al. (2017), VEEGAN, arXiv:1705.07761.
 
     >>> grid().centres.shape, grid().centres.mean().item()
     (torch.Size([25, 2]), 0.0)

@@ -1,4 +1,7 @@
-"""The order of data and the source of noise: pure functions of a seed and a step, so that resuming needs no position."""
+"""Random generators and the order of batches, as pure functions of a seed and a step.
+
+Resuming therefore needs no stored position.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from torch import Tensor
 
 
 def generator_for(seed: int, stream: str, step: int = 0) -> torch.Generator:
-    """Return a CPU generator that depends on nothing but (seed, stream, step); different streams are independent.
+    """Return a CPU generator seeded by (seed, stream, step); different streams are independent.
 
     >>> a, b = (torch.rand(1, generator=generator_for(0, "noise", 7)) for _ in range(2))
     >>> bool(a == b), bool(a == torch.rand(1, generator=generator_for(0, "noise", 8)))
@@ -23,15 +26,15 @@ def generator_for(seed: int, stream: str, step: int = 0) -> torch.Generator:
 
 
 class BatchOrder:
-    """Which samples form the batch of a step: shuffled epochs laid end to end and cut into batches.
+    """The samples of each batch: shuffled epochs are concatenated and cut into batches.
 
-    Every sample appears once per epoch, and no sample is dropped: a batch may end one epoch and
-    begin the next.
+    Every sample appears once per epoch and none is dropped: a batch may contain the end of one
+    epoch and the start of the next.
 
     Args:
         size: the number of samples.
         batch_size: the number of samples of a batch.
-        seed: the shuffling is a function of the seed and the epoch.
+        seed: seed of the shuffling.
 
     >>> order = BatchOrder(size=3, batch_size=2, seed=0)
     >>> sorted(torch.cat([order.indices(step) for step in range(3)]).tolist())
@@ -53,10 +56,9 @@ class BatchOrder:
 
     def _permutation(self, epoch: int) -> Tensor:
         if epoch not in self._permutations:
-            self._permutations = {
-                known: kept for known, kept in self._permutations.items() if known == epoch - 1
-            }
-            self._permutations[epoch] = torch.randperm(
-                self.size, generator=generator_for(self.seed, "order", epoch)
-            )
+            # a batch needs at most the last two epochs at a time
+            for known in [known for known in self._permutations if known != epoch - 1]:
+                del self._permutations[known]
+            generator = generator_for(self.seed, "order", epoch)
+            self._permutations[epoch] = torch.randperm(self.size, generator=generator)
         return self._permutations[epoch]

@@ -71,8 +71,8 @@ def examine(
 
     >>> from saddlepoint.models import MLP
     >>> g = torch.Generator().manual_seed(0)
-    >>> G = MLP((2, 8, 2), activation="leaky-relu", generator=g)
-    >>> D = MLP((2, 8, 1), activation="leaky-relu", generator=g)
+    >>> G = MLP((2, 8, 2), activation="leaky_relu", generator=g)
+    >>> D = MLP((2, 8, 1), activation="leaky_relu", generator=g)
     >>> found = examine(G, D, torch.randn(16, 2, generator=g), torch.randn(16, 2, generator=g))
     >>> found.healthy, [(finding.level, finding.check) for finding in found.findings]
     (True, [('note', 'jacobian')])

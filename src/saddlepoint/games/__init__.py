@@ -1,4 +1,4 @@
-"""Games: losses of GANs and their penalties, functions with chosen slopes at kinks, and analytic games with known equilibrium."""
+"""GAN losses and penalties, nonsmooth functions with chosen slopes, analytic games."""
 
 from saddlepoint.games.analytic import (
     AnalyticGame,

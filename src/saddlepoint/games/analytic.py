@@ -1,4 +1,4 @@
-"""Games whose equilibrium, Jacobian and class are known in closed form, for tests and for learning."""
+"""Games with equilibrium, Jacobian and class in closed form, for tests and for learning."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from saddlepoint.errors import UsageError
 from saddlepoint.game import Game
 
 Kind = Literal["minimum", "monotone", "rotating", "local minimax", "not minimax"]
-"""What the critical point is: the minimum of a one-player game; an equilibrium around which the game is strongly monotone; the centre of a
-pure rotation; a strict local minimax point with x as leader; or a critical point that no leader can
-want."""
+"""Class of the critical point.
+
+"minimum": the minimum of a one-player game. "monotone": an equilibrium around which the game is
+strongly monotone. "rotating": the centre of a pure rotation. "local minimax": a strict local
+minimax point with x as the leader. "not minimax": a critical point that is not minimax.
+"""
 
 
 class AnalyticGame(Game):
-    """A game of a few parameters in float64 that knows its critical point.
+    """A game with a few parameters in float64 and a known critical point.
 
     Args:
         sizes: player → number of parameters.
@@ -43,25 +46,21 @@ class AnalyticGame(Game):
         jacobian: Tensor,
         kind: Kind,
     ) -> None:
-        pieces = [
-            piece.clone().requires_grad_()
-            for piece in torch.split(start.double(), list(sizes.values()))
-        ]
-        self.losses_at, self.equilibrium, self.jacobian, self.kind = (
-            losses_at,
-            equilibrium,
-            jacobian,
-            kind,
-        )
-        super().__init__(
-            {player: [piece] for player, piece in zip(sizes, pieces, strict=True)},
-            lambda: losses_at(self.theta),
-        )
+        self.losses_at = losses_at
+        self.equilibrium = equilibrium
+        self.jacobian = jacobian
+        self.kind = kind
+        pieces = torch.split(start.double(), list(sizes.values()))
+        parameters = {
+            player: [piece.clone().requires_grad_()]
+            for player, piece in zip(sizes, pieces, strict=True)
+        }
+        super().__init__(parameters, lambda: losses_at(self.theta))
 
     @property
     def theta(self) -> Tensor:
         """The current parameters of all players, shape (dimension,)."""
-        return torch.cat([t for tensors in self.players.values() for t in tensors])
+        return torch.cat([parameter for (parameter,) in self.players.values()])
 
     def distance(self) -> float:
         """Return ‖θ − θ*‖."""
@@ -71,7 +70,9 @@ class AnalyticGame(Game):
 def quadratic(
     sizes: Mapping[str, int], matrices: Mapping[str, Tensor], start: Tensor, kind: Kind
 ) -> AnalyticGame:
-    """Return the game f_i(θ) = ½ θᵀ A_i θ with symmetric A_i: ξ(θ) = J θ, row block i of J is row block i of A_i, and θ* = 0.
+    """Return the game f_i(θ) = ½ θᵀ A_i θ with symmetric A_i.
+
+    Its gradient is ξ(θ) = J θ, where row block i of J is row block i of A_i, and θ* = 0.
 
     Raises:
         UsageError: a matrix is missing, not symmetric or of the wrong shape.
@@ -117,12 +118,14 @@ def zero_sum(
 
 
 def bilinear(strength: float = 1.0, start: Sequence[float] = (1.0, 1.0)) -> AnalyticGame:
-    """Return f(x, y) = strength · x · y, which x minimises and y maximises: pure rotation around the origin."""
+    """Return f(x, y) = strength · x · y, which x minimises and y maximises: a pure rotation."""
     return zero_sum(0.0, strength, 0.0, start)
 
 
 def bilinear_matrix(singular_values: Sequence[float], generator: torch.Generator) -> AnalyticGame:
-    """Return f(x, y) = xᵀ M y with random M of the given singular values, x and y of as many parameters, started at random.
+    """Return f(x, y) = xᵀ M y with a random M of given singular values.
+
+    x and y have as many parameters as there are singular values; their start is random.
 
     >>> game = bilinear_matrix([1.0, 2.0], torch.Generator().manual_seed(0))
     >>> torch.linalg.svdvals(game.jacobian[:2, 2:]).round(decimals=6).tolist()
@@ -141,7 +144,9 @@ def bilinear_matrix(singular_values: Sequence[float], generator: torch.Generator
 
 
 def with_spectrum(eigenvalues: Sequence[complex]) -> AnalyticGame:
-    """Return a zero-sum game whose Jacobian has the eigenvalues a ± bi for each a + bi given: f = Σ ½ a x_k² + b x_k y_k − ½ a y_k².
+    """Return a zero-sum game whose Jacobian has the eigenvalues a ± bi for each given a + bi.
+
+    f = Σ ½ a x_k² + b x_k y_k − ½ a y_k².
 
     >>> sorted(torch.linalg.eigvals(with_spectrum([1 + 2j, 0.5]).jacobian).real.tolist())
     [0.5, 0.5, 1.0, 1.0]
@@ -164,7 +169,10 @@ def bowl(start: Sequence[float] = (1.0, -2.0)) -> AnalyticGame:
 
 
 def three_players(start: Sequence[float] = (1.0, 2.0, -1.0)) -> AnalyticGame:
-    """Return a general-sum game of three players: f_i = ½ x_i² + ½ x_i (x_{i+1} − x_{i−1}), a stable rotation."""
+    """Return a general-sum game of three players, a stable rotation.
+
+    f_i = ½ x_i² + ½ x_i (x_{i+1} − x_{i−1}).
+    """
     names = ("x", "y", "z")
     matrices = {}
     for i, player in enumerate(names):
@@ -177,7 +185,9 @@ def three_players(start: Sequence[float] = (1.0, 2.0, -1.0)) -> AnalyticGame:
 
 
 def ridge(start: Sequence[float] = (0.5, 0.5)) -> AnalyticGame:
-    """Return f = (4x² − (y − 3x + x³/20)² − y⁴/10) exp(−(x² + y²)/100), minimised by x, maximised by y: a bent ridge through 0.
+    """Return a game with a curved ridge through 0, a local minimax point.
+
+    f = (4x² − (y − 3x + x³/20)² − y⁴/10) exp(−(x² + y²)/100), minimised by x and maximised by y.
 
     Reference: the third example of Wang, Zhang and Ba (2020), arXiv:1910.07512.
     """
@@ -202,8 +212,9 @@ def ridge(start: Sequence[float] = (0.5, 0.5)) -> AnalyticGame:
 def cournot(
     firms: int = 3, demand: float = 10.0, slope: float = 1.0, cost: float = 1.0
 ) -> AnalyticGame:
-    """Return Cournot competition: firm i sells q_i at the price demand − slope · Σ q, at a cost of ``cost`` each.
+    """Return Cournot competition: firm i sells q_i at the price demand − slope · Σ q.
 
+    Each unit costs ``cost``.
     Loss −q_i (demand − slope · Σ q − cost); q* = (demand − cost) / (slope · (firms + 1)) for all; J
     = slope · (I + 11ᵀ).
 
@@ -236,10 +247,10 @@ def cournot(
 
 
 def matching_pennies(start: Sequence[float] = (1.0, -0.5)) -> AnalyticGame:
-    """Return matching pennies with the players' logits as parameters: f = (2σ(x) − 1)(2σ(y) − 1), x minimises, y maximises.
+    """Return matching pennies with the players' logits as parameters.
 
-    The equilibrium is x = y = 0, both at even odds, with J = [[0, ¼], [−¼, 0]]; far away the field
-    vanishes.
+    f = (2σ(x) − 1)(2σ(y) − 1), which x minimises and y maximises. The equilibrium is x = y = 0,
+    with J = [[0, ¼], [−¼, 0]]; the gradient vanishes far away from it.
     """
 
     def losses_at(theta: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The losses of GANs from the discriminator's logits, each as the named terms of what the two players minimise."""
+"""GAN losses as functions of the discriminator's logits, with named terms."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from saddlepoint.games.nonsmooth import hinge
 
 Terms = dict[str, Tensor]
 GanLoss = tuple[Callable[[Tensor, Tensor], Terms], Callable[[Tensor], Terms]]
-"""(discriminator, generator): the first takes the logits of real and of generated samples, the second those of generated ones."""
+"""(discriminator loss of real and fake logits, generator loss of fake logits)."""
 
 
 def minimax_discriminator(real: Tensor, fake: Tensor) -> Terms:
-    """−E log D(x) − E log(1 − D(G(z))) with D = sigmoid(logit), as softplus(−real) + softplus(fake): no overflow at any logit.
+    """−E log D(x) − E log(1 − D(G(z))) with D = sigmoid(logit).
+
+    Computed as softplus(−real) + softplus(fake), which does not overflow.
 
     Reference: Goodfellow et al. (2014), Generative adversarial nets, arXiv:1406.2661.
     """
@@ -23,17 +25,19 @@ def minimax_discriminator(real: Tensor, fake: Tensor) -> Terms:
 
 
 def minimax_generator(fake: Tensor) -> Terms:
-    """E log(1 − D(G(z))) = −E softplus(fake): zero-sum with the discriminator, and flat where the discriminator wins."""
+    """E log(1 − D(G(z))) = −E softplus(fake): zero-sum, and flat where the discriminator wins."""
     return {"fake": -softplus(fake).mean()}
 
 
 def non_saturating_generator(fake: Tensor) -> Terms:
-    """−E log D(G(z)) = E softplus(−fake): same equilibrium, general-sum, steep where the discriminator wins."""
+    """−E log D(G(z)) = E softplus(−fake): general-sum, and steep where the discriminator wins."""
     return {"fake": softplus(-fake).mean()}
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Terms:
-    """E max(0, 1 − real) + E max(0, 1 + fake): samples on the right side of the margin count no more; at the margin the slope is 0.
+    """E max(0, 1 − real) + E max(0, 1 + fake): samples beyond the margin do not contribute.
+
+    The slope at the margin is 0.
 
     Reference: Lim and Ye (2017), Geometric GAN, arXiv:1705.02894; Miyato et al. (2018), Spectral
     normalization, arXiv:1802.05957.
@@ -42,11 +46,11 @@ def hinge_discriminator(real: Tensor, fake: Tensor) -> Terms:
 
 
 def wasserstein_discriminator(real: Tensor, fake: Tensor) -> Terms:
-    """−E real + E fake, for critics that are held Lipschitz; otherwise it has no minimum and the logits grow without bound.
+    """−E real + E fake, for Lipschitz critics; for others the loss has no minimum.
 
-    What holds them is clipping weights, the projected subgradient method of the paper, or bounding
-    their spectral norms. A gradient penalty on real data alone holds a linear critic; a curved one
-    can be flat there and steep elsewhere.
+    To constrain the critic, clip its weights (the projected subgradient method of the paper) or
+    bound their spectral norms. A gradient penalty on real data alone constrains a linear critic; a
+    nonlinear one can be flat there and steep elsewhere.
 
     Reference: Arjovsky, Chintala and Bottou (2017), Wasserstein GAN, arXiv:1701.07875.
     """
@@ -54,7 +58,7 @@ def wasserstein_discriminator(real: Tensor, fake: Tensor) -> Terms:
 
 
 def critic_generator(fake: Tensor) -> Terms:
-    """−E fake: the generator of both the hinge and the Wasserstein loss, equally steep wherever the discriminator stands."""
+    """−E fake: the generator's part of the hinge and Wasserstein losses; its slope is constant."""
     return {"fake": -fake.mean()}
 
 

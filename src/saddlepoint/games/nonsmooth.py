@@ -1,31 +1,31 @@
-"""Functions with kinks whose slope at the kink is chosen and documented: |x|, max(0, x), a maximum, and the losses made of them.
+"""Nonsmooth functions whose slope at a kink can be chosen: |x|, max(0, x), maxima and hinge losses.
 
-PyTorch picks one slope at each kink, another for each spelling of the same function: at 0, ``relu``
-has 0, ``clamp(min=0)`` 1 and ``maximum(x, 0)`` ½; ``amax`` shares a tie, ``max(dim)`` gives it to
-the first. Here the caller chooses:
+PyTorch picks one slope at each kink, and a different one for each spelling of the same function: at
+0, ``relu`` has 0, ``clamp(min=0)`` 1 and ``maximum(x, 0)`` ½; ``amax`` divides the weight between
+ties, ``max(dim)`` gives it to the first. Here the caller chooses:
 
-- ``"minimum-norm"``: the subgradient nearest to 0. A point that minimises the function is left
-  where it is. The default.
-- ``"one-sided"``: for a function of one variable the derivative from the right, for a maximum the
-  first of those that tie.
-- ``"random"``: uniform over the subgradients (over the weights of those that tie), drawn from
-  ``generator`` at every entry, at a kink or not, so that the generator moves on by the same amount
-  at every point. Under ``torch.func.vmap`` say ``randomness="different"``.
+- ``"minimum_norm"``: the subgradient nearest to 0. A point that minimises the function is
+  stationary. The default.
+- ``"one_sided"``: for a function of one variable the derivative from the right, for a maximum the
+  gradient of the first of the tied entries.
+- ``"random"``: uniform over the subgradients (over the weights of tied entries), drawn from
+  ``generator`` for every entry, at a kink or not, so that the generator advances by the same amount
+  at every point. Under ``torch.func.vmap`` use ``randomness="different"``.
 
-Every function is written as its argument times a fixed slope, |x| = s · x, so values are PyTorch's
-and second derivatives exactly zero. A NaN among the arguments gives a NaN value and a NaN slope,
-under every selection.
+Every function is computed as its argument times a fixed slope, |x| = s · x, so values are PyTorch's
+and second derivatives are exactly zero. A NaN in the arguments gives a NaN value and a NaN slope
+with every selection.
 
-All of them are convex, and what is selected is a subgradient. **A selection for each function does
-not make what is composed of them right.** relu(x) − relu(−x) is x, with slope 1; at 0 PyTorch says
-0, and of the fixed selections one says 0 and the other 2. Subgradients obey the sum and chain rules
-where the whole stays convex for convexity's own reasons (a sum with weights ≥ 0, a non-decreasing
-convex function of a convex one, a convex function of a linear one), which a network does not.
-There, differentiate beside the kinks, where all selections agree, and average: ``sum(f(x + delta *
-torch.randn(x.shape, generator=generator)) for _ in range(n)) / n`` has, almost surely, an average
-of true gradients as its gradient, and in the mean it is a smooth function within O(delta) of f
-(Duchi, Bartlett and Wainwright 2012, Randomized smoothing for stochastic optimization,
-arXiv:1103.4296).
+All functions are convex, and the selected slope is a subgradient. **Selections for single functions
+do not give a subgradient of their composition.** relu(x) − relu(−x) is x, with slope 1; at 0
+PyTorch returns 0, and of the deterministic selections one returns 0 and the other 2. Subgradients
+obey the sum and chain rules where convexity is preserved by composition (a sum with weights ≥ 0, a
+non-decreasing convex function of a convex one, a convex function of a linear one), which does not
+hold for networks. There, differentiate near the kinks, where all selections agree, and average:
+``sum(f(x + delta * torch.randn(x.shape, generator=generator)) for _ in range(n)) / n`` almost
+surely has an average of true gradients as its gradient, and its expectation is a smooth function
+within O(delta) of f (Duchi, Bartlett and Wainwright 2012, Randomized smoothing for stochastic
+optimization, arXiv:1103.4296).
 
 References: Clarke (1983), Optimization and Nonsmooth Analysis; Kakade and Lee (2018), Provably
 correct automatic subdifferentiation for qualified programs, arXiv:1809.08530; Bolte and Pauwels
@@ -39,25 +39,25 @@ from torch import Tensor
 
 from saddlepoint.errors import UsageError, did_you_mean
 
-KINKS = ("minimum-norm", "one-sided", "random")
-"""The selections at a kink."""
+KINKS = ("minimum_norm", "one_sided", "random")
+"""The selections of a slope at a kink."""
 
 
 def absolute(
-    x: Tensor, *, kink: str = "minimum-norm", generator: torch.Generator | None = None
+    x: Tensor, *, kink: str = "minimum_norm", generator: torch.Generator | None = None
 ) -> Tensor:
-    """Return |x|, entry by entry. Its slope at 0 is 0, 1 or uniform in [−1, 1].
+    """Return |x|, elementwise. Its slope at 0 is 0, 1 or uniform in [−1, 1].
 
     Args:
         x: any shape.
         kink: the selection, one of ``KINKS``.
-        generator: the source of "random".
+        generator: generator of the random numbers for "random".
 
     Raises:
         UsageError: an unknown selection, or "random" without a generator.
 
     >>> x = torch.zeros(1, requires_grad=True)
-    >>> absolute(x, kink="one-sided").backward()
+    >>> absolute(x, kink="one_sided").backward()
     >>> x.grad.item()
     1.0
     """
@@ -65,14 +65,14 @@ def absolute(
 
 
 def positive_part(
-    x: Tensor, *, kink: str = "minimum-norm", generator: torch.Generator | None = None
+    x: Tensor, *, kink: str = "minimum_norm", generator: torch.Generator | None = None
 ) -> Tensor:
-    """Return max(0, x), entry by entry. Its slope at 0 is 0, 1 or uniform in [0, 1].
+    """Return max(0, x), elementwise. Its slope at 0 is 0, 1 or uniform in [0, 1].
 
     Args:
         x: any shape.
         kink: the selection, one of ``KINKS``.
-        generator: the source of "random".
+        generator: generator of the random numbers for "random".
 
     Raises:
         UsageError: an unknown selection, or "random" without a generator.
@@ -87,17 +87,19 @@ def largest(
     x: Tensor,
     dim: int = -1,
     *,
-    kink: str = "minimum-norm",
+    kink: str = "minimum_norm",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Return max_i x_i along a dimension, as Σ w_i x_i with weights w ≥ 0 on the entries that tie, Σ w_i = 1.
+    """Return max_i x_i along a dimension.
+
+    Computed as Σ w_i x_i with weights w ≥ 0 on the tied entries, Σ w_i = 1.
 
     Args:
-        x: at least one dimension.
-        dim: the dimension that goes.
-        kink: the selection, one of ``KINKS``: equal weights, all weight on the first, or weights
-            uniform on the simplex.
-        generator: the source of "random".
+        x: a tensor with at least one dimension.
+        dim: the dimension to reduce.
+        kink: the selection, one of ``KINKS``: equal weights, all weight on the first tied entry, or
+            weights uniform on the simplex.
+        generator: generator of the random numbers for "random".
 
     Raises:
         UsageError: an unknown selection, or "random" without a generator.
@@ -110,27 +112,27 @@ def largest(
     _check(kink, generator)
     top = x.detach().amax(dim, keepdim=True)
     weights = (x.detach() == top).to(x.dtype)
-    if kink == "one-sided":
+    if kink == "one_sided":
         weights = weights * (weights.cumsum(dim) == 1)
     elif generator is not None and kink == "random":
-        # exponential, and never 0
+        # exponentially distributed, and never 0
         weights = weights * (torch.finfo(x.dtype).tiny - torch.log1p(-_uniform(x, generator)))
-    # a NaN ties with nothing, not with itself: 0 / 0
+    # a NaN is not equal to itself, so its weight is 0 / 0
     weights = weights / weights.sum(dim, keepdim=True)
-    # weights that sum to 1 up to rounding then still give the maximum itself
+    # so that the result is exact, although the weights sum to 1 only up to rounding
     base = top.where(top.isfinite(), 0.0)
     return base.squeeze(dim) + _times(weights, x - base).sum(dim)
 
 
 def l1_norm(
-    x: Tensor, *, kink: str = "minimum-norm", generator: torch.Generator | None = None
+    x: Tensor, *, kink: str = "minimum_norm", generator: torch.Generator | None = None
 ) -> Tensor:
     """Return Σ |x_i| over all entries. Where x_i = 0 its slope is 0, 1 or uniform in [−1, 1].
 
     Args:
         x: any shape.
         kink: the selection, one of ``KINKS``.
-        generator: the source of "random".
+        generator: generator of the random numbers for "random".
 
     Raises:
         UsageError: an unknown selection, or "random" without a generator.
@@ -142,14 +144,16 @@ def l1_norm(
 
 
 def hinge(
-    margin: Tensor, *, kink: str = "minimum-norm", generator: torch.Generator | None = None
+    margin: Tensor, *, kink: str = "minimum_norm", generator: torch.Generator | None = None
 ) -> Tensor:
-    """Return max(0, 1 − margin), entry by entry. Its slope at margin 1 is 0, 0 (to the right it is flat) or uniform in [−1, 0].
+    """Return max(0, 1 − margin), elementwise.
+
+    Its slope at margin 1 is 0, 0 (the slope from the right) or uniform in [−1, 0].
 
     Args:
         margin: label times score, any shape.
         kink: the selection, one of ``KINKS``.
-        generator: the source of "random".
+        generator: generator of the random numbers for "random".
 
     Raises:
         UsageError: an unknown selection, or "random" without a generator.
@@ -165,20 +169,21 @@ def max_margin(
     scores: Tensor,
     labels: Tensor,
     *,
-    kink: str = "minimum-norm",
+    kink: str = "minimum_norm",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Return the mean over the samples of max(0, max_{j ≠ y} 1 + s_j − s_y), the multiclass hinge of Crammer and Singer.
+    """Return the multiclass hinge loss of Crammer and Singer.
 
-    ``torch.nn.functional.multi_margin_loss`` is another function: it sums over j. Its subgradients
-    are those of ``positive_part`` and ``largest`` multiplied, which are subgradients of the whole;
-    "minimum-norm" is the nearest to 0 in the space of the scores.
+    The mean over the samples of max(0, max_{j ≠ y} 1 + s_j − s_y).
+    ``torch.nn.functional.multi_margin_loss`` is another function: it sums over j. The subgradient
+    is the product of those of ``positive_part`` and ``largest``, which is a subgradient of the
+    composition; "minimum_norm" is the nearest to 0 in the space of the scores.
 
     Args:
-        scores: one for each class, shape (…, classes).
-        labels: the right class y of each sample, shape (…).
+        scores: one score per class, shape (…, classes).
+        labels: the correct class y of each sample, shape (…).
         kink: the selection, one of ``KINKS``.
-        generator: the source of "random".
+        generator: generator of the random numbers for "random".
 
     Raises:
         UsageError: labels that do not have the shape of scores without its last dimension, an
@@ -197,44 +202,41 @@ def max_margin(
         )
     right = labels.unsqueeze(-1)
     excess = 1 + scores - scores.gather(-1, right)
-    others = excess.masked_fill(
-        torch.arange(scores.shape[-1], device=scores.device) == right, -torch.inf
-    )
-    return positive_part(
-        largest(others, kink=kink, generator=generator), kink=kink, generator=generator
-    ).mean()
+    classes = torch.arange(scores.shape[-1], device=scores.device)
+    others = excess.masked_fill(classes == right, -torch.inf)
+    worst = largest(others, kink=kink, generator=generator)
+    return positive_part(worst, kink=kink, generator=generator).mean()
 
 
 def _slope(
     x: Tensor, below: float, above: float, kink: str, generator: torch.Generator | None
 ) -> Tensor:
-    """Return the slope at x, without a graph, of the function that has the slope ``below`` left of 0 and ``above`` right of it."""
+    """Return the slope at x of the function with slope ``below`` for x < 0, ``above`` for x > 0."""
     _check(kink, generator)
     x = x.detach()
     if generator is not None and kink == "random":
         chosen = below + (above - below) * _uniform(x, generator)
     else:
-        chosen = torch.full_like(x, above if kink == "one-sided" else min(max(below, 0.0), above))
+        chosen = torch.full_like(x, above if kink == "one_sided" else min(max(below, 0.0), above))
     chosen = chosen.masked_fill(x < 0, below).masked_fill(x > 0, above)
     return chosen.masked_fill(x.isnan(), torch.nan)
 
 
 def _times(slope: Tensor, x: Tensor) -> Tensor:
-    """Return slope · x with 0 · ∞ = 0, as max(0, −∞) = 0 wants it."""
+    """Return slope · x with 0 · ∞ = 0, so that max(0, −∞) = 0."""
     return slope * x.masked_fill(slope == 0, 0.0)
 
 
 def _uniform(x: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.rand(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(
-        x.device
-    )
+    drawn = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=generator.device)
+    return drawn.to(x.device)
 
 
 def _check(kink: str, generator: torch.Generator | None) -> None:
     if kink not in KINKS:
-        raise UsageError(f'kink="{kink}" is not a selection at a kink.' + did_you_mean(kink, KINKS))
+        raise UsageError(f'kink="{kink}" is not a known selection.' + did_you_mean(kink, KINKS))
     if kink == "random" and generator is None:
         raise UsageError(
-            'kink="random" draws the slope at a kink and needs a source: give it'
+            'kink="random" draws random slopes and needs a generator: pass'
             " generator=torch.Generator().manual_seed(0)."
         )

@@ -1,4 +1,4 @@
-"""Gradient penalties: derivatives of a discriminator with respect to its inputs. Those to parameters are ``curvature.linearization``'s."""
+"""Gradient penalties: derivatives of a discriminator with respect to its inputs."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from torch import Tensor
 from saddlepoint.errors import UsageError
 
 
-def gradient_penalty(judge: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+def gradient_penalty(discriminator: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     """Return E‖∇ₓD(x)‖²: the squared norm of D's gradient at each sample, and their mean.
 
-    ½ γ times this on real samples is R1, on generated ones R2. There is no square root in it, so it
-    has a gradient, 0, where D is flat. It is differentiable with respect to D's parameters, and
-    through ``inputs`` to the generator's where they come from there. Where gradients are switched
-    off it is the same number without a graph. Inside the transforms of ``torch.func`` PyTorch
-    refuses it.
+    ½ γ times this on real samples is R1, on generated ones R2. There is no square root, so the
+    gradient exists, and is 0, where D is flat. The penalty is differentiable with respect to D's
+    parameters, and through ``inputs`` to the generator's if these depend on it. With gradients
+    disabled it is the same number without a graph. PyTorch does not support it inside of transforms
+    of ``torch.func``.
 
     Args:
-        judge: D, a module or function that gives one logit, or a few, to each sample. Samples must
-            not see each other: BatchNorm mixes their gradients, and its buffers move once more.
+        discriminator: D, a module or function that returns one or a few logits per sample. Logits
+            must not depend on other samples: BatchNorm mixes their gradients, and its buffers are
+            updated once more.
         inputs: the samples x, shape (N, …), floating.
 
     Raises:
-        UsageError: the logits do not depend on the inputs in a way that autograd sees.
+        UsageError: the logits do not depend on the inputs, as far as autograd can tell.
 
     Reference: Mescheder, Geiger and Nowozin (2018), Which training methods for GANs do actually
     converge?, arXiv:1801.04406.
@@ -33,20 +34,20 @@ def gradient_penalty(judge: Callable[[Tensor], Tensor], inputs: Tensor) -> Tenso
     >>> gradient_penalty(lambda x: x @ torch.tensor([3.0, 4.0]), torch.zeros(8, 2)).item()
     25.0
     """
-    wanted = torch.is_grad_enabled()
+    create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        # a graph that leads to the generator is kept
+        # keep the graph that leads to the generator
         x = inputs if inputs.requires_grad else inputs.detach().requires_grad_()
-        logits = judge(x)
-        slope = (
-            torch.autograd.grad(logits.sum(), x, create_graph=wanted, allow_unused=True)[0]
-            if logits.requires_grad
-            else None
-        )
-    if slope is None:
+        logits = discriminator(x)
+        gradient = None
+        if logits.requires_grad:
+            (gradient,) = torch.autograd.grad(
+                logits.sum(), x, create_graph=create_graph, allow_unused=True
+            )
+    if gradient is None:
         raise UsageError(
             "gradient_penalty: the logits do not depend on the inputs, so they have no gradient to"
-            " penalise. Compute them from the argument that judge is called with, without detach()"
-            " or no_grad()."
+            " penalise. Compute them from the argument of the discriminator, without detach() or"
+            " no_grad()."
         )
-    return slope.square().sum() / len(inputs)
+    return gradient.square().sum() / len(inputs)

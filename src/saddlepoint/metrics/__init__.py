@@ -1,9 +1,8 @@
-"""Numbers about samples."""
+"""Metrics of generated samples."""
 
 from saddlepoint.extras import needs
 
 with needs("train", "saddlepoint.metrics"):
-    from saddlepoint.metrics.card import Card, Difference, card_of, difference
     from saddlepoint.metrics.coverage import (
         class_coverage,
         class_entropy,
@@ -23,9 +22,9 @@ with needs("train", "saddlepoint.metrics"):
         frechet_distance,
         frechet_measure,
         generalisation_gap,
-        kernel_distance,
-        kernel_measure,
-        wasserstein_line,
+        mmd2,
+        mmd2_measure,
+        wasserstein_1d,
     )
     from saddlepoint.metrics.fidelity import fidelity_scores, weights_hash
     from saddlepoint.metrics.manifold import Manifold, manifold, manifold_measures
@@ -45,16 +44,16 @@ with needs("train", "saddlepoint.metrics"):
         memorisation_measures,
         nearest_distances,
     )
+    from saddlepoint.metrics.result import Difference, MetricResult, difference
 
 __all__ = [
-    "Card",
     "Difference",
     "DigitCNN",
     "Manifold",
     "Measure",
     "Memorisation",
+    "MetricResult",
     "Origin",
-    "card_of",
     "check_features",
     "class_coverage",
     "class_entropy",
@@ -68,14 +67,14 @@ __all__ = [
     "frechet_measure",
     "gaussian_share",
     "generalisation_gap",
-    "kernel_distance",
-    "kernel_measure",
     "load_digit_cnn",
     "manifold",
     "manifold_measures",
     "mean_measure",
     "memorisation",
     "memorisation_measures",
+    "mmd2",
+    "mmd2_measure",
     "mode_counts",
     "mode_coverage",
     "mode_distance",
@@ -87,6 +86,6 @@ __all__ = [
     "resampled",
     "reverse_kl",
     "stacked_modes",
-    "wasserstein_line",
+    "wasserstein_1d",
     "weights_hash",
 ]

@@ -1,4 +1,4 @@
-"""The feature extractor of the digit metrics: a small convolutional classifier with shipped weights."""
+"""The feature extractor of the digit metrics: a small classifier with shipped weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WEIGHTS = Path(__file__).parent / "digit_cnn.safetensors"
 
 
 class DigitCNN(nn.Module):
-    """Classify 28 x 28 digits; its 64 penultimate activations are the feature space of ``frechet[digit-cnn]``.
+    """A classifier of 28 x 28 digits; its 64 penultimate activations are the features of metrics.
 
     Two convolutions (3 x 3, 24 and 48 channels, ReLU, max-pooling), one hidden layer of 64, ten
     logits; 88,170 parameters. Inputs are images in [-1, 1] of shape (N, 1, 28, 28).
@@ -55,5 +55,5 @@ def load_digit_cnn() -> DigitCNN:
 
 @cache
 def digit_cnn_hash() -> str:
-    """Return the SHA-256 of the shipped weights: numbers from different weights must not be compared."""
+    """Return the SHA-256 of the shipped weights, a condition of every result that uses them."""
     return hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage: balls around samples stand for the set they come from."""
+"""Precision, recall, density and coverage, with the manifold of a set as balls around samples."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from saddlepoint.metrics.measure import Measure, Origin, mean_measure
 from saddlepoint.metrics.neighbours import ROWS, distance_rows
 
 EDGE = 1e-9
-"""Relative width of the edge of a ball: distances that agree so far are ties, which rounding must not decide."""
+"""Relative tolerance of distances to the edge of a ball, so that rounding does not decide ties."""
 
 
 @dataclass(frozen=True, eq=False)
 class Manifold:
-    """What each sample contributes to the four metrics, which are the means.
+    """Each sample's contribution to four metrics; the metrics are their means.
 
     Args:
         precision: 1 for a generated sample within the ball of a real one, else 0; shape (M,).
@@ -35,23 +35,23 @@ class Manifold:
 
 
 def manifold(real: Tensor, fake: Tensor, *, k: int = 5, rows: int = ROWS) -> Manifold:
-    """Return the contributions to precision, recall, density and coverage, from distances in float64.
+    """Return each sample's contribution to precision, recall, density and coverage, in float64.
 
-    The ball of a sample reaches to its k-th nearest neighbour in its own set, itself left out.
-    Precision, recall and coverage count samples on the edge as inside, so a generator that repeats
-    training samples is precise and covers what it repeats, although its own balls have radius 0;
-    density counts the interior, as its authors' code does, so that it is exactly 1 for a set and
-    itself.
+    The ball of a sample reaches to its k-th nearest neighbour in its own set, not counting itself.
+    Precision, recall and coverage count samples on the edge as inside, so that a generator that
+    repeats training samples is precise and covers them, although its own balls have radius 0.
+    Density counts the interior only, as in its authors' code, so that it is exactly 1 for two equal
+    sets.
 
     Args:
         real: features of real samples, shape (N, d).
         fake: features of generated samples, shape (M, d).
-        k: which neighbour the balls reach to.
-        rows: how many samples at a time; memory is rows · N, and the result does not depend on it.
+        k: index of the nearest neighbour that sets the radius.
+        rows: samples per chunk; memory is rows · N; does not change the result.
 
     Raises:
-        UsageError: k below 1, fewer than k + 1 samples on a side, features that do not fit, or one
-            that is not finite.
+        UsageError: k is below 1, a set has fewer than k + 1 samples, shapes do not match, or a
+            feature is not finite.
 
     Reference: Kynkäänniemi et al. (2019), Improved Precision and Recall Metric for Assessing
     Generative Models, arXiv:1904.06991 (precision, recall); Naeem et al. (2020), Reliable Fidelity
@@ -59,14 +59,14 @@ def manifold(real: Tensor, fake: Tensor, *, k: int = 5, rows: int = ROWS) -> Man
 
     >>> x = torch.tensor([[0.0], [1.0], [3.0]])
     >>> found = manifold(x, torch.tensor([[0.5], [0.5], [9.0]]), k=1)
-    >>> found.precision.tolist(), found.recall.tolist(), found.density.tolist(), found.coverage.tolist()
-    ([1.0, 1.0, 0.0], [0.0, 1.0, 1.0], [2.0, 2.0, 0.0], [1.0, 1.0, 0.0])
+    >>> found.precision.tolist(), found.recall.tolist()
+    ([1.0, 1.0, 0.0], [0.0, 1.0, 1.0])
+    >>> found.density.tolist(), found.coverage.tolist()
+    ([2.0, 2.0, 0.0], [1.0, 1.0, 0.0])
     """
     if k < 1:
-        raise UsageError(
-            f"Precision and recall: k={k} must be at least 1, the nearest neighbour. 5 is usual."
-        )
-    check_features("Precision and recall", least=k + 1, real=real, generated=fake)
+        raise UsageError(f"Precision and recall: k={k} must be at least 1. 5 is usual.")
+    check_features("Precision and recall", min_samples=k + 1, real=real, generated=fake)
     reach, reach_fake = _radii(real, k, rows), _radii(fake, k, rows)
     precision, density = [], []
     recalled, nearest = torch.zeros_like(reach, dtype=torch.bool), torch.full_like(reach, torch.inf)
@@ -90,22 +90,23 @@ def manifold_measures(
 ) -> dict[str, Measure]:
     """Return ``precision``, ``recall``, ``density`` and ``coverage`` of ``manifold``.
 
-    Replicates redraw the samples that a metric is a mean over (generated for precision and density,
-    real for recall and coverage) and leave the balls as they are: the intervals say nothing of how
-    the balls vary.
+    Replicates resample the samples that a metric is a mean over (generated for precision and
+    density, real for recall and coverage) with fixed balls: the intervals do not include the
+    variation of the balls.
 
     Args:
         real: features of real samples, shape (N, d).
         fake: features of generated samples, shape (M, d).
-        k: which neighbour the balls reach to.
-        rows: how many samples at a time.
+        k: index of the nearest neighbour that sets the radius.
+        rows: samples per chunk.
         **origin: ``split``, ``extractor`` and ``resize`` of the measures.
 
     Raises:
         UsageError: as ``manifold``.
 
     >>> x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
-    >>> {name: round(measure.value, 6) for name, measure in manifold_measures(x, x, split="test", extractor="none").items()}
+    >>> found = manifold_measures(x, x, split="test", extractor="none")
+    >>> {name: round(measure.value, 6) for name, measure in found.items()}
     {'precision': 1.0, 'recall': 1.0, 'density': 1.0, 'coverage': 1.0}
     """
     found = manifold(real, fake, k=k, rows=rows)
@@ -129,7 +130,7 @@ def manifold_measures(
 
 
 def _radii(features: Tensor, k: int, rows: int) -> Tensor:
-    """Return each sample's distance to its k-th nearest other; the smallest of a row is the one to itself."""
+    """Return each sample's distance to its k-th nearest neighbour; the nearest is itself."""
     return torch.cat(
         [
             part.kthvalue(k + 1, dim=1).values

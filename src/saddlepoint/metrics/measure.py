@@ -1,4 +1,4 @@
-"""A number about samples together with what it was measured on and how much it varies."""
+"""A metric's value with its bootstrap replicates and what it was measured on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Replicate = Callable[[torch.Generator], float]
 
 
 class Origin(TypedDict):
-    """Where the samples and features of a measure come from: ``split``, ``extractor`` and, unless it is "none", ``resize``."""
+    """Origin of samples and features: ``split``, ``extractor`` and optionally ``resize``."""
 
     split: str
     extractor: str
@@ -25,23 +25,22 @@ class Origin(TypedDict):
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric's value, one bootstrap replicate of it on demand, and what it was measured on.
+    """A metric's value, a function that draws bootstrap replicates, and what it was measured on.
 
     Args:
-        value: the metric of the samples as they are.
+        value: the metric of the samples.
         replicate: a function of a generator that returns the metric of samples redrawn with
-            replacement; None where there is none.
+            replacement; None without one.
         generated: number of generated samples.
-        real: number of real samples; 0 where the density is known.
-        split: the part of the data compared with: "test", "train", "train and test", "known
-            density".
-        extractor: the feature extractor, "none" for samples as they are.
+        real: number of real samples; 0 if the density is known.
+        split: the part of the data that it is compared with: "test", "train", "train and test" or
+            "known density".
+        extractor: the feature extractor, "none" for raw samples.
         resize: how images were resized before they were measured.
-        lower: the smallest value that the metric can take, None where there is none.
-        upper: the largest value that the metric can take, None where there is none.
+        lower: the smallest possible value, None without a bound.
+        upper: the largest possible value, None without a bound.
 
-    >>> quality = mean_measure(torch.tensor([1.0, 0.0, 1.0, 1.0]), generated=4, real=0, split="known density", extractor="none", upper=1)
-    >>> quality.value
+    >>> Measure(0.75, generated=4, real=0, split="known density", extractor="none").value
     0.75
     """
 
@@ -59,64 +58,58 @@ class Measure:
     def interval(
         self, replicates: int, generator: torch.Generator, *, level: float = 0.95
     ) -> tuple[float, float]:
-        """Return the percentile interval of bootstrap replicates, shifted so that their mean is the value.
+        """Return the percentile interval of bootstrap replicates, shifted to be around the value.
 
         ``[value − m + Q((1 − level)/2), value − m + Q((1 + level)/2)]`` with the mean m and the
-        quantiles Q of the replicates, cut off at the metric's range. The shift is needed because a
-        redrawn set has fewer distinct samples (about 63 % of them), which makes Fréchet distances
-        larger and counts of modes smaller than those of the samples as they are. It removes that
-        bias, not the one that the value itself has because the number of samples is finite.
+        quantiles Q of the replicates, clipped to the metric's range. The shift is needed because a
+        resampled set has fewer distinct samples (about 63 % of them), which makes Fréchet distances
+        larger and counts of modes smaller than those of the original samples. It removes that
+        bias, but not the bias of the value itself, which comes from the finite number of samples.
 
         Args:
-            replicates: how many replicates; 200 and more for an interval of 95 %.
-            generator: source of the redrawn indices; the interval is a function of its state.
-            level: the share of replicates inside.
+            replicates: number of replicates, at least 20; 200 or more for an interval of 95 %.
+            generator: source of the resampled indices; the interval is a function of its state.
+            level: the share of replicates inside the interval.
 
         Raises:
-            UsageError: the measure has no replicates, fewer than 20 are asked for, the level is not
+            UsageError: the measure has no replicates, ``replicates`` is below 20, the level is not
                 between 0 and 1, or a replicate is not finite.
 
         Reference: Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
 
-        >>> mean = mean_measure(torch.arange(100.0), generated=100, real=0, split="test", extractor="none")
+        >>> origin = {"split": "test", "extractor": "none"}
+        >>> mean = mean_measure(torch.arange(100.0), generated=100, real=0, **origin)
         >>> low, high = mean.interval(200, torch.Generator().manual_seed(0))
         >>> 40 < low < mean.value < high < 60
         True
         """
-        drawn = self._replicates(replicates, generator, level)
-        tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-        low, high = (torch.quantile(drawn, tails) - drawn.mean() + self.value).tolist()
-        return self._within(low), self._within(high)
-
-    def _within(self, value: float) -> float:
-        least, most = (
-            (-math.inf if self.lower is None else self.lower),
-            (math.inf if self.upper is None else self.upper),
-        )
-        return min(max(value, least), most)
-
-    def _replicates(self, count: int, generator: torch.Generator, level: float) -> Tensor:
         if self.replicate is None:
             raise UsageError(
                 "This measure has no bootstrap replicates, so there is no interval. Report its"
                 " value alone."
             )
-        if count < 20 or not 0 < level < 1:
+        if replicates < 20 or not 0 < level < 1:
             raise UsageError(
-                f"An interval needs at least 20 replicates and a level between 0 and 1, got {count}"
-                f" and {level}. 200 at 0.95 are usual."
+                "An interval needs at least 20 replicates and a level between 0 and 1, got"
+                f" {replicates} and {level}. 200 at 0.95 are usual."
             )
-        drawn = torch.tensor([self.replicate(generator) for _ in range(count)], dtype=torch.float64)
+        drawn = torch.tensor(
+            [self.replicate(generator) for _ in range(replicates)], dtype=torch.float64
+        )
         if not bool(drawn.isfinite().all()):
             raise UsageError(
-                "A bootstrap replicate is not finite: the metric is undefined on some redrawn"
-                " samples. Evaluate with more."
+                "A bootstrap replicate is not finite: the metric is undefined on some resampled"
+                " sets. Evaluate with more samples."
             )
-        return drawn
+        tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+        low, high = (torch.quantile(drawn, tails) - drawn.mean() + self.value).tolist()
+        lowest = -math.inf if self.lower is None else self.lower
+        highest = math.inf if self.upper is None else self.upper
+        return min(max(low, lowest), highest), min(max(high, lowest), highest)
 
 
 def redraw(rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Return as many rows as there are, drawn with replacement.
+    """Return len(rows) rows drawn with replacement.
 
     >>> redraw(torch.arange(5), torch.Generator().manual_seed(0)).shape
     torch.Size([5])
@@ -125,7 +118,7 @@ def redraw(rows: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def multiplicities(n: int, generator: torch.Generator) -> Tensor:
-    """Return how often each of n rows is in a set of n drawn with replacement, shape (n,), float64.
+    """Return the counts of n rows in n draws with replacement, shape (n,), float64.
 
     >>> multiplicities(5, torch.Generator().manual_seed(0)).sum().item()
     5.0
@@ -134,9 +127,10 @@ def multiplicities(n: int, generator: torch.Generator) -> Tensor:
 
 
 def resampled(metric: Callable[..., float], *samples: Tensor) -> Replicate:
-    """Return the replicate of ``metric(*samples)``: each set of rows is redrawn on its own.
+    """Return the replicate of ``metric(*samples)``; each set of rows is resampled on its own.
 
-    >>> replicate = resampled(lambda a, b: float(a.mean() - b.mean()), torch.ones(3), torch.zeros(4))
+    >>> metric = lambda a, b: float(a.mean() - b.mean())
+    >>> replicate = resampled(metric, torch.ones(3), torch.zeros(4))
     >>> replicate(torch.Generator().manual_seed(0))
     1.0
     """
@@ -158,14 +152,15 @@ def mean_measure(
         contributions: shape (N,).
         generated: number of generated samples.
         real: number of real samples.
-        lower: the smallest possible value, None where there is none.
-        upper: the largest possible value, None where there is none.
+        lower: the smallest possible value, None without a bound.
+        upper: the largest possible value, None without a bound.
         **origin: ``split``, ``extractor`` and ``resize`` of the measure.
 
     Raises:
         UsageError: no contribution, or one that is not finite.
 
-    >>> mean_measure(torch.tensor([1.0, 3.0]), generated=2, real=0, split="test", extractor="none").value
+    >>> terms = torch.tensor([1.0, 3.0])
+    >>> mean_measure(terms, generated=2, real=0, split="test", extractor="none").value
     2.0
     """
     terms = contributions.double()

@@ -1,4 +1,4 @@
-"""Distances to nearest neighbours: does a generator copy its training data, and how far apart are its samples?"""
+"""Distances between samples: copying of training data, and diversity."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from saddlepoint.errors import UsageError
 from saddlepoint.metrics.distances import check_features
 from saddlepoint.metrics.measure import Measure, Origin, redraw, resampled
 
-ROWS = 500  # 500 rows against 10,000 are 40 MB
+ROWS = 500  # 500 rows × 10,000 distances are 40 MB
 
 SAME = 1e-12
-"""Squared distances below this share of 2‖a‖² are 0: below the resolution of float32 features, above the rounding of the sum."""
+"""Squared distances below this share of 2‖a‖² are set to 0.
+
+It is below the resolution of float32 features and above the rounding of the sum.
+"""
 
 
 def distance_rows(a: Tensor, b: Tensor, *, rows: int = ROWS) -> Iterator[Tensor]:
-    """Yield ‖a_i − b_j‖ in float64 for ``rows`` rows of a after the other, shapes (≤ rows, len(b)).
+    """Yield ‖a_i − b_j‖ in float64, in chunks of ``rows`` rows of a, shapes (≤ rows, len(b)).
 
-    Computed as ‖a‖² − 2⟨a, b⟩ + ‖b‖², some ten times as fast as from the differences, around the
-    mean of b, where little cancels. Equal samples have distance 0 exactly, samples that differ by
-    less than 1e-6 of their size too.
+    Computed as ‖a‖² − 2⟨a, b⟩ + ‖b‖², about ten times as fast as from the differences, relative to
+    the mean of b, so that little cancels. Equal samples, and samples that differ by less than 1e-6
+    of their norm, have distance 0 exactly.
 
     >>> [part.shape[0] for part in distance_rows(torch.zeros(5, 2), torch.zeros(3, 2), rows=2)]
     [2, 2, 1]
@@ -35,7 +38,7 @@ def distance_rows(a: Tensor, b: Tensor, *, rows: int = ROWS) -> Iterator[Tensor]
 
 
 def _squared_rows(a: Tensor, b: Tensor, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (‖a_i‖², ‖b_j‖² − 2⟨a_i, b_j⟩) around the mean of b: their sum is the squared distance."""
+    """Yield (‖a_i‖², ‖b_j‖² − 2⟨a_i, b_j⟩), whose sum is the squared distance, in chunks."""
     origin = b.double().mean(dim=0)
     targets = b.double() - origin
     squares = targets.square().sum(dim=1)
@@ -53,18 +56,18 @@ def nearest_distances(queries: Tensor, references: Tensor, *, rows: int = ROWS) 
     Args:
         queries: shape (N, d).
         references: shape (M, d).
-        rows: how many queries at a time; memory is rows · M, and the result does not depend on it.
+        rows: queries per chunk; memory is rows · M; does not change the result.
 
     Raises:
-        UsageError: no samples on a side, features that do not fit, or one that is not finite.
+        UsageError: a set is empty, shapes do not match, or a feature is not finite.
 
     >>> nearest_distances(torch.tensor([[0.0], [4.0]]), torch.tensor([[1.0], [9.0]])).tolist()
     [1.0, 3.0]
     """
-    check_features("Nearest distance", least=1, query=queries, reference=references)
+    check_features("Nearest distance", min_samples=1, query=queries, reference=references)
     found = []
     for own, rest in _squared_rows(queries, references, rows):
-        nearest = rest.amin(dim=1) + own  # the root of the smallest only
+        nearest = rest.amin(dim=1) + own  # square root of the smallest only
         found.append(nearest.masked_fill_(nearest <= 2 * SAME * own, 0).sqrt_())
     return torch.cat(found)
 
@@ -87,7 +90,7 @@ class Memorisation:
 
     @property
     def ratio(self) -> float:
-        """Median distance of generated samples over that of held-out ones; well below 1 for copies.
+        """Median distance of generated over that of held-out samples; well below 1 for copies.
 
         Raises:
             UsageError: half of the held-out samples are in the training data.
@@ -96,11 +99,12 @@ class Memorisation:
 
     @property
     def copying(self) -> float:
-        """P(d(generated) < d(held-out)) + ½ P(equal): 0.5 where generated samples lie as near as unseen data, 1 for copies.
+        """P(d(generated) < d(held-out)) + ½ P(d(generated) = d(held-out)).
 
+        0.5 if generated samples are as near to the training data as held-out data, 1 for copies.
         The Mann-Whitney statistic of Meehan, Chaudhuri and Dasgupta (2020), A Non-Parametric Test
         to Detect Data-Copying in Generative Models, arXiv:2004.05675, over the whole space (they
-        cut it into cells and take a z-score in each).
+        divide it into cells and compute a z-score in each).
         """
         return _copying(self.generated, self.held_out)
 
@@ -112,12 +116,12 @@ def memorisation(
 
     Args:
         generated: features of generated samples, shape (N, d).
-        held_out: features of real samples that training never saw, shape (M, d).
+        held_out: features of real samples not used in training, shape (M, d).
         train: features of the training samples, shape (T, d).
-        rows: how many samples at a time; memory is rows · T.
+        rows: samples per chunk; memory is rows · T.
 
     Raises:
-        UsageError: no samples, features that do not fit, or one that is not finite.
+        UsageError: a set is empty, shapes do not match, or a feature is not finite.
 
     Reference: Meehan et al. (2020), arXiv:2004.05675.
 
@@ -125,7 +129,9 @@ def memorisation(
     >>> memorisation(train[:50], test, train).copying
     1.0
     """
-    check_features("Memorisation", least=1, generated=generated, held_out=held_out, train=train)
+    check_features(
+        "Memorisation", min_samples=1, generated=generated, held_out=held_out, train=train
+    )
     return Memorisation(
         nearest_distances(generated, train, rows=rows),
         nearest_distances(held_out, train, rows=rows),
@@ -135,10 +141,10 @@ def memorisation(
 def memorisation_measures(
     found: Memorisation, *, train: int, **origin: Unpack[Origin]
 ) -> dict[str, Measure]:
-    """Return ``ratio`` and ``copying``; replicates redraw generated and held-out samples, not the training data.
+    """Return ``ratio`` and ``copying``; replicates resample generated and held-out samples.
 
     Args:
-        found: what ``memorisation`` returned.
+        found: the result of ``memorisation``.
         train: number of training samples.
         **origin: ``split``, ``extractor`` and ``resize`` of the measures.
 
@@ -149,12 +155,12 @@ def memorisation_measures(
     {'ratio': True, 'copying': True}
     """
     sets = (found.generated, found.held_out)
-    generated_, real = len(found.generated), len(found.held_out) + train
+    generated, real = len(found.generated), len(found.held_out) + train
     return {
         "ratio": Measure(
             found.ratio,
             resampled(_ratio, *sets),
-            generated=generated_,
+            generated=generated,
             real=real,
             lower=0,
             **origin,
@@ -162,7 +168,7 @@ def memorisation_measures(
         "copying": Measure(
             found.copying,
             resampled(_copying, *sets),
-            generated=generated_,
+            generated=generated,
             real=real,
             lower=0,
             upper=1,
@@ -176,7 +182,7 @@ def diversity(features: Tensor, *, rows: int = ROWS) -> float:
 
     Args:
         features: shape (N, d).
-        rows: how many samples at a time.
+        rows: samples per chunk.
 
     Raises:
         UsageError: fewer than two samples, or a feature is not finite.
@@ -190,20 +196,20 @@ def diversity(features: Tensor, *, rows: int = ROWS) -> float:
 def diversity_share(
     real: Tensor, fake: Tensor, *, rows: int = ROWS, **origin: Unpack[Origin]
 ) -> Measure:
-    """Return ``diversity`` of generated samples as a share of that of real ones; 0 for a single repeated sample.
+    """Return ``diversity`` of generated samples over that of real ones; 0 for one repeated sample.
 
-    A replicate redraws each sample's mean distance d_i to the others: 2 · mean(d*) − mean(d), the
+    A replicate resamples each sample's mean distance d_i to the others, 2 · mean(d*) − mean(d): the
     first-order bootstrap of a mean over pairs, which needs no matrix of all distances.
 
     Args:
         real: features of real samples, shape (N, d).
         fake: features of generated samples, shape (M, d).
-        rows: how many samples at a time.
+        rows: samples per chunk.
         **origin: ``split``, ``extractor`` and ``resize`` of the measure.
 
     Raises:
-        UsageError: fewer than two samples, a feature that is not finite, or real samples that are
-            all equal.
+        UsageError: a set has fewer than two samples, a feature is not finite, or all real samples
+            are equal.
 
     Reference: Hoeffding (1948), A Class of Statistics with Asymptotically Normal Distribution.
 
@@ -214,12 +220,16 @@ def diversity_share(
     ours, theirs = _mean_distances(fake, rows), _mean_distances(real, rows)
     if not float(theirs.mean()) > 0:
         raise UsageError(
-            "Diversity: all real samples have the same features, so there is no share of theirs."
+            "Diversity: all real samples have the same features, so that the ratio is undefined."
             " Check the extractor."
         )
 
     def replicate(generator: torch.Generator) -> float:
-        return _first_order(ours, generator) / _first_order(theirs, generator)
+        generated, reference = (
+            float(2 * redraw(distances, generator).mean() - distances.mean())
+            for distances in (ours, theirs)
+        )
+        return generated / reference
 
     return Measure(
         float(ours.mean() / theirs.mean()),
@@ -233,29 +243,23 @@ def diversity_share(
 
 def _mean_distances(features: Tensor, rows: int) -> Tensor:
     """Return each sample's mean distance to the others, shape (N,)."""
-    check_features("Diversity", least=2, given=features)
+    check_features("Diversity", min_samples=2, given=features)
     sums = torch.cat([part.sum(1) for part in distance_rows(features, features, rows=rows)])
     return sums / (len(features) - 1)
-
-
-def _first_order(terms: Tensor, generator: torch.Generator) -> float:
-    return float(2 * redraw(terms, generator).mean() - terms.mean())
 
 
 def _ratio(generated: Tensor, held_out: Tensor) -> float:
     median = float(held_out.double().quantile(0.5))
     if median == 0:
         raise UsageError(
-            "Memorisation: at least half of the held-out samples are in the training data, so there"
-            " is nothing to compare with. Hold out samples that training never saw."
+            "Memorisation: at least half of the held-out samples are in the training data, so that"
+            " the ratio is undefined. Hold out samples that are not used in training."
         )
     return float(generated.double().quantile(0.5)) / median
 
 
 def _copying(generated: Tensor, held_out: Tensor) -> float:
     order = held_out.sort().values
-    below, up_to = (
-        torch.searchsorted(order, generated),
-        torch.searchsorted(order, generated, right=True),
-    )
+    below = torch.searchsorted(order, generated)
+    up_to = torch.searchsorted(order, generated, right=True)
     return 1 - float((below + up_to).double().mean()) / (2 * len(order))

@@ -1,18 +1,18 @@
-"""Reference networks."""
+"""Networks of the built-in problems, weight averaging and activation recomputation."""
 
+from saddlepoint.models.activation_checkpointing import recompute_activations
 from saddlepoint.models.averaging import moving_average
-from saddlepoint.models.binary import Binary, Interpolated
+from saddlepoint.models.binary import BicubicUpsample, BinaryOutput
 from saddlepoint.models.convolutional import SmallConvDiscriminator, SmallConvGenerator
 from saddlepoint.models.mlp import ACTIVATIONS, MLP
 from saddlepoint.models.radial import GaussianComponents, RadialFeatures
-from saddlepoint.models.recomputing import recompute_activations
 
 __all__ = [
     "ACTIVATIONS",
     "MLP",
-    "Binary",
+    "BicubicUpsample",
+    "BinaryOutput",
     "GaussianComponents",
-    "Interpolated",
     "RadialFeatures",
     "SmallConvDiscriminator",
     "SmallConvGenerator",

@@ -10,15 +10,15 @@ _Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """Return the exponential moving average θ̄ ← θ̄ + (1 − d_t)(θ − θ̄) with d_t = min(decay, (1 + t) / (10 + t)), t updates so far.
+    """Return an exponential moving average of a network, θ̄ ← θ̄ + (1 − d_t)(θ − θ̄).
 
-    Early on it looks back over a ninth of the updates so far, later over 1 / (1 − decay) of them,
-    so that it is of use in short runs too. Call ``update_parameters(network)`` after each step;
-    ``module`` is the averaged network. Parameters are averaged, buffers copied: BatchNorm's
-    statistics are averages already.
+    After t updates d_t = min(decay, (1 + t) / (10 + t)): at first the average covers about a ninth
+    of the updates, later about 1 / (1 − decay) of them, so that it is useful in short runs too.
+    Call ``update_parameters(network)`` after each step; ``module`` is the averaged network.
+    Parameters are averaged, buffers copied: BatchNorm's statistics are averages already.
 
     Args:
-        network: the network to follow.
+        network: the network to average.
         decay: in [0, 1); 0 copies the network.
 
     >>> network = nn.Linear(1, 1, bias=False, device="meta").to_empty(device="cpu")

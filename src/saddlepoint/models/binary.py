@@ -1,4 +1,4 @@
-"""Generators with few parameters and binary outputs."""
+"""Parts of generators with few parameters and binary outputs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 
-class Binary(nn.Module):
-    """A network whose outputs are logits, and what makes binary outputs of them.
+class BinaryOutput(nn.Module):
+    """A network that returns logits, followed by a function that makes them binary.
 
-    Noise that an output needs beyond the network's own input comes with the input, in the columns
-    after the network's: the module is a function of its input, evaluated again it returns the same.
+    The noise of a sampled output is part of the input, in the columns after the network's own, so
+    that the module is a deterministic function of its input.
 
     Args:
         logits: the network, from (N, inputs) to (N, *shape).
-        inputs: how many columns of the input are the network's.
-        output: from the logits and the other columns, in the shape of the logits, to the output;
-            without further columns from the logits.
+        inputs: number of input columns of the network.
+        output: function of the logits, and of the other input columns in the shape of the logits if
+            there are any.
 
-    >>> network = Binary(nn.Identity(), 2, lambda logits, uniform: (uniform < logits.sigmoid()) * 2.0 - 1)
+    >>> sampled = lambda logits, uniform: (uniform < logits.sigmoid()) * 2.0 - 1
+    >>> network = BinaryOutput(nn.Identity(), 2, sampled)
     >>> network(torch.tensor([[0.0, 0.0, 0.1, 0.9]])).tolist()
     [[1.0, -1.0]]
     """
@@ -31,26 +32,22 @@ class Binary(nn.Module):
         self.logits, self._inputs, self._output = logits, inputs, output
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map (N, inputs), or (N, inputs + outputs) where the output is sampled, to (N, *shape)."""
-        logits, noise = (
-            torch.as_tensor(self.logits(inputs[:, : self._inputs])),
-            inputs[:, self._inputs :],
-        )
-        return (
-            self._output(logits, noise.reshape(logits.shape))
-            if noise.shape[1]
-            else self._output(logits)
-        )
+        """Map (N, inputs), or (N, inputs + outputs) if the output is sampled, to (N, *shape)."""
+        logits = torch.as_tensor(self.logits(inputs[:, : self._inputs]))
+        noise = inputs[:, self._inputs :]
+        if not noise.shape[1]:
+            return self._output(logits)
+        return self._output(logits, noise.reshape(logits.shape))
 
 
-class Interpolated(nn.Module):
-    """Cubic interpolation from one square grid to a finer one, W x Wᵀ: what ``nn.Upsample(mode="bicubic")`` does, several times quicker.
+class BicubicUpsample(nn.Module):
+    """Bicubic upsampling of square images as W x Wᵀ, faster than ``nn.Upsample(mode="bicubic")``.
 
     Args:
         coarse: rows and columns of the input.
         fine: rows and columns of the output.
 
-    >>> Interpolated(7, 28)(torch.ones(5, 1, 7, 7)).shape
+    >>> BicubicUpsample(7, 28)(torch.ones(5, 1, 7, 7)).shape
     torch.Size([5, 1, 28, 28])
     """
 
@@ -58,10 +55,9 @@ class Interpolated(nn.Module):
 
     def __init__(self, coarse: int, fine: int) -> None:
         super().__init__()
-        self.register_buffer(
-            "weights",
-            interpolate(torch.eye(coarse)[None, None], size=(fine, coarse), mode="bicubic")[0, 0],
-        )
+        columns = torch.eye(coarse)[None, None]
+        weights = interpolate(columns, size=(fine, coarse), mode="bicubic")[0, 0]
+        self.register_buffer("weights", weights)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (…, coarse, coarse) to (…, fine, fine)."""

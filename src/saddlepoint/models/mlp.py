@@ -1,4 +1,4 @@
-"""The multilayer perceptrons of the reference GANs."""
+"""Multilayer perceptrons."""
 
 from __future__ import annotations
 
@@ -12,33 +12,36 @@ from torch import Tensor, nn
 from saddlepoint.errors import UsageError, did_you_mean
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "leaky-relu": lambda: nn.LeakyReLU(0.2),
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),
     "relu": nn.ReLU,
     "silu": nn.SiLU,
     "softplus": nn.Softplus,
     "tanh": nn.Tanh,
 }
-"""name → activation. LeakyReLU (slope 0.2) and ReLU are piecewise linear: they have no curvature of their own, so an own Hessian
-block sees the loss only; SiLU, softplus and tanh are smooth."""
+"""name → activation.
+
+LeakyReLU (slope 0.2) and ReLU are piecewise linear, so that the own Hessian blocks contain the
+curvature of the loss only; SiLU, softplus and tanh are smooth.
+"""
 
 
 class MLP(nn.Module):
-    """Linear layers with an activation between them, and one more on the output where wanted.
+    """Linear layers with an activation between them, and optionally one on the output.
 
-    Weights and biases are drawn as PyTorch draws them, uniform in ±1/√(inputs), from the generator
-    given here.
+    Weights and biases are initialised as in PyTorch, uniform in ±1/√(inputs), from ``generator``.
 
     Args:
         sizes: the widths, inputs first; (64, 128, 128, 784) has three linear layers.
         activation: a key of ``ACTIVATIONS``.
         output: an activation for the last layer, such as ``nn.Tanh()``, or None.
-        shape: the shape of one output, where it is not flat.
+        shape: the shape of one output; flat by default.
         generator: the source of the initial weights.
 
     Raises:
         UsageError: an unknown activation.
 
-    >>> G = MLP((64, 128, 128, 784), output=nn.Tanh(), shape=(1, 28, 28), generator=torch.Generator().manual_seed(0))
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> G = MLP((64, 128, 784), output=nn.Tanh(), shape=(1, 28, 28), generator=generator)
     >>> G(torch.zeros(5, 64)).shape
     torch.Size([5, 1, 28, 28])
     """
@@ -47,7 +50,7 @@ class MLP(nn.Module):
         self,
         sizes: Sequence[int],
         *,
-        activation: str = "leaky-relu",
+        activation: str = "leaky_relu",
         output: nn.Module | None = None,
         shape: Sequence[int] | None = None,
         generator: torch.Generator,
@@ -71,7 +74,7 @@ class MLP(nn.Module):
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    # skips PyTorch's own draw from the global generator
+    # on meta, so that PyTorch does not draw from the global generator
     layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
     bound = 1 / math.sqrt(inputs)
     for parameter in layer.parameters():

@@ -1,4 +1,4 @@
-"""A Gaussian mixture as a generator and a linear judge of radial features: the smallest pair whose equilibrium is known."""
+"""A 1-D Gaussian mixture as generator and a linear discriminator of radial basis functions."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from saddlepoint.errors import UsageError
 
 
 class GaussianComponents(nn.Module):
-    """x = μ_k + exp(s_k) z on the line, from noise z and the component k it goes to.
+    """The 1-D generator x = μ_k + exp(s_k) z of noise z and its component k.
 
     Args:
         means: the initial μ, shape (components,).
         log_deviations: the initial s, shape (components,).
 
     Raises:
-        UsageError: means and log deviations that are no vectors of one length.
+        UsageError: means and log deviations are not vectors of equal length.
 
     >>> network = GaussianComponents(torch.tensor([-1.0, 1.0]), torch.zeros(2))
     >>> network(torch.tensor([[0.5, 1.0, 0.0], [0.5, 0.0, 1.0]])).tolist()
@@ -27,24 +27,23 @@ class GaussianComponents(nn.Module):
         super().__init__()
         if means.ndim != 1 or means.shape != log_deviations.shape:
             raise UsageError(
-                f"Components need means and log deviations of one length, got {tuple(means.shape)}"
-                f" and {tuple(log_deviations.shape)}."
+                "Components need means and log deviations of equal length, got"
+                f" {tuple(means.shape)} and {tuple(log_deviations.shape)}."
             )
-        self.means, self.log_deviations = (
-            nn.Parameter(means.clone()),
-            nn.Parameter(log_deviations.clone()),
-        )
+        self.means = nn.Parameter(means.clone())
+        self.log_deviations = nn.Parameter(log_deviations.clone())
 
     def forward(self, noise: Tensor) -> Tensor:
-        """Map z beside the indicators of k, shape (N, 1 + components), to (N, 1)."""
-        z, component = noise[:, :1], noise[:, 1:]
-        return (
-            component @ self.means + component @ self.log_deviations.exp() * z.squeeze(1)
-        ).unsqueeze(1)
+        """Map z and the one-hot component, shape (N, 1 + components), to (N, 1)."""
+        z, component = noise[:, 0], noise[:, 1:]
+        samples = component @ self.means + component @ self.log_deviations.exp() * z
+        return samples.unsqueeze(1)
 
 
 class RadialFeatures(nn.Module):
-    """⟨w, φ(x)⟩ with φ_j(x) = exp(−(x − c_j)² / 2h²) on the line: linear in its weights, so that a convex loss is convex in them.
+    """The 1-D discriminator ⟨w, φ(x)⟩ with radial basis functions φ_j(x) = exp(−(x − c_j)² / 2h²).
+
+    It is linear in its weights, so that a convex loss is convex in them.
 
     Args:
         centres: the c_j, shape (features,).
@@ -52,7 +51,7 @@ class RadialFeatures(nn.Module):
         weights: the initial w, shape (features,).
 
     Raises:
-        UsageError: a width that is not positive, or weights that do not fit the centres.
+        UsageError: a width that is not positive, or weights and centres of different shape.
 
     >>> network = RadialFeatures(torch.tensor([0.0, 1.0]), 1.0, torch.tensor([1.0, 0.0]))
     >>> round(network(torch.tensor([[2.0]])).item(), 4)  # exp(−2)
@@ -74,6 +73,5 @@ class RadialFeatures(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map (N, 1) to (N, 1)."""
-        return (
-            torch.exp(-0.5 * ((inputs - self.centres) / self.width) ** 2) @ self.weights
-        ).unsqueeze(1)
+        features = torch.exp(-0.5 * ((inputs - self.centres) / self.width) ** 2)
+        return (features @ self.weights).unsqueeze(1)

@@ -1,25 +1,33 @@
-"""Optimizers that torch does not have: ordinary ``torch.optim.Optimizer`` subclasses, usable with or without a game."""
+"""Optimizers that torch lacks: ``torch.optim.Optimizer`` subclasses, usable without games too."""
 
 from saddlepoint.optim.base import GradientOptimizer
 from saddlepoint.optim.coordinates import RandomCoordinate
-from saddlepoint.optim.maps import L1, MAPS, Ball, Box, Map, Simplex, SpectralNorm
 from saddlepoint.optim.momentum import MomentumSGD
 from saddlepoint.optim.normalized import Grafted, NormalizedSubgradient
+from saddlepoint.optim.proximal import (
+    L1,
+    PROXIMAL_MAPS,
+    Ball,
+    Box,
+    ProximalMap,
+    Simplex,
+    SpectralNorm,
+)
 from saddlepoint.optim.sign import SignSubgradient
 from saddlepoint.optim.soap import SOAP
 from saddlepoint.optim.subgradient import Subgradient
 
 __all__ = [
     "L1",
-    "MAPS",
+    "PROXIMAL_MAPS",
     "SOAP",
     "Ball",
     "Box",
     "GradientOptimizer",
     "Grafted",
-    "Map",
     "MomentumSGD",
     "NormalizedSubgradient",
+    "ProximalMap",
     "RandomCoordinate",
     "SignSubgradient",
     "Simplex",

@@ -1,4 +1,4 @@
-"""Subgradient steps of a given length: normalised, or as long as another optimizer's."""
+"""Normalized subgradient steps, and steps of the length of another optimizer's."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from saddlepoint.optim.base import (
     GradientOptimizer,
     Group,
     Work,
+    check_at_least,
     check_dense,
-    check_options,
+    non_finite_error,
     norms,
-    not_finite,
     step_along,
 )
-from saddlepoint.optim.identity import checked, signed
+from saddlepoint.optim.state_dict import mark_state_dict, validate_state_dict
 from saddlepoint.precision import widen
 
 Per = Literal["player", "tensor"]
 
 
 class NormalizedSubgradient(GradientOptimizer):
-    """Move by a fixed length against the gradient: θ ← θ − lr · g / ‖g‖, with ‖g‖ over the player or over each tensor (nSGDA).
+    """Normalized gradient descent (nSGDA): θ ← θ − lr · g / ‖g‖, a step of fixed length.
 
-    As with the sign, the step does not vanish with the gradient, but its direction is the
-    gradient's own. Both players of a GAN then move at the same pace, which in the paper's model is
-    what makes the generator find all modes where plain steps of any size collapse. Constant steps
-    do not settle: lower lr over time.
+    The norm is taken over the player or over each tensor. As with the sign, the step does not
+    vanish with the gradient, but it keeps the gradient's direction. Both players of a GAN then move
+    at the same pace; in the paper's model, the generator then finds all modes where plain gradient
+    steps of any size collapse. Constant steps do not converge: decrease lr over time.
 
     Args:
-        params: parameters or groups; with per="player" all groups together make one norm.
+        params: parameters or groups; with per="player" the norm is taken over all groups together.
         lr: the length of a step; with per="tensor" of each tensor's step.
         per: "player" or "tensor".
 
     Raises:
-        UsageError: lr is negative, or per is neither; a sparse gradient, or a state made with
-            another ``per``.
-        DivergenceError: a gradient is NaN or infinite; no parameter moves.
+        UsageError: lr is negative, or per is neither of the two; a sparse gradient, or a state
+            saved with another ``per``.
+        DivergenceError: a gradient is NaN or infinite; no parameter is changed.
 
-    A gradient that is exactly zero has no direction and does not move. Norms are taken in float64:
-    in float32 squares of entries below 1e-22 vanish. Complex parameters move as their real and
-    imaginary parts.
+    A gradient that is exactly zero has no direction and gives no update. Norms are computed in
+    float64: in float32 squares of entries below 1e-22 underflow. Complex parameters are updated as
+    their real and imaginary parts.
 
     Reference: Jelassi et al. (2022), Dissecting adaptive methods in GANs, arXiv:2210.04319.
 
@@ -60,61 +60,64 @@ class NormalizedSubgradient(GradientOptimizer):
     [2.4, 3.2]
     """
 
-    kept = made_with = ("_per",)
+    attributes = constructor_options = ("_per",)
 
     def __init__(self, params: ParamsT, lr: float, *, per: Per = "player") -> None:
         _check_per("NormalizedSubgradient", per)
         self._per: Per = per
-        self._lengths: Iterator[float] = iter(())
+        self._norms: Iterator[float] = iter(())
         super().__init__(params, {"lr": lr})
 
-    def takes_complex_in(self, group: Group) -> bool:
-        """Whether complex parameters move as their real and imaginary parts; the norm is the same."""
+    def supports_complex(self, group: Group) -> bool:
+        """Return True: complex numbers count as pairs of real ones, the norm is the same."""
         return True
 
-    def _check_options(self, group: Group) -> None:
-        check_options("NormalizedSubgradient", lr=(group["lr"], 0))
+    def validate_group(self, group: Group) -> None:
+        check_at_least("NormalizedSubgradient", lr=(group["lr"], 0))
 
-    def _prepare(self, work: Work, loss: float | None) -> None:
-        parameters = [p for _, own, _ in work for p in own]
-        self._lengths = iter(
-            lengths(self, parameters, [g for _, _, gradients in work for g in gradients], self._per)
-        )
+    def prepare(self, work: Work, loss: float | None) -> None:
+        parameters: list[Tensor] = []
+        gradients: list[Tensor] = []
+        for _, own_parameters, own_gradients in work:
+            parameters += own_parameters
+            gradients += own_gradients
+        self._norms = iter(finite_norms(self, parameters, gradients, self._per))
 
-    def _move(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
+    def update_group(self, group: Group, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            length = next(self._lengths)
-            # below 1e-38 · lr the factor would overflow in single precision, and the step is
-            # shorter
-            if length > 0:
-                step_along([parameter], [gradient], min(float(group["lr"]) / length, 1e38))
+            norm = next(self._norms)
+            # for norms below 1e-38 · lr the factor would overflow in single precision; the limit
+            # makes the step shorter
+            if norm > 0:
+                step_along([parameter], [gradient], min(float(group["lr"]) / norm, 1e38))
 
 
 class Grafted(Optimizer):
-    """Go as far as another optimizer would, but along the gradient: θ ← θ − ‖Δ‖ · g / ‖g‖, with Δ the other optimizer's step.
+    """Take steps of another optimizer's length along the gradient: θ ← θ − ‖Δ‖ · g / ‖g‖.
 
-    With Adam inside this is the paper's AdaDir: the length of Adam's step, the direction of
-    gradient descent. Parameter groups, schedulers and state are those of the optimizer inside.
-    Complex parameters move as their real and imaginary parts.
+    Δ is the inner optimizer's step. With Adam as the inner optimizer this is the paper's AdaDir:
+    the length of Adam's step, the direction of gradient descent. Parameter groups, schedulers and
+    state are those of the inner optimizer. Complex parameters are updated as their real and
+    imaginary parts.
 
     Args:
         params: parameters or groups.
-        lr: learning rate of the optimizer inside.
-        magnitude: class of the optimizer inside, called as ``magnitude(params, lr=lr, **options)``.
-        options: its further options.
+        lr: learning rate of the inner optimizer.
+        magnitude: class of the inner optimizer, called as ``magnitude(params, lr=lr, **options)``.
+        options: further options of the inner optimizer.
         per: whether lengths are taken over the "player" or over each "tensor".
 
     Raises:
-        UsageError: per is neither, the optimizer inside refuses its options or has maximize=True; a
-            sparse gradient, or a state that belongs to another optimizer inside or to parameters of
-            other shapes.
-        DivergenceError: a gradient is NaN or infinite; no parameter moves.
+        UsageError: per is neither of the two, the inner optimizer refuses its options or has
+            maximize=True; a sparse gradient; a state that belongs to another inner optimizer or to
+            parameters of other shapes.
+        DivergenceError: a gradient is NaN or infinite; no parameter is changed.
 
     References: Agarwal et al. (2020), Disentangling adaptive gradient methods from learning rates,
     arXiv:2002.11803; Jelassi et al. (2022), arXiv:2210.04319.
 
     >>> x = torch.tensor([3.0, 4.0], requires_grad=True)
-    >>> optimizer = Grafted([x], lr=0.1)  # Adam's first step is 0.1 in each coordinate, √2 / 10 in all
+    >>> optimizer = Grafted([x], lr=0.1)  # Adam's first step has length √2 / 10
     >>> (x**2).sum().backward()
     >>> optimizer.step()
     >>> [round(value, 4) for value in x.tolist()]
@@ -132,65 +135,69 @@ class Grafted(Optimizer):
     ) -> None:
         _check_per("Grafted", per)
         try:
-            inside = magnitude(params, lr=lr, **(options or {}))
+            inner = magnitude(params, lr=lr, **(options or {}))
         except (TypeError, ValueError) as error:
             raise UsageError(
-                f"Grafted: the optimizer inside refuses its options: {error}"
+                f"Grafted: the inner optimizer refuses its options: {error}"
             ) from error
         self._per: Per = per
-        super().__init__(inside.param_groups, inside.defaults)
-        self._inside = inside
-        self._share()
-        self._check_inside()
+        super().__init__(inner.param_groups, inner.defaults)
+        self._inner = inner
+        # groups and state are shared, so that learning rates of schedulers reach the inner one
+        self.param_groups, self.state = inner.param_groups, inner.state
+        self._check_inner()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_inside": self._inside, "_per": self._per}
+        return {**super().__getstate__(), "_inner": self._inner, "_per": self._per}
 
-    def _share(self) -> None:
-        """Groups and state are those of the optimizer inside, so that a schedule's new rates reach it."""
-        self.param_groups, self.state = self._inside.param_groups, self._inside.state
+    def _check_inner(self) -> None:
+        """Raise UsageError if the inner optimizer does what the length of its step cannot express.
 
-    def _check_inside(self) -> None:
-        """Raise UsageError where the optimizer inside does what a length does not show; its options can be set at any time."""
-        if isinstance(self._inside, LBFGS):
+        This is checked in every step, because options can be set at any time.
+        """
+        if isinstance(self._inner, LBFGS):
             raise UsageError(
-                "Grafted: LBFGS evaluates a closure of its own, which a step here does not have."
-                " Use another magnitude."
+                "Grafted: LBFGS evaluates a closure of its own, which is not available here. Use"
+                " another magnitude."
             )
         if any(group.get("maximize") for group in self.param_groups):
             raise UsageError(
-                "Grafted: the optimizer inside has maximize=True, of which its length says nothing."
-                " Negate the loss instead."
+                "Grafted: the inner optimizer has maximize=True, which the length of its step does"
+                " not express. Negate the loss instead."
             )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters to the optimizer inside, whose options it may have."""
-        if hasattr(self, "_inside"):
-            self._inside.add_param_group(param_group)
-        else:  # construction: the groups are those of the optimizer inside
+        """Add a parameter group to the inner optimizer; it may have the inner one's options."""
+        if hasattr(self, "_inner"):
+            self._inner.add_param_group(param_group)
+        else:  # construction: the groups are those of the inner optimizer
             super().add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the optimizer inside, with what it was saved by."""
-        return signed(self, self._inside.state_dict(), self._made_with())
+        """Return the inner optimizer's state, marked with the class and options of this one."""
+        return mark_state_dict(self, self._inner.state_dict(), self.constructor_values())
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from what ``state_dict`` returned.
+        """Load a state returned by ``state_dict``.
 
         Raises:
             UsageError: the state belongs to another optimizer, or to parameters of other shapes;
-                nothing is changed then.
+                nothing is loaded then.
         """
-        self._inside.load_state_dict(checked(self, state_dict, self._made_with()))
-        self._share()
+        state = validate_state_dict(self, state_dict, self.constructor_values())
+        self._inner.load_state_dict(state)
+        self.param_groups, self.state = self._inner.param_groups, self._inner.state
 
-    def _made_with(self) -> dict[str, Any]:
-        inside = self._inside._made_with() if isinstance(self._inside, GradientOptimizer) else {}
-        return {**inside, "magnitude": type(self._inside).__name__, "per": self._per}
+    def constructor_values(self) -> dict[str, Any]:
+        """Return option → value of the constructor's options that no parameter group contains."""
+        values = {"magnitude": type(self._inner).__name__, "per": self._per}
+        if isinstance(self._inner, GradientOptimizer):
+            return {**self._inner.constructor_values(), **values}
+        return values
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take one step; a closure, if given, recomputes the loss and is evaluated first."""
+        """Take one step. A closure, if given, recomputes the loss and is evaluated first."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -200,27 +207,28 @@ class Grafted(Optimizer):
         ]
         if not parameters:
             return loss
-        self._check_inside()
+        self._check_inner()
         check_dense(self, parameters)
         gradients = widen([cast(Tensor, p.grad) for p in parameters])
-        # before the optimizer inside may write to the gradients
-        own = lengths(self, parameters, gradients, self._per)
+        # before the inner optimizer, which may write to the gradients
+        gradient_norms = finite_norms(self, parameters, gradients, self._per)
         directions = [
-            g / length if length > 0 else torch.zeros_like(g)
-            for g, length in zip(gradients, own, strict=True)
+            g / norm if norm > 0 else torch.zeros_like(g)
+            for g, norm in zip(gradients, gradient_norms, strict=True)
         ]
         before = [p.detach().clone() for p in parameters]
-        self._inside.step()
-        goals = lengths(self, parameters, torch._foreach_sub(parameters, before), self._per)
+        self._inner.step()
+        steps = torch._foreach_sub(parameters, before)
+        lengths = finite_norms(self, parameters, steps, self._per)
         torch._foreach_copy_(parameters, before)
-        torch._foreach_sub_(parameters, torch._foreach_mul(directions, goals))
+        torch._foreach_sub_(parameters, torch._foreach_mul(directions, lengths))
         return loss
 
 
-def lengths(
+def finite_norms(
     optimizer: Optimizer, parameters: list[Tensor], tensors: Sequence[Tensor], per: Per
 ) -> list[float]:
-    """Return for each of the parameters' tensors the norm to divide it by: its own, or that of all of them.
+    """Return one norm for each parameter's tensor: its own, or the norm over all of them.
 
     Raises:
         DivergenceError: a norm is not finite.
@@ -230,7 +238,7 @@ def lengths(
     own = norms(tensors)
     for parameter, norm in zip(parameters, own, strict=True):
         if not math.isfinite(norm):
-            raise not_finite(optimizer, parameter)
+            raise non_finite_error(optimizer, parameter)
     return own if per == "tensor" else [math.hypot(*own)] * len(own)
 
 

@@ -1,4 +1,4 @@
-"""What training needs to know about a problem."""
+"""The interface between problems and training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DISCRIMINATOR, GENERATOR = "discriminator", "generator"
 
 @dataclass(frozen=True)
 class Batch:
-    """Everything random about one step: real samples and the generator's noise, drawn before any loss is computed."""
+    """The random inputs of a step: real samples and the generator's noise."""
 
     real: Tensor
     noise: Tensor
@@ -36,49 +36,53 @@ class Batch:
         return Batch(self.real.to(device), self.noise.to(device))
 
     def part(self, samples: slice) -> Batch:
-        """Return some of its samples."""
+        """Return a slice of the batch."""
         return Batch(self.real[samples], self.noise[samples])
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric of a problem means, and which way is better; None where it tells of the data, not of quality."""
+    """The meaning of a metric, and which direction is better; None if neither is."""
 
     meaning: str
     better: Literal["smaller", "larger"] | None
 
 
-LATER = {"later": True}
-"""Marks an option that earlier versions did not have: at its default it stays out of configurations, and what was made before fits."""
+OMIT_DEFAULT = {"omit_default": True}
+"""Metadata of an option that configurations leave out at its default value.
+
+For options added later: configurations written before are then equal to those written now.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GanProblem(ABC):
-    """A generative adversarial problem: a discriminator and a generator with the losses of ``GAN_LOSSES``.
+    """A GAN problem: a discriminator and a generator with the losses of ``GAN_LOSSES``.
 
-    Every random choice is a function of a seed and a step; a problem has no state.
+    A problem has no state; everything random is a function of a seed and a step.
 
     Args:
-        loss: "minimax", "non-saturating", "hinge" or "wasserstein"; the last wants the
-            discriminator's weights clipped.
+        loss: "minimax", "non-saturating", "hinge" or "wasserstein"; the last needs weight clipping
+            of the discriminator.
         latent: dimension of the generator's normal noise.
-        r1: weight γ of ½ γ E‖∇ₓD(x)‖² on real data, the term "r1" of the discriminator's loss
-            (Mescheder et al. 2018, arXiv:1801.04406); 0 leaves it out.
-        r2: the same weight on generated data, the term "r2".
+        r1: weight γ of the penalty ½ γ E‖∇ₓD(x)‖² on real data, the term "r1" of the
+            discriminator's loss (Mescheder et al. 2018, arXiv:1801.04406); 0 disables it.
+        r2: weight of the same penalty on generated data, the term "r2".
 
     Raises:
-        UsageError: an unknown loss, a size below 1, or a negative or infinite r1 or r2.
+        UsageError: an unknown ``loss``, ``latent`` below 1, or a negative or infinite ``r1`` or
+            ``r2``.
     """
 
     loss: str = "non-saturating"
     latent: int = 64
     r1: float = 0.0
-    r2: float = field(default=0.0, metadata=LATER)
+    r2: float = field(default=0.0, metadata=OMIT_DEFAULT)
 
     name: ClassVar[str]
     evaluation_samples: ClassVar[int]
-    evaluation_pause: ClassVar[int] = 1
-    """The fewest steps between two evaluations of a run that does not say how many: as many as take as long as one evaluation."""
+    min_evaluate_every: ClassVar[int] = 1
+    """Lower bound of the default ``evaluate_every``, about the cost of an evaluation in steps."""
     picture_samples: ClassVar[int] = 64
     metric_names: ClassVar[Mapping[str, Metric]]
 
@@ -93,18 +97,18 @@ class GanProblem(ABC):
         for name, weight in (("r1", self.r1), ("r2", self.r2)):
             if not 0 <= weight < math.inf:
                 raise UsageError(
-                    f"Problem {self.name}: {name}={weight} must be at least 0 and finite. 0 leaves"
-                    " the penalty out."
+                    f"Problem {self.name}: {name}={weight} must be at least 0 and finite. 0"
+                    " disables the penalty."
                 )
 
     @property
     @abstractmethod
-    def coverage(self) -> tuple[str, float]:
-        """Return the metric that counts modes or classes by their shares, and its value when all are equally frequent."""
+    def coverage_metric(self) -> tuple[str, float]:
+        """The metric of effective modes or classes, and its value if all are equally frequent."""
 
     @abstractmethod
     def networks(self, seed: int) -> dict[str, nn.Module]:
-        """Return freshly initialised networks, player → module."""
+        """Return newly initialised networks, player → module."""
 
     @abstractmethod
     def real(self, step: int, size: int, seed: int) -> Tensor:
@@ -112,11 +116,11 @@ class GanProblem(ABC):
 
     @abstractmethod
     def measures(self, samples: Tensor) -> Iterator[tuple[str, Measure]]:
-        """Yield the metrics of generated samples, in the order of ``metric_names``, each when it is computed."""
+        """Yield the metrics of generated samples one by one, in the order of ``metric_names``."""
 
     @abstractmethod
     def score(self, metrics: Mapping[str, float]) -> float:
-        """Return one number to choose the best checkpoint by; smaller is better."""
+        """Return the score that selects the best checkpoint; smaller is better."""
 
     @abstractmethod
     def picture(self, samples: Tensor) -> Image.Image:
@@ -127,23 +131,23 @@ class GanProblem(ABC):
         return {name: measure.value for name, measure in self.measures(samples)}
 
     def held_out(self, n: int, seed: int) -> Tensor | None:
-        """Return n real samples that training never sees; None where the data is a distribution, so that no sample is seen twice."""
+        """Return n real samples not used in training; None if the data is a distribution."""
         return None
 
     def load(self) -> None:
-        """Read the data now, so that a missing or damaged file is reported before anything starts."""
+        """Read the data, so that a missing or damaged file is reported before training starts."""
         self.real(0, 1, 0)
 
     def data_files(self) -> list[Path]:
-        """Return the files of the user's that the data is read from; none where the library has it or draws it."""
+        """Return the user's data files; empty if the data is part of the library or generated."""
         return []
 
     def extractors(self) -> dict[str, str]:
-        """Return feature extractor → SHA-256 of its weights, for the metrics that use one."""
+        """Return feature extractor → SHA-256 of its weights, for the extractors of the metrics."""
         return {}
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
-        """Return the batch of ``step``: a function of its arguments alone."""
+        """Return the batch of ``step``, a function of the arguments alone."""
         return Batch(
             self.real(step, size, seed), self.noise(size, generator_for(seed, "noise", step))
         )
@@ -155,72 +159,75 @@ class GanProblem(ABC):
     def losses(
         self, networks: Mapping[str, nn.Module], batch: Batch, active: Collection[str]
     ) -> Losses:
-        """Return the losses of the players in ``active``, from one pass of the generator that they share."""
+        """Return the losses of the players in ``active``, from one shared pass of the generator."""
         discriminator_loss, generator_loss = GAN_LOSSES[self.loss]
         with torch.set_grad_enabled(torch.is_grad_enabled() and GENERATOR in active):
             fake = networks[GENERATOR](batch.noise)
-        judged = at_least_single(networks[DISCRIMINATOR](fake))
+        fake_logits = _at_least_float32(networks[DISCRIMINATOR](fake))
         losses = {}
         if DISCRIMINATOR in active:
-            losses[DISCRIMINATOR] = discriminator_loss(
-                at_least_single(networks[DISCRIMINATOR](batch.real)), judged
-            )
+            real_logits = _at_least_float32(networks[DISCRIMINATOR](batch.real))
+            losses[DISCRIMINATOR] = discriminator_loss(real_logits, fake_logits)
             losses[DISCRIMINATOR] |= self.penalties(networks[DISCRIMINATOR], batch.real, fake)
         if GENERATOR in active:
-            losses[GENERATOR] = generator_loss(judged)
+            losses[GENERATOR] = generator_loss(fake_logits)
         return losses
 
-    def penalties(self, judge: nn.Module, real: Tensor, fake: Tensor) -> Terms:
-        """Return the further terms of the discriminator's loss."""
+    def penalties(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Terms:
+        """Return the penalty terms of the discriminator's loss."""
         weights = {"r1": (self.r1, real), "r2": (self.r2, fake)}
         return {
-            name: 0.5 * weight * gradient_penalty(judge, samples)
+            name: 0.5 * weight * gradient_penalty(discriminator, samples)
             for name, (weight, samples) in weights.items()
             if weight > 0
         }
 
     @torch.no_grad()
     def logits(self, networks: Mapping[str, nn.Module], batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the discriminator's outputs on the real and on the generated samples of a batch."""
-        judge = networks[DISCRIMINATOR]
-        return judge(batch.real), judge(networks[GENERATOR](batch.noise))
+        """Return the discriminator's outputs on the real and the generated samples of a batch."""
+        discriminator = networks[DISCRIMINATOR]
+        return discriminator(batch.real), discriminator(networks[GENERATOR](batch.noise))
 
     @torch.no_grad()
     def generate(self, generator: nn.Module, n: int, seed: int, stream: str) -> Tensor:
-        """Return n samples on the CPU from noise that depends on (seed, stream) alone; the network's mode is restored."""
-        return torch.cat([self.generated(generator, z) for z in self.pieces(n, seed, stream)])
+        """Return n samples on the CPU, a function of the network, ``seed`` and ``stream``.
 
-    def pieces(self, n: int, seed: int, stream: str) -> tuple[Tensor, ...]:
-        """Return the noise of ``generate`` in the pieces that pass through the network one after the other."""
+        The network is evaluated in evaluation mode; its mode is restored.
+        """
+        chunks = self.noise_chunks(n, seed, stream)
+        return torch.cat([self.sample(generator, noise) for noise in chunks])
+
+    def noise_chunks(self, n: int, seed: int, stream: str) -> tuple[Tensor, ...]:
+        """Return the noise of ``generate``, split into the batches in which it is evaluated."""
         return torch.split(self.noise(n, generator_for(seed, stream)), 1000)
 
     @torch.no_grad()
-    def generated(self, generator: nn.Module, noise: Tensor) -> Tensor:
-        """Return the samples of a piece of noise on the CPU; the network's mode is restored."""
+    def sample(self, generator: nn.Module, noise: Tensor) -> Tensor:
+        """Return the generator's samples for ``noise`` on the CPU; its mode is restored."""
         device, training = next(generator.parameters()).device, generator.training
         samples = generator.eval()(noise.to(device)).cpu()
         generator.train(training)
         return torch.as_tensor(samples)
 
 
-def at_least_single(outputs: Tensor) -> Tensor:
-    """Return a network's outputs in single precision where they are narrower: a loss is a mean of many."""
+def _at_least_float32(outputs: Tensor) -> Tensor:
+    """Return half-precision outputs in float32, because a loss is a mean over many of them."""
     return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
 @dataclass(frozen=True, kw_only=True)
 class MlpProblem(GanProblem):
-    """A problem whose networks are multilayer perceptrons.
+    """A GAN problem whose networks are multilayer perceptrons.
 
     Args:
         activation: the networks' activation, a key of ``ACTIVATIONS``.
         hidden: width of the two hidden layers of both networks.
 
     Raises:
-        UsageError: an unknown activation, or a size below 1.
+        UsageError: an unknown ``activation``, or ``hidden`` below 1.
     """
 
-    activation: str = "leaky-relu"
+    activation: str = "leaky_relu"
     hidden: int = 128
 
     def __post_init__(self) -> None:

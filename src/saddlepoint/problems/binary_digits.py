@@ -1,4 +1,4 @@
-"""Handwritten digits in black and white, from generators whose output is quantised."""
+"""Handwritten digits in black and white, for generators with quantised output."""
 
 from __future__ import annotations
 
@@ -13,48 +13,45 @@ from torch import Tensor, nn
 from saddlepoint.data import LabelledImages, generator_for
 from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.games.estimators import bernoulli, gumbel, straight_through, threshold
-from saddlepoint.models import MLP, Binary, Interpolated
+from saddlepoint.models import MLP, BicubicUpsample, BinaryOutput
 from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR
 from saddlepoint.problems.digits import Digits
 
-OUTPUTS: Mapping[str, bool] = {
-    "threshold": False,
-    "sampled": True,
-    "straight-through": False,
-    "gumbel": True,
-}
-"""output → whether it is sampled, with noise for every pixel."""
+SAMPLED_OUTPUTS = ("sampled", "gumbel")
+"""Outputs that need uniform noise for every pixel."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DigitsBinary(Digits):
-    """Generate digits of black and white pixels, −1 and 1: z → 32 → 32 → 7 × 7 logits, interpolated to 28 × 28 and quantised.
+    """Generate digits with pixels −1 and 1: z → 32 → 32 → 7 × 7 logits, upsampled and quantised.
 
-    The generator is far smaller than that of ``digits``: a difference of losses tells one number
-    about all parameters at once, so the steps that rules of order 0 need grow with the number of
-    parameters. ``grid=28`` leaves the interpolation out.
+    The logits are upsampled to 28 × 28. The generator is far smaller than that of ``digits``,
+    because the number of steps that rules of order 0 need grows with the number of parameters: a
+    difference of losses gives one number for all of them.
 
-    Real images are thresholded at 0, the held-out ones of the metrics too. What the generator's
-    gradient says depends on ``output``: nothing with "threshold" and "sampled", where autograd
-    returns exactly zero and ``--rule gradient`` leaves the generator where it was; a surrogate's
-    slope with "straight-through" and "gumbel". Rules of order 0 train all four: ``saddlepoint train
-    digits-binary --rule per-player``.
+    Real images, including the held-out ones of the metrics, are thresholded at 0. The generator's
+    gradient depends on ``output``: exactly zero with "threshold" and "sampled", so that ``--rule
+    gradient`` does not change the generator; that of a surrogate with "straight_through" and
+    "gumbel". Rules of order 0 train all four: ``saddlepoint train digits-binary --rule
+    per-player``.
 
     Args:
         latent: dimension of the generator's normal noise.
         hidden: width of the two hidden layers of the discriminator.
         generator_hidden: width of the two hidden layers of the generator.
-        grid: rows and columns of the generator's logits, from 1 to 28.
+        grid: rows and columns of the generator's logits, from 1 to 28 (no upsampling).
         output: "threshold" of the logits; "sampled" with probability sigmoid(logits);
-            "straight-through", the threshold with the slope of tanh; "gumbel", sampled with the
-            slope of the binary concrete distribution.
-        temperature: of "gumbel".
+            "straight_through", the threshold with the derivative of tanh; "gumbel", sampled with
+            the derivative of the binary concrete distribution.
+        temperature: temperature of "gumbel".
 
     Raises:
-        UsageError: an unknown output, a temperature that is not positive, or a size out of range.
+        UsageError: an unknown ``output``, a temperature that is not positive, or a size out of
+            range.
 
     >>> problem = DigitsBinary(output="sampled")
-    >>> images = problem.generate(problem.networks(seed=0)["generator"], 2, seed=0, stream="samples")
+    >>> generator = problem.networks(seed=0)["generator"]
+    >>> images = problem.generate(generator, 2, seed=0, stream="samples")
     >>> images.shape, images.unique().tolist()
     (torch.Size([2, 1, 28, 28]), [-1.0, 1.0])
     """
@@ -69,10 +66,10 @@ class DigitsBinary(Digits):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.output not in OUTPUTS:
+        if self.output not in self._estimators:
             raise UsageError(
                 f'Problem {self.name}: output "{self.output}" is unknown.'
-                + did_you_mean(self.output, OUTPUTS)
+                + did_you_mean(self.output, self._estimators)
             )
         if not self.temperature > 0:
             raise UsageError(
@@ -93,32 +90,29 @@ class DigitsBinary(Digits):
         coarse = MLP(
             sizes, activation=self.activation, shape=(1, self.grid, self.grid), generator=generator
         )
-        logits = nn.Sequential(coarse, Interpolated(self.grid, 28))  # the identity at grid=28
+        logits = nn.Sequential(coarse, BicubicUpsample(self.grid, 28))
         return {
             DISCRIMINATOR: discriminator,
-            GENERATOR: Binary(logits, self.latent, self._estimator()),
+            GENERATOR: BinaryOutput(logits, self.latent, self._estimators[self.output]),
         }
 
     def noise(self, n: int, generator: torch.Generator) -> Tensor:
-        """Return n inputs of the generator: normal ones, and uniform ones for every pixel where the output is sampled."""
+        """Return normal noise, shape (n, latent); sampled outputs add 784 uniform columns."""
         normal = super().noise(n, generator)
-        return (
-            torch.cat([normal, torch.rand(n, 784, generator=generator)], dim=1)
-            if OUTPUTS[self.output]
-            else normal
-        )
+        if self.output not in SAMPLED_OUTPUTS:
+            return normal
+        return torch.cat([normal, torch.rand(n, 784, generator=generator)], dim=1)
 
-    def _estimator(self) -> Callable[..., Tensor]:
-        known: dict[str, Callable[..., Tensor]] = {
+    def read_images(self) -> tuple[LabelledImages, LabelledImages]:
+        train, test = super().read_images()
+        train = replace(train, images=threshold(train.images))
+        return train, replace(test, images=threshold(test.images))
+
+    @property
+    def _estimators(self) -> Mapping[str, Callable[..., Tensor]]:
+        return {
             "threshold": threshold,
             "sampled": bernoulli,
-            "straight-through": straight_through,
+            "straight_through": straight_through,
             "gumbel": partial(gumbel, temperature=self.temperature, hard=True),
         }
-        return known[self.output]
-
-    def _read(self) -> tuple[LabelledImages, LabelledImages]:
-        train, test = super()._read()
-        return replace(train, images=threshold(train.images)), replace(
-            test, images=threshold(test.images)
-        )

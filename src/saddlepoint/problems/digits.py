@@ -24,56 +24,58 @@ from saddlepoint.errors import UsageError
 from saddlepoint.metrics import (
     Measure,
     Memorisation,
+    Origin,
     class_measures,
     digit_cnn_hash,
     diversity_share,
     frechet_measure,
     generalisation_gap,
-    kernel_measure,
     load_digit_cnn,
     manifold_measures,
     memorisation_measures,
+    mmd2_measure,
     nearest_distances,
 )
 from saddlepoint.models import MLP
 from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR, Metric, MlpProblem
 from saddlepoint.problems.pictures import image_grid
 
-MOST_TRAINING_IMAGES = 10_000
-"""How many training images neighbours are sought among: the embedded ones are all seen, of the full MNIST the first sixth."""
+MAX_REFERENCES = 10_000
+"""Number of training images for nearest neighbours: all embedded, a sixth of the full MNIST."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Digits(MlpProblem):
-    """Generate 28 × 28 digits with multilayer perceptrons, z → 128 → 128 → 784 and 784 → 128 → 128 → 1.
+    """Generate 28 × 28 digits with MLPs, z → 128 → 128 → 784 and 784 → 128 → 128 → 1.
 
-    Data: 10,000 real training images of MNIST and 2,000 held-out test images, shipped with the
+    The data, 10,000 training images and 2,000 held-out test images of MNIST, is part of the
     package. Metrics compare generated samples with the held-out images in the feature space of the
-    shipped classifier, so they are not the published FID or KID.
+    classifier of the package, so they are not the published FID or KID.
 
     Args:
-        train_images: train on the first so many images only, at least 100; all by default. Few
-            images make the discriminator learn them by heart.
+        train_images: number of training images, the first ones, at least 100; all by default. With
+            few images the discriminator memorises them.
 
     Raises:
         UsageError: ``train_images`` below 100.
 
     >>> problem = Digits()
-    >>> losses = problem.losses(problem.networks(seed=0), problem.batch(step=0, size=8, seed=0), {"discriminator", "generator"})
+    >>> networks, batch = problem.networks(seed=0), problem.batch(step=0, size=8, seed=0)
+    >>> losses = problem.losses(networks, batch, {"discriminator", "generator"})
     >>> {player: sorted(terms) for player, terms in losses.items()}
     {'discriminator': ['fake', 'real'], 'generator': ['fake']}
     """
 
     name: ClassVar[str] = "digits"
     evaluation_samples: ClassVar[int] = 2000
-    evaluation_pause: ClassVar[int] = 100
-    coverage: ClassVar[tuple[str, float]] = ("effective-classes", 10)
+    min_evaluate_every: ClassVar[int] = 100
+    coverage_metric: ClassVar[tuple[str, float]] = ("effective_classes", 10)
     metric_names: ClassVar[Mapping[str, Metric]] = {
         "frechet[digit-cnn]": Metric(
             "Fréchet distance to the held-out digits in the classifier's features", "smaller"
         ),
-        "kernel[digit-cnn]": Metric(
-            "unbiased kernel distance (MMD², cubic kernel) in the same features", "smaller"
+        "mmd2[digit-cnn]": Metric(
+            "unbiased squared MMD (cubic kernel) in the same features", "smaller"
         ),
         "precision[digit-cnn]": Metric(
             "share of samples within the 5-nearest-neighbour balls of held-out digits", "larger"
@@ -82,32 +84,34 @@ class Digits(MlpProblem):
             "share of held-out digits within the balls of samples", "larger"
         ),
         "density[digit-cnn]": Metric(
-            "balls of held-out digits that a sample lies in, as a share of 5", "larger"
+            "number of balls of held-out digits that a sample lies in, divided by 5", "larger"
         ),
         "coverage[digit-cnn]": Metric(
-            "share of held-out digits whose ball holds a sample", "larger"
+            "share of held-out digits whose ball contains a sample", "larger"
         ),
-        "classes": Metric(
-            "share of the ten digits that make up at least 1 % of the samples", "larger"
+        "class_coverage": Metric(
+            "share of the ten digits with at least 1 % of the samples each", "larger"
         ),
-        "entropy": Metric(
-            "entropy of the digits that samples are classified as, in nats; log 10 = 2.30 at most",
+        "class_entropy": Metric(
+            "entropy of the predicted digits, in nats; at most log 10 = 2.30",
             "larger",
         ),
-        "effective-classes": Metric("equally frequent digits of the same entropy", "larger"),
-        "diversity[digit-cnn]": Metric(
-            "mean distance between samples, as a share of that between held-out digits", None
+        "effective_classes": Metric(
+            "number of equally frequent digits with the same entropy", "larger"
         ),
-        "neighbour-ratio[digit-cnn]": Metric(
-            "distance to the nearest training digit, by that of held-out digits; copies: near 0",
+        "diversity[digit-cnn]": Metric(
+            "mean distance between samples, relative to held-out digits", None
+        ),
+        "neighbour_ratio[digit-cnn]": Metric(
+            "distance to the nearest training digit, relative to held-out digits; copies: near 0",
             None,
         ),
         "copying[digit-cnn]": Metric(
-            "pairs where a sample lies nearer to the training set than a held-out digit; copies: 1",
+            "P(a sample is nearer to the training set than a held-out digit); copies: 1",
             None,
         ),
         "gap[digit-cnn]": Metric(
-            "Fréchet distance to held-out less that to training digits; overfitting: above 0", None
+            "Fréchet distance to held-out minus that to training digits; overfitting: above 0", None
         ),
     }
     train_images: int | None = None
@@ -116,8 +120,8 @@ class Digits(MlpProblem):
         super().__post_init__()
         if self.train_images is not None and self.train_images < 100:
             raise UsageError(
-                f"Problem {self.name}: train_images={self.train_images} must be at least 100, or"
-                " left out for all images."
+                f"Problem {self.name}: train_images={self.train_images} must be at least 100."
+                " The default is all images."
             )
 
     def networks(self, seed: int) -> dict[str, nn.Module]:
@@ -136,7 +140,9 @@ class Digits(MlpProblem):
 
     def real(self, step: int, size: int, seed: int) -> Tensor:
         train = self._data[0]
-        return train.images[self._order(size, seed).indices(step)]
+        if (size, seed) not in self._orders:
+            self._orders[size, seed] = BatchOrder(len(train), size, seed)
+        return train.images[self._orders[size, seed].indices(step)]
 
     def held_out(self, n: int, seed: int) -> Tensor:
         test = self._data[1].images
@@ -144,35 +150,24 @@ class Digits(MlpProblem):
 
     def measures(self, samples: Tensor) -> Iterator[tuple[str, Measure]]:
         features, logits = digit_features(samples)
-        test, train = self._held_out, self._trained_on
-        space = "[digit-cnn]"
-        yield (
-            f"frechet{space}",
-            frechet_measure(test, features, split="test", extractor="digit-cnn"),
-        )
-        yield f"kernel{space}", kernel_measure(test, features, split="test", extractor="digit-cnn")
-        for name, measure in manifold_measures(
-            test, features, split="test", extractor="digit-cnn"
-        ).items():
-            yield name + space, measure
+        train, test, held_out_distances = self._references
+        held_out: Origin = {"split": "test", "extractor": "digit-cnn"}
+        both: Origin = {"split": "train and test", "extractor": "digit-cnn"}
+
+        yield "frechet[digit-cnn]", frechet_measure(test, features, **held_out)
+        yield "mmd2[digit-cnn]", mmd2_measure(test, features, **held_out)
+        for name, measure in manifold_measures(test, features, **held_out).items():
+            yield f"{name}[digit-cnn]", measure
         yield from class_measures(logits, split="known classes", extractor="digit-cnn").items()
-        yield (
-            f"diversity{space}",
-            diversity_share(test, features, split="test", extractor="digit-cnn"),
-        )
-        near = Memorisation(nearest_distances(features, train), self._held_out_distances)
-        copies = memorisation_measures(
-            near, train=len(train), split="train and test", extractor="digit-cnn"
-        )
-        yield f"neighbour-ratio{space}", copies["ratio"]
-        yield f"copying{space}", copies["copying"]
-        unseen = test[:: max(1, -(-len(test) // len(train)))]  # the gap compares equally large sets
-        yield (
-            f"gap{space}",
-            generalisation_gap(
-                train, unseen, features, split="train and test", extractor="digit-cnn"
-            ),
-        )
+        yield "diversity[digit-cnn]", diversity_share(test, features, **held_out)
+
+        near = Memorisation(nearest_distances(features, train), held_out_distances)
+        copies = memorisation_measures(near, train=len(train), **both)
+        yield "neighbour_ratio[digit-cnn]", copies["ratio"]
+        yield "copying[digit-cnn]", copies["copying"]
+
+        unseen = test[:: max(1, -(-len(test) // len(train)))]  # the gap compares sets of equal size
+        yield "gap[digit-cnn]", generalisation_gap(train, unseen, features, **both)
 
     def score(self, metrics: Mapping[str, float]) -> float:
         return metrics["frechet[digit-cnn]"]
@@ -183,43 +178,35 @@ class Digits(MlpProblem):
     def extractors(self) -> dict[str, str]:
         return {"digit-cnn": digit_cnn_hash()}
 
-    def _read(self) -> tuple[LabelledImages, LabelledImages]:
+    def read_images(self) -> tuple[LabelledImages, LabelledImages]:
+        """Return the training and the test images."""
         return load_digits()
 
     @cached_property
     def _data(self) -> tuple[LabelledImages, LabelledImages]:
-        train, test = self._read()
-        return (
-            LabelledImages(train.images[: self.train_images], train.labels[: self.train_images]),
-            test,
-        )
+        train, test = self.read_images()
+        kept = slice(self.train_images)
+        return LabelledImages(train.images[kept], train.labels[kept]), test
 
     @cached_property
-    def _held_out(self) -> Tensor:
-        return digit_features(self._data[1].images)[0]
-
-    @cached_property
-    def _held_out_distances(self) -> Tensor:
-        return nearest_distances(self._held_out, self._trained_on)
-
-    @cached_property
-    def _trained_on(self) -> Tensor:
-        return digit_features(self._data[0].images[:MOST_TRAINING_IMAGES])[0]
+    def _references(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of training and test images, and distances of the latter to the former."""
+        train, _ = digit_features(self._data[0].images[:MAX_REFERENCES])
+        test, _ = digit_features(self._data[1].images)
+        return train, test, nearest_distances(test, train)
 
     @cached_property
     def _orders(self) -> dict[tuple[int, int], BatchOrder]:
+        """(batch size, seed) → order of the training images."""
         return {}
-
-    def _order(self, size: int, seed: int) -> BatchOrder:
-        return self._orders.setdefault((size, seed), BatchOrder(len(self._data[0]), size, seed))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mnist(Digits):
-    """The same problem on the full MNIST, 60,000 + 10,000 images, from a directory of the user's.
+    """The same problem on the full MNIST, 60,000 training and 10,000 test images.
 
     Args:
-        data_dir: the directory with the four IDX files, plain or gzipped.
+        data_dir: directory with the four IDX files, plain or gzipped.
     """
 
     name: ClassVar[str] = "mnist"
@@ -233,7 +220,7 @@ class Mnist(Digits):
                 " --data-dir."
             )
 
-    def _read(self) -> tuple[LabelledImages, LabelledImages]:
+    def read_images(self) -> tuple[LabelledImages, LabelledImages]:
         return load_mnist(Path(str(self.data_dir)))
 
     def data_files(self) -> list[Path]:
@@ -242,8 +229,8 @@ class Mnist(Digits):
 
 @torch.no_grad()
 def digit_features(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return features, shape (N, 64), and logits, shape (N, 10), of the shipped classifier."""
+    """Return features, shape (N, 64), and logits, shape (N, 10), of the classifier."""
     network = load_digit_cnn()
-    # larger parts leave the cache
+    # batches of 100 fit into the CPU cache
     features = torch.cat([network.features(part) for part in torch.split(images, 100)])
     return features, network.head(features)

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians in the plane: eight modes on a ring, twenty-five on a grid."""
+"""2-D mixtures of Gaussians: eight modes on a ring, twenty-five on a grid."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from saddlepoint.problems.pictures import scatter
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureProblem(MlpProblem):
-    """Generate points of a mixture with multilayer perceptrons, z → 128 → 128 → 2 and 2 → 128 → 128 → 1.
+    """Generate points of a 2-D mixture with MLPs, z → 128 → 128 → 2 and 2 → 128 → 128 → 1.
 
-    The activation is tanh unless another is chosen: here it matters more than the method, and with
-    LeakyReLU or SiLU plain Adam covers few modes.
+    The default activation is tanh: it matters more than the method here; with LeakyReLU or SiLU
+    Adam covers few modes.
     """
 
     activation: str = "tanh"
@@ -35,24 +35,23 @@ class MixtureProblem(MlpProblem):
     picture_samples: ClassVar[int] = 1000
     metric_names: ClassVar[Mapping[str, Metric]] = {
         "modes": Metric("modes with at least one sample within 3σ", "larger"),
-        "quality": Metric(
-            "share of samples within 3σ of a mode; the data itself has 0.989", "larger"
-        ),
-        "reverse-kl": Metric(
+        "quality": Metric("share of samples within 3σ of a mode; 0.989 for the data", "larger"),
+        "reverse_kl": Metric(
             "Σ p log(p/q) of the modes' shares, generated against real, in nats", "smaller"
         ),
-        "effective-modes": Metric(
-            "equally frequent modes of the same entropy as those generated", "larger"
+        "effective_modes": Metric(
+            "number of equally frequent modes with the entropy of the generated ones", "larger"
         ),
-        "mode-distance": Metric(
-            "½ Σ |p − q| of the shares of the modes and of no mode; 0 for the data, 1 at most",
+        "mode_distance": Metric(
+            "½ Σ |p − q| of the shares of the modes and of no mode; 0 for the data, at most 1",
             "smaller",
         ),
     }
 
+    @property
     @abstractmethod
     def mixture(self) -> Mixture:
-        """Return the mixture to learn."""
+        """The mixture to learn."""
 
     def networks(self, seed: int) -> dict[str, nn.Module]:
         generator = generator_for(seed, "networks")
@@ -65,19 +64,18 @@ class MixtureProblem(MlpProblem):
         }
 
     def real(self, step: int, size: int, seed: int) -> Tensor:
-        return self._mixture.sample(size, generator_for(seed, "data", step))
+        return self.mixture.sample(size, generator_for(seed, "data", step))
 
     def measures(self, samples: Tensor) -> Iterator[tuple[str, Measure]]:
-        mixture = self._mixture
+        mixture = self.mixture
         modes, dimension = mixture.centres.shape
         if len(samples) < 20 * modes:
             raise UsageError(
                 f"Mode coverage needs at least {20 * modes} samples, got {len(samples)}. Evaluate"
                 " with more samples."
             )
-        assignments = nearest_modes(samples, mixture.centres, mixture.sigma)
         yield from mode_measures(
-            assignments,
+            nearest_modes(samples, mixture.centres, mixture.sigma),
             torch.full((modes,), 1 / modes),
             inside=gaussian_share(dimension),
             split="known density",
@@ -88,11 +86,7 @@ class MixtureProblem(MlpProblem):
         return -(metrics["modes"] + metrics["quality"])
 
     def picture(self, samples: Tensor) -> Image.Image:
-        return scatter(samples, self._mixture.centres, 3 * self._mixture.sigma)
-
-    @cached_property
-    def _mixture(self) -> Mixture:
-        return self.mixture()
+        return scatter(samples, self.mixture.centres, 3 * self.mixture.sigma)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,32 +102,34 @@ class Mixture8(MixtureProblem):
     """
 
     name: ClassVar[str] = "mixture8"
-    coverage: ClassVar[tuple[str, float]] = ("effective-modes", 8)
+    coverage_metric: ClassVar[tuple[str, float]] = ("effective_modes", 8)
     radius: float = 2.0
     sigma: float = 0.02
 
+    @cached_property
     def mixture(self) -> Mixture:
         return ring(8, self.radius, self.sigma)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture8Saturated(Mixture8):
-    """The ring of ``mixture8`` before a discriminator that has already won, so that the minimax loss sends almost nothing back.
+    """``mixture8`` with a pre-trained discriminator, for which minimax gradients vanish.
 
-    The initial discriminator is trained alone for ``head_start`` steps with Adam, rate 1e-2 and
-    betas (0.9, 0.9), before the untrained generator. Then the slope of the minimax loss on
-    generated samples, sigmoid of the logit, is about 1e-11: every method starts from the same pair,
-    which is a function of the seed, and the question is who still moves. The head start sees the
-    batches 0 … head_start − 1 of 64 samples; training in batches of 64 meets the same ones again.
+    The initial discriminator is trained alone for ``head_start`` steps of Adam with learning rate
+    1e-2 and betas (0.9, 0.9) against the untrained generator. Then the derivative of the minimax
+    loss at generated samples, the sigmoid of the logit, is about 1e-11. Every method starts from
+    the same pair, a function of the seed. The pre-training uses the batches 0 … head_start − 1 of
+    64 samples; training with batches of 64 uses them again.
 
     Args:
-        head_start: steps of the discriminator alone; 0 leaves ``mixture8`` under the minimax loss.
+        head_start: number of pre-training steps; 0 gives ``mixture8`` with the minimax loss.
 
     Raises:
         UsageError: a negative ``head_start``.
 
     >>> problem = Mixture8Saturated()
-    >>> real, fake = problem.logits(problem.networks(seed=0), problem.batch(step=0, size=64, seed=0))
+    >>> batch = problem.batch(step=0, size=64, seed=0)
+    >>> real, fake = problem.logits(problem.networks(seed=0), batch)
     >>> bool(real.min() > 10), bool(fake.max() < -10)
     (True, True)
     """
@@ -146,8 +142,8 @@ class Mixture8Saturated(Mixture8):
         super().__post_init__()
         if self.head_start < 0:
             raise UsageError(
-                f"Problem {self.name}: head_start={self.head_start} must be at least 0; 500 steps"
-                " make the discriminator win."
+                f"Problem {self.name}: head_start={self.head_start} must be at least 0; after 500"
+                " steps the discriminator is saturated."
             )
 
     def networks(self, seed: int) -> dict[str, nn.Module]:
@@ -171,9 +167,10 @@ class Mixture25(MixtureProblem):
     """
 
     name: ClassVar[str] = "mixture25"
-    coverage: ClassVar[tuple[str, float]] = ("effective-modes", 25)
+    coverage_metric: ClassVar[tuple[str, float]] = ("effective_modes", 25)
     spacing: float = 2.0
     sigma: float = 0.05
 
+    @cached_property
     def mixture(self) -> Mixture:
         return grid(5, self.spacing, self.sigma)

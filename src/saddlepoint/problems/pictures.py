@@ -14,7 +14,7 @@ _SIDE, _BINS = 640, 80
 
 
 def image_grid(images: Tensor) -> Image.Image:
-    """Return images in [-1, 1], shape (N, C, H, W) with C = 1 or 3, as a nearly square grid, three screen pixels for each of theirs."""
+    """Return a nearly square grid of images in [-1, 1], shape (N, C, H, W) with C = 1 or 3."""
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     framed = pad(images.clamp(-1, 1).add(1).mul(127.5).round(), [0, _GAP, 0, _GAP], value=96.0)
@@ -34,7 +34,7 @@ def image_grid(images: Tensor) -> Image.Image:
 
 
 def scatter(points: Tensor, centres: Tensor, radius: float) -> Image.Image:
-    """Return points of the plane, shape (N, 2), over circles of the given radius around the centres of the modes."""
+    """Return 2-D points, shape (N, 2), over circles of the given radius around the modes."""
     limit = 1.3 * float(centres.abs().max()) + radius
     picture = Image.new("RGB", (_SIDE, _SIDE), "white")
     draw = ImageDraw.Draw(picture)
@@ -47,43 +47,36 @@ def scatter(points: Tensor, centres: Tensor, radius: float) -> Image.Image:
 
 
 def histogram(samples: Tensor, x: Tensor, density: Tensor) -> Image.Image:
-    """Return a histogram of samples of the line, shape (N,), in blue behind the data's density at the evenly spaced points x, in red.
+    """Return a histogram of numbers, shape (N,), in blue, with the data's density at x, in red.
 
-    The axis reaches from the first to the last point and up to 1.6 of the density's maximum; bars
-    that are higher are cut off, samples outside are not drawn.
+    The points x are evenly spaced. The axes reach from the first to the last of them and up to 1.6
+    times the density's maximum; higher bars are cut off, samples outside are not drawn.
     """
     edges = np.linspace(float(x[0]), float(x[-1]), _BINS + 1)
     heights = np.histogram(samples.numpy(), edges)[0] / (len(samples) * (edges[1] - edges[0]))
     picture = Image.new("RGB", (_SIDE, _SIDE // 2), "white")
     draw = ImageDraw.Draw(picture)
     floor, top = picture.height - 20, 1.6 * float(density.max())
-    for k, height in enumerate(heights):
-        draw.rectangle(
-            (k * _SIDE / _BINS + 1, _up(height, top, floor), (k + 1) * _SIDE / _BINS - 1, floor),
-            fill=(120, 150, 205),
-        )
-    curve = [_up(height, top, floor) for height in density.tolist()]
-    draw.line(
-        list(zip(np.linspace(0, _SIDE, len(x)), curve, strict=True)), fill=(200, 60, 40), width=2
-    )
-    _axis(draw, float(x[0]), float(x[-1]), floor)
-    return picture
 
+    # rows from the floor of the picture to its upper edge
+    bars = floor * (1 - np.minimum(heights / top, 1))
+    curve = floor * (1 - np.minimum(density.double().numpy() / top, 1))
+    for k, row in enumerate(bars):
+        left, right = k * _SIDE / _BINS + 1, (k + 1) * _SIDE / _BINS - 1
+        draw.rectangle((left, row, right, floor), fill=(120, 150, 205))
+    points = list(zip(np.linspace(0, _SIDE, len(x)), curve, strict=True))
+    draw.line(points, fill=(200, 60, 40), width=2)
 
-def _up(height: float, top: float, floor: int) -> float:
-    """Return the row of a height, from the floor of the picture to its upper edge."""
-    return floor * (1 - min(height / top, 1.0))
-
-
-def _axis(draw: ImageDraw.ImageDraw, low: float, high: float, floor: int) -> None:
-    """Draw a line with some twenty ticks at whole numbers strictly between its ends."""
-    draw.line((0, floor, _SIDE, floor), fill=(90, 90, 90))
+    # axis with about twenty ticks at whole numbers strictly between its ends
+    grey, low, high = (90, 90, 90), float(x[0]), float(x[-1])
+    draw.line((0, floor, _SIDE, floor), fill=grey)
     every = math.ceil((high - low) / 20)
     for tick in range(math.floor(low / every) * every, math.ceil(high), every):
         if low < tick:
             place = (tick - low) / (high - low) * _SIDE
-            draw.line((place, floor, place, floor + 4), fill=(90, 90, 90))
-            draw.text((place, floor + 6), str(tick), fill=(90, 90, 90), anchor="mt")
+            draw.line((place, floor, place, floor + 4), fill=grey)
+            draw.text((place, floor + 6), str(tick), fill=grey, anchor="mt")
+    return picture
 
 
 def _screen(points: Tensor, limit: float) -> list[list[float]]:

@@ -1,4 +1,4 @@
-"""Three handwritten digits stacked into the channels of a colour image: a thousand modes to cover."""
+"""Three handwritten digits stacked into the channels of a colour image: 1,000 modes."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ MODES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class StackedDigits(GanProblem):
-    """Generate 28 × 28 colour images whose red, green and blue are three independent digits: 1,000 equally likely modes.
+    """Generate 28 × 28 colour images of three independent digits, 1,000 equally likely modes.
 
     The networks are the convolutional pair of Table 3 of Lin et al. (2018), PacGAN,
-    arXiv:1712.04086, whose discriminator is a quarter of the generator's size: small on purpose, so
-    that a plain GAN covers few modes (30.6 of 1,000 there, with 25,600 samples of a GAN trained on
-    the 60,000 digits). The digits are the embedded 10,000 of ``digits``; the modes of samples are
-    found by the shipped classifier, channel by channel. Tables count the modes of 25,600 or 26,000
-    samples: ``saddlepoint evaluate RUN --samples 25600``.
+    arXiv:1712.04086. Its discriminator has a quarter of the generator's channels, so that a plain
+    GAN covers few modes (30.6 of 1,000 there, with 25,600 samples of a GAN trained on the 60,000
+    digits). The digits are the 10,000 of ``digits``; the modes of samples are found by its
+    classifier, channel by channel. Published tables count the modes of 25,600 or 26,000 samples:
+    ``saddlepoint evaluate RUN --samples 25600``.
 
     Args:
         latent: dimension of the generator's normal noise; 256 as in the paper.
         size: the discriminator's channels relative to the generator's.
         batch_norm: batch normalisation in both networks, as in the paper; it couples the samples of
-            a batch, also in the curvature.
+            a batch, including their curvature.
 
     Raises:
-        UsageError: a size that is not positive, or r1 or r2 together with batch normalisation,
-            which mixes the samples' gradients.
+        UsageError: a size that is not positive, or r1 or r2 with batch normalisation, which mixes
+            the gradients of the samples.
 
     >>> problem = StackedDigits()
     >>> problem.real(step=0, size=4, seed=0).shape
@@ -61,20 +61,19 @@ class StackedDigits(GanProblem):
 
     name: ClassVar[str] = "stacked-digits"
     evaluation_samples: ClassVar[int] = 5000
-    coverage: ClassVar[tuple[str, float]] = ("effective-modes", MODES)
+    coverage_metric: ClassVar[tuple[str, float]] = ("effective_modes", MODES)
     metric_names: ClassVar[Mapping[str, Metric]] = {
         "modes": Metric(
-            "of the 1,000 triples of digits, those with a sample; it grows with the number of"
-            " samples",
+            "number of the 1,000 triples of digits with a sample; grows with the number of samples",
             "larger",
         ),
-        "reverse-kl": Metric(
-            "Σ p log(p/q) of the triples' shares, generated against real, in nats; log 1000 = 6.91"
-            " at most",
+        "reverse_kl": Metric(
+            "Σ p log(p/q) of the triples' shares, generated against real, in nats; at most"
+            " log 1000 = 6.91",
             "smaller",
         ),
-        "effective-modes": Metric(
-            "equally frequent triples of the same entropy as those generated", "larger"
+        "effective_modes": Metric(
+            "number of equally frequent triples with the entropy of the generated ones", "larger"
         ),
         "frechet[digit-cnn]": Metric(
             "Fréchet distance to held-out stacks in the classifier's features of all channels",
@@ -86,14 +85,14 @@ class StackedDigits(GanProblem):
         super().__post_init__()
         if not 0 < self.size < math.inf:
             raise UsageError(
-                f"Problem {self.name}: size={self.size} must be positive; 0.25 is a quarter of the"
-                " generator's channels."
+                f"Problem {self.name}: size={self.size} must be positive; 0.25 means a quarter of"
+                " the generator's channels."
             )
         for name, weight in (("r1", self.r1), ("r2", self.r2)):
             if weight > 0 and self.batch_norm:
                 raise UsageError(
-                    f"Problem {self.name}: {name}={weight} with batch_norm mixes the gradients of a"
-                    " batch's samples. Use batch_norm=false."
+                    f"Problem {self.name}: {name}={weight} cannot be used with batch_norm, which"
+                    " mixes the gradients of the samples. Use batch_norm=false."
                 )
 
     def networks(self, seed: int) -> dict[str, nn.Module]:
@@ -122,15 +121,13 @@ class StackedDigits(GanProblem):
             extractor="digit-cnn",
         )
         yield "modes", found["modes"]
-        yield "reverse-kl", found["reverse-kl"]
-        yield "effective-modes", found["effective-modes"]
-        yield (
-            "frechet[digit-cnn]",
-            frechet_measure(self._held_out, features, split="test", extractor="digit-cnn"),
-        )
+        yield "reverse_kl", found["reverse_kl"]
+        yield "effective_modes", found["effective_modes"]
+        frechet = frechet_measure(self._held_out, features, split="test", extractor="digit-cnn")
+        yield "frechet[digit-cnn]", frechet
 
     def score(self, metrics: Mapping[str, float]) -> float:
-        return metrics["reverse-kl"]
+        return metrics["reverse_kl"]
 
     def picture(self, samples: Tensor) -> Image.Image:
         return image_grid(samples)
@@ -148,11 +145,11 @@ class StackedDigits(GanProblem):
 
 
 def _stacks(digits: LabelledImages, n: int, generator: torch.Generator) -> Tensor:
-    """Return n images of three independently drawn digits; the embedded digits are balanced, so that all triples are equally likely."""
+    """Return n images of three independent digits; all triples are equally likely."""
     return digits.images[torch.randint(len(digits), (n, 3), generator=generator)].squeeze(2)
 
 
 def _channelwise(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the classifier's features of the three channels side by side, shape (N, 192), and its logits, shape (N, 3, 10)."""
+    """Return features, shape (N, 192), and logits, shape (N, 3, 10), of the three channels."""
     features, logits = digit_features(images.reshape(-1, 1, 28, 28))
     return features.reshape(len(images), -1), logits.reshape(len(images), 3, -1)

@@ -196,7 +196,7 @@ def options_of(component: Any) -> dict[str, Any]:
     found = {}
     for option in fields(component):
         value = getattr(component, option.name)
-        if not (option.metadata.get("later") and value == option.default):
+        if not (option.metadata.get("omit_default") and value == option.default):
             found[option.name] = _plain(value)
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from saddlepoint.registry.entries import OptimizerEntry, ProblemEntry, ttur
 
-_MODES = "ema/mode-distance"
+_MODES = "ema/mode_distance"
 _ADAM_ON_MIXTURES = {
     "optimizer": {"name": "adam", **ttur(4e-3, 2e-3)},
     "lr_schedule": "linear",
@@ -17,27 +17,27 @@ PROBLEMS: dict[str, ProblemEntry] = {
     ),
     "mnist": ProblemEntry(
         "saddlepoint.problems:Mnist",
-        "the full MNIST from a local directory (--data-dir), MLP GAN",
+        "the full MNIST from your files (--data-dir), MLP GAN",
     ),
     "digits-binary": ProblemEntry(
         "saddlepoint.problems:DigitsBinary",
-        "the digits in black and white; generator without gradients, for --rule per-player",
+        "binary digits; generator without gradients, for --rule per-player",
     ),
     "stacked-digits": ProblemEntry(
         "saddlepoint.problems:StackedDigits",
         "three digits in red, green and blue, 1,000 modes; small convolutional GAN",
         loss="non-saturating",
-        metric="ema/reverse-kl",
+        metric="ema/reverse_kl",
     ),
     "mixture8": ProblemEntry(
         "saddlepoint.problems:Mixture8",
-        "ring of 8 Gaussians in the plane",
+        "2-D ring of 8 Gaussians",
         metric=_MODES,
         method=_ADAM_ON_MIXTURES,
     ),
     "mixture8-saturated": ProblemEntry(
         "saddlepoint.problems:Mixture8Saturated",
-        "the same ring with a pretrained discriminator: vanishing gradients",
+        "the same ring with a pre-trained discriminator: vanishing gradients",
         loss="minimax",
         metric=_MODES,
         method={
@@ -49,13 +49,13 @@ PROBLEMS: dict[str, ProblemEntry] = {
     ),
     "mixture25": ProblemEntry(
         "saddlepoint.problems:Mixture25",
-        "5 x 5 grid of Gaussians in the plane",
+        "2-D grid of 5 x 5 Gaussians",
         metric=_MODES,
         method=_ADAM_ON_MIXTURES,
     ),
     "mixture1d": ProblemEntry(
         "saddlepoint.problems:Mixture1d",
-        "1-D mixture of 2 Gaussians, deterministic (full batch), equilibrium known exactly",
+        "1-D mixture of 2 Gaussians, deterministic (full batch), for Newton methods",
         loss="minimax",
         metric="wasserstein",
         method={

@@ -1,8 +1,8 @@
-"""Reports: one HTML file about a run or a comparison, from its files alone, that opens from the disk without a network."""
+"""Reports: one self-contained HTML file about a run or a comparison, made from its files alone."""
 
 from saddlepoint.extras import needs
 
 with needs("train", "saddlepoint.report"):
-    from saddlepoint.report.making import make_report
+    from saddlepoint.report.render import make_report
 
 __all__ = ["make_report"]

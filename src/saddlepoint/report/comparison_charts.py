@@ -1,9 +1,12 @@
-"""The charts of one problem of a comparison: quality over what it costs, losses and gradients, robustness."""
+"""The charts of one problem of a comparison: metrics, losses and gradients, robustness."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from saddlepoint.report.charts import (
     AXES,
@@ -15,186 +18,189 @@ from saddlepoint.report.charts import (
     Level,
     Points,
     Series,
+    heat_map,
     line_chart,
-    map_chart,
 )
-from saddlepoint.report.comparison_file import Method, Point, Problem, Robustness, Run
 from saddlepoint.report.formatting import MISSING, number
-from saddlepoint.report.seeds import Curve, across_seeds
+from saddlepoint.report.schemas import Method, Problem, Robustness
 
-SPAN = 30.0
-"""A metric whose values are positive and differ by more than this factor is drawn on a logarithmic scale."""
-
-_HOW = (
-    "Lines: median over seeds; bands: from the smallest to the largest seed. A seed that broke off"
-    " counts as worse than all others."
-)
+LOG_SCALE_FACTOR = 30.0
+"""A metric with positive values whose ratio is above this has a logarithmic scale."""
 
 
-def quality_chart(problem: Problem, id: str, metric: str, *, group: str) -> Chart | None:
-    """Return a metric over seconds, steps and gradient-equivalents: each method's median and range over seeds."""
-    better = (
-        problem.better if metric == problem.metric else problem.metrics[metric].better or "smaller"
+@dataclass(frozen=True)
+class Curve:
+    """A metric of one seed; ``broken_off`` if the run diverged or failed."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    broken_off: bool
+
+
+def across_seeds(curves: Sequence[Curve], *, better: str) -> Points:
+    """Return the median of the curves and their minimum and maximum, on the longest curve's grid.
+
+    After its last point, a run that broke off counts as worse than all others, so that the median
+    does not improve when runs diverge; the line ends where half of the runs have broken off. The
+    band covers the remaining runs. The grid reaches from the latest start to the earliest end, so
+    that nothing is extrapolated.
+
+    >>> curves = [Curve([1, 2], y, broken_off=False) for y in ([4.0, 2.0], [6.0, 6.0])]
+    >>> diverged = Curve([1], [5.0], broken_off=True)
+    >>> points = across_seeds([*curves, diverged], better="smaller")
+    >>> points.y, points.low, points.high
+    ([5.0, 6.0], [4.0, 2.0], [6.0, 6.0])
+    """
+    worst = math.inf if better == "smaller" else -math.inf
+    started = [curve for curve in curves if len(curve.x)]
+    complete = [curve for curve in started if not curve.broken_off] or started
+    if not complete:
+        return Points(x=[], y=[])
+
+    longest = max(complete, key=lambda curve: len(curve.x))
+    start, end = max(curve.x[0] for curve in started), min(curve.x[-1] for curve in complete)
+    grid = np.unique(np.clip(longest.x, min(start, end), end))
+    values = np.full((len(curves), len(grid)), worst)
+    for row, curve in zip(values, curves, strict=True):
+        if len(curve.x):
+            right = worst if curve.broken_off else None
+            row[:] = np.interp(grid, curve.x, curve.y, right=right)
+
+    def finite(row: np.ndarray) -> list[float | None]:
+        return [float(value) if math.isfinite(value) else None for value in row]
+
+    there = np.isfinite(values)
+    return Points(
+        x=grid.tolist(),
+        y=finite(np.median(values, axis=0)),
+        low=finite(np.where(there, values, np.inf).min(axis=0)),
+        high=finite(np.where(there, values, -np.inf).max(axis=0)),
     )
-    series = [
-        Series(
-            name=method.name,
-            tone=tone,
-            mark=mark,
-            points=_over_axes(problem, method.runs, metric, better),
-        )
-        for method, tone, mark in toned(problem)
-    ]
-    target = problem.target if metric == problem.metric else None
-    levels = [] if target is None else [Level(tone=INK, name=f"target {number(target)}", y=target)]
-    log = _spans(series) and (target is None or target > 0)
-    return line_chart(id, metric, series, levels=levels, log=log, note=_HOW, group=group)
+
+
+def metric_chart(problem: Problem, id: str, metric: str, *, group: str) -> Chart | None:
+    """Return the median and range over seeds of a metric of every method, over every axis."""
+    decisive = metric == problem.metric
+    better = problem.better if decisive else problem.metrics[metric].better or "smaller"
+    target = problem.target if decisive else None
+    series = []
+    for method, tone, mark in method_styles(problem):
+        points = {}
+        # the axis of the budget first: all runs end together on it
+        for axis in dict.fromkeys([problem.axis, *AXES]):
+            curves = []
+            for run in method.runs:
+                x, y = [], []
+                for point in run.points:
+                    at, value = point.at(axis), point.metrics.get(metric)
+                    if at is not None and value is not None:
+                        x.append(at)
+                        y.append(value)
+                curves.append(Curve(x, y, broken_off=run.status != "finished"))
+            median = across_seeds(curves, better=better)
+            if median.x:
+                points[axis] = median
+        series.append(Series(name=method.name, tone=tone, mark=mark, points=points))
+
+    values = []
+    for one in series:
+        for points_of_axis in one.points.values():
+            values += [value for value in points_of_axis.y if value is not None]
+    wide = bool(values) and min(values) > 0 and max(values) > LOG_SCALE_FACTOR * min(values)
+    return line_chart(
+        id,
+        metric,
+        series,
+        levels=(
+            [] if target is None else [Level(tone=INK, name=f"target {number(target)}", y=target)]
+        ),
+        log=wide and (target is None or target > 0),
+        note=(
+            "Lines: median over seeds; bands: minimum and maximum over seeds. Runs that diverged or"
+            " failed count as worse than all others."
+        ),
+        group=group,
+    )
 
 
 def first_seed_charts(problem: Problem, id: str, *, group: str) -> list[Chart]:
     """Return each player's losses and gradient norms in the first seed."""
-    kinds: list[tuple[str, str, Callable[[Point], Mapping[str, float | None]], bool]] = [
-        ("losses", "Loss of the {}", lambda point: point.losses, False),
-        ("gradients", "Gradient norm of the {}", lambda point: point.gradient_norms, True),
-    ]
     charts = []
-    for kind, title, values, log in kinds:
+    for kind, title, field, log in (
+        ("losses", "Loss of the {}", "losses", False),
+        ("gradients", "Gradient norm of the {}", "gradient_norms", True),
+    ):
         for player in PLAYERS:
-            series = [
-                Series(
-                    name=method.name,
-                    tone=tone,
-                    mark=mark,
-                    points=_of_player(method, values, player),
-                )
-                for method, tone, mark in toned(problem)
-            ]
-            charts.append(
-                line_chart(
-                    f"{id}-{kind}-{player}", title.format(player), series, log=log, group=group
-                )
-            )
+            series = []
+            for method, tone, mark in method_styles(problem):
+                run, points = method.example_run, {}
+                for axis in AXES:
+                    x, y = [], []
+                    for point in run.points if run is not None else ():
+                        at, values = point.at(axis), getattr(point, field)
+                        if at is not None and player in values:
+                            x.append(at)
+                            y.append(values[player])
+                    if x:
+                        points[axis] = Points(x=x, y=y)
+                series.append(Series(name=method.name, tone=tone, mark=mark, points=points))
+            name = f"{id}-{kind}-{player}"
+            charts.append(line_chart(name, title.format(player), series, log=log, group=group))
     return [chart for chart in charts if chart is not None]
 
 
 def robustness_chart(problem: Problem, id: str) -> Chart | None:
-    """Return the share of seeds that succeed at multiples of the tuned learning rate; None where it was not measured."""
-    maps = {
-        method.name: method.robustness for method in problem.ranked if method.robustness is not None
-    }
-    if not maps:
+    """Return the success rates at multiples of the tuned learning rates, None if not measured."""
+    measured = {}
+    for method in problem.ranked:
+        if method.robustness is not None:
+            measured[method.name] = method.robustness
+    if not measured:
         return None
-    factors = sorted(set(chain.from_iterable(found.factors for found in maps.values())))
-    cells = [[_cell(found, factor) for factor in factors] for found in maps.values()]
-    columns = [f"× {factor:.3g}" for factor in factors]
-    note = (
-        "Seeds that reach the target, of those tried, when the tuned learning rates are multiplied."
-        " Point at a cell for its seeds."
-    )
-    return map_chart(
+    factors = sorted(set().union(*(found.factors for found in measured.values())))
+    cells = []
+    for found in measured.values():
+        row = [_robustness_cell(found, factor) for factor in factors]
+        cells.append(row)
+    return heat_map(
         id,
         "Success at multiples of the learning rate",
-        columns=columns,
-        rows=list(maps),
+        columns=[f"× {factor:.3g}" for factor in factors],
+        rows=list(measured),
         cells=cells,
-        note=note,
+        note=(
+            "Seeds that reach the target, out of those tried, with the tuned learning rates"
+            " multiplied by a factor. Hover over a cell to see its seeds."
+        ),
     )
 
 
-def toned(problem: Problem) -> list[tuple[Method, str, int]]:
-    """Return every method with its tone and mark, the same in all charts of the problem; the baseline has the tone of ink."""
-    others = [method for method in problem.ranked if method.name != problem.baseline]
-    tones = {method.name: (str(index % TONES), index + 1) for index, method in enumerate(others)}
-    return [(method, *tones.get(method.name, (INK, 0))) for method in problem.ranked]
+def method_styles(problem: Problem) -> list[tuple[Method, str, int]]:
+    """Return every method with its tone and mark in all charts; the baseline has the tone "ink"."""
+    styles, index = [], 0
+    for method in problem.ranked:
+        if method.name == problem.baseline:
+            styles.append((method, INK, 0))
+        else:
+            styles.append((method, str(index % TONES), index + 1))
+            index += 1
+    return styles
 
 
-def first_run(method: Method) -> Run | None:
-    """Return the run of the least seed that was measured on its way, one with pictures before others."""
-    measured = sorted((run for run in method.runs if run.points), key=lambda run: run.seed)
-    return next(
-        (run for run in measured if any(point.picture for point in run.points)),
-        measured[0] if measured else None,
-    )
-
-
-def _over_axes(
-    problem: Problem, runs: Sequence[Run], metric: str, better: str
-) -> dict[str, Points]:
-    """Return a method's course over every axis, that of the budget first: on it all runs end together."""
-    axes = dict.fromkeys([problem.axis, *AXES])
-    courses = {
-        axis: across_seeds([_curve(run, axis, metric) for run in runs], better=better)
-        for axis in axes
-    }
-    return {axis: points for axis, points in courses.items() if points.x}
-
-
-def _curve(run: Run, axis: str, metric: str) -> Curve:
-    found = [
-        (at, value)
-        for point in run.points
-        if (at := _at(point, axis)) is not None and (value := point.metrics.get(metric)) is not None
-    ]
-    return Curve(
-        [at for at, _ in found], [value for _, value in found], ended=run.status != "finished"
-    )
-
-
-def _of_player(
-    method: Method, values: Callable[[Point], Mapping[str, float | None]], player: str
-) -> dict[str, Points]:
-    run, courses = first_run(method), {}
-    on_its_way = [] if run is None else [point for point in run.points if player in values(point)]
-    for axis in AXES:
-        pairs = [
-            (at, values(point)[player])
-            for point in on_its_way
-            if (at := _at(point, axis)) is not None
-        ]
-        courses[axis] = Points(x=[at for at, _ in pairs], y=[value for _, value in pairs])
-    return {axis: points for axis, points in courses.items() if points.x}
-
-
-def _at(point: Point, axis: str) -> float | None:
-    return {
-        "seconds": point.seconds,
-        "steps": point.step,
-        "gradient_equivalents": point.gradient_equivalents,
-    }[axis]
-
-
-def _spans(series: Sequence[Series]) -> bool:
-    values = [
-        value
-        for one in series
-        for points in one.points.values()
-        for value in points.y
-        if value is not None
-    ]
-    return bool(values) and min(values) > 0 and max(values) > SPAN * min(values)
-
-
-def _cell(found: Robustness, factor: float) -> Cell:
-    if factor not in found.factors:
-        return Cell(share=None, text=MISSING)
-    row = found.factors.index(factor)
+def _robustness_cell(found: Robustness, factor: float) -> Cell:
+    row = found.factors.index(factor) if factor in found.factors else len(found.success)
     outcomes = found.success[row] if row < len(found.success) else []
-    values = found.values[row] if row < len(found.values) else []
+    values = found.values[row] if row < len(found.values) else ()
     known = [success for success in outcomes if success is not None]
     if not known:
         return Cell(share=None, text=MISSING)
-    padded = [*values, *[None] * len(outcomes)]
-    details = [
-        f"seed {seed}: {_ended(ok, value)}"
-        for seed, ok, value in zip(found.seeds, outcomes, padded, strict=False)
-    ]
-    return Cell(
-        share=sum(known) / len(known), text=f"{sum(known)}/{len(known)}", details="; ".join(details)
-    )
-
-
-def _ended(success: bool | None, value: float | None) -> str:
-    if success is None:
-        return "not run yet"
-    said = "no value" if value is None else number(value)
-    return f"{said}, {'reached' if success else 'missed'}"
+    details = []
+    for index, (seed, success) in enumerate(zip(found.seeds, outcomes, strict=False)):
+        value = values[index] if index < len(values) else None
+        if success is None:
+            details.append(f"seed {seed}: not run yet")
+        else:
+            text = "no value" if value is None else number(value)
+            details.append(f"seed {seed}: {text}, {'reached' if success else 'missed'}")
+    share = sum(known) / len(known)
+    return Cell(share=share, text=f"{sum(known)}/{len(known)}", details="; ".join(details))

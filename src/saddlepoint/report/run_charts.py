@@ -1,8 +1,8 @@
-"""The charts of a run: quality, losses, gradients, rotation, what the discriminator knows, and the spectrum."""
+"""The charts of a run: metrics, losses, gradients, probes and the spectrum."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -17,222 +17,196 @@ from saddlepoint.report.charts import (
     plane_chart,
 )
 from saddlepoint.report.formatting import number
-from saddlepoint.report.run_files import Line, LossRange, Probe, RunFiles, Spectrum
+from saddlepoint.report.schemas import Line, Probe, RunFiles, Spectrum
 
 WEIGHTS = {"": "generator", "ema/": "moving average", "average/": "optimizer's average"}
-"""Whose metrics a prefix marks."""
+"""Prefix of a metric → the weights it was measured on."""
 
 _TONES = {"": "0", "ema/": INK, "average/": "2"}
-_DIRECTIONS = {"larger": "Larger is better.", "smaller": "Smaller is better."}
 
 Pairs = list[tuple[int, float | None]]
+"""(step, value)."""
 
 
 class Clock:
-    """Turns steps into seconds and gradient-equivalents, linearly between the lines of the log."""
+    """Converts steps to seconds and gradient-equivalents by linear interpolation of the log."""
 
     def __init__(self, lines: Sequence[Line]) -> None:
-        known = {
-            "seconds": [(line.step, line.seconds) for line in lines if line.seconds is not None],
-            "gradient_equivalents": [
-                (line.step, line.gradient_equivalents)
-                for line in lines
-                if line.gradient_equivalents is not None
-            ],
-        }
-        self._known = {
-            axis: np.array(pairs, dtype=float).T for axis, pairs in known.items() if len(pairs) > 1
-        }
+        self._known = {}
+        for axis in ("seconds", "gradient_equivalents"):
+            known = [line for line in lines if getattr(line, axis) is not None]
+            if len(known) > 1:
+                steps = np.array([line.step for line in known], dtype=float)
+                self._known[axis] = steps, np.array([getattr(line, axis) for line in known])
 
     def points(self, pairs: Pairs) -> dict[str, Points]:
-        """Return values over steps as courses over every axis that the log has."""
+        """Return values over steps as curves over every axis of the log."""
         steps, values = [float(step) for step, _ in pairs], [value for _, value in pairs]
-        courses = {"steps": Points(x=steps, y=values)}
+        curves = {"steps": Points(x=steps, y=values)}
         for axis, (at, amounts) in self._known.items():
-            courses[axis] = Points(x=np.interp(steps, at, amounts).tolist(), y=values)
-        return courses
+            curves[axis] = Points(x=np.interp(steps, at, amounts).tolist(), y=values)
+        return curves
 
 
 def metric_names(run: RunFiles) -> list[str]:
-    """Return the metrics without their prefixes, in the order in which the problem lists them."""
-    found = [*run.metrics, *(name for line in run.lines for name in line.metrics)]
-    return list(dict.fromkeys(bare(name) for name in found))
+    """Return the metrics without their prefixes, in the problem's order."""
+    names = dict.fromkeys(without_prefix(name) for name in run.metrics)
+    for line in run.lines:
+        names |= dict.fromkeys(without_prefix(name) for name in line.metrics)
+    return list(names)
 
 
-def bare(name: str) -> str:
+def without_prefix(name: str) -> str:
     """Return a metric's name without the prefix of its weights.
 
-    >>> bare("ema/recall[digit-cnn]"), bare("modes")
+    >>> without_prefix("ema/recall[digit-cnn]"), without_prefix("modes")
     ('recall[digit-cnn]', 'modes')
     """
-    return next(
-        (name.removeprefix(prefix) for prefix in WEIGHTS if prefix and name.startswith(prefix)),
-        name,
-    )
+    for prefix in WEIGHTS:
+        if prefix and name.startswith(prefix):
+            return name.removeprefix(prefix)
+    return name
 
 
-def quality_charts(run: RunFiles) -> list[Chart]:
+def metric_charts(run: RunFiles) -> list[Chart]:
     """Return a chart of each metric with a line for each kind of weights."""
+    directions = {"larger": "Larger is better.", "smaller": "Smaller is better."}
     clock, charts = Clock(run.lines), []
     for index, name in enumerate(metric_names(run)):
-        series = [
-            Series(
-                name=who,
-                tone=_TONES[prefix],
-                points=clock.points(_logged(run.lines, prefix + name)),
-                mark=mark,
+        series = []
+        for mark, (prefix, weights) in enumerate(WEIGHTS.items()):
+            key = prefix + name
+            pairs = [(line.step, line.metrics[key]) for line in run.lines if key in line.metrics]
+            series.append(
+                Series(name=weights, tone=_TONES[prefix], points=clock.points(pairs), mark=mark)
             )
-            for mark, (prefix, who) in enumerate(WEIGHTS.items())
-        ]
         meaning = run.meanings.get(name)
-        note = "" if meaning is None else _DIRECTIONS.get(meaning.better or "", "")
+        note = "" if meaning is None else directions.get(meaning.better or "", "")
         charts.append(line_chart(f"metric-{index}", name, series, note=note))
     return [chart for chart in charts if chart is not None]
 
 
 def training_charts(run: RunFiles) -> list[Chart]:
-    """Return the charts of losses, gradients and probes that the log has something for."""
+    """Return the charts of losses, gradients and probes for which the log has values."""
     lines, clock = run.lines, Clock(run.lines)
 
-    def of_players(values: Callable[[Line], Mapping[str, float | None]]) -> list[Series]:
-        return [
-            Series(name=player, tone=tone, points=clock.points(_pairs(lines, values, player)))
-            for player, tone in PLAYERS.items()
-        ]
+    def player_series(
+        values: Callable[[Line], Mapping[str, float | None]], name: str = "{}"
+    ) -> list[Series]:
+        series = []
+        for player, tone in PLAYERS.items():
+            pairs = [(line.step, values(line)[player]) for line in lines if player in values(line)]
+            series.append(Series(name=name.format(player), tone=tone, points=clock.points(pairs)))
+        return series
 
-    def of_probes(names: Mapping[str, Callable[[Probe], float | None]]) -> list[Series]:
-        return [
-            Series(
-                name=name,
-                tone=INK if mark == 0 else "2",
-                points=clock.points(_probed(lines, value)),
-                mark=mark,
-            )
-            for mark, (name, value) in enumerate(names.items())
-        ]
+    def probe_series(name: str, value: Callable[[Probe], float | None], mark: int = 0) -> Series:
+        pairs = [(line.step, value(line.probe)) for line in lines if line.probe is not None]
+        if all(measured is None for _, measured in pairs):
+            pairs = []
+        tone = INK if mark == 0 else "2"
+        return Series(name=name, tone=tone, points=clock.points(pairs), mark=mark)
 
-    cosines = [
-        Series(name=f"cosine of updates, {one.name}", tone=one.tone, points=one.points)
-        for one in of_players(lambda line: line.probe.update_cosine if line.probe else {})
-    ]
-    half, equal = (
-        Level(tone=INK, name="chance", y=0.5),
-        Level(tone=INK, name="as far apart as data", y=1.0),
-    )
-    knowing = {
-        "accuracy": lambda probe: probe.accuracy,
-        "training ranked above held-out": lambda probe: probe.membership_auc,
-    }
-    turning = (
-        "Share of the field's change along itself that only turns; cosine between a player's last"
-        " two updates."
-    )
     charts = [
-        _losses(run, clock),
+        _loss_chart(run, clock),
         line_chart(
             "gradients",
             "Gradient norms ‖ξ‖",
-            of_players(lambda line: line.gradient_norms),
+            player_series(lambda line: line.gradient_norms),
             log=True,
         ),
         line_chart(
             "rotation",
             "Rotation",
-            [*of_probes({"share of rotation": lambda probe: probe.antisymmetric}), *cosines],
-            note=turning,
+            [
+                probe_series("share of rotation", lambda probe: probe.antisymmetric),
+                *player_series(
+                    lambda line: line.probe.update_cosine if line.probe else {},
+                    "cosine of updates, {}",
+                ),
+            ],
+            note=(
+                "Share of rotation: ‖Aξ‖² / (‖Aξ‖² + ‖Sξ‖²) with J = S + A; cosine: between a"
+                " player's last two updates."
+            ),
         ),
-        line_chart("knowing", "What the discriminator knows", of_probes(knowing), levels=[half]),
+        line_chart(
+            "discriminator",
+            "Discriminator",
+            [
+                probe_series("accuracy", lambda probe: probe.accuracy),
+                probe_series("membership AUC", lambda probe: probe.membership_auc, mark=1),
+            ],
+            levels=[Level(tone=INK, name="chance", y=0.5)],
+        ),
         line_chart(
             "saturation",
-            "Share of outputs where the loss is flat",
-            of_players(lambda line: line.probe.saturated if line.probe else {}),
+            "Share of discriminator outputs where the loss is flat",
+            player_series(lambda line: line.probe.saturated if line.probe else {}),
         ),
         line_chart(
             "diversity",
-            "Distance between samples, as a share of data's",
-            of_probes({"samples": lambda p: p.diversity}),
-            levels=[equal],
+            "Mean distance between samples, relative to the data",
+            [probe_series("samples", lambda probe: probe.diversity)],
+            levels=[Level(tone=INK, name="data", y=1.0)],
         ),
     ]
     return [chart for chart in charts if chart is not None]
 
 
 def spectrum_charts(spectrum: Spectrum) -> list[Chart]:
-    """Return the eigenvalues of the game in the complex plane, and those of the players' own Hessians on their lines."""
+    """Return the eigenvalues of the game in the complex plane, and those of each own Hessian."""
     values = list(dict.fromkeys([*spectrum.leading, *spectrum.smallest]))
     groups = {
         "attracts, Re λ > 0": [value for value in values if value[0] > 0],
         "repels, Re λ ≤ 0": [value for value in values if value[0] <= 0],
     }
-    complete = "" if spectrum.converged else " Some eigenvalues did not converge."
-    classes = ", ".join(spectrum.classes) or "no class holds beyond the tolerance"
+    unfinished = "" if spectrum.converged else " Some eigenvalues did not converge."
+    classes = ", ".join(spectrum.classes) or "no class holds within the tolerance"
     note = (
-        f"{classes[0].upper()}{classes[1:]}; ‖ξ‖ {number(spectrum.gradient_norm)}.{complete} Scales"
-        " are logarithmic far from 0."
+        f"{classes[0].upper()}{classes[1:]}; ‖ξ‖ {number(spectrum.gradient_norm)}.{unfinished}"
+        " Scales are logarithmic far from 0."
     )
-    own = {
-        player: [(value, float(row)) for value in found]
-        for row, (player, found) in enumerate(spectrum.own.items())
-    }
     charts = [plane_chart("spectrum", "Eigenvalues of the game's Jacobian J", groups, note=note)]
-    if own:
-        said = "Values on both sides of 0 are a saddle of the player's own loss."
+    if spectrum.own:
+        own = {}
+        for row, (player, found) in enumerate(spectrum.own.items()):
+            own[player] = [(value, float(row)) for value in found]
         charts.append(
             plane_chart(
-                "own",
-                "Eigenvalues of each player's own Hessian, both ends",
+                "own-hessians",
+                "Smallest and largest eigenvalues of each player's own Hessian",
                 own,
                 rows=list(own),
-                note=said,
+                note="Values on both sides of 0 mean a saddle of the player's own loss.",
             )
         )
     return charts
 
 
-def _losses(run: RunFiles, clock: Clock) -> Chart | None:
-    series = [
-        Series(name=player, tone=tone, points=clock.points(_traced(run.lines, player)))
-        for player, tone in PLAYERS.items()
-    ]
-    ranges = {} if run.summary is None else run.summary.loss_ranges
-    levels = [level for player, healthy in ranges.items() for level in _range(healthy, player)]
+def _loss_chart(run: RunFiles, clock: Clock) -> Chart | None:
+    series = []
+    for player, tone in PLAYERS.items():
+        # every step if the log has traces, otherwise the lines of the log
+        pairs: Pairs = []
+        for line in run.lines:
+            if line.trace is not None:
+                pairs += zip(line.trace.steps, line.trace.losses.get(player, ()), strict=False)
+        if not pairs:
+            pairs = [
+                (line.step, line.losses[player]) for line in run.lines if player in line.losses
+            ]
+        series.append(Series(name=player, tone=tone, points=clock.points(pairs)))
+
+    levels = []
+    for player, healthy in ({} if run.summary is None else run.summary.loss_ranges).items():
+        tone = PLAYERS.get(player, INK)
+        if healthy.low is not None and healthy.high is not None:
+            levels.append(Level(tone=tone, low=healthy.low, high=healthy.high))
+        if healthy.chance is not None:
+            levels.append(Level(tone=tone, y=healthy.chance))
     note = (
-        "Shaded: the healthy range of the loss in use; dotted: a discriminator that tells nothing"
-        " apart."
+        "Shaded: healthy range of the loss; dotted: its value for a discriminator at chance level."
+        if levels
+        else "Healthy ranges are not drawn: the run has no summary that names them."
     )
-    missing = "The healthy ranges are not drawn: the run has no summary that names them."
-    return line_chart("losses", "Losses", series, levels=levels, note=note if levels else missing)
-
-
-def _range(healthy: LossRange, player: str) -> list[Level]:
-    tone = PLAYERS.get(player, INK)
-    shaded = (
-        [Level(tone=tone, low=healthy.low, high=healthy.high)]
-        if healthy.low is not None and healthy.high is not None
-        else []
-    )
-    return [*shaded, Level(tone=tone, y=healthy.chance)] if healthy.chance is not None else shaded
-
-
-def _logged(lines: Iterable[Line], metric: str) -> Pairs:
-    return [(line.step, line.metrics[metric]) for line in lines if metric in line.metrics]
-
-
-def _pairs(
-    lines: Iterable[Line], values: Callable[[Line], Mapping[str, float | None]], player: str
-) -> Pairs:
-    return [(line.step, values(line)[player]) for line in lines if player in values(line)]
-
-
-def _probed(lines: Iterable[Line], value: Callable[[Probe], float | None]) -> Pairs:
-    found = [(line.step, value(line.probe)) for line in lines if line.probe is not None]
-    return found if any(number is not None for _, number in found) else []
-
-
-def _traced(lines: Sequence[Line], player: str) -> Pairs:
-    """Return a player's losses as finely as they were sampled."""
-    fine: Pairs = []
-    for line in lines:
-        if line.trace is not None:
-            fine += zip(line.trace.steps, line.trace.losses.get(player, ()), strict=False)
-    return fine or _pairs(lines, lambda line: line.losses, player)
+    return line_chart("losses", "Losses", series, levels=levels, note=note)

@@ -1,259 +1,210 @@
-"""What the page of a run shows, made ready for its template."""
+"""The content of the page of a run, for its template."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from saddlepoint.errors import quoted
-from saddlepoint.report.charts import Table
-from saddlepoint.report.environment import command_text, environment_table
+from saddlepoint.report.charts import Chart
 from saddlepoint.report.formatting import (
     MISSING,
+    Table,
+    command_text,
     duration,
+    environment_table,
+    integer,
     interval,
     number,
-    share,
-    whole,
+    percent,
     with_unit,
 )
-from saddlepoint.report.pictures import Frame, Picture, data_uri
+from saddlepoint.report.pictures import run_frames
 from saddlepoint.report.run_charts import (
     WEIGHTS,
+    metric_charts,
     metric_names,
-    quality_charts,
     spectrum_charts,
     training_charts,
 )
-from saddlepoint.report.run_files import Card, Evaluation, Meaning, RunFiles, Summary
+from saddlepoint.report.schemas import Evaluation, Finding, Meaning, MetricResult, RunFiles, Summary
 
-FIRST_CHARTS = 6
-"""Charts of metrics that are seen at once; more lie behind a click."""
-
-MOST_FRAMES = 48
-"""Pictures of a run that are put into the page; of more they are spread evenly."""
-
-_VERBS = {
-    "finished": "Finished",
-    "stopped early": "Stopped early",
-    "interrupted": "Interrupted",
-    "diverged": "Diverged",
-}
-_PREFIX_OF = {"raw": "", "ema": "ema/", "average": "average/"}
+VISIBLE_CHARTS = 6
+"""Number of charts of metrics that are shown at once; the others can be unfolded."""
 
 
 def run_page(run: RunFiles) -> dict[str, Any]:
-    """Return what the template ``run.html.jinja`` needs."""
-    quality, diagnosis = quality_charts(run), run.diagnosis
-    spectrum = (
-        []
-        if diagnosis is None or diagnosis.spectrum is None
-        else spectrum_charts(diagnosis.spectrum)
-    )
-    training = training_charts(run)
+    """Return the variables of the template ``run.html.jinja``."""
+    metrics, training = metric_charts(run), training_charts(run)
+    summary, diagnosis = run.summary, run.diagnosis
+    findings: tuple[Finding, ...] = ()
+    spectrum: list[Chart] = []
+    if summary is not None:
+        findings = summary.findings
+    if diagnosis is not None:
+        findings = diagnosis.findings
+        if diagnosis.spectrum is not None:
+            spectrum = spectrum_charts(diagnosis.spectrum)
+
+    names = []
+    for part in ("problem", "rule", "optimizer"):
+        component = run.config.get(part)
+        if isinstance(component, Mapping):
+            component = component.get("name", MISSING)
+        names.append(str(component))
+
+    config = quoted(run.path / "config.yaml")
+    commands = [("The complete configuration", f"saddlepoint train --config {config}")]
+    if run.environment.get("command"):
+        commands.insert(0, ("Original command", command_text(run.environment["command"])))
+
     return {
-        "title": _title(run.config),
+        "title": f"{names[0]}, {names[1]} + {names[2]}",
         "path": str(run.path),
         "argument": quoted(run.path),
         "outcome": outcome(run),
-        "error": None if run.summary is None else run.summary.error,
-        "ended": run.summary is not None,
-        "metrics": _metrics(run),
-        "frames": _frames(run),
-        "pictures": len(run.pictures),
-        "quality": quality[:FIRST_CHARTS],
-        "more_quality": quality[FIRST_CHARTS:],
+        "error": None if summary is None else summary.error,
+        "ended": summary is not None,
+        "metrics": _metrics_table(run),
+        "frames": run_frames(run),
+        "pictures": len(run.sample_files),
+        "quality": metrics[:VISIBLE_CHARTS],
+        "more_quality": metrics[VISIBLE_CHARTS:],
         "training": training,
         "spectrum": spectrum,
         "diagnosis": diagnosis,
-        "findings": (
-            diagnosis.findings
-            if diagnosis is not None
-            else run.summary.findings
-            if run.summary is not None
-            else []
-        ),
-        "cards": None if run.evaluation is None else _cards(run.evaluation),
+        "findings": findings,
+        "results": None if run.evaluation is None else _results_table(run.evaluation),
         "evaluation": run.evaluation,
-        "cost": None if run.summary is None else _cost(run.summary),
-        "times": [] if run.summary is None else _times(run.summary),
+        "cost": None if summary is None else _cost_table(summary),
+        "times": [] if summary is None else _times(summary),
         "environment": environment_table(run.environment),
-        "commands": _commands(run),
+        "commands": commands,
         "config_text": run.config_text,
-        "charts": [*quality, *training, *spectrum],
+        "charts": [*metrics, *training, *spectrum],
         "axis": "steps",
     }
 
 
 def outcome(run: RunFiles) -> str:
-    """Return in a sentence or two how the run ended, and what its first metrics are."""
-    said = []
-    for name in [name for name in metric_names(run) if name in run.metrics][:2]:
-        averaged = (
-            f" (moving average {number(run.metrics['ema/' + name])})"
-            if "ema/" + name in run.metrics
-            else ""
+    """Return how the run ended, and its first two metrics, as text."""
+    summary = run.summary
+    if summary is not None:
+        status = summary.status[:1].upper() + summary.status[1:]
+        amount = f"{integer(summary.steps)} steps and {duration(summary.seconds)}"
+        text = f"{status} after {amount} of training"
+        if summary.seconds_per_step:
+            text += f" ({with_unit(1000 * summary.seconds_per_step, 'ms')} a step)"
+        text += "."
+    else:
+        done = "no step"
+        if run.lines:
+            done = f"{integer(run.lines[-1].step)} steps and {duration(run.lines[-1].seconds)}"
+        text = (
+            f"Not finished: {done} of training so far. The run is still in progress, or was killed"
+            " before it wrote its summary."
         )
-        said.append(f"{name} {number(run.metrics[name])}{averaged}")
-    measured = f" Last measured: {', '.join(said)}." if said else ""
-    return (_so_far(run) if run.summary is None else _ended(run.summary)) + measured
+    measured = []
+    for name in [name for name in metric_names(run) if name in run.metrics][:2]:
+        averaged = ""
+        if "ema/" + name in run.metrics:
+            averaged = f" (moving average {number(run.metrics['ema/' + name])})"
+        measured.append(f"{name} {number(run.metrics[name])}{averaged}")
+    return f"{text} Latest metrics: {', '.join(measured)}." if measured else text
 
 
-def _ended(summary: Summary) -> str:
-    speed = (
-        f" ({with_unit(1000 * summary.seconds_per_step, 'ms')} a step)"
-        if summary.seconds_per_step
-        else ""
-    )
-    how = _VERBS.get(summary.status, summary.status)
-    return (
-        f"{how} after {whole(summary.steps)} steps and {duration(summary.seconds)} of"
-        f" training{speed}."
-    )
-
-
-def _so_far(run: RunFiles) -> str:
-    done = (
-        f"{whole(run.lines[-1].step)} steps and {duration(run.lines[-1].seconds)}"
-        if run.lines
-        else "no step"
-    )
-    return (
-        f"Not ended: {done} of training so far. The run is going on, or was stopped before it could"
-        " write its summary."
-    )
-
-
-def _title(config: Mapping[str, Any]) -> str:
-    names = [_name(config.get(part)) for part in ("problem", "rule", "optimizer")]
-    return f"{names[0]}, {names[1]} + {names[2]}"
-
-
-def _name(component: Any) -> str:
-    return str(component.get("name", MISSING)) if isinstance(component, Mapping) else str(component)
-
-
-def _metrics(run: RunFiles) -> Table | None:
+def _metrics_table(run: RunFiles) -> Table | None:
     if not run.metrics:
         return None
-    shown = [
-        prefix
-        for prefix in WEIGHTS
-        if any(prefix + name in run.metrics for name in metric_names(run))
-    ]
+    names = metric_names(run)
+    prefixes = []
+    for prefix in WEIGHTS:
+        keys = [prefix + name for name in names]
+        if not run.metrics.keys().isdisjoint(keys):
+            prefixes.append(prefix)
+    header = ["metric", *(WEIGHTS[prefix] for prefix in prefixes)]
+    if run.meanings:
+        header += ["better", "meaning"]
     rows = []
-    for name in metric_names(run):
-        meaning = run.meanings.get(name, Meaning())
-        about = [meaning.better or MISSING, meaning.meaning] if run.meanings else []
-        rows.append([name, *(number(run.metrics.get(prefix + name)) for prefix in shown), *about])
-    header = [
-        "metric",
-        *(WEIGHTS[prefix] for prefix in shown),
-        *(["better", "what it is"] if run.meanings else []),
-    ]
+    for name in names:
+        row = [name, *(number(run.metrics.get(prefix + name)) for prefix in prefixes)]
+        if run.meanings:
+            meaning = run.meanings.get(name, Meaning())
+            row += [meaning.better or MISSING, meaning.meaning]
+        rows.append(row)
     return Table(caption="Metrics at the latest evaluation", header=header, rows=rows)
 
 
-def _frames(run: RunFiles) -> list[Frame]:
-    seconds = {line.step: line.seconds for line in run.lines}
-    frames, found = [], run.pictures
-    kept = (
-        range(len(found))
-        if len(found) <= MOST_FRAMES
-        else np.linspace(0, len(found) - 1, MOST_FRAMES).round().astype(int)
-    )
-    for step, file in (found[index] for index in kept):
-        at = f"step {whole(step)}" + (
-            f", {duration(seconds[step])}" if seconds.get(step) is not None else ""
-        )
-        frames.append(
-            Frame(
-                label=at,
-                pictures=[Picture(name="", source=data_uri(file), description=f"Samples at {at}")],
-            )
-        )
-    return frames
+def _results_table(evaluation: Evaluation) -> Table:
+    """Return a row for each metric: a value for each kind of weights, and the conditions."""
+    weights = list(dict.fromkeys(result.weights for result in evaluation.results))
+    by_metric: dict[str, dict[str, MetricResult]] = {}
+    for result in evaluation.results:
+        by_metric.setdefault(result.metric, {})[result.weights] = result
 
-
-def _cards(evaluation: Evaluation) -> Table:
-    """Return a row for each metric, a column of values with intervals for each kind of weights, and the conditions."""
-    shown = list(dict.fromkeys(card.weights for card in evaluation.cards))
-    of: dict[str, dict[str, Card]] = {}
-    for card in evaluation.cards:
-        of.setdefault(card.metric, {})[card.weights] = card
-    rows = [
-        [
-            name,
-            *(
-                interval(own[who].value, own[who].interval) if who in own else MISSING
-                for who in shown
-            ),
-            _conditions(next(iter(own.values()))),
+    rows = []
+    for name, results in by_metric.items():
+        row = [name]
+        for kind in weights:
+            found = results.get(kind)
+            row.append(MISSING if found is None else interval(found.value, found.interval))
+        first = next(iter(results.values()))
+        reference = f"against {integer(first.real)} real, " if first.real else ""
+        conditions = [
+            f"{integer(first.generated)} samples, seed {first.seed}",
+            reference + first.split,
         ]
-        for name, own in of.items()
-    ]
-    titles = [WEIGHTS.get(_PREFIX_OF.get(who, who), who) for who in shown]
-    return Table(caption="Metric cards", header=["metric", *titles, "measured on"], rows=rows)
+        if first.extractor != "none":
+            conditions.append(f"features of {first.extractor}")
+        if first.resize != "none":
+            conditions.append(f"resized: {first.resize}")
+        if first.interval is None:
+            conditions.append("no interval")
+        else:
+            conditions.append(f"{percent(first.level)} from {first.replicates} replicates")
+        rows.append([*row, "; ".join(conditions)])
 
-
-def _conditions(card: Card) -> str:
-    against = f"against {whole(card.real)} real, {card.split}" if card.real else card.split
-    said = [f"{whole(card.generated)} samples, seed {card.seed}", against]
-    said += [f"features of {card.extractor}"] if card.extractor != "none" else []
-    said += [f"resized: {card.resize}"] if card.resize != "none" else []
-    said += (
-        [f"{share(card.level)} from {card.replicates} replicates"]
-        if card.interval is not None
-        else ["no interval"]
+    prefixes = {"raw": "", "ema": "ema/", "average": "average/"}
+    titles = [WEIGHTS.get(prefixes.get(kind, kind), kind) for kind in weights]
+    return Table(
+        caption="Metrics with intervals", header=["metric", *titles, "measured on"], rows=rows
     )
-    return "; ".join(said)
 
 
-def _cost(summary: Summary) -> Table:
+def _cost_table(summary: Summary) -> Table:
     speed = 1 / summary.seconds_per_step if summary.seconds_per_step else None
+    rows = [["steps per second", number(speed)], ["training time", duration(summary.seconds)]]
     counts = {
         "gradients": "gradients",
         "products": "rows of Jacobian products",
         "losses": "evaluations of the losses",
     }
-    rows = [["steps a second", number(speed)], ["training time", duration(summary.seconds)]]
-    rows += [
-        [title, whole(summary.cost[name])] for name, title in counts.items() if name in summary.cost
-    ]
-    rows += [
-        ["unconverged solves", whole(summary.unconverged_solves)],
-        ["roll-backs", whole(summary.rollbacks)],
-    ]
+    for name, title in counts.items():
+        if name in summary.cost:
+            rows.append([title, integer(summary.cost[name])])
+    rows.append(["unconverged solves", integer(summary.unconverged_solves)])
+    rows.append(["roll-backs", integer(summary.rollbacks)])
     return Table(
-        caption="Cost; passes are counted over one player's loss",
-        header=["what", "amount"],
+        caption="Cost, in passes over one player's loss",
+        header=["quantity", "amount"],
         rows=rows,
     )
 
 
 def _times(summary: Summary) -> list[tuple[str, float, str]]:
-    """Return (what, share of all the time, said) since the last start; empty where it was not recorded."""
-    here, observing = summary.seconds_here, summary.observing_seconds
-    if here is None or observing is None or not here + observing > 0:
+    """Return (part, share of the time, text) since the last start; empty if not recorded."""
+    training, observing = summary.seconds_here, summary.observing_seconds
+    if training is None or observing is None or not training + observing > 0:
         return []
     metrics, probes = summary.evaluating_seconds or 0.0, summary.probing_seconds or 0.0
     parts = {
-        "training": here,
+        "training": training,
         "metrics": metrics,
         "probes": probes,
         "pictures and checkpoints": max(0.0, observing - metrics - probes),
     }
-    whole_time = sum(parts.values())
+    total = sum(parts.values())
     return [
-        (what, spent / whole_time, f"{duration(spent)}, {share(spent / whole_time)}")
-        for what, spent in parts.items()
+        (part, spent / total, f"{duration(spent)}, {percent(spent / total)}")
+        for part, spent in parts.items()
     ]
-
-
-def _commands(run: RunFiles) -> list[tuple[str, str]]:
-    given = run.environment.get("command")
-    again = f"saddlepoint train --config {quoted(run.path / 'config.yaml')}"
-    said = [("The complete configuration again", again)]
-    return [("As it was started", command_text(given)), *said] if given else said

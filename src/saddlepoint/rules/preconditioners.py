@@ -16,10 +16,10 @@ from saddlepoint.kronecker import (
     accumulate,
     eigenbases,
     empty_factors,
-    refresh,
-    reordered,
-    rotated,
-    rotated_back,
+    permute,
+    rotate,
+    rotate_back,
+    update_eigenbases,
 )
 from saddlepoint.rules.state import RuleState
 from saddlepoint.vectors import Vector
@@ -58,23 +58,23 @@ class PreconditionerMatrix:
     def apply_inv_sqrt(self, e: Vector) -> Vector:
         """Return R e, what the coordinates e stand for."""
         return self._turned(
-            rotated_back, e if self._root is None else e.widened() / self._root
+            rotate_back, e if self._root is None else e.widened() / self._root
         ).typed(e)
 
     def apply_sqrt(self, d: Vector) -> Vector:
         """Return R⁻¹ d, the inverse of ``apply_inv_sqrt``."""
-        e = self._turned(rotated, d).widened()
+        e = self._turned(rotate, d).widened()
         return (e if self._root is None else e * self._root).typed(d)
 
     def apply_inv_sqrt_transpose(self, v: Vector) -> Vector:
         """Return Rᵀ v: a gradient with respect to parameters as one with respect to coordinates."""
-        turned = self._turned(rotated, v).widened()
+        turned = self._turned(rotate, v).widened()
         return (turned if self._root is None else turned / self._root).typed(v)
 
     def apply_sqrt_transpose(self, u: Vector) -> Vector:
         """Return R⁻ᵀ u, the inverse of ``apply_inv_sqrt_transpose``."""
         return self._turned(
-            rotated_back, u if self._root is None else u.widened() * self._root
+            rotate_back, u if self._root is None else u.widened() * self._root
         ).typed(u)
 
     def _turned(self, turn: Callable[[Tensor, Sides], Tensor], v: Vector) -> Vector:
@@ -185,7 +185,7 @@ class KroneckerPreconditioner(Preconditioner):
             for what in (factors, bases):
                 entry[what] = [None if matrix is None else matrix.to(g) for matrix in entry[what]]
         sides = [entry[bases] for entry in entries]
-        turned = xi.rebuild([rotated(g, own) for g, own in zip(gradients, sides, strict=True)])
+        turned = xi.rebuild([rotate(g, own) for g, own in zip(gradients, sides, strict=True)])
         metric = PreconditionerMatrix(
             _rooted(state, name, turned, self.beta, self.epsilon), _by_player(xi, sides)
         )
@@ -196,13 +196,13 @@ class KroneckerPreconditioner(Preconditioner):
                 accumulate(entry[factors], g, self.beta)
         due = [entry for entry in entries if entry[f"time.{name}"] % self.frequency == 0]
         if due:
-            fresh, orders = refresh(
+            fresh, orders = update_eigenbases(
                 [entry[factors] for entry in due], [entry[bases] for entry in due]
             )
             for entry, own, order in zip(due, fresh, orders, strict=True):
                 entry[bases], entry[f"square.{name}"] = (
                     own,
-                    reordered(entry[f"square.{name}"], order),
+                    permute(entry[f"square.{name}"], order),
                 )
         return metric
 

@@ -113,7 +113,7 @@ class ZeroSumAware(Stackelberg):
             as it is written instead. True takes the user's word, for no products.
     """
 
-    zero_sum: bool | None = field(default=None, metadata={"later": True})
+    zero_sum: bool | None = field(default=None, metadata={"omit_default": True})
 
     @property
     def cross(self) -> Cross:

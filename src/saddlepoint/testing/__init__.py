@@ -1,4 +1,4 @@
-"""Checks for what you write yourself: that a rule behaves as a rule must, that a slope is a subgradient."""
+"""Checks for your own code: conformance of a rule, and whether a slope is a subgradient."""
 
 from saddlepoint.testing.rules import ANALYTIC_GAMES, check_rule
 from saddlepoint.testing.subgradients import check_subgradient

@@ -1,4 +1,4 @@
-"""From weights to metrics and pictures: during training, and afterwards with evaluation cards."""
+"""From weights to metrics and pictures: during training, and afterwards with intervals."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor
 
 from saddlepoint.data import generator_for
 from saddlepoint.errors import UsageError, did_you_mean
-from saddlepoint.metrics import Card, Measure, card_of, difference
-from saddlepoint.metrics.card import Weights
+from saddlepoint.metrics import Measure, MetricResult, difference
+from saddlepoint.metrics.result import Weights
 from saddlepoint.problems.base import GENERATOR
 from saddlepoint.reading import JSON_BYTES, parse_json, read_bytes
 from saddlepoint.training.run_directory import RunDirectory
 from saddlepoint.training.trainer import Trainer
 
-Cards = dict[str, dict[str, Card]]
-"""Prefix of the weights → metric → card."""
+Results = dict[str, dict[str, MetricResult]]
+"""Prefix of the weights → metric → result."""
 
 WEIGHTS: dict[str, Weights] = {"": "raw", "ema/": "ema", "average/": "average"}
 """Prefix of a metric's name → the generator weights that it was measured on."""
@@ -109,7 +109,7 @@ class Evaluator:
                 progress(done + len(measured[prefix]), len(generated) * names)
         return measured
 
-    def evaluate_metrics(self, names: Collection[str]) -> dict[str, float]:
+    def evaluate_only(self, names: Collection[str]) -> dict[str, float]:
         """Return the named metrics, and those of the same weights that are computed before them.
 
         Args:
@@ -221,16 +221,14 @@ class Evaluator:
         return kept
 
     def _generate(self, prefix: str, n: int, seed: int) -> Tensor:
-        """Return n generated samples; several processes generate the pieces in turn."""
+        """Return n generated samples; several processes generate the chunks in turn."""
         trainer = self.trainer
         network = trainer.ema.module if prefix == "ema/" else trainer.networks[GENERATOR]
         distributed, world = trainer.distributed, trainer.distributed.world
-        pieces = self.problem.pieces(n, seed, "evaluation")
-        own = [
-            self.problem.generated(network, noise) for noise in pieces[distributed.rank :: world]
-        ]
+        chunks = self.problem.noise_chunks(n, seed, "evaluation")
+        own = [self.problem.sample(network, noise) for noise in chunks[distributed.rank :: world]]
         gathered = distributed.all_gather(own)
-        return torch.cat([gathered[k % world][k // world] for k in range(len(pieces))])
+        return torch.cat([gathered[k % world][k // world] for k in range(len(chunks))])
 
 
 def bare_metric(metric: str) -> str:
@@ -251,32 +249,32 @@ def weights_prefix(metric: str) -> str:
     return metric[: len(metric) - len(bare_metric(metric))]
 
 
-def make_cards(
+def evaluate_metrics(
     trainer: Trainer,
     *,
     samples: int | None = None,
     seed: int | None = None,
     replicates: int = 200,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Cards:
-    """Measure the generator and its averages, with a bootstrap interval for every metric.
+) -> Results:
+    """Return every metric of the generator and its averages, with bootstrap intervals.
 
     Args:
         trainer: the run at the step to evaluate.
         samples: number of generated samples; ``evaluation_samples`` by default.
         seed: seed of the noise and of the bootstrap replicates; ``evaluation_seed`` by default.
         replicates: number of bootstrap replicates of each interval; 0 for no intervals.
-        progress: called with the number of finished cards and their total number.
+        progress: called with the number of finished metrics and their total number.
     """
     seed = trainer.config.evaluation_seed if seed is None else seed
     measured, hashes = Evaluator(trainer).measures(samples, seed), trainer.problem.extractors()
     total, done = sum(len(measures) for measures in measured.values()), 0
-    cards: Cards = {}
+    results: Results = {}
     for prefix, measures in measured.items():
-        cards[prefix] = {}
+        results[prefix] = {}
         for name, measure in measures.items():
             progress(done, total)
-            cards[prefix][name] = card_of(
+            results[prefix][name] = MetricResult.from_measure(
                 measure,
                 metric=name,
                 weights=WEIGHTS[prefix],
@@ -286,39 +284,41 @@ def make_cards(
                 generator=generator_for(seed, f"bootstrap {name}"),
             )
             done += 1
-    return cards
+    return results
 
 
-def read_cards(path: Path) -> list[Card]:
-    """Return the cards in an ``evaluation.json``.
+def read_results(path: Path) -> list[MetricResult]:
+    """Return the results in an ``evaluation.json``.
 
     Raises:
-        UsageError: the file is missing or holds no cards.
+        UsageError: the file is missing or holds no results.
     """
     try:
-        cards = parse_json(read_bytes(path, JSON_BYTES).decode())["cards"]
-        return [Card.from_dict(card) for card in cards]
+        results = parse_json(read_bytes(path, JSON_BYTES).decode())["results"]
+        return [MetricResult.from_dict(result) for result in results]
     except UsageError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{path} holds no cards ({type(error).__name__}). Give the evaluation.json that"
+            f"{path} holds no results ({type(error).__name__}). Give the evaluation.json that"
             " `saddlepoint evaluate` wrote."
         ) from error
 
 
-def differences(cards: Cards, others: list[Card]) -> list[tuple[str, float, bool | None]]:
-    """Return (metric, this − other, whether the intervals overlap) of every card in both.
+def differences(
+    results: Results, others: list[MetricResult]
+) -> list[tuple[str, float, bool | None]]:
+    """Return (metric, this − other, whether the intervals overlap) of every result in both.
 
     Raises:
-        UsageError: they have no card in common, or two cards were not measured alike.
+        UsageError: they have no metric in common, or two results were not measured alike.
     """
-    known = {(card.metric, card.weights): card for card in others}
+    known = {(result.metric, result.weights): result for result in others}
     found = []
-    for prefix, own in cards.items():
-        for name, card in own.items():
-            if (name, card.weights) in known:
-                between = difference(card, known[name, card.weights])
+    for prefix, own in results.items():
+        for name, result in own.items():
+            if (name, result.weights) in known:
+                between = difference(result, known[name, result.weights])
                 found.append((prefix + name, between.value, between.overlap))
     if not found:
         raise UsageError(

@@ -206,7 +206,7 @@ class Recorder:
         problem = self.trainer.problem
         return History(
             loss=problem.loss,
-            coverage=problem.coverage,
+            coverage=problem.coverage_metric,
             lines=self.trainer.distributed.broadcast(self.run.read_log),
         )
 

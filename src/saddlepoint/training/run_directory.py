@@ -249,7 +249,7 @@ class RunDirectory:
 
     def history(self, problem: GanProblem) -> History:
         """Return the log as the diagnostics read it."""
-        return History(loss=problem.loss, coverage=problem.coverage, lines=self.read_log())
+        return History(loss=problem.loss, coverage=problem.coverage_metric, lines=self.read_log())
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""

@@ -75,8 +75,8 @@
     const stride = Math.max(1, Math.ceil((high - low) / 6));
     const ticks = [];
     for (let power = Math.floor(low) - 1; power <= high + 1; power += stride) ticks.push(...digits.map((digit) => [digit, power]));
-    const said = ([digit, power]) => (power < -3 || power > 4 ? `${digit}e${power}` : (digit * 10 ** power).toFixed(Math.max(0, -power)));
-    return { tickvals: ticks.map(([digit, power]) => digit * 10 ** power), ticktext: ticks.map(said) };
+    const label = ([digit, power]) => (power < -3 || power > 4 ? `${digit}e${power}` : (digit * 10 ** power).toFixed(Math.max(0, -power)));
+    return { tickvals: ticks.map(([digit, power]) => digit * 10 ** power), ticktext: ticks.map(label) };
   }
 
   function lines(chart) {
@@ -104,7 +104,7 @@
     ];
   }
 
-  // Bands may be far wider than the course: the scale is that of the lines and levels, and shows of a band what lies there.
+  // Bands may be far wider than the lines: the scale is that of the lines and levels.
   function reachOf(chart, values) {
     if (!chart.levels.some((entry) => entry.y === null)) return values.some((value) => value < 0) ? {} : { rangemode: "nonnegative" };
     const known = [...values, ...chart.levels.map((entry) => entry.y)].filter((value) => value !== null);
@@ -118,22 +118,22 @@
   function map(chart, width) {
     const length = width < 500 ? 14 : 32;
     const at = (names) => ({ tickvals: names.map((_, i) => i), ticktext: names.map((name) => plain(cut(name, length))), showgrid: false });
-    const said = chart.details.map((row, i) => row.map((details, j) => `${plain(chart.rows[i])}, ${plain(chart.columns[j])}<br>${plain(details || "not run")}`));
+    const details = chart.details.map((row, i) => row.map((text, j) => `${plain(chart.rows[i])}, ${plain(chart.columns[j])}<br>${plain(text || "not run")}`));
     return [
       [{
-        type: "heatmap", z: chart.z, text: chart.text, customdata: said, texttemplate: "%{text}", hovertemplate: "%{customdata}<extra></extra>",
+        type: "heatmap", z: chart.z, text: chart.text, customdata: details, texttemplate: "%{text}", hovertemplate: "%{customdata}<extra></extra>",
         colorscale: [[0, colour("raised")], [1, colour("accent")]], zmin: 0, zmax: 1, xgap: 3, ygap: 3, showscale: false, hoverongaps: false,
       }],
-      layout({ xaxis: scale({ ...at(chart.columns), title: "learning rate, of the tuned one" }), yaxis: scale({ ...at(chart.rows), autorange: "reversed" }) }),
+      layout({ xaxis: scale({ ...at(chart.columns), title: "multiple of the tuned learning rate" }), yaxis: scale({ ...at(chart.rows), autorange: "reversed" }) }),
     ];
   }
 
   function plane(chart) {
-    const bent = { tickvals: chart.ticks.map(([at]) => at), ticktext: chart.ticks.map(([, said]) => said), zeroline: true };
+    const bent = { tickvals: chart.ticks.map(([at]) => at), ticktext: chart.ticks.map(([, text]) => text), zeroline: true };
     const rows = { tickvals: chart.rows.map((_, i) => i), ticktext: chart.rows.map(plain), range: [-0.6, chart.rows.length - 0.4], showgrid: false };
     return [
       chart.series.map((series) => ({
-        x: series.x, y: series.y, name: plain(series.name), mode: "markers", text: series.said, cliponaxis: false,
+        x: series.x, y: series.y, name: plain(series.name), mode: "markers", text: series.labels, cliponaxis: false,
         marker: {
           color: colour(`tone-${series.tone}`), line: { width: 1.5, color: colour(`tone-${series.tone}`) },
           size: chart.rows.length ? 16 : 8, symbol: chart.rows.length ? "line-ns" : series.mark ? "x-thin" : "circle-open",
@@ -219,7 +219,7 @@
       clearInterval(timer);
       play.setAttribute("aria-pressed", String(on));
       play.textContent = on ? "Pause" : "Play";
-      output.setAttribute("aria-live", on ? "off" : "polite"); // nobody wants every frame read out
+      output.setAttribute("aria-live", on ? "off" : "polite"); // screen readers must not read every frame
       if (on) timer = setInterval(() => {
         input.value = (Number(input.value) + 1) % frames.length;
         go();

@@ -7,14 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import saddlepoint as sp
-from saddlepoint.optim import L1, MAPS, Ball, Box, Map, Simplex, SpectralNorm, Subgradient
-from saddlepoint.optim.maps import build, plain, project_simplex
+from saddlepoint.optim import (
+    L1,
+    PROXIMAL_MAPS,
+    Ball,
+    Box,
+    ProximalMap,
+    Simplex,
+    SpectralNorm,
+    Subgradient,
+)
+from saddlepoint.optim.proximal import from_config, project_simplex, to_config
 
 SETS = {
     "box": Box(-0.5, 0.3),
     "ball": Ball(0.7),
     "simplex": Simplex(),
-    "spectral-norm": SpectralNorm(0.8),
+    "spectral_norm": SpectralNorm(0.8),
 }
 seeds = st.integers(0, 10_000)
 
@@ -30,7 +39,7 @@ def inside(name, x):
         "box": lambda: bool(((x >= -0.5) & (x <= 0.3)).all()),
         "ball": lambda: float(x.norm()) <= 0.7 + 1e-12,
         "simplex": lambda: bool((x >= 0).all()) and bool((x.sum(-1) - 1).abs().max() < 1e-12),
-        "spectral-norm": lambda: float(torch.linalg.matrix_norm(x, 2)) <= 0.8 + 1e-12,
+        "spectral_norm": lambda: float(torch.linalg.matrix_norm(x, 2)) <= 0.8 + 1e-12,
     }[name]()
 
 
@@ -69,34 +78,37 @@ def test_spectral_norm_leaves_vectors_and_small_singular_values_and_flattens_ker
 
 @pytest.mark.parametrize("proximal", [*SETS.values(), L1(0.5)])
 def test_the_plain_form_builds_the_same_map(proximal):
-    assert build(plain(proximal)) == proximal
-    assert plain(plain(proximal)) == plain(proximal)
-    assert type(proximal) in MAPS.values()
-    assert plain("simplex") == {"name": "simplex"}
+    assert from_config(to_config(proximal)) == proximal
+    assert to_config(to_config(proximal)) == to_config(proximal)
+    assert type(proximal) in PROXIMAL_MAPS.values()
+    assert to_config("simplex") == {"name": "simplex"}
 
 
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: Box(1.0, 0.0), "Box: low=1.0 must not be above high=0.0"),
+        (lambda: Box(1.0, 0.0), "Box: low=1.0 must not be greater than high=0.0"),
         (lambda: Ball(0.0), "Ball: radius=0.0"),
         (lambda: L1(-1.0), "L1: strength=-1.0"),
         (lambda: SpectralNorm(0.0), "SpectralNorm: bound=0.0"),
-        (lambda: plain({"name": "bxo"}), 'Unknown map "bxo". Did you mean "box"?'),
-        (lambda: plain({"name": "ball", "size": 1}), "Map ball refuses its options"),
-        (lambda: plain("box"), "Map box refuses its options {}"),
+        (lambda: to_config({"name": "bxo"}), 'Unknown proximal map "bxo". Did you mean "box"?'),
+        (
+            lambda: to_config({"name": "ball", "size": 1}),
+            "Proximal map ball does not accept the options",
+        ),
+        (lambda: to_config("box"), "Proximal map box does not accept the options {}"),
         (lambda: Box("a", 1.0), "Box: low='a' must be a number"),
         (lambda: Box(0.0, torch.ones(2)), "Box: high=tensor([1., 1.]) must be a number"),
-        (lambda: Box(float("nan"), None), "Box: low=nan must not be above high=None"),
+        (lambda: Box(float("nan"), None), "Box: low=nan must not be greater than high=None"),
         (lambda: Ball(None), "Ball: radius=None must be a number"),
         (lambda: L1("0.1"), "L1: strength='0.1' must be a number"),
         (lambda: SpectralNorm([1.0]), "SpectralNorm: bound=[1.0] must be a number"),
-        (lambda: plain({"name": "l1", "strength": None}), "L1: strength=None must be a number"),
+        (lambda: to_config({"name": "l1", "strength": None}), "L1: strength=None must be a number"),
         (
             lambda: Subgradient([torch.tensor(1.0, requires_grad=True)], proximal="simplex"),
             "Simplex: the parameter has no dimension",
         ),
-        (lambda: plain(3), 'or a name with options such as {"name": "simplex"}, not 3'),
+        (lambda: to_config(3), 'or a name with options such as {"name": "simplex"}, not 3'),
     ],
 )
 def test_mistakes(make, text):
@@ -110,7 +122,7 @@ def test_mistakes(make, text):
 )
 def test_a_box_may_be_open(box, expected):
     assert box.apply(torch.tensor([-3.0, 0.0, 2.0]), step=0.1).tolist() == expected
-    assert build(plain(box)) == box
+    assert from_config(to_config(box)) == box
 
 
 def test_empty_tensors_are_their_own_projections():
@@ -121,17 +133,18 @@ def test_empty_tensors_are_their_own_projections():
 
 def test_a_map_of_one_s_own_needs_a_name(monkeypatch):
     @dataclass(frozen=True)
-    class Halved(Map):
+    class Halved(ProximalMap):
         factor: float = 0.5
 
         def apply(self, tensor, step):
             return self.factor * tensor
 
     with pytest.raises(
-        sp.UsageError, match=r'register it before: saddlepoint\.optim\.MAPS\["my-halved"\] = Halved'
+        sp.UsageError,
+        match=r'register it first: saddlepoint\.optim\.PROXIMAL_MAPS\["my-halved"\] = Halved',
     ):
-        plain(Halved())
-    monkeypatch.setitem(MAPS, "my-halved", Halved)
+        to_config(Halved())
+    monkeypatch.setitem(PROXIMAL_MAPS, "my-halved", Halved)
     x = torch.ones(1, requires_grad=True)
     x.grad = torch.zeros(1)
     Subgradient([x], proximal=Halved(0.25)).step()

@@ -1,10 +1,9 @@
-"""Which inner optimizers a rule can work with, and what is said where it cannot."""
+"""Which inner optimizers, parameters and arguments a rule can work with, and the error messages."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -22,13 +21,13 @@ def as_players(optimizers: object) -> dict[str, Optimizer]:
     """Return player → optimizer.
 
     Raises:
-        UsageError: it is no mapping.
+        UsageError: ``optimizers`` is not a mapping.
     """
     if not isinstance(optimizers, Mapping):
         raise UsageError(
-            f"GameOptimizer needs player → optimizer, not {type(optimizers).__name__}. Give each"
-            ' player a name: GameOptimizer({"generator": optimizer_of_G, "discriminator":'
-            " optimizer_of_D})."
+            f"GameOptimizer needs a mapping player → optimizer, not {type(optimizers).__name__}."
+            ' Give each player a name: GameOptimizer({"generator": optimizer_of_G,'
+            ' "discriminator": optimizer_of_D}).'
         )
     return dict(optimizers)
 
@@ -36,10 +35,10 @@ def as_players(optimizers: object) -> dict[str, Optimizer]:
 def as_modules(
     modules: nn.Module | Mapping[str, nn.Module] | Iterable[nn.Module],
 ) -> tuple[nn.Module, ...]:
-    """Return the modules, given as one, as several or by name.
+    """Return the modules as a tuple, given as one, several or a mapping of modules.
 
     Raises:
-        UsageError: one is no module, or waits for its first forward pass to know its shapes.
+        UsageError: an element is not a module, or has lazy layers whose shapes are not known yet.
     """
     if isinstance(modules, nn.Module):
         modules = (modules,)
@@ -61,27 +60,26 @@ def as_modules(
 def as_generators(
     generators: torch.Generator | Iterable[torch.Generator],
 ) -> tuple[torch.Generator, ...]:
-    """Return the generators, given as one or as several.
+    """Return the generators as a tuple, given as one or several.
 
     Raises:
-        UsageError: one is no ``torch.Generator``.
+        UsageError: an element is not a ``torch.Generator``.
     """
     given = (generators,) if isinstance(generators, torch.Generator) else tuple(generators)
     for generator in given:
         if not isinstance(generator, torch.Generator):
-            kind = type(generator).__name__
             raise UsageError(
-                f"generators= takes torch.Generator objects, not {kind}; draw from others before"
-                " the step."
+                f"generators= takes torch.Generator objects, not {type(generator).__name__}. Draw"
+                " random numbers of other generators before the step."
             )
     return given
 
 
 def as_closure(closure: Closure | Sequence[Closure]) -> Closure:
-    """Return the closure, or the one that several for micro-batches make.
+    """Return one closure; several closures are combined as micro-batches.
 
     Raises:
-        UsageError: it cannot be called.
+        UsageError: a closure is not callable.
     """
     parts: list[Closure] = list(closure) if isinstance(closure, Sequence) else [closure]
     for part in parts:
@@ -89,17 +87,17 @@ def as_closure(closure: Closure | Sequence[Closure]) -> Closure:
             raise UsageError(
                 f"step() takes a function that returns player → loss, not {type(part).__name__}:"
                 ' optimizer.step(lambda: {"generator": loss_of_G(), "discriminator":'
-                " loss_of_D()}). Losses are computed inside of it."
+                " loss_of_D()}). Compute the losses inside of the function."
             )
     return MicroBatches(parts) if isinstance(closure, Sequence) else parts[0]
 
 
 def check_arguments(optimizers: Mapping[str, Optimizer], rule: Rule) -> None:
-    """Raise UsageError unless there is a rule, and players with names and torch optimizers."""
+    """Raise UsageError unless the rule is a rule and players are names → torch optimizers."""
     if isinstance(rule, type) or not isinstance(rule, Rule):
         given = rule.__name__ if isinstance(rule, type) else repr(rule)
         raise UsageError(
-            f"rule={given} is no rule. Pass an instance, such as"
+            f"rule={given} is not a rule. Pass an instance, such as"
             " rule=saddlepoint.rules.Extragradient()."
         )
     if not optimizers:
@@ -118,8 +116,8 @@ def check_arguments(optimizers: Mapping[str, Optimizer], rule: Rule) -> None:
             )
 
 
-def check_numbers(players: Players, rule: Rule) -> None:
-    """Raise UsageError where the rule has no meaning for the numbers that a parameter holds."""
+def check_parameters(players: Players, rule: Rule) -> None:
+    """Raise UsageError if the rule is not defined for a parameter: uninitialized, or complex."""
     for player, parameters in players.items():
         for index, parameter in enumerate(parameters):
             if isinstance(parameter, UninitializedParameter):
@@ -130,13 +128,14 @@ def check_numbers(players: Players, rule: Rule) -> None:
             if parameter.is_complex() and rule.order == 0:
                 raise UsageError(
                     f'Parameter {index} of player "{player}", shape {tuple(parameter.shape)}, is'
-                    f" complex. {type(rule).__name__} displaces real numbers. Keep the parameter as"
-                    " pairs of real numbers and use torch.view_as_complex in the network."
+                    f" complex, but {type(rule).__name__} is defined for real numbers. Keep the"
+                    " parameter as pairs of real numbers and use torch.view_as_complex in the"
+                    " network."
                 )
 
 
-def check_pair(player: str, optimizer: Optimizer, rule: Rule) -> None:
-    """Raise UsageError where the optimizer of a player cannot apply the directions of the rule."""
+def check_compatible(player: str, optimizer: Optimizer, rule: Rule) -> None:
+    """Raise UsageError if the optimizer of a player cannot apply the directions of the rule."""
     name, kind = type(rule).__name__, type(optimizer).__name__
     if isinstance(optimizer, LBFGS):
         raise UsageError(
@@ -145,31 +144,47 @@ def check_pair(player: str, optimizer: Optimizer, rule: Rule) -> None:
         )
     if isinstance(optimizer, SparseAdam):
         raise UsageError(
-            f'Player "{player}": SparseAdam takes sparse gradients only, and a rule gives dense'
+            f'Player "{player}": SparseAdam accepts sparse gradients only, but rules return dense'
             " ones. Use Adam, and an Embedding with sparse=False."
         )
-    if (
-        isinstance(optimizer, GradientOptimizer)
-        and optimizer.needs_loss
-        and not _follows_the_gradient(rule)
-    ):
-        raise UsageError(
-            f'Player "{player}": this {kind} uses the value of the loss, and directions of {name}'
-            " are not its gradient at that point. Use it with Gradient, or choose another step"
-            " size or average."
-        )
+
+    if isinstance(optimizer, GradientOptimizer) and optimizer.needs_loss:
+        inner = rule
+        while isinstance(inner, Averaged | Lookahead):
+            inner = inner.rule
+        if not isinstance(inner, GradientDescent):
+            raise UsageError(
+                f'Player "{player}": this {kind} uses the value of the loss, but the directions of'
+                f" {name} are not the gradient of that loss. Use it with GradientDescent, or choose"
+                " another step size or average."
+            )
+
     for group in optimizer.param_groups:
         if group.get("maximize"):
             raise UsageError(
                 f'Player "{player}": maximize=True. Every player minimises its own loss; negate the'
                 " loss instead."
             )
-        if rule.output == "update":
-            _check_plain_sgd(player, optimizer, group, name)
+        if rule.output != "update":
+            continue
+        found, hint = kind, ""
+        if isinstance(optimizer, SGD):
+            options = [option for option in ("momentum", "weight_decay") if group[option]]
+            if not options:
+                continue
+            settings = " and ".join(f"{option}={group[option]}" for option in options)
+            found = f"SGD with {settings}"
+            if group["momentum"] and "max_momentum" in group:
+                hint = " A scheduler set the momentum: pass it cycle_momentum=False."
+        raise UsageError(
+            f'Player "{player}": {name} gives steps that contain the learning rate already, so its'
+            " inner optimizer must be torch.optim.SGD without momentum and weight decay, not"
+            f" {found}.{hint} Use SGD, or a rule in units of gradients."
+        )
 
 
-def warn_of_decay(player: str, optimizer: Optimizer, rule: Rule) -> bool:
-    """Warn where weight decay acts beside a rule of order 2; return whether it does."""
+def warn_of_weight_decay(player: str, optimizer: Optimizer, rule: Rule) -> bool:
+    """Warn if weight decay is combined with a rule of order 2; return whether it is."""
     if rule.order < 2 or not any(group.get("weight_decay") for group in optimizer.param_groups):
         return False
     warnings.warn(
@@ -180,32 +195,3 @@ def warn_of_decay(player: str, optimizer: Optimizer, rule: Rule) -> bool:
         stacklevel=3,
     )
     return True
-
-
-def _check_plain_sgd(
-    player: str, optimizer: Optimizer, group: Mapping[str, Any], rule: str
-) -> None:
-    plain = isinstance(optimizer, SGD)
-    if plain and not (group["momentum"] or group["weight_decay"]):
-        return
-    found = type(optimizer).__name__
-    if plain:
-        settings = [f"{name}={group[name]}" for name in ("momentum", "weight_decay") if group[name]]
-        found = f"SGD with {' and '.join(settings)}"
-    hint = (
-        " A scheduler set the momentum: pass it cycle_momentum=False."
-        if plain and group["momentum"] and "max_momentum" in group
-        else ""
-    )
-    raise UsageError(
-        f'Player "{player}": {rule} gives steps that contain the learning rate already, so its'
-        " inner optimizer must be torch.optim.SGD without momentum and weight decay, not"
-        f" {found}.{hint} Use SGD, or a rule in units of gradients."
-    )
-
-
-def _follows_the_gradient(rule: Rule) -> bool:
-    """Say whether a rule's directions are the players' gradients at the current point, so that they belong to its losses."""
-    return isinstance(rule, GradientDescent) or (
-        isinstance(rule, Averaged | Lookahead) and _follows_the_gradient(rule.rule)
-    )

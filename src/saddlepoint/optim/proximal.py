@@ -1,4 +1,4 @@
-"""Projections onto sets and proximal maps, which a subgradient step ends with."""
+"""Projections and proximal maps, applied at the end of a subgradient step."""
 
 from __future__ import annotations
 
@@ -16,24 +16,29 @@ from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.precision import widen
 
 
-class Map(ABC):
-    """A map that a step ends with: θ ← argmin_u ½‖u − θ‖² + h · r(u), with h the step; for a set r is 0 inside and ∞ outside."""
+class ProximalMap(ABC):
+    """A proximal map, θ ← argmin_u ½‖u − θ‖² + h · r(u), with h the step size.
+
+    For a projection, r is 0 inside of the set and ∞ outside.
+    """
 
     @abstractmethod
     def apply(self, tensor: Tensor, step: float) -> Tensor:
         """Return the mapped tensor, of the same shape."""
 
     def check(self, tensor: Tensor) -> None:
-        """Raise UsageError where the map is not defined for a tensor of this shape."""
+        """Raise UsageError if the map is not defined for a tensor of this shape."""
         return
 
 
 @dataclass(frozen=True)
-class Box(Map):
-    """Project onto low ≤ θ ≤ high, the weight clipping of Wasserstein GANs; None leaves a side open, and Box(0.0, None) is θ ≥ 0.
+class Box(ProximalMap):
+    """Project onto low ≤ θ ≤ high, the weight clipping of Wasserstein GANs.
+
+    None means no bound: Box(0.0, None) is θ ≥ 0.
 
     Raises:
-        UsageError: a bound is no number, or low is above high.
+        UsageError: a bound is not a number, or low is greater than high.
 
     Reference: Arjovsky, Chintala and Bottou (2017), Wasserstein GAN, arXiv:1701.07875, with ±0.01.
 
@@ -50,19 +55,19 @@ class Box(Map):
                 _check_number("Box", option, value)
         low, high = self._bounds()
         if not low <= high:
-            raise UsageError(f"Box: low={self.low} must not be above high={self.high}.")
+            raise UsageError(f"Box: low={self.low} must not be greater than high={self.high}.")
 
     def apply(self, tensor: Tensor, step: float) -> Tensor:
         return tensor.clamp(*self._bounds())
 
     def _bounds(self) -> tuple[float, float]:
-        return -math.inf if self.low is None else float(self.low), (
-            math.inf if self.high is None else float(self.high)
-        )
+        low = -math.inf if self.low is None else float(self.low)
+        high = math.inf if self.high is None else float(self.high)
+        return low, high
 
 
 @dataclass(frozen=True)
-class Ball(Map):
+class Ball(ProximalMap):
     """Project each tensor onto ‖θ‖ ≤ radius, Euclidean.
 
     >>> Ball(1.0).apply(torch.tensor([3.0, 4.0]), step=0.1).tolist()
@@ -77,15 +82,17 @@ class Ball(Map):
             raise UsageError(f"Ball: radius={self.radius} must be positive.")
 
     def apply(self, tensor: Tensor, step: float) -> Tensor:
-        # squares overflow and vanish in less
+        # in float32, squares overflow or vanish
         norm = torch.linalg.vector_norm(tensor, dtype=torch.float64)
         factor: Tensor = self.radius / norm.clamp(min=self.radius)
         return tensor * factor.to(tensor.dtype)
 
 
 @dataclass(frozen=True)
-class L1(Map):
-    """The proximal map of strength · ‖θ‖₁: soft thresholding, sign(θ) · max(0, |θ| − h · strength), which makes weights exactly zero.
+class L1(ProximalMap):
+    """The proximal map of strength · ‖θ‖₁, soft thresholding, which makes weights exactly zero.
+
+    θ ← sign(θ) · max(0, |θ| − h · strength).
 
     Reference: Daubechies, Defrise and De Mol (2004), Commun. Pure Appl. Math. 57.
 
@@ -105,8 +112,10 @@ class L1(Map):
 
 
 @dataclass(frozen=True)
-class Simplex(Map):
-    """Project onto the probability simplex, θ ≥ 0 and Σθ = 1 along the last dimension: mixed strategies of matrix games.
+class Simplex(ProximalMap):
+    """Project onto the probability simplex: θ ≥ 0 and Σθ = 1 along the last dimension.
+
+    Points of the simplex are the mixed strategies of matrix games.
 
     >>> Simplex().apply(torch.tensor([0.5, 1.5]), step=0.1).tolist()
     [0.0, 1.0]
@@ -116,20 +125,21 @@ class Simplex(Map):
         return project_simplex(tensor)
 
     def check(self, tensor: Tensor) -> None:
-        """Raise UsageError for a tensor without dimensions."""
+        """Raise UsageError for a tensor without a dimension."""
         if tensor.dim() == 0:
             raise UsageError(
                 "Simplex: the parameter has no dimension along which its entries could sum to 1."
-                " Give it the shape (n,)."
+                " Use a parameter of shape (n,)."
             )
 
 
 @dataclass(frozen=True)
-class SpectralNorm(Map):
-    """Project each weight of two or more dimensions onto ‖W‖₂ ≤ bound, by clipping the singular values of its (outputs, rest) matrix.
+class SpectralNorm(ProximalMap):
+    """Project each weight onto ‖W‖₂ ≤ bound by clipping its singular values.
 
-    Unlike the usual spectral normalisation it leaves smaller singular values as they are. Vectors
-    (biases) are not touched. It costs a singular value decomposition of each weight.
+    Weights with more than two dimensions are flattened to (outputs, rest). Unlike the usual
+    spectral normalization, singular values below the bound do not change. Vectors (biases) do not
+    change either. The cost is one singular value decomposition per weight.
 
     Reference: for the constraint, Miyato et al. (2018), Spectral normalization for GANs,
     arXiv:1802.05957.
@@ -154,14 +164,14 @@ class SpectralNorm(Map):
         return clipped.view_as(tensor).to(tensor.dtype)
 
 
-MAPS: dict[str, type[Map]] = {
+PROXIMAL_MAPS: dict[str, type[ProximalMap]] = {
     "box": Box,
     "ball": Ball,
     "l1": L1,
     "simplex": Simplex,
-    "spectral-norm": SpectralNorm,
+    "spectral_norm": SpectralNorm,
 }
-"""name → map, as configurations name them: ``{"name": "box", "low": -0.01, "high": 0.01}``."""
+"""name → proximal map, for configurations: ``{"name": "box", "low": -0.01, "high": 0.01}``."""
 
 
 def project_simplex(x: Tensor) -> Tensor:
@@ -175,10 +185,10 @@ def project_simplex(x: Tensor) -> Tensor:
     if x.numel() == 0:
         return x
     (wide,) = widen([x])
-    falling = wide.sort(dim=-1, descending=True).values
+    descending = wide.sort(dim=-1, descending=True).values
     count = torch.arange(1, x.shape[-1] + 1, dtype=wide.dtype, device=x.device)
-    shifts = (falling.cumsum(dim=-1) - 1) / count
-    support = (falling > shifts).sum(dim=-1, keepdim=True)
+    shifts = (descending.cumsum(dim=-1) - 1) / count
+    support = (descending > shifts).sum(dim=-1, keepdim=True)
     return (wide - shifts.gather(-1, support - 1)).clamp(min=0).to(x.dtype)
 
 
@@ -187,39 +197,44 @@ def _check_number(kind: str, option: str, value: object) -> None:
         raise UsageError(f"{kind}: {option}={value!r} must be a number.")
 
 
-def plain(proximal: Map | Mapping[str, Any] | str | None) -> dict[str, Any] | None:
-    """Return a map as its name and options, the form that parameter groups and configurations hold."""
+def to_config(proximal: ProximalMap | Mapping[str, Any] | str | None) -> dict[str, Any] | None:
+    """Return a proximal map as its name and options, as parameter groups store it.
+
+    Raises:
+        UsageError: an unknown name or option, or a class that is not in ``PROXIMAL_MAPS``.
+    """
     if proximal is None:
         return None
     if isinstance(proximal, str):
         proximal = {"name": proximal}
-    if not isinstance(proximal, Map | Mapping):
+    if isinstance(proximal, Mapping):
+        proximal = from_config(proximal)
+    if not isinstance(proximal, ProximalMap):
         raise UsageError(
-            'A map is one of saddlepoint.optim.maps, or a name with options such as {"name":'
-            f' "simplex"}}, not {proximal!r}.'
+            "A proximal map is an object of saddlepoint.optim.proximal, or a name with options"
+            f' such as {{"name": "simplex"}}, not {proximal!r}.'
         )
-    if isinstance(proximal, Map):
-        names = [name for name, kind in MAPS.items() if kind is type(proximal)]
-        if not names:
-            own = type(proximal).__name__
-            raise UsageError(
-                f"The map {own} has no name by which a state_dict could hold it. Make it a"
-                " dataclass, and register it before: "
-                f'saddlepoint.optim.MAPS["my-{own.lower()}"] = {own}.'
-            )
-        return {"name": names[0], **asdict(proximal)}  # type: ignore[call-overload]
-    return plain(build(proximal))
+    for name, kind in PROXIMAL_MAPS.items():
+        if kind is type(proximal):
+            return {"name": name, **asdict(proximal)}  # type: ignore[call-overload]
+    own = type(proximal).__name__
+    raise UsageError(
+        f"The proximal map {own} has no name under which a state_dict could store it. Make it a"
+        " dataclass and register it first:"
+        f' saddlepoint.optim.PROXIMAL_MAPS["my-{own.lower()}"] = {own}.'
+    )
 
 
-def build(options: Mapping[str, Any]) -> Map:
-    """Return the map of a name with options, the inverse of ``plain``."""
+def from_config(options: Mapping[str, Any]) -> ProximalMap:
+    """Return the proximal map of a name with options, the inverse of ``to_config``."""
+    name = str(options.get("name"))
     values = {key: value for key, value in options.items() if key != "name"}
-    kind = MAPS.get(str(options.get("name")))
+    kind = PROXIMAL_MAPS.get(name)
     if kind is None:
-        raise UsageError(
-            f'Unknown map "{options.get("name")}".' + did_you_mean(str(options.get("name")), MAPS)
-        )
+        raise UsageError(f'Unknown proximal map "{name}".' + did_you_mean(name, PROXIMAL_MAPS))
     try:
         return kind(**values)
     except TypeError as error:
-        raise UsageError(f"Map {options['name']} refuses its options {values}: {error}.") from error
+        raise UsageError(
+            f"Proximal map {name} does not accept the options {values}: {error}."
+        ) from error
