@@ -155,8 +155,8 @@ class TestBest:
             2,
             "",
             (
-                'Error: "ema/mods" is no metric of this run by which one is better. Did you mean'
-                ' "ema/modes"?\n'
+                'Error: Cannot select the best checkpoint by "ema/mods": it was not measured. Did you'
+                ' mean "ema/modes"?\n'
             ),
         )
 
@@ -391,7 +391,7 @@ class TestClosingLines:
         ]
         code, out, err = cli("train", "mixture8", *TINY, *options, "--out", "run")
         assert code == 3
-        assert out.count("diverged; back to step ") == 3
+        assert out.count("diverged; rolled back to step ") == 3
         assert "with learning rates × 0.125. " in out
         assert err.startswith("Error: Diverged in step ")
 

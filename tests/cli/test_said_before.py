@@ -36,7 +36,7 @@ class TestBeforeTheDirectory:
         [
             (0, 200, "train-images-idx3-ubyte holds no images"),
             (200, 0, "t10k-images-idx3-ubyte holds no images"),
-            (200, 20, "cannot be evaluated with evaluation_samples=2000 and 20 held-out samples"),
+            (200, 20, "with evaluation_samples=2000 and 20 held-out samples"),
         ],
     )
     def test_too_few_images(self, cli, tmp_path, train, test, said):
@@ -51,7 +51,7 @@ class TestBeforeTheDirectory:
             "train", problem, "--steps", 2, "--set", "evaluation_samples=1", "--out", "run"
         )
         assert code == 2
-        assert f"{problem} cannot be evaluated with evaluation_samples=1: " in err
+        assert f"Cannot evaluate the problem {problem} with evaluation_samples=1: " in err
         assert not list(Path().iterdir())
 
     @pytest.mark.parametrize("there", [False, True])

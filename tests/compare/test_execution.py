@@ -129,7 +129,7 @@ class TestEnds:
         result = execute(job(metric="ema/mode_distances"))
         assert result["status"] == "failed"
         assert result["error"].startswith(
-            'UsageError: "ema/mode_distances" is no metric of mixture8'
+            'UsageError: Problem mixture8 has no metric "ema/mode_distances" in this run.'
         )
 
     def test_a_process_that_is_killed_is_a_failed_run(self):

@@ -292,13 +292,13 @@ CHANGES = {
     "a missing tensor": (drop(*WEIGHT), "lacks 'layers.1.weight'"),
     "an expanded tensor": (
         put(lambda w: torch.zeros(1).expand(10**6, 10**6), *WEIGHT),
-        "more entries than there are in the file",
+        "more entries than the file holds",
     ),
     "a huge shape elsewhere": (
         put(torch.zeros(1).expand(1 << 40), "metrics", "x"),
-        "more entries than there are in the file",
+        "more entries than the file holds",
     ),
-    "a value a thousand times a thousand": (put(ALIASED, "trace"), "more values than a state has"),
+    "a value a thousand times a thousand": (put(ALIASED, "trace"), "the state has too many values"),
     "metrics that are text": (put("good", "metrics"), "metrics is 'good' instead of a dict"),
     "a metric that is text": (
         put("9", "metrics", "ema/modes"),
@@ -334,14 +334,14 @@ CHANGES = {
         put("fast", *ADAM, "param_groups", 0, "lr"),
         "lr is 'fast' instead of a number",
     ),
-    "a state of no parameter": (put({}, *ADAM, "state", 99), "is of no parameter"),
-    "a state of a parameter called -1": (put({}, *ADAM, "state", -1), "is of no parameter"),
+    "a state of no parameter": (put({}, *ADAM, "state", 99), "belongs to no parameter"),
+    "a state of a parameter called -1": (put({}, *ADAM, "state", -1), "belongs to no parameter"),
     "a moment of another shape": (
         put(torch.zeros(5), *ADAM, "state", 0, "exp_avg"),
         r"has the shape \(5,\) instead of \(8, 2\)",
     ),
-    "a moment that is text": (put("old", *ADAM, "state", 0, "exp_avg"), "using it ends in"),
-    "a missing moment": (drop(*ADAM, "state", 0, "exp_avg_sq"), "using it ends in KeyError"),
+    "a moment that is text": (put("old", *ADAM, "state", 0, "exp_avg"), "using it raised"),
+    "a missing moment": (drop(*ADAM, "state", 0, "exp_avg_sq"), "using it raised KeyError"),
     "memory of another shape": (
         remembered("past", torch.zeros(1)),
         r"past is a tensor of shape \(1,\) instead of",
@@ -352,7 +352,7 @@ CHANGES = {
     ),
     "matrices of another shape": (
         remembered("bases.joint", [None, torch.zeros(1, 1)]),
-        "bases.joint has no matrix of",
+        "bases.joint lacks a matrix of",
     ),
     "memory that is text": (remembered("past", "abc"), "past is 'abc' instead of a count"),
     "memory of another player": (
@@ -361,7 +361,7 @@ CHANGES = {
     ),
     "memory of no parameter": (
         put({"generator": {"x": {}}}, "optimizer", "rule_state", "parameters"),
-        "which is none of its parameters",
+        "has an unknown parameter",
     ),
     "other options of the rule": (
         put({"k": 3}, "optimizer", "rule_options"),

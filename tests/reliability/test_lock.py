@@ -51,8 +51,8 @@ def test_a_run_that_is_being_trained_is_not_resumed_and_can_be_looked_at(tmp_pat
         assert command("resume", run) == 2
         said = capsys.readouterr().err
         sentence = (
-            rf"{run} is being trained by process {child.pid} on \S+\. Wait for it, or stop it; two"
-            r" would spoil each other's files\."
+            rf"{run} is being trained by process {child.pid} on \S+\. Wait for it, or stop it: two"
+            r" processes would overwrite each other's files\."
         )
         assert re.fullmatch(f"Error: {sentence}\n", said)
         assert command("train", "mixture8", "--out", run) == 2

@@ -162,7 +162,7 @@ class TestWhereverItArises:
         code, out, _, summary = trained(on_divergence="roll_back")
         assert code == 0
         assert (
-            f"note: Step {STEP + 1} diverged; back to step 4 with learning rates × 0.5. {sentence}"
+            f"note: Step {STEP + 1} diverged; rolled back to step 4 with learning rates × 0.5. {sentence}"
             in out
         )
         assert (summary["status"], summary["steps"], summary["rollbacks"]) == ("finished", 12, 1)

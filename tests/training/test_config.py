@@ -151,7 +151,10 @@ def test_the_digest_ignores_the_budget_and_nothing_else_that_matters():
             {"update_scheme": "both"},
             "update_scheme='both' is not valid: Input should be 'alternating' or 'simultaneous'",
         ),
-        ({"rule": "cgd", "update_scheme": "alternating"}, "Rule cgd needs all players at once"),
+        (
+            {"rule": "cgd", "update_scheme": "alternating"},
+            "Rule cgd needs all players in every step",
+        ),
         ({"problem": {"nme": "digits"}}, 'Problem digits has no option "nme"'),
         ({"problem": 3}, "expected a name, or a mapping with a name and options, not 3"),
         ({"optimizer": 3}, "optimizer must be a name or a mapping, not 3"),
@@ -265,7 +268,7 @@ def test_what_could_not_be_read_back_is_refused(options):
         "optimizer": {"name": "adam", "players": {"generator": {"lr": 1e-3, **options}}},
     }
     with pytest.raises(
-        sp.UsageError, match=r"could not be read: .*19 digits|written out it has more than 256 KiB"
+        sp.UsageError, match=r"could not be read again: .*19 digits|would be larger than 256 KiB"
     ):
         resolve(tree)
 

@@ -140,7 +140,7 @@ class TestDifferences:
         assert [name for name, _, _ in differences(results, [first])] == ["modes"]
         with pytest.raises(
             sp.UsageError,
-            match="The two evaluations have no metric in common; they are of different problems",
+            match="The two evaluations have no metric in common; they belong to different problems",
         ):
             differences(results, [replace(first, metric="other")])
 
@@ -234,7 +234,8 @@ class TestBestEvaluation:
         with pytest.raises(
             sp.UsageError,
             match=(
-                r'"mods" is no metric of this run by which one is better\. Did you mean "modes"\?'
+                r'Cannot select the best checkpoint by "mods": it was not measured\. Did you mean'
+                r' "modes"\?'
             ),
         ):
             best_evaluation(logged, "mods")

@@ -138,7 +138,7 @@ def test_one_that_does_not_resume_exactly_is_told_of(anybodys, monkeypatch):
         ("pytorch_optimizer:AdaHessian", "does not require grad"),
         ("pytorch_optimizer:AliG", 'no number "lr"'),
         ("pytorch_optimizer:SAM", "base_optimizer"),
-        ("pytorch_optimizer:LOMO", "cannot be made of a list of parameters"),
+        ("pytorch_optimizer:LOMO", "cannot be constructed from a list of parameters"),
     ],
 )
 def test_published_ones_that_cannot_work(name, said):
@@ -208,7 +208,7 @@ def test_a_schedule_free_one_is_measured_at_its_average():
 
 def test_rules_that_move_parameters_themselves_do_not_go_with_it():
     with pytest.raises(
-        sp.UsageError, match="averages its own iterates and cannot follow the rule Lookahead"
+        sp.UsageError, match="averages its own iterates, and so does the rule Lookahead"
     ):
         Trainer(
             resolve(

@@ -48,7 +48,7 @@ class TestOptionsInPart:
         with pytest.raises(
             sp.UsageError,
             match=(
-                r"preconditioner=\{'beta': 0.9\} does not say which one it is. Give its name too: rms or"
+                r"preconditioner=\{'beta': 0.9\} has no name\. Add the name: rms or"
                 r" kronecker"
             ),
         ):
@@ -102,7 +102,7 @@ class TestOptionsInPart:
 
     def test_a_value_with_no_keys_in_it(self):
         with pytest.raises(
-            sp.UsageError, match=r'The key "rule.beta" leads into rule, which is 5 and has no keys'
+            sp.UsageError, match=r'The key "rule.beta" is inside rule, which is 5 and has no keys'
         ):
             settled("rule=5", "rule.beta=1")
 

@@ -165,7 +165,7 @@ class TestBestBy:
         found = iter(values)
         measure = Evaluator.evaluate
         monkeypatch.setattr(
-            Trainer,
+            Evaluator,
             "evaluate",
             lambda self, **options: measure(self, **options) | {name: float(next(found))},
         )
@@ -183,22 +183,19 @@ class TestBestBy:
                 "mixture8",
                 "ema/mods",
                 (
-                    'Configuration: best_by="ema/mods" is no metric of mixture8 by which one is'
-                    ' better. Did you mean "ema/modes"?'
+                    'Configuration: cannot select the best checkpoint by best_by="ema/mods": it is'
+                    ' no metric of mixture8 with a direction. Did you mean "ema/modes"?'
                 ),
             ),
             (
                 "mixture8",
                 "ema/recall[digit-cnn]",
-                'Configuration: best_by="ema/recall[digit-cnn]" is no metric of mixture8',
+                'best_by="ema/recall[digit-cnn]": it is no metric of mixture8 with a direction.',
             ),
             (
                 "digits",
                 "ema/gap[digit-cnn]",
-                (
-                    'Configuration: best_by="ema/gap[digit-cnn]" is no metric of digits by which'
-                    " one is better."
-                ),
+                ('best_by="ema/gap[digit-cnn]": it is no metric of digits with a direction.'),
             ),
         ],
     )
@@ -207,7 +204,7 @@ class TestBestBy:
     ):
         with pytest.raises(sp.UsageError) as caught:
             resolve({"problem": problem, "best_by": name})
-        assert str(caught.value).startswith(text)
+        assert text in str(caught.value)
 
     def test_an_average_that_nobody_keeps_is_refused_before_training(self, harness):
         text = (
@@ -306,7 +303,7 @@ class TestRollBack:
             0.5,
         )
         assert (
-            f"Step 7 diverged; back to step 4 with learning rates × 0.5. {SPOILT}"
+            f"Step 7 diverged; rolled back to step 4 with learning rates × 0.5. {SPOILT}"
             in listener.sentences
         )
         rates = {
@@ -343,7 +340,7 @@ class TestRollBack:
         (log,) = [
             log
             for sentence, log in zip(listener.sentences, listener.logs, strict=True)
-            if "diverged; back to" in sentence
+            if "diverged; rolled back to" in sentence
         ]
         assert [line["step"] for line in log] == [0, 1, 2, 3, 4, 4]
         assert not any("divergence" in line for line in log)
@@ -389,7 +386,9 @@ class TestRollBack:
             range(1, most + 1)
         )
         assert [line["step"] for line in lines if "divergence" in line] == [6]
-        assert sum("diverged; back to" in sentence for sentence in listener.sentences) == most
+        assert (
+            sum("diverged; rolled back to" in sentence for sentence in listener.sentences) == most
+        )
         assert (
             summary_of(tmp_path / "run")["status"],
             summary_of(tmp_path / "run")["rollbacks"],

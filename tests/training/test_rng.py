@@ -5,7 +5,7 @@ from saddlepoint.training.rng import RngState
 
 
 def draw(randomness):
-    with randomness.installed():
+    with randomness.scope():
         return torch.rand(1).item()
 
 

@@ -137,7 +137,7 @@ class TestRefusals:
     def test_a_directory_that_holds_a_run(self, harness, tmp_path):
         RunDirectory.create(harness.small(), tmp_path / "run")
         with pytest.raises(
-            sp.UsageError, match=r"holds another run already\. Go on with `saddlepoint resume"
+            sp.UsageError, match=r"holds another run already\. Resume it with `saddlepoint resume"
         ):
             RunDirectory.create(harness.small(), tmp_path / "run")
 

@@ -254,7 +254,7 @@ def resolve(tree: Tree) -> RunConfig:
             known_metrics += [prefix + name for name in directed]
         if config.best_by not in known_metrics:
             raise UsageError(
-                f"Configuration: cannot select the best checkpoint by best_by={config.best_by!r}:"
+                f'Configuration: cannot select the best checkpoint by best_by="{config.best_by}":'
                 f" it is no metric of {problem.name} with a direction."
                 + did_you_mean(config.best_by, known_metrics)
             )

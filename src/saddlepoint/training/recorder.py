@@ -181,7 +181,7 @@ class Recorder:
             self.run.drop_checkpoints_after(trainer.step)
         self.watcher.report(
             f"Step {failed_step} diverged; rolled back to step {trainer.step} with learning rates"
-            f" ×{lr_factor:g}. {divergence['description']}"
+            f" × {lr_factor:g}. {divergence['description']}"
         )
         return True
 
