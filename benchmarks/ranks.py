@@ -96,7 +96,7 @@ def _worker(world: int, directory: Path, rank: int) -> None:
 
 def _timed(name: str, rule: str, distributed: SingleProcess) -> dict[str, float]:
     pair = PAIRS[name](torch.device("cpu"), batch=BATCH)
-    share = distributed.share(BATCH)
+    share = distributed.batch_slice(BATCH)
     pair.batches = [(real[share], noise[share]) for real, noise in pair.batches]
     optimizer = GameOptimizer(
         optimizers(pair, Adam, **ADAM),

@@ -35,9 +35,14 @@ class TestDifferentiatingInside:
     """Gradient penalties and physics-informed losses call autograd.grad in the closure."""
 
     RULES = (
-        rules.Newton(), rules.SimultaneousPerturbation(), rules.RandomizedSmoothing(samples=2), rules.Extragradient(), rules.RungeKutta(),
-        rules.Consensus(0.1), rules.Lookahead(k=2),
-    )  # fmt: skip
+        rules.Newton(),
+        rules.SimultaneousPerturbation(),
+        rules.RandomizedSmoothing(samples=2),
+        rules.Extragradient(),
+        rules.RungeKutta(),
+        rules.Consensus(0.1),
+        rules.Lookahead(k=2),
+    )
 
     @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
     def test_with_respect_to_inputs(self, rule):
@@ -156,7 +161,7 @@ class TestRandomness:
         )
         with pytest.warns(
             sp.CurvatureWarning,
-            match="evaluates the closure several times a step, and that changes something here",
+            match="evaluates the closure several times a step, and a second evaluation",
         ):
             optimizer.step(lambda: {"x": net(next(batches)).exp().mean()})
         with warnings.catch_warnings():
@@ -342,10 +347,19 @@ class Gan:
 
 
 COUPLED = (
-    rules.Consensus(0.1), rules.SymplecticGradientAdjustment(), rules.CompetitiveGradient(), rules.AdaptiveCompetitiveGradient(),
-    rules.Newton(part="full"), rules.ProximalPoint(), rules.Hamiltonian(), rules.JacobianRegularized(1.0), rules.LOLA(0.1),
-    rules.StableOpponentShaping(0.1), rules.LinearizedCompetitiveGradient(), rules.Lookahead(rules.CompetitiveGradient()),
-)  # fmt: skip
+    rules.Consensus(0.1),
+    rules.SymplecticGradientAdjustment(),
+    rules.CompetitiveGradient(),
+    rules.AdaptiveCompetitiveGradient(),
+    rules.Newton(part="full"),
+    rules.ProximalPoint(),
+    rules.Hamiltonian(),
+    rules.JacobianRegularized(1.0),
+    rules.LOLA(0.1),
+    rules.StableOpponentShaping(0.1),
+    rules.LinearizedCompetitiveGradient(),
+    rules.Lookahead(rules.CompetitiveGradient()),
+)
 
 
 class TestLeftoverDetach:
@@ -393,7 +407,7 @@ class TestWithoutGradient:
         )
         with pytest.warns(
             sp.CurvatureWarning,
-            match=r'Player "y" does not move: no parameter of it takes part in its loss',
+            match=r'Player "y" does not move: its loss does not depend on its parameters',
         ) as said:
             optimizer.step(lambda: {"x": (x * y).sum(), "y": x.sum()})
         assert len(said) == 1
@@ -406,7 +420,7 @@ class TestWithoutGradient:
         )
         with pytest.warns(sp.CurvatureWarning) as said:
             optimizer.step(lambda: {"x": (x**2).sum(), "y": x.sum()})
-        assert 'Player "y" does not move: no parameter of it takes part in any loss' in str(
+        assert 'Player "y" does not move: no loss depends on its parameters' in str(
             said[-1].message
         ) + str(said[0].message)
 
@@ -547,14 +561,14 @@ class TestBackwardsThatAreNoDerivatives:
     @pytest.mark.parametrize("dtype", [torch.float32, F64])
     def test_a_true_derivative_passes_and_changes_nothing(self, dtype):
         players, losses = self.network(Tanh, dtype)
-        point = sp.linearize(sp.Game(players, losses))
+        linearization = sp.linearize(sp.Game(players, losses))
 
         class Plain:
             apply = staticmethod(torch.tanh)
 
         their_players, their_losses = self.network(Plain, dtype)
         due = sp.linearize(sp.Game(their_players, their_losses))
-        assert torch.allclose(point.jacobian.dense(), due.jacobian.dense(), atol=1e-6)
+        assert torch.allclose(linearization.jacobian.dense(), due.jacobian.dense(), atol=1e-6)
         ends = []
         for mine, closure in ((players, losses), (their_players, their_losses)):
             optimizer = sp.GameOptimizer(
@@ -681,7 +695,7 @@ class TestAroundTheStep:
                 x.clamp_(-1, 1)
             return {"x": loss}
 
-        with pytest.raises(sp.UsageError, match=r"clip, average and update outside of the closure"):
+        with pytest.raises(sp.UsageError, match=r"Clip, average and update outside of the closure"):
             one_player(x).step(losses)
 
 

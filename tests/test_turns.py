@@ -264,7 +264,7 @@ class TestMicroBatches:
         assert torch.allclose(cut.theta(), whole.theta(), rtol=1e-9, atol=1e-12)
 
     def test_first_order_rules_hold_one_graph_at_a_time(self):
-        """Counted in tensors that autograd saves: two micro-batches need no more at once than one."""
+        """Counted in tensors that autograd saves: two micro-batches need no more than one."""
         alive, most = 0, 0
 
         class Held:

@@ -1,8 +1,7 @@
-"""Optimisation of differentiable games: train GANs and other adversarial models with gradients, curvature and subgradients.
+"""Optimisation of differentiable games, such as the training of GANs.
 
-Three words to know: a *game* has players, each minimising its own loss; a *rule* turns the losses
-into each player's update direction; a *GameOptimizer* joins one rule with one ordinary torch
-optimizer per player.
+A *game* has players, each minimising its own loss. A *rule* turns the losses into a direction for
+each player. A *GameOptimizer* combines one rule with one ordinary torch optimizer per player.
 """
 
 from __future__ import annotations
@@ -87,24 +86,35 @@ if TYPE_CHECKING:
     from saddlepoint.step_result import StepResult
     from saddlepoint.vectors import Vector
 
-# Loaded on first use, so that the command line answers without waiting for torch.
-_HOMES = {
-    "curvature": ["Cost", "Linearization", "Jacobian", "SolveInfo", "linearize"],
+# module → its public names; imported on first use, so that the command line starts without torch
+_EXPORTS = {
+    "curvature": [
+        "Cost",
+        "Jacobian",
+        "Linearization",
+        "SolveInfo",
+        "linearize",
+    ],
+    "distributed": [
+        "Distributed",
+    ],
     "errors": [
-        "CurvatureWarning",
         "CorruptFileWarning",
+        "CurvatureWarning",
+        "DistributedError",
         "DivergenceError",
         "DoubleBackwardError",
         "MissingExtraError",
-        "DistributedError",
         "SaddlepointError",
         "SolverWarning",
         "UsageError",
     ],
-    "game": ["Game"],
-    "game_optimizer": ["GameOptimizer"],
-    "distributed": ["Distributed"],
-    "step_result": ["StepResult"],
+    "game": [
+        "Game",
+    ],
+    "game_optimizer": [
+        "GameOptimizer",
+    ],
     "games": [
         "GAN_LOSSES",
         "critic_generator",
@@ -116,17 +126,16 @@ _HOMES = {
         "wasserstein_discriminator",
     ],
     "optim": [
-        "SOAP",
         "GradientOptimizer",
         "Grafted",
         "MomentumSGD",
         "NormalizedSubgradient",
         "RandomCoordinate",
+        "SOAP",
         "SignSubgradient",
         "Subgradient",
     ],
     "rules": [
-        "RMSPreconditioner",
         "AdaptiveCompetitiveGradient",
         "Averaged",
         "Clipped",
@@ -141,14 +150,15 @@ _HOMES = {
         "Hamiltonian",
         "JacobianRegularized",
         "KroneckerPreconditioner",
+        "LOLA",
         "LinearizedCompetitiveGradient",
         "Lookahead",
         "Newton",
-        "LOLA",
         "Optimistic",
         "PastExtragradient",
         "PerPlayer",
         "ProximalPoint",
+        "RMSPreconditioner",
         "RandomizedSmoothing",
         "Rule",
         "RungeKutta",
@@ -160,9 +170,16 @@ _HOMES = {
         "TotalGradient",
         "Unrolled",
     ],
-    "vectors": ["Vector"],
+    "step_result": [
+        "StepResult",
+    ],
+    "vectors": [
+        "Vector",
+    ],
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF: dict[str, str] = {}
+for _module, _names in _EXPORTS.items():
+    _MODULE_OF.update(dict.fromkeys(_names, _module))
 _SUBPACKAGES = [
     "compare",
     "curvature",
@@ -254,12 +271,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOME_OF:
-        return getattr(import_module(f"saddlepoint.{_HOME_OF[name]}"), name)
+    if name in _MODULE_OF:
+        return getattr(import_module(f"saddlepoint.{_MODULE_OF[name]}"), name)
     if name in _SUBPACKAGES:
         return import_module(f"saddlepoint.{name}")
     raise AttributeError(f"module 'saddlepoint' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME_OF, *_SUBPACKAGES])
+    return sorted([*globals(), *_MODULE_OF, *_SUBPACKAGES])

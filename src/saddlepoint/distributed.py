@@ -1,4 +1,4 @@
-"""The processes that train one game together, and what they tell each other."""
+"""Data-parallel training: reductions between the processes that train one game together."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ T = TypeVar("T")
 
 @dataclass
 class Traffic:
-    """What this process gave into reductions of vectors so far.
+    """Counts of the reductions of vectors by this process.
 
     Attributes:
-        bytes: size of the vectors.
-        calls: how many reductions they took.
+        bytes: total size of the vectors.
+        calls: number of reductions.
     """
 
     bytes: int = 0
@@ -32,86 +32,94 @@ class Traffic:
 
 
 class SingleProcess:
-    """One process alone: every mean is its own value. ``Distributed`` is for several.
+    """One process that trains alone; ``Distributed``, its subclass, is for several.
 
     Attributes:
-        rank: this process's number, from 0.
-        world: how many processes there are.
-        traffic: what was reduced so far.
+        rank: the number of this process, from 0.
+        world_size: the number of processes.
+        traffic: the reductions of vectors so far.
 
-    >>> SingleProcess().share(64)
+    >>> SingleProcess().batch_slice(64)
     slice(0, 64, None)
     """
 
     def __init__(self) -> None:
-        self.rank, self.world = 0, 1
+        self.rank, self.world_size = 0, 1
         self.traffic = Traffic()
 
-    def share(self, size: int) -> slice:
-        """Return which part of a batch of ``size`` samples is this process's.
+    def batch_slice(self, size: int) -> slice:
+        """Return this process's part of a batch of ``size`` samples.
 
         Raises:
-            UsageError: the batch cannot be split evenly; the message says which sizes can.
+            UsageError: the batch cannot be split evenly; the message names sizes that can.
         """
-        each, rest = divmod(size, self.world)
+        each, rest = divmod(size, self.world_size)
         if rest:
-            below, above = size - rest, size - rest + self.world
-            works = f"{below} or {above}" if below else f"{above}"
+            below, above = size - rest, size - rest + self.world_size
+            multiples = f"{below} or {above}" if below else f"{above}"
             raise UsageError(
-                f"A batch of {size} samples cannot be split over {self.world} processes. Use a"
-                f" multiple, such as {works}."
+                f"A batch of {size} samples cannot be split over {self.world_size} processes. Use a"
+                f" multiple, such as {multiples}."
             )
         return slice(self.rank * each, (self.rank + 1) * each)
 
-    def start(self, vector: Vector) -> Callable[[], Vector]:
-        """Begin to take the mean of a vector over the processes; calling the result waits for it."""
+    def start_mean(self, vector: Vector) -> Callable[[], Vector]:
+        """Start to reduce a vector to its mean over the processes; calling the result waits."""
         return lambda: vector
 
     def mean(self, vector: Vector) -> Vector:
         """Return the mean of a vector over the processes."""
-        return self.start(vector)()
+        return self.start_mean(vector)()
 
     def all_reduce_mean(self, numbers: Tensor) -> Tensor:
-        """Return the mean of a few numbers, which are not counted as traffic."""
+        """Return the mean of each number over the processes; not counted as traffic."""
         return numbers
 
     def all_reduce_max(self, number: float) -> float:
-        """Return the largest of the processes' numbers."""
+        """Return the largest number of all processes."""
         return number
 
     def broadcast(self, make: Callable[[], T]) -> T:
-        """Return what ``make`` returns in process 0; it is called there only."""
+        """Return to every process what ``make`` returns in process 0; it is called there only."""
         return make()
 
     def all_gather(self, own: T) -> list[T]:
-        """Return every process's value, in the order of distributed."""
+        """Return the values of all processes, in the order of their ranks."""
         return [own]
 
 
 class Distributed(SingleProcess):
-    """The processes of a ``torch.distributed`` group, such as ``torchrun`` starts; every process evaluates its share of the batch.
+    """The processes of a ``torch.distributed`` group, such as ``torchrun`` starts.
 
-    A loss must be a mean over the batch. Then the mean over W processes of gradients, and of
-    products with the Jacobian at the same vector, is what one process would find on the whole
-    batch, so every rule takes the same step; the mean of *directions* would be wrong for every rule
-    that is not linear in the batch. Each derivative is reduced once, as one flat tensor. BatchNorm,
-    whose statistics couple the samples of a batch, breaks this.
+    Every process evaluates the losses on its part of the batch. A loss must be a mean over the
+    batch. Then the mean over the processes of gradients, and of products of the Jacobian with the
+    same vector, is what one process would compute on the whole batch, so every rule takes the same
+    step. (The mean of *directions* would be wrong for every rule that is not linear in the batch.)
+    Each derivative is reduced once, as one flat tensor. BatchNorm breaks this, because its
+    statistics couple the samples of a batch.
 
     Args:
-        group: the process group; the default one when left out.
-            ``torch.distributed.init_process_group`` was called before.
+        group: the process group; the default group of ``torch.distributed`` if None. Call
+            ``torch.distributed.init_process_group`` first.
 
     Raises:
         UsageError: there is no process group.
-        DistributedError: a reduction failed, because another process ended or did not answer in time.
+        DistributedError: a reduction failed, because another process ended or did not answer in
+            time.
 
     Reference: Li et al. (2020), PyTorch distributed: experiences on accelerating data parallel
     training, arXiv:2006.15704.
 
-    >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # torchrun's variables say it otherwise
+    Under torchrun, ``init_process_group()`` needs no further arguments:
+
+    >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     >>> distributed = Distributed()
-    >>> distributed.share(64), distributed.mean(Vector({"x": [torch.ones(2)]})).flatten().tolist(), distributed.traffic.bytes
-    (slice(0, 64, None), [1.0, 1.0], 8)
+    >>> distributed.batch_slice(64)
+    slice(0, 64, None)
+    >>> distributed.mean(Vector({"x": [torch.ones(2)]})).flatten().tolist()
+    [1.0, 1.0]
+    >>> distributed.traffic.bytes
+    8
     >>> dist.destroy_process_group()
     """
 
@@ -123,70 +131,68 @@ class Distributed(SingleProcess):
                 " torch.distributed.init_process_group first."
             )
         self._group = group
-        self.rank, self.world = dist.get_rank(group), dist.get_world_size(group)
-        # alone; beside gloo, numbers and objects stay on the CPU
-        nccl = dist.get_backend(group) == "nccl"
-        self._device = (
-            torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
-        )
+        self.rank, self.world_size = dist.get_rank(group), dist.get_world_size(group)
+        # of numbers and objects; NCCL reduces tensors on CUDA devices only
+        self._device = torch.device("cpu")
+        if dist.get_backend(group) == "nccl":
+            self._device = torch.device("cuda", torch.cuda.current_device())
 
-    def start(self, vector: Vector) -> Callable[[], Vector]:
+    def start_mean(self, vector: Vector) -> Callable[[], Vector]:
         flat = vector.detach().flatten()
         self.traffic.bytes += flat.numel() * flat.element_size()
         self.traffic.calls += 1
-        with self._named("the mean of a derivative"):
+        with self._waiting_for("the mean of a derivative"):
             work = dist.all_reduce(flat, group=self._group, async_op=True)
 
         def finish() -> Vector:
-            with self._named("the mean of a derivative"):
+            with self._waiting_for("the mean of a derivative"):
                 work.wait()
-            means = vector.unflatten(flat.div_(self.world))
-            return (
-                means
-                if all(t.dtype == flat.dtype for t in vector.tensors)
-                else _cast(means, vector)
-            )
+            # the flat tensor has the widest of the dtypes
+            means = vector.unflatten(flat.div_(self.world_size))
+            if all(tensor.dtype == flat.dtype for tensor in vector.tensors):
+                return means
+            return means.typed(vector)
 
         return finish
 
     def all_reduce_mean(self, numbers: Tensor) -> Tensor:
         sums = numbers.detach().to(self._device, copy=True)
-        with self._named("the mean of the losses"):
+        with self._waiting_for("the mean of the losses"):
             dist.all_reduce(sums, group=self._group)
-        return (sums / self.world).to(numbers.device)
+        return (sums / self.world_size).to(numbers.device)
 
     def all_reduce_max(self, number: float) -> float:
         numbers = torch.tensor([number], dtype=torch.float64, device=self._device)
-        with self._named("the agreement on going on"):
+        with self._waiting_for("the largest of a number"):
             dist.all_reduce(numbers, op=dist.ReduceOp.MAX, group=self._group)
         return numbers.item()
 
     def broadcast(self, make: Callable[[], T]) -> T:
-        said: list[Any] = [None, None]
+        message: list[Any] = [None, None]  # the value, and the text of an error in process 0
         failure: Exception | None = None
         if self.rank == 0:
             try:
-                said = [make(), None]
+                message = [make(), None]
             except Exception as error:
-                failure, said = error, [None, str(error) or type(error).__name__]
-        with self._named("what process 0 has to say"):
-            dist.broadcast_object_list(said, group=self._group, group_src=0, device=self._device)
+                failure, message = error, [None, str(error) or type(error).__name__]
+        with self._waiting_for("a value from process 0"):
+            dist.broadcast_object_list(message, group=self._group, group_src=0, device=self._device)
         if failure is not None:
             raise failure
-        value, complaint = said
-        if complaint is not None:
-            raise DistributedError(f"Process 0 could not go on: {complaint}", told=True)
+        value, error_text = message
+        if error_text is not None:
+            raise DistributedError(f"Process 0 has failed: {error_text}", told=True)
         return value  # type: ignore[no-any-return]
 
     def all_gather(self, own: T) -> list[T]:
-        every: list[Any] = [None] * self.world
-        with self._named("what every process has to say"):
-            dist.all_gather_object(every, own, group=self._group)
-        return every
+        values: list[Any] = [None] * self.world_size
+        with self._waiting_for("the values of all processes"):
+            dist.all_gather_object(values, own, group=self._group)
+        return values
 
     @contextmanager
-    def _named(self, awaited: str) -> Iterator[None]:
-        """Turn a backend's error into a sentence."""
+    def _waiting_for(self, awaited: str) -> Iterator[None]:
+        """Raise a backend's error as a DistributedError."""
         try:
             yield
         except (RuntimeError, dist.DistError) as error:
@@ -197,21 +203,19 @@ class Distributed(SingleProcess):
                 else "another process has ended"
             )
             raise DistributedError(
-                f"Process {self.rank} of {self.world} waited for {awaited}, but {why}. Look at the"
-                " output of the others for the reason; checkpoints are as they were."
+                f"Process {self.rank} of {self.world_size} waited for {awaited}, but {why}. See the"
+                " output of the other processes for the reason; checkpoints are unchanged."
                 f" ({' '.join(str(error).split())[:200]})"
             ) from error
 
 
 def check_same_everywhere(distributed: SingleProcess, layout: Mapping[str, Any]) -> None:
-    """Raise UsageError where the processes hold other players, or the parameters of a player in another order or of other shapes.
+    """Raise UsageError unless all processes have the same players with the same parameters.
 
-    Derivatives are averaged as flat memory, player after player: what differs would be mixed
-    without a word.
+    Derivatives are averaged as flat tensors, player after player: where names, order or shapes
+    differ, wrong entries would be averaged without an error.
     """
-    layouts = distributed.all_gather(
-        [[player, parameters] for player, parameters in layout.items()]
-    )
+    layouts = distributed.all_gather([[player, own] for player, own in layout.items()])
     for number, other in enumerate(layouts):
         for (player, ours), (their_player, theirs) in zip(layouts[0], other, strict=False):
             if player != their_player or ours != theirs:
@@ -227,36 +231,26 @@ def check_same_everywhere(distributed: SingleProcess, layout: Mapping[str, Any])
 
 
 def check_plain(players: Mapping[str, Sequence[Tensor]], modules: Iterable[nn.Module]) -> None:
-    """Raise UsageError where parameters are sharded or a network is wrapped: both reduce gradients behind the library's back, or cannot.
+    """Raise UsageError where parameters are sharded or a network is in DistributedDataParallel.
 
-    Tried with ``fully_shard`` (FSDP2) on two processes: its hooks gather and scatter around
-    ``backward``, not around ``torch.autograd.grad``, and a second derivative finds the gathered
-    parameters freed.
+    Both act on ``backward`` only. The hooks of ``fully_shard`` (FSDP2) do not gather and scatter
+    around ``torch.autograd.grad``, and its gathered parameters are freed before a second
+    derivative (tested on two processes).
     """
-    # where it was not imported, nothing is sharded
+    # if it was not imported, no parameter is sharded
     sharded = sys.modules.get("torch.distributed.tensor")
     for player, tensors in players.items():
         if sharded is not None and any(isinstance(tensor, sharded.DTensor) for tensor in tensors):
             raise UsageError(
                 f'Player "{player}": its parameters are sharded (DTensor, as by fully_shard), which'
-                " works for backward() only, not for the derivatives that rules take. Keep whole"
+                " works for backward() only, not for the derivatives that rules need. Use complete"
                 " networks in every process, with distributed=Distributed(); to save memory use"
-                " activation checkpointing and bf16."
+                " activation checkpointing and bfloat16."
             )
     for module in modules:
         if isinstance(module, nn.parallel.DistributedDataParallel):
             raise UsageError(
-                "A network is wrapped in DistributedDataParallel, whose hooks do not see"
-                " torch.autograd.grad: the processes would part. Give the network itself, and the"
-                " optimizer distributed=Distributed()."
+                "A network is wrapped in DistributedDataParallel, which does not reduce gradients"
+                " of torch.autograd.grad: the networks of the processes would diverge. Use the"
+                " network itself, and GameOptimizer(..., distributed=Distributed())."
             )
-
-
-def _cast(vector: Vector, like: Vector) -> Vector:
-    """Return a vector in the types of another: what is reduced as one tensor has the widest of them."""
-    return Vector(
-        {
-            player: [a.to(b.dtype) for a, b in zip(tensors, like[player], strict=True)]
-            for player, tensors in vector.items()
-        }
-    )

@@ -25,7 +25,7 @@ Terms = dict[str, dict[str, Tensor]]
 
 
 class MicroBatches:
-    """A closure made of several, one for each micro-batch of a step: its losses are the means of theirs.
+    """A closure made of one closure for each micro-batch; its losses are the means of theirs.
 
     Args:
         parts: closures whose losses are means over micro-batches of equal size.
@@ -52,10 +52,10 @@ class MicroBatches:
         check_same_terms(found)
         means: Terms = {}
         for player, terms in found[0].items():
-            means[player] = {
-                term: torch.stack([part[player][term].reshape(()) for part in found]).mean()
-                for term in terms
-            }
+            means[player] = {}
+            for term in terms:
+                values = [part[player][term].reshape(()) for part in found]
+                means[player][term] = torch.stack(values).mean()
         return means
 
 
@@ -65,8 +65,7 @@ def under_autocast(closure: Closure, device: str, dtype: torch.dtype) -> Closure
         return MicroBatches(under_autocast(part, device, dtype) for part in closure.parts)
 
     def losses() -> Losses:
-        # it holds the parameters' casts of an earlier point while an autocast stands around the
-        # step
+        # while autocast is on around the step, the cache has casts of earlier parameter values
         torch.clear_autocast_cache()
         with torch.autocast(device, dtype):
             return closure()
@@ -75,15 +74,11 @@ def under_autocast(closure: Closure, device: str, dtype: torch.dtype) -> Closure
 
 
 def check_same_terms(parts: Sequence[Mapping[str, Mapping[str, object]]]) -> None:
-    """Raise UsageError unless all micro-batches of a step have losses of the same players, with the same terms."""
+    """Raise UsageError unless all micro-batches of a step have the same players and terms."""
     first = parts[0]
     for number, other in enumerate(parts[1:], start=2):
         for player in {**first, **other}:
-            if (
-                player not in first
-                or player not in other
-                or set(first[player]) != set(other[player])
-            ):
+            if first.get(player, {}).keys() != other.get(player, {}).keys():
                 raise UsageError(
                     f"Micro-batches 1 and {number} of this step have different losses for player"
                     f' "{player}". Return the same players and the same terms from every closure of'
@@ -95,7 +90,7 @@ def read_terms(returned: object) -> Terms:
     """Return what a closure returned as player → term → scalar.
 
     Raises:
-        UsageError: it is no mapping, a loss is missing, or no scalar tensor.
+        UsageError: it is not a mapping, a loss has no terms, or is not a scalar tensor.
     """
     if not isinstance(returned, Mapping) or not returned:
         raise UsageError(
@@ -107,7 +102,20 @@ def read_terms(returned: object) -> Terms:
         if not terms[player]:
             raise UsageError(f'The closure returned no terms for the loss of player "{player}".')
         for term, value in terms[player].items():
-            _check_scalar(player, term, value)
+            what = describe_loss(player, term)
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                kind = f"a {type(value).__name__}"
+                if isinstance(value, Tensor):
+                    kind = f"a tensor of shape {tuple(value.shape)}"
+                raise UsageError(
+                    f"{what} must be a scalar tensor, not {kind}. Reduce it, for example with"
+                    " .mean()."
+                )
+            if value.is_complex():
+                raise UsageError(
+                    f"{what} is complex. A loss must be real; take .real or .abs() of it."
+                )
+            check_scale(player, term, value, depth=0)
     return terms
 
 
@@ -120,36 +128,25 @@ def total(terms: Mapping[str, Tensor]) -> Tensor:
 
 
 def describe_loss(player: str, term: str) -> str:
-    """Return how messages call a player's loss, or a term of it."""
-    return (
-        f'Term "{term}" of the loss of player "{player}"'
-        if term
-        else f'The loss of player "{player}"'
-    )
+    """Return the name of a player's loss, or of a term of it, in messages."""
+    if term:
+        return f'Term "{term}" of the loss of player "{player}"'
+    return f'The loss of player "{player}"'
 
 
-_LEAST_LOSS_SCALE = 1024.0
+_MIN_LOSS_SCALE = 1024.0
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Mean", "Sum", "Neg", "View", "Stack", "Reshape")
 
 
-def _check_scalar(player: str, term: str, value: object) -> None:
-    what = describe_loss(player, term)
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        kind = (
-            f"a tensor of shape {tuple(value.shape)}"
-            if isinstance(value, Tensor)
-            else f"a {type(value).__name__}"
-        )
-        raise UsageError(
-            f"{what} must be a scalar tensor, not {kind}. Reduce it, for example with .mean()."
-        )
-    if value.is_complex():
-        raise UsageError(f"{what} is complex. A loss must be real; take .real or .abs() of it.")
-    check_scale(player, term, value, depth=0)
-
-
 def check_scale(player: str, term: str, value: Tensor, *, depth: int) -> None:
-    """Raise UsageError where a loss looks like one that a GradScaler multiplied, so many operations before its end."""
+    """Raise UsageError where a loss seems to be multiplied by a GradScaler.
+
+    Args:
+        player: the player, for the message.
+        term: the term of its loss, or "".
+        value: the loss.
+        depth: how many arithmetic operations of its graph are searched besides the last one.
+    """
     if value.grad_fn is not None and _has_loss_scale(value.grad_fn, depth):
         raise UsageError(
             f"{describe_loss(player, term)} is multiplied by a large power of two, as"
@@ -160,32 +157,31 @@ def check_scale(player: str, term: str, value: Tensor, *, depth: int) -> None:
 
 
 def _has_loss_scale(node: Node, depth: int) -> bool:
-    """Say whether a loss, or one that it is the sum or a multiple of, is multiplied by what looks like a GradScaler's scale."""
+    """Return whether a graph multiplies by what looks like the scale of a GradScaler.
+
+    That is a float32 tensor whose value is a large power of two; a number in the code is float64.
+    """
     name = node.name()
-    if name == "MulBackward0" and _is_loss_scale(node):
-        return True
+    if name == "MulBackward0":
+        try:
+            factor = getattr(node, "_saved_other", None)
+        except RuntimeError:  # the graph was freed; taking the gradient will raise an error for it
+            factor = None
+        if (
+            isinstance(factor, Tensor)
+            and factor.numel() == 1
+            and factor.dtype == torch.float32
+            and not factor.requires_grad
+            and float(factor) >= _MIN_LOSS_SCALE
+            and math.frexp(float(factor))[0] == 0.5
+        ):
+            return True
     if depth == 0 or not name.startswith(_ARITHMETIC):
         return False
     return any(
         earlier is not None and _has_loss_scale(earlier, depth - 1)
         for earlier, _ in node.next_functions
     )
-
-
-def _is_loss_scale(node: Node) -> bool:
-    """Say whether a product's constant factor looks like a GradScaler's: a float32 tensor, where a number in the code is float64."""
-    try:
-        factor = getattr(node, "_saved_other", None)
-    except RuntimeError:  # the graph was freed, which taking the gradient says
-        return False
-    if (
-        not isinstance(factor, Tensor)
-        or factor.numel() != 1
-        or factor.dtype != torch.float32
-        or factor.requires_grad
-    ):
-        return False
-    return float(factor) >= _LEAST_LOSS_SCALE and math.frexp(float(factor))[0] == 0.5
 
 
 class Game:
@@ -210,7 +206,10 @@ class Game:
     def __init__(
         self, players: Mapping[str, nn.Module | Iterable[Tensor]], losses: Closure
     ) -> None:
-        self.players = {name: _parameters(owner) for name, owner in players.items()}
+        self.players: Players = {}
+        for name, owner in players.items():
+            tensors = owner.parameters() if isinstance(owner, nn.Module) else owner
+            self.players[name] = tuple(tensor for tensor in tensors if tensor.requires_grad)
         self.losses = losses
         check_players(self.players)
 
@@ -237,8 +236,3 @@ def check_owners(players: Players) -> None:
                     f' belongs to player "{owner}". Each parameter is moved by exactly one player;'
                     " give shared layers to one of them."
                 )
-
-
-def _parameters(owner: nn.Module | Iterable[Tensor]) -> tuple[Tensor, ...]:
-    tensors = owner.parameters() if isinstance(owner, nn.Module) else owner
-    return tuple(tensor for tensor in tensors if tensor.requires_grad)

@@ -1,4 +1,4 @@
-"""What one step of a GameOptimizer did."""
+"""The result of one step of a GameOptimizer."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from saddlepoint.vectors import Vector, norms_by_player
 
 
 class StepResult:
-    """What one step did; ``GameOptimizer.step`` returns it.
+    """Losses, norms, linear solves and cost of one step; ``GameOptimizer.step`` returns it.
 
     Losses and norms are copied from the device together, when the first of them is read.
-    ``GameOptimizer(check_finite=True)`` has read them before it moves a parameter.
+    ``GameOptimizer(check_finite=True)`` reads them before it moves a parameter.
 
     Attributes:
-        solves: the reports of the step's linear solves, by name.
-        cost: what the step cost.
+        solves: name → SolveInfo of each linear solve of the step.
+        cost: the Cost of the step.
 
     >>> from saddlepoint import GameOptimizer
     >>> x = torch.ones(2, requires_grad=True)
@@ -40,7 +40,7 @@ class StepResult:
         solves: Mapping[str, SolveInfo],
     ) -> None:
         self.solves = dict(solves)
-        self.cost = Cost()  # set by the optimizer, once all of the step is counted
+        self.cost = Cost()  # the optimizer sets it
         self._term_names = first.term_names
         norms = direction.tensor_norms()
         self._direction_sizes = {player: len(own) for player, own in direction.items()}
@@ -54,7 +54,7 @@ class StepResult:
         self._values: dict[str, dict[str, Any]] = {}
 
     def read(self, others: Sequence[Tensor] = ()) -> list[float]:
-        """Copy the numbers to the host, and those of ``others`` with them; return the latter."""
+        """Copy losses, norms and ``others`` to the host at once; return those of ``others``."""
         device = self._numbers.device
         numbers = torch.cat([self._numbers, *(other.to(device) for other in others)]).tolist()
         remaining = iter(numbers)

@@ -74,7 +74,7 @@ STACKELBERG = {
     "total gradient": rules.TotalGradient(**XY, damping=0.5, **TIGHT),
     "gradient newton": rules.GradientNewton(**XY, damping=0.5, **TIGHT),
     "complete newton": rules.CompleteNewton(**XY, damping=0.5, **TIGHT),
-    "unrolled": rules.Unrolled(**XY, unroll=3, rate=0.1),
+    "unrolled": rules.Unrolled(**XY, unroll=3, lr=0.1),
 }
 """They take two players."""
 

@@ -1,4 +1,4 @@
-"""Second derivatives that PyTorch gets wrong or refuses: named with a remedy before they do harm."""
+"""Operations without a correct second derivative raise an error that names a remedy."""
 
 import pytest
 import torch
@@ -173,7 +173,7 @@ class TestEvaluatingAgain:
         optimizer = sp.GameOptimizer(
             {"x": torch.optim.SGD(net.parameters(), lr=0.1)}, rules.Extragradient()
         )
-        with pytest.warns(sp.CurvatureWarning, match="BatchNorm moves its statistics"):
+        with pytest.warns(sp.CurvatureWarning, match="BatchNorm updates its statistics"):
             optimizer.step(lambda: {"x": net(X).pow(3).mean()})
 
     def test_an_unknown_generator_is_told(self):
@@ -241,8 +241,8 @@ class TestOnceDifferentiable:
 
     def test_other_functions_are_not_bothered(self):
         x = torch.ones(2, dtype=torch.float64, requires_grad=True)
-        point = sp.linearize(sp.Game({"x": [x]}, lambda: {"x": TwiceCube.apply(x).sum()}))
-        assert point.jacobian.dense().tolist() == [[6.0, 0.0], [0.0, 6.0]]
+        linearization = sp.linearize(sp.Game({"x": [x]}, lambda: {"x": TwiceCube.apply(x).sum()}))
+        assert linearization.jacobian.dense().tolist() == [[6.0, 0.0], [0.0, 6.0]]
 
     def test_first_order_rules_take_it(self):
         x = torch.ones(1, requires_grad=True)

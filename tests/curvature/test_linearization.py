@@ -16,9 +16,9 @@ def evaluate(x, returned, order=1):
 
 
 def test_named_terms_are_summed(x):
-    point = evaluate(x, {"x": {"data": (x**2).sum(), "penalty": 2 * x.sum()}})
-    assert point.losses == {"x": 15.0}
-    assert point.gradient["x"][0].tolist() == [8.0]
+    linearization = evaluate(x, {"x": {"data": (x**2).sum(), "penalty": 2 * x.sum()}})
+    assert linearization.losses == {"x": 15.0}
+    assert linearization.gradient["x"][0].tolist() == [8.0]
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,10 @@ def test_a_loss_that_depends_on_nothing(x):
 
 
 def test_order_zero_builds_no_graph_and_knows_no_gradient(x):
-    point = sp.Linearization({"x": (x,)}, lambda: {"x": (x**2).sum()}, order=0)
-    assert not point._losses["x"].requires_grad
+    linearization = sp.Linearization({"x": (x,)}, lambda: {"x": (x**2).sum()}, order=0)
+    assert not linearization._losses["x"].requires_grad
     with pytest.raises(sp.UsageError, match="order 0 and holds losses only"):
-        _ = point.gradient
+        _ = linearization.gradient
 
 
 def test_a_game_refuses_shared_and_missing_parameters(x):

@@ -7,7 +7,7 @@ from saddlepoint.models import MLP
 EXACT = {"rtol": 0.0, "atol": 1e-10}
 
 
-def point_of(gan):
+def linearization_of(gan):
     return sp.linearize(sp.Game(gan.players, gan.losses))
 
 
@@ -17,15 +17,15 @@ class TestAgainstTheDenseJacobian:
     def test_gradient_and_jacobian(self, tiny_gan, activation, zero_sum):
         gan = tiny_gan(activation=activation, zero_sum=zero_sum)
         xi, J = gan.dense()
-        point = point_of(gan)
-        torch.testing.assert_close(point.gradient.flatten(), xi, **EXACT)
-        torch.testing.assert_close(point.jacobian.dense(), J, **EXACT)
-        torch.testing.assert_close(point.jacobian.T.dense(), J.T, **EXACT)
+        linearization = linearization_of(gan)
+        torch.testing.assert_close(linearization.gradient.flatten(), xi, **EXACT)
+        torch.testing.assert_close(linearization.jacobian.dense(), J, **EXACT)
+        torch.testing.assert_close(linearization.jacobian.T.dense(), J.T, **EXACT)
 
     def test_parts(self, tiny_gan, activation, zero_sum):
         gan = tiny_gan(activation=activation, zero_sum=zero_sum)
         _, J = gan.dense()
-        part, slices = point_of(gan).jacobian, gan.sizes()
+        part, slices = linearization_of(gan).jacobian, gan.sizes()
         own = torch.zeros_like(J)
         for player, rows in slices.items():
             own[rows, rows] = J[rows, rows]
@@ -41,7 +41,7 @@ class TestAgainstTheDenseJacobian:
     def test_combinations(self, tiny_gan, activation, zero_sum):
         gan = tiny_gan(activation=activation, zero_sum=zero_sum)
         _, J = gan.dense()
-        A = point_of(gan).jacobian
+        A = linearization_of(gan).jacobian
         for found, expected in [
             (A + A.T, J + J.T),
             (0.5 * (A.T - A), (J.T - J) / 2),
@@ -54,28 +54,30 @@ class TestAgainstTheDenseJacobian:
 
 def test_order_of_asking_does_not_matter(tiny_gan):
     gan = tiny_gan()
-    first, second = point_of(gan), point_of(gan)
+    first, second = linearization_of(gan), linearization_of(gan)
     second.cross = True
     torch.testing.assert_close(first.gradient.flatten(), second.gradient.flatten(), **EXACT)
 
 
 def test_products_are_counted(tiny_gan):
-    point = point_of(tiny_gan())
-    v = point.gradient
-    assert point.cost == sp.Cost(gradients=2, products=0, losses=1)
-    _ = point.jacobian.T @ v
-    assert point.cost == sp.Cost(gradients=2, products=2, losses=1)
-    _ = point.jacobian["generator", "generator"] @ v
-    assert point.cost == sp.Cost(gradients=2, products=3, losses=1)
-    _ = point.jacobian @ v  # across players it needs each loss's gradient with respect to all
-    assert point.cost == sp.Cost(gradients=4, products=5, losses=1)
+    linearization = linearization_of(tiny_gan())
+    v = linearization.gradient
+    assert linearization.cost == sp.Cost(gradients=2, products=0, losses=1)
+    _ = linearization.jacobian.T @ v
+    assert linearization.cost == sp.Cost(gradients=2, products=2, losses=1)
+    _ = linearization.jacobian["generator", "generator"] @ v
+    assert linearization.cost == sp.Cost(gradients=2, products=3, losses=1)
+    _ = (
+        linearization.jacobian @ v
+    )  # across players it needs each loss's gradient with respect to all
+    assert linearization.cost == sp.Cost(gradients=4, products=5, losses=1)
 
 
 def test_declaring_cross_saves_the_second_gradient(tiny_gan):
     gan = tiny_gan()
-    point = sp.linearize(sp.Game(gan.players, gan.losses), cross=True)
-    _ = point.jacobian @ point.gradient
-    assert point.cost == sp.Cost(gradients=2, products=2, losses=1)
+    linearization = sp.linearize(sp.Game(gan.players, gan.losses), cross=True)
+    _ = linearization.jacobian @ linearization.gradient
+    assert linearization.cost == sp.Cost(gradients=2, products=2, losses=1)
 
 
 def test_a_linear_loss_has_a_zero_hessian_and_an_unused_bias():
@@ -87,20 +89,20 @@ def test_a_linear_loss_has_a_zero_hessian_and_an_unused_bias():
 
 def test_unknown_block():
     x = torch.ones(1, requires_grad=True)
-    point = sp.linearize(sp.Game({"left": [x]}, lambda: {"left": (x**2).sum()}))
+    linearization = sp.linearize(sp.Game({"left": [x]}, lambda: {"left": (x**2).sum()}))
     with pytest.raises(
         sp.UsageError, match=r'No player "lfet" moves at this point\. Did you mean "left"\?'
     ):
-        _ = point.jacobian["lfet", "left"]
+        _ = linearization.jacobian["lfet", "left"]
 
 
 def test_products_need_order_two():
     x = torch.ones(1, requires_grad=True)
-    point = sp.Linearization({"x": (x,)}, lambda: {"x": (x**2).sum()}, order=1)
+    linearization = sp.Linearization({"x": (x,)}, lambda: {"x": (x**2).sum()}, order=1)
     with pytest.raises(
         sp.UsageError, match="need a linearization of order 2; this one has order 1"
     ):
-        _ = point.jacobian
+        _ = linearization.jacobian
 
 
 class TestOperationsWithoutSecondDerivative:
@@ -112,15 +114,17 @@ class TestOperationsWithoutSecondDerivative:
             with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION):
                 return {"x": torch.nn.functional.scaled_dot_product_attention(q, q, q).pow(2).sum()}
 
-        point = sp.Linearization({"x": (q,)}, losses)  # not checked beforehand, as linearize would
+        linearization = sp.Linearization(
+            {"x": (q,)}, losses
+        )  # not checked beforehand, as linearize would
         with pytest.raises(sp.DoubleBackwardError, match=r"sdpa_kernel\(SDPBackend\.MATH\)"):
-            _ = point.jacobian @ point.gradient
+            _ = linearization.jacobian @ linearization.gradient
 
     def test_other_errors_keep_their_own_text(self):
         x = torch.ones(1, requires_grad=True)
-        point = sp.Linearization({"x": (x,)}, lambda: {"x": (x**2).sum()}, order=2)
-        _ = point.gradient
+        linearization = sp.Linearization({"x": (x,)}, lambda: {"x": (x**2).sum()}, order=2)
+        _ = linearization.gradient
         with torch.no_grad():
             x.add_(1.0)
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-            _ = point.jacobian @ point.gradient
+            _ = linearization.jacobian @ linearization.gradient

@@ -91,7 +91,7 @@ def sharded(distributed: SingleProcess) -> None:
     from torch.distributed.fsdp import fully_shard
 
     network = nn.Linear(4, 4, device="meta").to_empty(device="cpu")
-    fully_shard(network, mesh=init_device_mesh("cpu", (distributed.world,)))
+    fully_shard(network, mesh=init_device_mesh("cpu", (distributed.world_size,)))
     sp.GameOptimizer({"x": torch.optim.SGD(network.parameters(), lr=0.1)}, distributed=distributed)
 
 

@@ -22,7 +22,7 @@ RATES = {
     "subgradient": {"lr": 0.1},
 }
 SHORT = 4
-"""Longest side that Kronecker factors are kept of here: those of longer ones are singular, and the eigenvectors of 0 are anybody's."""
+"""Largest max_dimension here: larger factors are singular, and eigenvectors of 0 are not unique."""
 
 
 class Pair:
@@ -36,7 +36,7 @@ class Pair:
 
     def closure(self, step: int, distributed: SingleProcess):
         source = torch.Generator().manual_seed(100 + step)
-        share = distributed.share(BATCH)
+        share = distributed.batch_slice(BATCH)
         real = (torch.randn(BATCH, 4, generator=source, dtype=torch.float64) + 1).to(self.dtype)[
             share
         ]
@@ -122,7 +122,7 @@ def everything(distributed: SingleProcess) -> dict[str, dict[str, float]]:
             registry.build_rule(name, options),
             ({"lr": 0.005} if name == "kronecker-cgd" else {}),
         )
-        few = distributed.world > 2  # there are two cores to test on
+        few = distributed.world_size > 2  # there are two cores to test on
         zero_sum = registry.load(entry.path).games.endswith("zero-sum")
         for optimizer in ("sgd", "adam") if rule.output == "gradient" and not few else ("sgd",):
             for dtype in (torch.float64,) if few else (torch.float64, torch.float32):

@@ -68,15 +68,15 @@ def test_cgd_twenty_steps_of_the_published_formula(tiny_gan):
 
 def test_cgd_general_sum_and_unequal_learning_rates(tiny_gan):
     gan, reference = tiny_gan(zero_sum=False), tiny_gan(zero_sum=False)
-    rates = {"discriminator": 0.5, "generator": 0.1}
-    inner = {p: torch.optim.SGD(tensors, lr=rates[p]) for p, tensors in gan.players.items()}
+    lrs = {"discriminator": 0.5, "generator": 0.1}
+    inner = {p: torch.optim.SGD(tensors, lr=lrs[p]) for p, tensors in gan.players.items()}
     optimizer = sp.GameOptimizer(inner, sp.CompetitiveGradient(**TIGHT))
     for _ in range(2):
         xi, J = reference.dense()
         L = torch.zeros_like(xi)
         for player, rows in reference.sizes().items():
             J[rows, rows] = 0
-            L[rows] = rates[player]
+            L[rows] = lrs[player]
         reference.move(-L * torch.linalg.solve(torch.eye(len(xi), dtype=xi.dtype) + J * L, xi))
         optimizer.step(gan.losses)
     torch.testing.assert_close(gan.theta(), reference.theta(), **EXACT)
@@ -224,7 +224,7 @@ def test_both_forms_agree_on_a_zero_sum_game(tiny_gan, adaptive):
         }
         optimizer = sp.GameOptimizer(inner, rule)
         if forced is not None:
-            optimizer.rule_state.numbers["zero-sum"] = forced
+            optimizer.rule_state.numbers["zero_sum"] = forced
         for _ in range(5):
             optimizer.step(gan.losses)
         paths.append(gan.theta())
@@ -236,7 +236,7 @@ def test_both_forms_agree_on_a_zero_sum_game(tiny_gan, adaptive):
     [
         (
             lambda: sp.AdaptiveCompetitiveGradient(beta=1.0),
-            "RMS: needs 0 ≤ beta < 1 and epsilon > 0",
+            "RMSPreconditioner: needs 0 ≤ beta < 1 and epsilon > 0",
         ),
         (lambda: sp.AdaptiveCompetitiveGradient(epsilon=0.0), "needs 0 ≤ beta < 1 and epsilon > 0"),
         (

@@ -45,7 +45,7 @@ OTHERS = {
     "gradient newton": rules.GradientNewton(**XY, damping=0.5, **TIGHT),
     "complete newton": rules.CompleteNewton(**XY, damping=0.5, **TIGHT),
     "follow the ridge": rules.FollowTheRidge(**XY, damping=0.5, **TIGHT),
-    "unrolled": rules.Unrolled(**XY, unroll=2, rate=0.1),
+    "unrolled": rules.Unrolled(**XY, unroll=2, lr=0.1),
 }
 DISPLACING = {
     "smoothing": rules.RandomizedSmoothing(0.1, samples=2),
@@ -165,8 +165,8 @@ def test_a_metric_in_half_precision_sees_squares_that_half_precision_does_not_ho
         sp.KroneckerPreconditioner(epsilon=1e-8),
     ):
         state, xi = rules.RuleState(), Vector({"x": [torch.tensor([1e-4, -1e-4], dtype=F16)]})
-        metric = preconditioner.update(state, "x", xi)
-        found = metric.apply_inv_sqrt(metric.apply_inv_sqrt_transpose(xi))["x"][0]
+        matrix = preconditioner.update(state, "x", xi)
+        found = matrix.apply_inv_sqrt(matrix.apply_inv_sqrt_transpose(xi))["x"][0]
         assert found.dtype == F16
         assert found.tolist() == pytest.approx([1.0, -1.0], rel=1e-2)
         assert state.parameters["x"]["0"]["square.x"].dtype == F32
@@ -246,7 +246,7 @@ class TestRulesThatDisplace:
 
 
 def test_proximal_point_on_a_complex_bilinear_game():
-    """θ⁺ = (I + J)⁻¹ θ at rate 1, from 1 and 0.5i."""
+    """θ⁺ = (I + J)⁻¹ θ with a learning rate of 1, from 1 and 0.5i."""
     x = torch.tensor([1 + 0j], dtype=torch.complex128, requires_grad=True)
     y = torch.tensor([0.5j], dtype=torch.complex128, requires_grad=True)
     optimizer = sp.GameOptimizer(

@@ -79,19 +79,19 @@ def kronecker():
 def test_the_four_maps_of_a_metric_belong_together(seed, steps, diagonal):
     state, preconditioner = RuleState(), rules.RMSPreconditioner() if diagonal else kronecker()
     for step in range(steps):
-        metric = preconditioner.update(state, "name", vector(seed + step))
+        matrix = preconditioner.update(state, "name", vector(seed + step))
     a, b = vector(seed + 50), vector(seed + 60)
     for there, back in (
-        (metric.apply_inv_sqrt, metric.apply_sqrt),
-        (metric.apply_inv_sqrt_transpose, metric.apply_sqrt_transpose),
+        (matrix.apply_inv_sqrt, matrix.apply_sqrt),
+        (matrix.apply_inv_sqrt_transpose, matrix.apply_sqrt_transpose),
     ):
         torch.testing.assert_close(back(there(a)).flatten(), a.flatten())
     torch.testing.assert_close(
-        metric.apply_inv_sqrt(a).dot(b), a.dot(metric.apply_inv_sqrt_transpose(b))
+        matrix.apply_inv_sqrt(a).dot(b), a.dot(matrix.apply_inv_sqrt_transpose(b))
     )
     torch.testing.assert_close(
-        metric.only(["y"]).apply_inv_sqrt(a.only(["y"])).flatten(),
-        metric.apply_inv_sqrt(a).only(["y"]).flatten(),
+        matrix.only(["y"]).apply_inv_sqrt(a.only(["y"])).flatten(),
+        matrix.apply_inv_sqrt(a).only(["y"]).flatten(),
     )
 
 
@@ -100,13 +100,13 @@ def test_kronecker_is_the_dense_metric_through_refreshes_and_a_state_dict():
     for step in range(8):
         xi, b = vector(10 * step), vector(1000 + step)
         P = reference.update(xi.tensors)
-        metric = kronecker().update(state, "name", xi)
+        matrix = kronecker().update(state, "name", xi)
         torch.testing.assert_close(
-            metric.apply_inv_sqrt(metric.apply_inv_sqrt_transpose(b)).flatten(),
+            matrix.apply_inv_sqrt(matrix.apply_inv_sqrt_transpose(b)).flatten(),
             torch.linalg.solve(P, b.flatten()),
         )
         torch.testing.assert_close(
-            metric.apply_sqrt_transpose(metric.apply_sqrt(b)).flatten(), P @ b.flatten()
+            matrix.apply_sqrt_transpose(matrix.apply_sqrt(b)).flatten(), P @ b.flatten()
         )
         saved = state.state_dict()
         state = RuleState()
@@ -115,17 +115,17 @@ def test_kronecker_is_the_dense_metric_through_refreshes_and_a_state_dict():
 
 def test_without_sides_to_rotate_it_is_rms():
     states = [RuleState(), RuleState()]
-    scalings = [
+    preconditioners = [
         rules.KroneckerPreconditioner(beta=BETA, epsilon=EPSILON, max_dimension=0),
         rules.RMSPreconditioner(beta=BETA, epsilon=EPSILON),
     ]
     for step in range(4):
         found = [
             preconditioner.update(state, "n", vector(step))
-            for preconditioner, state in zip(scalings, states, strict=True)
+            for preconditioner, state in zip(preconditioners, states, strict=True)
         ]
         torch.testing.assert_close(
-            *(metric.apply_inv_sqrt(vector(99)).flatten() for metric in found)
+            *(matrix.apply_inv_sqrt(vector(99)).flatten() for matrix in found)
         )
 
 
@@ -137,8 +137,8 @@ def test_implicit_rules_in_the_kronecker_metric_solve_the_dense_system(
 ):
     gan, reference = tiny_gan(zero_sum=zero_sum), tiny_gan(zero_sum=zero_sum)
     kind = sp.CompetitiveGradient if part == "interaction" else rules.ProximalPoint
-    rates = {"discriminator": 0.02, "generator": 0.05}
-    inner = {p: torch.optim.SGD(tensors, lr=rates[p]) for p, tensors in gan.players.items()}
+    lrs = {"discriminator": 0.02, "generator": 0.05}
+    inner = {p: torch.optim.SGD(tensors, lr=lrs[p]) for p, tensors in gan.players.items()}
     optimizer = sp.GameOptimizer(
         inner, kind(preconditioner=kronecker(), warm_start=warm_start, **TIGHT)
     )
@@ -148,7 +148,7 @@ def test_implicit_rules_in_the_kronecker_metric_solve_the_dense_system(
         torch.zeros(len(reference.theta()), dtype=torch.float64),
     )
     for player, rows in reference.sizes().items():
-        L[rows] = rates[player]
+        L[rows] = lrs[player]
     for _ in range(7):
         xi, J = reference.dense()
         pieces = [
@@ -212,11 +212,11 @@ def test_newton_s_damping_in_the_kronecker_metric(tiny_gan, part):
     [
         (
             lambda: rules.KroneckerPreconditioner(beta=1.0),
-            "Kronecker: needs 0 ≤ beta < 1 and epsilon > 0",
+            "KroneckerPreconditioner: needs 0 ≤ beta < 1 and epsilon > 0",
         ),
         (
             lambda: rules.KroneckerPreconditioner(frequency=0),
-            "Kronecker: needs frequency ≥ 1 and max_dimension ≥ 0",
+            "KroneckerPreconditioner: needs frequency ≥ 1 and max_dimension ≥ 0",
         ),
     ],
 )

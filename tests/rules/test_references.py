@@ -226,7 +226,7 @@ CASES = {
     "total gradient": (rules.TotalGradient(**GAN, damping=0.5, **TIGHT), total_gradient),
     "gradient newton": (rules.GradientNewton(**GAN, damping=0.5, **TIGHT), gradient_newton),
     "complete newton": (rules.CompleteNewton(**GAN, damping=0.5, **TIGHT), complete_newton),
-    "unrolled": (rules.Unrolled(**GAN, unroll=3, rate=0.4), unrolled),
+    "unrolled": (rules.Unrolled(**GAN, unroll=3, lr=0.4), unrolled),
 }
 ZERO_SUM_ONLY = {"complete newton"}
 
@@ -257,18 +257,18 @@ def test_opponents_are_expected_to_take_their_own_rates(tiny_gan, rule):
     """ξ − J_o L ξ − χ with χ_i = Σ_{j≠i} h_j J_jiᵀ ∂_j f_i; with these a and b, SOS has all of the
     shaping."""
     gan, reference = tiny_gan(zero_sum=False), tiny_gan(zero_sum=False)
-    rates = {"discriminator": 0.5, "generator": 0.1}
+    lrs = {"discriminator": 0.5, "generator": 0.1}
     optimizer = sp.GameOptimizer(
-        {p: torch.optim.SGD(t, lr=rates[p]) for p, t in gan.players.items()}, rule
+        {p: torch.optim.SGD(t, lr=lrs[p]) for p, t in gan.players.items()}, rule
     )
     for _ in range(3):
         xi, J = reference.dense()
         rows, (d, g) = reference.rows(), reference.sizes().values()
         L = torch.zeros_like(xi)
-        L[d], L[g] = rates["discriminator"], rates["generator"]
+        L[d], L[g] = lrs["discriminator"], lrs["generator"]
         direction = xi - off_diagonal(reference, J) @ (L * xi)
-        direction[d] -= rates["generator"] * J[g, d].T @ rows["discriminator"][g]
-        direction[g] -= rates["discriminator"] * J[d, g].T @ rows["generator"][d]
+        direction[d] -= lrs["generator"] * J[g, d].T @ rows["discriminator"][g]
+        direction[g] -= lrs["discriminator"] * J[d, g].T @ rows["generator"][d]
         reference.move(-L * direction)
         optimizer.step(gan.losses)
     torch.testing.assert_close(gan.theta(), reference.theta(), **CLOSE)
@@ -320,7 +320,7 @@ def test_past_extragradient(tiny_gan):
 def test_extragradient_with_an_adaptive_optimizer_inside(
     tiny_gan, keep_state, kind, options, steps, atol
 ):
-    """Kept, this is ExtraAdam: the moments see both gradients; not kept, Adam sees only the second."""
+    """With keep_state this is ExtraAdam: the moments see both gradients, otherwise the second."""
 
     def made(gan):
         return {p: kind(t, **options) for p, t in gan.players.items()}
@@ -576,7 +576,7 @@ def test_past_extragradient_costs_one_gradient_per_player(tiny_gan):
             'leader and follower are both "a"',
         ),
         (
-            lambda: rules.Unrolled(leader="a", follower="b", rate=-1.0),
+            lambda: rules.Unrolled(leader="a", follower="b", lr=-1.0),
             "needs different leader and follower",
         ),
     ],

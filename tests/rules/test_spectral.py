@@ -83,7 +83,7 @@ def antisymmetric(J):
 
 
 def followed(J):
-    """The direction field of follow-the-ridge at equal rates: ξ_y − H⁻¹ J_yx ξ_x."""
+    """The direction field of follow-the-ridge at equal learning rates: ξ_y − H⁻¹ J_yx ξ_x."""
     return (
         J
         - EY @ (J[1, 0] / J[1, 1] * torch.tensor([[0.0, 0.0], [1.0, 0.0]], dtype=torch.float64)) @ J
@@ -108,12 +108,12 @@ def off_diagonal(J):
     return J - torch.diag(J.diagonal())
 
 
-def unrolled(J, h, K=2, rate=0.1):
+def unrolled(J, h, K=2, lr=0.1):
     """The leader sees y_K = a y + b x after K follower steps, and descends ξ_x(x, y_K) + b ∂_y
     f_x(x, y_K), with ∂_y f_x = −ξ_y."""
     a, b = 1.0, 0.0
     for _ in range(K):
-        a, b = (1 - rate * J[1, 1]) * a, (1 - rate * J[1, 1]) * b - rate * J[1, 0]
+        a, b = (1 - lr * J[1, 1]) * a, (1 - lr * J[1, 1]) * b - lr * J[1, 0]
     ahead = torch.stack(
         [
             torch.tensor([1.0, 0.0], dtype=torch.float64),
@@ -176,7 +176,7 @@ THEORY = {
         rules.Every(rules.Extragradient(), fallback=rules.Extragradient()),
         lambda J, h: I2 - h * J @ (I2 - h * J),
     ),
-    "unrolled": (rules.Unrolled(**XY, unroll=2, rate=0.1), unrolled),
+    "unrolled": (rules.Unrolled(**XY, unroll=2, lr=0.1), unrolled),
     "follow the ridge": (rules.FollowTheRidge(**XY, **TIGHT), lambda J, h: I2 - h * followed(J)),
     "total gradient": (rules.TotalGradient(**XY, **TIGHT), lambda J, h: I2 - h * total(J)),
 }

@@ -19,19 +19,19 @@ LEADERS = {
 }
 
 
-def played(rule, leader_loss, follower_loss, start=(3.0, 0.0), rates=(0.1, 0.3), steps=120):
+def played(rule, leader_loss, follower_loss, start=(3.0, 0.0), lrs=(0.1, 0.3), steps=120):
     """Return h and w after a leader h and a follower w have played, and the rule's memory."""
     h, w = (torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in start)
     optimizer = sp.GameOptimizer(
-        {"h": torch.optim.SGD([h], lr=rates[0]), "w": torch.optim.SGD([w], lr=rates[1])}, rule
+        {"h": torch.optim.SGD([h], lr=lrs[0]), "w": torch.optim.SGD([w], lr=lrs[1])}, rule
     )
     for _ in range(steps):
         optimizer.step(lambda: {"h": leader_loss(h, w).sum(), "w": follower_loss(h, w).sum()})
     return h.item(), w.item(), optimizer.rule_state.numbers
 
 
-# name → (the leader's loss, the follower's, start, the leader's rate, where the leader ends who
-# knows the answer)
+# name → (the leader's loss, the follower's, start, the leader's learning rate, the leader's minimum
+# at the follower's best response)
 BILEVEL = {
     "the answer copies": (
         lambda h, w: (w - 1) ** 2,
@@ -74,9 +74,9 @@ BILEVEL = {
 @pytest.mark.parametrize("game", BILEVEL)
 @pytest.mark.parametrize("name", LEADERS)
 def test_leaders_of_games_that_are_not_zero_sum(name, game):
-    *losses, start, rate, expected = BILEVEL[game]
+    *losses, start, lr, expected = BILEVEL[game]
     h, w, _ = played(
-        LEADERS[name], *losses, start=start, rates=(rate, 1.0 if name == "gradient-newton" else 0.2)
+        LEADERS[name], *losses, start=start, lrs=(lr, 1.0 if name == "gradient-newton" else 0.2)
     )
     assert (h, w) == pytest.approx(expected, abs=2e-3)
 
@@ -102,7 +102,7 @@ def test_complete_newton_cannot_be_told_that_a_game_is_not_zero_sum():
 
 def test_a_bilevel_game_under_all_wrappers():
     rule = rules.Averaged(rules.Clipped(rules.Every(rules.FollowTheRidge(**HW), k=1)))
-    h, w, _ = played(rule, *BILEVEL["the answer copies"][:2], rates=(0.2, 0.2))
+    h, w, _ = played(rule, *BILEVEL["the answer copies"][:2], lrs=(0.2, 0.2))
     assert (h, w) == pytest.approx((1.0, 1.0), abs=1e-5)
 
 
@@ -121,23 +121,23 @@ class TestTermsOfOnePlayerAlone:
             lambda h, w: w**2 / 2 - h * w - (h - 2) ** 2,
         )
         for losses in (whole, self.LEFT_OUT):
-            h, w, numbers = played(rule(**HW), *losses, rates=(0.3, 1.0))
-            assert (h, w, numbers["zero-sum"]) == pytest.approx((4 / 3, 4 / 3, 1.0))
+            h, w, numbers = played(rule(**HW), *losses, lrs=(0.3, 1.0))
+            assert (h, w, numbers["zero_sum"]) == pytest.approx((4 / 3, 4 / 3, 1.0))
 
     @pytest.mark.parametrize("rule", [rules.FollowTheRidge, rules.GradientNewton])
     def test_matter_to_a_leader_whose_loss_is_taken_as_written(self, rule):
         """(h − 2)² + h² where w = h."""
-        h, w, _ = played(rule(**HW, zero_sum=False), *self.LEFT_OUT, rates=(0.1, 1.0))
+        h, w, _ = played(rule(**HW, zero_sum=False), *self.LEFT_OUT, lrs=(0.1, 1.0))
         assert (h, w) == pytest.approx((1.0, 1.0))
 
 
 def test_a_game_that_looks_zero_sum_at_its_start_only():
     """J_hw = 1 + 3w² and J_wh = −1: antisymmetric at w = 0. Looked at again in every tenth step."""
     losses = (lambda h, w: (h - 2) ** 2 + h * (w + w**3), lambda h, w: w**2 - h * w)
-    expected = played(rules.TotalGradient(**HW), *losses, rates=(0.1, 0.3), start=(1.0, 0.0))[:2]
-    h, w, numbers = played(rules.FollowTheRidge(**HW), *losses, rates=(0.1, 0.3), start=(1.0, 0.0))
+    expected = played(rules.TotalGradient(**HW), *losses, lrs=(0.1, 0.3), start=(1.0, 0.0))[:2]
+    h, w, numbers = played(rules.FollowTheRidge(**HW), *losses, lrs=(0.1, 0.3), start=(1.0, 0.0))
     assert (h, w) == pytest.approx(expected, abs=2e-3)
-    assert numbers["zero-sum"] == 0
+    assert numbers["zero_sum"] == 0
 
 
 def test_a_gan_with_a_hinge_loss_looks_zero_sum_until_a_logit_is_beyond_the_margin():
@@ -147,13 +147,13 @@ def test_a_gan_with_a_hinge_loss_looks_zero_sum_until_a_logit_is_beyond_the_marg
         lambda h, w: torch.relu(1 + h * w) + torch.relu(1 - w) + 0.5 * w**2,
     )
     _, _, numbers = played(
-        rules.FollowTheRidge(**HW), *losses, start=(-0.5, 1.5), rates=(0.3, 0.3), steps=3
+        rules.FollowTheRidge(**HW), *losses, start=(-0.5, 1.5), lrs=(0.3, 0.3), steps=3
     )
-    assert numbers["zero-sum"] == 1
+    assert numbers["zero_sum"] == 1
     _, _, numbers = played(
-        rules.FollowTheRidge(**HW), *losses, start=(-0.5, 3.0), rates=(0.0, 0.0), steps=1
+        rules.FollowTheRidge(**HW), *losses, start=(-0.5, 3.0), lrs=(0.0, 0.0), steps=1
     )
-    assert numbers["zero-sum"] == 0
+    assert numbers["zero_sum"] == 0
 
 
 def symplectic(x, y, strength=1.0):
@@ -344,7 +344,7 @@ class Dense:
         rows = torch.stack([A @ theta for A in matrices.values()])  # of player i in row i
         foreign = rows[owner].T * ~own  # ∂_j f_i, j down, i across
         self.chi = (self.J * foreign).sum(0)
-        self.rates = 0.05 * (1 + owner.double())
+        self.lrs = 0.05 * (1 + owner.double())
         self.eye = torch.eye(n, dtype=torch.float64)
 
 
@@ -369,21 +369,21 @@ FORMULAS = {
     "sga": (rules.SymplecticGradientAdjustment(), sga_of),
     "look-ahead": (
         rules.LOLA(shaping=0.0),
-        lambda g: g.xi - g.across @ (g.rates * g.xi),
+        lambda g: g.xi - g.across @ (g.lrs * g.xi),
     ),
     "lola": (
         rules.LOLA(alpha=0.1),
         lambda g: g.xi - 0.1 * g.across @ g.xi - 0.1 * g.chi,
     ),
     "sos": (rules.StableOpponentShaping(alpha=0.1), sos_of),
-    "lcgd": (rules.LinearizedCompetitiveGradient(), lambda g: g.xi - g.across @ (g.rates * g.xi)),
+    "lcgd": (rules.LinearizedCompetitiveGradient(), lambda g: g.xi - g.across @ (g.lrs * g.xi)),
     "cgd": (
         sp.CompetitiveGradient(**TIGHT),
-        lambda g: torch.linalg.solve(g.eye + g.across * g.rates, g.xi),
+        lambda g: torch.linalg.solve(g.eye + g.across * g.lrs, g.xi),
     ),
     "proximal point": (
         rules.ProximalPoint(**TIGHT),
-        lambda g: torch.linalg.solve(g.eye + g.J * g.rates, g.xi),
+        lambda g: torch.linalg.solve(g.eye + g.J * g.lrs, g.xi),
     ),
     "newton full": (
         sp.Newton(part="full", damping=0.0, **TIGHT),
@@ -395,7 +395,7 @@ FORMULAS = {
     ),
     "runge-kutta": (
         rules.RungeKutta(stages=2, regularization=0.5, regularized="x"),
-        lambda g: g.xi - 0.5 * g.J @ (g.rates * g.xi) + (g.across.T @ g.xi) * (g.rates == 0.05),
+        lambda g: g.xi - 0.5 * g.J @ (g.lrs * g.xi) + (g.across.T @ g.xi) * (g.lrs == 0.05),
     ),
 }
 
@@ -405,11 +405,11 @@ FORMULAS = {
 def test_formulas_with_any_number_of_players(name, players):
     rule, formula = FORMULAS[name]
     dense = Dense(players)
-    rates = {p: 0.05 * (1 + i) for i, p in enumerate(dense.game.players)}
+    lrs = {p: 0.05 * (1 + i) for i, p in enumerate(dense.game.players)}
     optimizer = sp.GameOptimizer(
-        {p: torch.optim.SGD(t, lr=rates[p]) for p, t in dense.game.players.items()}, rule
+        {p: torch.optim.SGD(t, lr=lrs[p]) for p, t in dense.game.players.items()}, rule
     )
-    expected = dense.game.theta.detach() - dense.rates * formula(dense)
+    expected = dense.game.theta.detach() - dense.lrs * formula(dense)
     optimizer.step(dense.game.losses)
     torch.testing.assert_close(dense.game.theta.detach(), expected, rtol=1e-9, atol=1e-9)
 

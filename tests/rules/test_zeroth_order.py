@@ -28,7 +28,7 @@ def zeros(n):
 
 
 def direction_of(rule, loss, n):
-    """The direction of one step for a player "x" at θ = 0, as what SGD at rate 1 moves by."""
+    """The direction of one step for a player "x" at θ = 0, from a step of SGD with lr = 1."""
     x = zeros(n)
     sgd({"x": [x]}, rule).step(lambda: {"x": loss(x)})
     return -x.detach()
@@ -320,7 +320,7 @@ class TestBatched:
             before = [p.detach().clone() for p in network.parameters()]
             with pytest.raises(
                 sp.UsageError,
-                match=r"cannot be evaluated at many points in one pass .* Use batched=False\.",
+                match=r"cannot be evaluated at many points in one pass\. .* Use batched=False\.",
             ):
                 sgd({"x": network.parameters()}, SPSA(batched=True), modules=[network]).step(
                     lambda loss=loss: {"x": loss()}
@@ -350,7 +350,7 @@ class TestBuffers:
 
     def test_and_is_warned_of_where_they_are_not(self):
         bn, x = nn.BatchNorm1d(2).double(), torch.arange(6.0, dtype=torch.float64).view(3, 2)
-        with pytest.warns(sp.CurvatureWarning, match="BatchNorm moves its statistics") as caught:
+        with pytest.warns(sp.CurvatureWarning, match="BatchNorm updates its statistics") as caught:
             sgd({"x": bn.parameters()}, SMOOTHING()).step(lambda: {"x": bn(x).square().mean()})
         assert len(caught) == 1
 

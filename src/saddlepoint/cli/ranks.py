@@ -69,8 +69,8 @@ def check_split(batch_size: int, processes: int) -> None:
     from saddlepoint.distributed import SingleProcess
 
     distributed = SingleProcess()
-    distributed.world = processes
-    distributed.share(batch_size)
+    distributed.world_size = processes
+    distributed.batch_slice(batch_size)
 
 
 def restarted() -> bool:
@@ -196,7 +196,7 @@ def together(distributed: SingleProcess, make: Callable[[], T]) -> T:
         made.append(make())
     except UsageError as error:
         said = str(error)
-        if distributed.world == 1:
+        if distributed.world_size == 1:
             raise
     every = distributed.all_gather(said)
     if any(every):

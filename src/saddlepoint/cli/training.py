@@ -363,7 +363,7 @@ def _train(training: Trainer, run: RunDirectory) -> None:
     sizes = ", ".join(
         f"{player} {size:,} parameters" for player, size in network_sizes(training.networks).items()
     )
-    many = f" in {distributed.world} processes" if distributed.world > 1 else ""
+    many = f" in {distributed.world_size} processes" if distributed.world_size > 1 else ""
     say(
         console,
         f"{config.problem.name}, {config.rule.name} + {config.optimizer.name}, {config.update_scheme},"

@@ -1,4 +1,4 @@
-"""Derivatives of a game at one point: losses, gradient, Jacobian products and the solvers that use them."""
+"""Losses, gradient and Jacobian of a game at one point, linear solvers and eigenvalues."""
 
 from saddlepoint.curvature.backward_check import check_backward
 from saddlepoint.curvature.linearization import (

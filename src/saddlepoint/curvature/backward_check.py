@@ -1,4 +1,4 @@
-"""Whether the gradient that autograd gives is that of the loss: custom backwards can be anything."""
+"""Check that the backward of custom autograd functions is the derivative of their forward."""
 
 from __future__ import annotations
 
@@ -15,71 +15,69 @@ if TYPE_CHECKING:
     from saddlepoint.curvature.linearization import Linearization
 
 LossesAt = Callable[[Vector], Mapping[str, float]]
-"""Takes a displacement d; returns player → loss at θ − d, with the randomness of the evaluation that is checked."""
+"""Takes a displacement d; returns player → loss at θ − d, with unchanged randomness."""
 
 
 @dataclass(frozen=True)
 class _Direction:
-    """Where a player's loss is looked at: a unit vector, and what autograd says of the loss along it."""
+    """A unit vector along which the slope of a player's loss is compared with differences."""
 
     player: str
     unit: Vector
-    slope: float
-    share: float  # of the gradient's length that comes through custom backwards
-    width: float
+    slope: float  # by autograd
+    custom_slope: float  # the part of it that passes through custom backwards
+    width: float  # of the central difference
     rounding: float  # of a difference of losses, before it is divided by the width
 
-    def measured(self, width: float, losses_at: LossesAt) -> float:
+    def measure(self, width: float, losses_at: LossesAt) -> float:
         """Return the slope by central differences."""
         ahead, back = losses_at(self.unit * -width), losses_at(self.unit * width)
         return (ahead[self.player] - back[self.player]) / (2 * width)
 
     def differs(self, width: float, losses_at: LossesAt) -> bool:
-        error = abs(self.measured(width, losses_at) - self.slope)
-        return error > 0.1 * self.share + self.rounding / width
+        """Return whether the slopes differ by more than a tenth of the custom part."""
+        error = abs(self.measure(width, losses_at) - self.slope)
+        return error > 0.1 * self.custom_slope + self.rounding / width
 
 
-def check_backward(point: Linearization, losses_at: LossesAt) -> None:
-    """Compare what comes through ``torch.autograd.Function`` classes in a gradient with differences of the losses.
+def check_backward(linearization: Linearization, losses_at: LossesAt) -> None:
+    """Check gradients that pass through ``torch.autograd.Function`` classes by finite differences.
 
-    A gradient reversal layer, a straight-through estimator or a wrong backward gives a gradient
-    that is not that of the loss. Products with the Jacobian rely on the Hessian of each loss being
-    symmetric, which is then wrong.
+    With a gradient reversal layer, a straight-through estimator or a wrong backward, the gradient
+    of autograd is not that of the loss. Products with the Jacobian rely on the symmetry of the
+    Hessian of each loss, and are then wrong.
 
     Args:
-        point: an evaluation of order 2; its graph cannot be used afterwards where it contains such
-            classes.
+        linearization: of order 2; where its graph contains such classes, it is unusable afterwards.
         losses_at: evaluates the losses at displaced parameters; called only where the graph
             contains such classes.
 
     Raises:
         DoubleBackwardError: a gradient is not that of the loss; it names the classes.
     """
-    nodes = point.custom_functions()
+    nodes = linearization.custom_functions()
     if not nodes:
         return
     directions = []
-    for i in point.active:
-        row, through = (
-            point.loss_gradient_with_graph(i).detach(),
-            point.loss_gradient_through(i, nodes),
-        )
-        for j in point.active:
-            part = through.only([j])
-            share = float(part.norm())
-            if share > 0:
-                directions.append(
-                    _direction(
-                        point, i, j, part / share, share, float(row.only([j]).dot(part / share))
-                    )
-                )
+    for i in linearization.active:
+        gradient = linearization.loss_gradient_with_graph(i).detach()
+        through_custom = linearization.loss_gradient_through(i, nodes)
+        for j in linearization.active:
+            part = through_custom.only([j])
+            custom_slope = float(part.norm())
+            if custom_slope > 0:
+                unit = part / custom_slope
+                slope = float(gradient.only([j]).dot(unit))
+                eps = max(torch.finfo(t.dtype).eps for t in unit.tensors)
+                size = 1 + float(Vector({j: linearization.players[j]}).detach().norm())
+                width, rounding = size * eps ** (1 / 3), 20 * eps * abs(linearization.losses[i])
+                directions.append(_Direction(i, unit, slope, custom_slope, width, rounding))
     for direction in directions:
-        # two widths: one may lie across a kink of a piecewise-linear network
-        if direction.differs(direction.width, losses_at) and direction.differs(
-            direction.width / 8, losses_at
-        ):
+        # two widths, because one difference may straddle a kink of a piecewise-linear network
+        width = direction.width
+        if direction.differs(width, losses_at) and direction.differs(width / 8, losses_at):
             names = sorted({node.name().removesuffix("Backward") for node in nodes})
-            measured = direction.measured(direction.width, losses_at)
+            measured = direction.measure(width, losses_at)
             raise DoubleBackwardError(
                 f'The loss of player "{direction.player}" contains {" and ".join(names)}, a'
                 " torch.autograd.Function whose backward is not the derivative of its forward:"
@@ -89,11 +87,3 @@ def check_backward(point: Linearization, losses_at: LossesAt) -> None:
                 " them. Give each player a loss of its own instead of reversing gradients, or"
                 " choose a first-order rule."
             )
-
-
-def _direction(
-    point: Linearization, i: str, j: str, unit: Vector, share: float, slope: float
-) -> _Direction:
-    eps = max(torch.finfo(t.dtype).eps for t in unit.tensors)
-    size = 1 + float(Vector({j: point.players[j]}).detach().norm())
-    return _Direction(i, unit, slope, share, size * eps ** (1 / 3), 20 * eps * abs(point.losses[i]))

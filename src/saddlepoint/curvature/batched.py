@@ -1,4 +1,4 @@
-"""Losses at many displaced points in one pass: the closure is mapped over stacked parameters with torch.func.vmap."""
+"""Losses at many displaced points in one pass, with torch.func.vmap over stacked parameters."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from saddlepoint.vectors import Vector
 
 
 class _Game(nn.Module):
-    """The closure as a forward pass, so that ``functional_call`` swaps parameters inside the very modules that the closure uses."""
+    """The closure as a forward pass of a module that contains the networks.
+
+    ``functional_call`` can then replace their parameters while the closure runs.
+    """
 
     def __init__(self, modules: Sequence[nn.Module], closure: Closure) -> None:
         super().__init__()
         self.parts = nn.ModuleList(modules)
-        # in a tuple: a closure that is a module itself must not become a part
+        # in a tuple, so that a closure that is a module itself is not registered as a submodule
         self._closure = (closure,)
 
     def forward(self) -> dict[str, Tensor]:
@@ -31,11 +34,11 @@ def losses_in_batch(
 ) -> dict[str, Tensor]:
     """Return player → the losses at θ − d for every d of a stack, shape (n,), float64 on the CPU.
 
-    The n evaluations share one draw of every random number. Parameters are not touched: inside the
-    pass the modules hold stacked ones.
+    The n evaluations share one draw of every random number. The parameters themselves do not
+    change: the modules have stacked ones while the closure runs.
 
     Args:
-        closure: returns the losses of the players that move; it reads the displaced parameters
+        closure: returns the losses of the active players; it must read the displaced parameters
             through ``modules``.
         modules: networks that hold every displaced parameter.
         players: player → parameters.
@@ -48,7 +51,8 @@ def losses_in_batch(
     >>> net = nn.Linear(1, 1, bias=False, device="meta").to_empty(device="cpu")
     >>> _ = nn.init.ones_(net.weight)
     >>> steps = Vector({"x": [torch.tensor([0.0, 1.0, 3.0]).view(3, 1, 1)]})
-    >>> losses_in_batch(lambda: {"x": (net.weight**2).sum()}, [net], {"x": (net.weight,)}, steps)["x"].tolist()
+    >>> closure = lambda: {"x": (net.weight**2).sum()}
+    >>> losses_in_batch(closure, [net], {"x": (net.weight,)}, steps)["x"].tolist()
     [1.0, 0.0, 4.0]
     """
     game = _Game(modules, closure)
@@ -73,8 +77,8 @@ def losses_in_batch(
         raise
     except RuntimeError as error:
         raise UsageError(
-            "batched=True: the closure cannot be evaluated at many points in one pass (BatchNorm"
-            " that moves its statistics, .item(), or control flow that depends on values are the"
-            f" usual reasons). PyTorch says: {str(error).splitlines()[0]} Use batched=False."
+            "batched=True: the closure cannot be evaluated at many points in one pass. The usual"
+            " reasons are BatchNorm that updates its statistics, .item(), and control flow that"
+            f" depends on values. PyTorch says: {str(error).splitlines()[0]} Use batched=False."
         ) from error
     return {player: losses.double().cpu() for player, losses in found.items()}

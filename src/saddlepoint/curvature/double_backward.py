@@ -1,4 +1,4 @@
-"""Operations whose second derivative PyTorch refuses or gets wrong, recognised in the graph of a loss."""
+"""Operations without a correct second derivative in PyTorch, found in the graph of a loss."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ from torch.autograd.graph import Node
 from saddlepoint.errors import DoubleBackwardError
 
 # beginning of a graph node's name → (what it is, what to do)
-_TRAPS = {
+_UNSUPPORTED = {
     "WeightNormInterface": (
-        (
-            "torch.nn.utils.parametrizations.weight_norm, whose second derivative is silently wrong"
-            " (value and gradient are right)"
-        ),
-        (
-            "write the weight as g * v / v.norm() in a parametrization of your own, or remove the"
-            " parametrization"
-        ),
+        "torch.nn.utils.parametrizations.weight_norm, whose second derivative is silently wrong"
+        " (value and gradient are right)",
+        "write the weight as g * v / v.norm() in a parametrization of your own, or remove the"
+        " parametrization",
     ),
     "ScaledDotProduct": (
         "fused attention, which has no second derivative",
@@ -35,40 +31,42 @@ _TRAPS = {
     ),
 }
 
-_ONCE = (
-    (
-        "a torch.autograd.Function whose backward is marked once_differentiable, so that its second"
-        " derivative is refused or silently zero"
-    ),
+_ONCE_DIFFERENTIABLE = (
+    "a torch.autograd.Function whose backward is marked once_differentiable, so that its second"
+    " derivative raises an error or is silently zero",
     "write its backward with differentiable operations and without once_differentiable",
 )
 
 
 def check_second_derivatives(losses: Iterable[Tensor]) -> None:
-    """Raise DoubleBackwardError, naming operation and remedy, where a loss contains an operation without a right second derivative."""
-    trap = find_trap(losses)
-    if trap is not None:
-        what, remedy = trap
+    """Raise DoubleBackwardError where a loss contains one of these operations."""
+    found = find_unsupported(losses)
+    if found is not None:
+        what, remedy = found
         raise DoubleBackwardError(
             f"A network contains {what}. Curvature rules and Jacobian products need it. Remedy:"
             f" {remedy}, or choose a first-order rule."
         )
 
 
-def find_trap(losses: Iterable[Tensor]) -> tuple[str, str] | None:
-    """Return (what it is, what to do) for the first operation without a right second derivative in the losses' graphs, or None."""
+def find_unsupported(losses: Iterable[Tensor]) -> tuple[str, str] | None:
+    """Return (description, remedy) of the first of these operations in the losses' graphs."""
     for node in _nodes(losses):
-        if _once_differentiable(node):
-            return _ONCE
+        backward = getattr(getattr(node, "_forward_cls", None), "backward", None)
+        while backward is not None:
+            # PyTorch's wrapper has the name of the wrapped function, but its own module's globals
+            if getattr(backward, "__globals__", {}).get("__name__") == "torch.autograd.function":
+                return _ONCE_DIFFERENTIABLE
+            backward = getattr(backward, "__wrapped__", None)
         name = _name(node)
-        for beginning, trap in _TRAPS.items():
+        for beginning, entry in _UNSUPPORTED.items():
             if name.startswith(beginning):
-                return trap
+                return entry
     return None
 
 
 def node_names(losses: Iterable[Tensor]) -> Iterator[str]:
-    """Yield the name of every node of the losses' graphs, each once, without the "Backward" at its end."""
+    """Yield the name of every node of the losses' graphs, without "Backward" at its end."""
     return map(_name, _nodes(losses))
 
 
@@ -83,7 +81,7 @@ def reached_leaves(loss: Tensor) -> set[int]:
 
 
 def custom_functions(losses: Iterable[Tensor]) -> list[Node]:
-    """Return the nodes that belong to ``torch.autograd.Function`` classes, each once."""
+    """Return the nodes that belong to ``torch.autograd.Function`` classes."""
     return [node for node in _nodes(losses) if hasattr(node, "_forward_cls")]
 
 
@@ -91,17 +89,8 @@ def _name(node: Node) -> str:
     return node.name().rstrip("0123456789").removesuffix("Backward")
 
 
-def _once_differentiable(node: Node) -> bool:
-    """Say whether a Function's backward has PyTorch's wrapper, which keeps the Function's name and is known by where it was written."""
-    backward = getattr(getattr(node, "_forward_cls", None), "backward", None)
-    while backward is not None:
-        if getattr(backward, "__globals__", {}).get("__name__") == "torch.autograd.function":
-            return True
-        backward = getattr(backward, "__wrapped__", None)
-    return False
-
-
 def _nodes(losses: Iterable[Tensor]) -> Iterator[Node]:
+    """Yield every node of the losses' graphs once."""
     waiting = [loss.grad_fn for loss in losses]
     seen = set()
     while waiting:

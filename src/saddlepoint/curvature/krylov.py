@@ -1,4 +1,4 @@
-"""An orthonormal basis of a Krylov space, from which GMRES and the saddle-free solver take their solutions."""
+"""An orthonormal basis of a Krylov space, for GMRES and the saddle-free solver."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 class Krylov:
-    """An orthonormal basis Q of span{b, Ab, A²b, …} with A Q_k = Q_{k+1} H, built by Arnoldi with reorthogonalisation.
+    """An orthonormal basis Q of span{b, Ab, A²b, …} with A Q_k = Q_{k+1} H.
 
-    Coefficients are relative to b itself, not to b/‖b‖: a system that one product solves is then
-    solved without rounding.
+    It is built by Arnoldi's method with reorthogonalisation. Coefficients are relative to b itself,
+    not to b/‖b‖: a system that one product solves is then solved without rounding.
     """
 
     def __init__(self, product: Callable[[Tensor], Tensor], b: Tensor, capacity: int) -> None:
@@ -26,7 +26,10 @@ class Krylov:
         self._H = np.zeros((self.capacity + 1, self.capacity))
 
     def extend(self) -> bool:
-        """Add one vector; return whether the product was finite. ``closed`` says that the space is invariant."""
+        """Add one vector; return whether the product was finite.
+
+        Afterwards ``closed`` says whether the space is invariant.
+        """
         k, Q = self.size, self._Q[: self.size + 1]
         if k == 0:  # the Rayleigh quotient of b itself is exact where that of b/‖b‖ would round
             w = self._product(self._b)
@@ -61,7 +64,7 @@ class Krylov:
         return y, float(np.linalg.norm(target - H @ y))
 
     def symmetric(self) -> np.ndarray:
-        """Return the symmetric part of the square H (tridiagonal up to rounding when A is symmetric)."""
+        """Return the symmetric part of the square H; tridiagonal for a symmetric A."""
         H = self._H[: self.size, : self.size]
         return np.asarray((H + H.T) / 2)
 
@@ -74,8 +77,6 @@ class Krylov:
 
     def image(self, y: np.ndarray) -> Tensor:
         """Return A applied to ``combine(y)``, from the products already made."""
-        return (
-            self.combine(self._H[: len(y) + 1, : len(y)] @ y)
-            if len(y)
-            else torch.zeros_like(self._b)
-        )
+        if len(y) == 0:
+            return torch.zeros_like(self._b)
+        return self.combine(self._H[: len(y) + 1, : len(y)] @ y)

@@ -1,6 +1,6 @@
 """Losses, gradient and Jacobian of a game at one point.
 
-The only file in which losses are differentiated with respect to parameters.
+All derivatives of losses with respect to parameters are taken here.
 """
 
 from __future__ import annotations
@@ -39,13 +39,16 @@ from saddlepoint.game import (
 )
 from saddlepoint.vectors import Tensors, Vector, norms_by_player
 
+_NO_SECOND_DERIVATIVE = ("double backward", "is not implemented", "once_differentiable")
+"""Parts of PyTorch's messages where an operation has no second derivative."""
+
 
 @dataclass
 class Cost:
-    """What derivatives cost so far, counted in passes over one player's loss.
+    """Counts of losses, gradients and Jacobian products.
 
     Attributes:
-        gradients: gradients of one player's loss; a joint gradient of an n-player game counts n.
+        gradients: gradients of one player's loss; the gradient ξ of an n-player game counts n.
         products: rows of Jacobian products; J @ v or J.T @ u of an n-player game counts n, one
             block J[i, j] counts 1.
         losses: evaluations of the closure.
@@ -64,15 +67,16 @@ class Cost:
 
     @property
     def equivalents(self) -> float:
-        """The cost in gradient-equivalents: losses / 3 + 2 · gradients / 3 + 2 · products.
+        """The cost in gradient equivalents: losses / 3 + 2 · gradients / 3 + 2 · products.
 
-        A loss with its gradient counts 1. The convention does not depend on the machine: backward
-        costs twice forward, and a Jacobian product goes back through the graph of a gradient.
+        A loss with its gradient counts 1. The convention does not depend on the machine: a backward
+        pass counts as two forward passes, and a Jacobian product as a backward pass through the
+        graph of a gradient.
         """
         return self.losses / 3 + 2 * self.gradients / 3 + 2 * self.products
 
     def copy(self) -> Cost:
-        """Return a snapshot that further counting does not change."""
+        """Return a copy, which further counting does not change."""
         return replace(self)
 
 
@@ -83,21 +87,20 @@ class Linearization:
     one-player game has the gradient as ξ and the Hessian as J. Everything but the losses is
     computed when it is first read.
 
-    Where several processes train together, the closure's losses are those of a share of the batch.
+    Where several processes train together, the closure's losses are those of a part of the batch.
     Public values are means over the processes, each reduced once; tensors with a graph belong to
-    this process, and products taken from them are reduced.
+    this process, and products computed from them are reduced.
 
     Args:
         players: every player of the game with its parameters.
         closure: returns the losses of the players that move; these are the players of ξ and J.
-        order: 0 for losses only, 1 for gradients, 2 where Jacobian products will follow (keeps the
-            graph).
-        cross: whether J @ v across players will follow. Each loss is then differentiated with
-            respect to all players in the pass that gives the gradient; without it, such a product
-            costs one gradient more per player.
-        cost: a counter to add to.
+        order: 0 for losses only, 1 for gradients, 2 for Jacobian products too (keeps the graph).
+        cross: whether J @ v across players will be computed; see ``Rule.cross``. Each loss is then
+            differentiated with respect to all players in the pass that gives the gradient; without
+            it, such a product costs one gradient more per player.
+        cost: the counter to which costs are added; a new one by default.
         check_finite: whether a loss that is NaN or infinite is an error.
-        distributed: the processes that train together.
+        distributed: the processes that train together; this one alone by default.
         graph: whether to build a graph of the losses at order 0 too, for closures that call
             autograd themselves.
 
@@ -144,9 +147,13 @@ class Linearization:
         terms = self._evaluate(closure)
         self.players_with_losses = tuple(terms)
         self.active = tuple(player for player in terms if players[player])
-        self.term_names = [(player, term) for player, named in terms.items() for term in named]
-        values = [terms[player][term].detach().reshape(()) for player, term in self.term_names]
-        local = torch.stack([value.double() for value in values])
+        self.term_names: list[tuple[str, str]] = []
+        values = []
+        for player, named in terms.items():
+            for term, value in named.items():
+                self.term_names.append((player, term))
+                values.append(value.detach().reshape(()).double())
+        local = torch.stack(values)
         # the values of the losses' terms on the device, shape (terms,)
         self.numbers = self._distributed.all_reduce_mean(local)
         if check_finite:
@@ -154,7 +161,15 @@ class Linearization:
 
     def _evaluate(self, closure: Closure) -> Terms:
         with torch.set_grad_enabled(self._graph):
-            terms = _known_terms(closure(), self.players)
+            returned = read_terms(closure())
+            for player in returned:
+                if player not in self.players:
+                    raise UsageError(
+                        f'The closure returned a loss for the unknown player "{player}".'
+                        + did_you_mean(str(player), self.players)
+                    )
+            # in the order of the players, whatever the closure's order is
+            terms = {player: returned[player] for player in self.players if player in returned}
             losses = {player: total(own) for player, own in terms.items()}
         if self.order == 0:
             losses = {player: loss.detach() for player, loss in losses.items()}
@@ -176,7 +191,7 @@ class Linearization:
         return {player: sum(terms.values()) for player, terms in self.terms.items()}
 
     def set_numbers(self, numbers: Sequence[float]) -> None:
-        """Set the values of the losses' terms, once they were copied to the host with others."""
+        """Set the values of the losses' terms, after a copy to the host together with others."""
         self._terms = {}
         for (player, term), value in zip(self.term_names, numbers, strict=True):
             self._terms.setdefault(player, {})[term] = value
@@ -193,7 +208,7 @@ class Linearization:
                     )
 
     def take_gradient_norms(self) -> Tensor:
-        """Return the norm of each parameter's gradient, shape (tensors,), without copying it to the host."""
+        """Return the norm of each parameter's gradient on the device, shape (tensors,)."""
         if self._norms is None:
             self._norms = self.gradient.tensor_norms()
         return self._norms
@@ -224,10 +239,11 @@ class Linearization:
         return self._start_gradient(player)()
 
     def _start_gradient(self, player: str) -> Callable[[], Vector]:
+        """Compute ξ_i and begin its reduction; calling the result waits for it."""
         if player in self._mean_gradients:
             return partial(self._mean_gradients.__getitem__, player)
         own = Vector({player: self.gradient_with_graph(player)})
-        wait = self._distributed.start(own.detach() if self.order > 1 else own)
+        wait = self._distributed.start_mean(own.detach() if self.order > 1 else own)
 
         def finish() -> Vector:
             self._mean_gradients[player] = wait()
@@ -236,7 +252,7 @@ class Linearization:
         return finish
 
     def gradient_with_graph(self, player: str) -> Tensors:
-        """Return ξ_i of this process's share with its graph (order 2), for Jacobian products."""
+        """Return ξ_i of this process's losses with its graph (order 2), for Jacobian products."""
         if player not in self._own_gradients:
             if self.cross or player in self._loss_gradients:
                 found = self.loss_gradient_with_graph(player)
@@ -257,15 +273,15 @@ class Linearization:
         return self._mean_loss_gradients[player]
 
     def loss_gradient_with_graph(self, player: str) -> Vector:
-        """Return ∇f_i of this process's share with its graph (order 2), for J @ v across players."""
+        """Return ∇f_i of this process's losses with its graph (order 2), for J @ v."""
         if player not in self._loss_gradients:
             self._loss_gradients[player] = self._differentiate_loss(player, self.active)
         return self._loss_gradients[player]
 
     def loss_gradient_through(self, player: str, nodes: Sequence[Node]) -> Vector:
-        """Return the part of ∇f_i of this process's share that passes some nodes of the graph."""
+        """Return the part of this process's ∇f_i that passes some nodes of the graph."""
         inputs = {name: self.players[name] for name in self.active}
-        handles = [node.register_prehook(_zero_gradients) for node in nodes]
+        handles = [node.register_prehook(_zeros_like) for node in nodes]
         try:
             around, _ = self._differentiate([self._losses[player]], None, inputs, keep=True)
         finally:
@@ -275,15 +291,15 @@ class Linearization:
 
     @property
     def jacobian(self) -> Jacobian:
-        """J as a matrix-free operator: J @ v, J.T @ u, J[i, j], J.off_diagonal, J.block_diagonal."""
+        """J as a matrix-free operator, for J @ v, J.T @ u and products of its blocks."""
         return Jacobian(self)
 
     def check_second_derivatives(self) -> None:
-        """Raise DoubleBackwardError where PyTorch refuses a second derivative or gets it wrong."""
+        """Raise DoubleBackwardError where PyTorch has no correct second derivative."""
         check_second_derivatives(self._losses.values())
 
     def check_graph(self) -> None:
-        """Raise UsageError where a loss was scaled, or ``torch.autograd.grad`` misses parameters of it."""
+        """Raise UsageError where a loss was scaled or contains a reentrant checkpoint."""
         for player, loss in self._losses.items():
             check_scale(player, "", loss, depth=5)
         if any(name == "CheckpointFunction" for name in node_names(self._losses.values())):
@@ -297,7 +313,7 @@ class Linearization:
         """Return the active players on whose parameters a player's loss depends, by its graph."""
         leaves = reached_leaves(self._losses[player])
         return tuple(
-            other for other in self.active if any(id(p) in leaves for p in self.players[other])
+            other for other in self.active if not leaves.isdisjoint(map(id, self.players[other]))
         )
 
     def custom_functions(self) -> list[Node]:
@@ -306,10 +322,8 @@ class Linearization:
 
     def uses_batch_statistics(self) -> bool:
         """Return whether a loss uses BatchNorm in training mode, which changes buffers."""
-        return any(
-            name.startswith(("NativeBatchNorm", "CudnnBatchNorm"))
-            for name in node_names(self._losses.values())
-        )
+        batch_norm = ("NativeBatchNorm", "CudnnBatchNorm")
+        return any(name.startswith(batch_norm) for name in node_names(self._losses.values()))
 
     def vjp(
         self,
@@ -321,7 +335,13 @@ class Linearization:
     ) -> Vector:
         """Return ∂⟨outputs, weights⟩ with respect to the parameters of ``players``.
 
-        It is the mean over the processes and counts as ``rows`` product rows.
+        Args:
+            outputs: gradients with their graph.
+            weights: one tensor for each output, with its shape.
+            players: the players of the result.
+            rows: how many rows of a Jacobian product it counts as.
+
+        The result is the mean over the processes.
         """
         self.cost.products += rows
         inputs = {player: self.players[player] for player in players}
@@ -377,8 +397,14 @@ class Linearization:
                 allow_unused=True,
             )
         except RuntimeError as error:
-            if any(phrase in str(error) for phrase in _REFUSALS):
-                raise _without_second_derivative(error) from error
+            if any(phrase in str(error) for phrase in _NO_SECOND_DERIVATIVE):
+                raise DoubleBackwardError(
+                    "A network contains an operation without a second derivative, which this rule"
+                    f" needs. PyTorch says: {str(error).splitlines()[0]} Remedies: use the network"
+                    " before torch.compile, run attention under"
+                    " torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or choose a first-order"
+                    " rule."
+                ) from error
             if "backward through the graph a second time" in str(error):
                 raise UsageError(
                     "The graph of a loss was freed before its gradient was taken. The closure"
@@ -389,7 +415,7 @@ class Linearization:
             if weights is None and "modified by an inplace operation" in str(error):
                 raise UsageError(
                     "The closure changes a tensor after the losses were computed from it, or a"
-                    " parameter in between: clip, average and update outside of the closure."
+                    " parameter in between. Clip, average and update outside of the closure."
                     f" PyTorch says: {str(error).splitlines()[0]}"
                 ) from error
             for player, tensors in inputs.items():
@@ -402,12 +428,13 @@ class Linearization:
                             " between steps, not inside the closure."
                         ) from error
             raise
-        pieces = iter(zip(flat, found, strict=True))
+        gradients = iter(found)
         parts, unused = {}, {}
         for player, tensors in inputs.items():
             own: list[Tensor] = []
             missing: list[int] = []
-            for index, (tensor, gradient) in enumerate(next(pieces) for _ in tensors):
+            for index, tensor in enumerate(tensors):
+                gradient = next(gradients)
                 if gradient is None:
                     missing.append(index)
                     gradient = torch.zeros_like(tensor)
@@ -423,7 +450,7 @@ class Linearization:
         return Vector(parts), unused
 
 
-def _zero_gradients(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _zeros_like(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(None if gradient is None else torch.zeros_like(gradient) for gradient in gradients)
 
 
@@ -438,8 +465,8 @@ class AccumulatedLinearization(Linearization):
         share = 1 / len(closure.parts)
         values: list[dict[str, dict[str, Tensor]]] = []
         for part in closure.parts:
-            self._losses = {}  # releases the graph of the micro-batch before
-            point = Linearization(
+            self._losses = {}  # releases the graph of the previous micro-batch
+            found = Linearization(
                 self.players,
                 part,
                 order=self.order,
@@ -447,18 +474,18 @@ class AccumulatedLinearization(Linearization):
                 check_finite=False,
                 graph=self._graph,
             )
-            self._losses = point._losses
+            self._losses = found._losses
             values.append({})
-            for (player, term), value in zip(point.term_names, point.numbers, strict=True):
+            for (player, term), value in zip(found.term_names, found.numbers, strict=True):
                 values[-1].setdefault(player, {})[term] = value
-            for player in point.active if self.order > 0 else ():
-                gradient = torch._foreach_mul(point.gradient[player], share)
-                before, unused = self._own_gradients.get(player), point.unused[player]
+            for player in found.active if self.order > 0 else ():
+                gradient = torch._foreach_mul(found.gradient[player], share)
+                before, unused = self._own_gradients.get(player), found.unused[player]
                 if before is not None:
                     gradient = torch._foreach_add(before, gradient)
                 self._own_gradients[player] = tuple(gradient)
                 self.unused[player] = self.unused.get(player, unused) & unused
-            del point
+            del found
         check_same_terms(values)
         means: Terms = {}
         for player, named in values[0].items():
@@ -473,52 +500,27 @@ def linearize(game: Game, *, cross: bool = False) -> Linearization:
 
     Args:
         game: the players and their losses.
-        cross: whether J @ v across players will follow; see ``Linearization``.
+        cross: whether J @ v across players will be computed; see ``Linearization``.
 
     Raises:
-        DoubleBackwardError: a loss contains an operation whose second derivative PyTorch refuses or
-            gets wrong.
+        DoubleBackwardError: a loss contains an operation without a correct second derivative.
 
     >>> x = torch.ones(2, dtype=torch.float64, requires_grad=True)
-    >>> point = linearize(Game({"x": [x]}, lambda: {"x": (x**2).sum()}))
-    >>> point.gradient["x"][0].tolist(), point.jacobian.dense().tolist()
-    ([2.0, 2.0], [[2.0, 0.0], [0.0, 2.0]])
+    >>> found = linearize(Game({"x": [x]}, lambda: {"x": (x**2).sum()}))
+    >>> found.losses, found.gradient["x"][0].tolist(), found.jacobian.dense().tolist()
+    ({'x': 2.0}, [2.0, 2.0], [[2.0, 0.0], [0.0, 2.0]])
     """
     replay = Replay()
-    point = Linearization(game.players, game.losses, cross=cross)
-    point.check_second_derivatives()
-    if not point.custom_functions():
-        return point
+    found = Linearization(game.players, game.losses, cross=cross)
+    found.check_second_derivatives()
+    if not found.custom_functions():
+        return found
 
     def losses_at(d: Vector) -> Mapping[str, float]:
         with displaced(game.players, d), replay.again():
             return Linearization(game.players, game.losses, order=0, check_finite=False).losses
 
-    check_backward(point, losses_at)
-    # the parameters were moved and put back, which the first graph does not survive
+    check_backward(found, losses_at)
+    # the check changed the parameters and restored them, which invalidates the first graph
     with replay.again():
         return Linearization(game.players, game.losses, cross=cross)
-
-
-def _known_terms(returned: object, players: Players) -> Terms:
-    """Return the losses' terms in the order of ``players``, whatever the closure's order is."""
-    terms = read_terms(returned)
-    for player in terms:
-        if player not in players:
-            raise UsageError(
-                f'The closure returned a loss for the unknown player "{player}".'
-                + did_you_mean(str(player), players)
-            )
-    return {player: terms[player] for player in players if player in terms}
-
-
-_REFUSALS = ("double backward", "is not implemented", "once_differentiable")
-
-
-def _without_second_derivative(error: RuntimeError) -> DoubleBackwardError:
-    return DoubleBackwardError(
-        "A network contains an operation without a second derivative, which this rule needs."
-        f" PyTorch says: {str(error).splitlines()[0]} Remedies: use the network before"
-        " torch.compile, run attention under torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or"
-        " choose a first-order rule."
-    )

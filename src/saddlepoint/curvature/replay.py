@@ -1,4 +1,4 @@
-"""Evaluating a closure again at another point of the same step: same randomness, and buffers that move only once."""
+"""Repeated evaluation of a closure in one step, with the same random numbers and buffers."""
 
 from __future__ import annotations
 
@@ -14,26 +14,23 @@ from torch import Tensor, nn
 from saddlepoint.game import Players
 from saddlepoint.vectors import Vector
 
-Places = list[tuple[nn.Module, str, Tensor]]
+Buffers = list[tuple[nn.Module, str, Tensor]]
 """module, name of its buffer, and the tensor there."""
 
 
 class Replay:
-    """Remembers the random state before the first evaluation of a step, so that later ones draw the same numbers.
+    """Saves random states and buffers before the first evaluation of a step, for later ones.
 
-    The states are those of torch, of NumPy's and Python's global generators, and of the generators
-    that are named. Without it dropout masks and noise differ between the evaluations of one step,
-    differences of losses measure the noise, and BatchNorm's running statistics and spectral norm's
-    vectors move once per evaluation instead of once per step.
+    The states are those of torch, of NumPy's and Python's global generators, and of the given
+    generators. Without it, dropout masks and noise would differ between the evaluations of one
+    step, differences of losses would measure the noise, and the running statistics of BatchNorm and
+    the vectors of spectral norm would change once per evaluation instead of once per step.
 
     Args:
-        modules: modules whose buffers are to move once per step.
+        modules: modules whose buffers are to change once per step.
         generators: random generators that the closure draws from, besides torch's global one.
-        cuda: whether to keep the state of the current CUDA device too.
+        cuda: whether to save the state of the current CUDA device too.
     """
-
-    # buffers are taken before the first evaluation too: spectral norm's vectors must be the same in
-    # all evaluations of a step
 
     def __init__(
         self,
@@ -49,47 +46,55 @@ class Replay:
         self._host_before = _HostStates.now()
         # whether an evaluation drew from NumPy's or Python's generator; unknown before the second
         self._host_drawn: bool | None = None
+        # spectral norm's vectors too must be the same in all evaluations of a step
         self._buffers_before = _copied(self._buffers())
 
     @contextmanager
     def again(self) -> Iterator[None]:
-        """Draw what the first evaluation drew, from the buffers that it met; afterwards both are as they were before this."""
+        """Repeat the random numbers and buffers of the first evaluation within the block.
+
+        Afterwards random states and buffers are as they were before the block.
+        """
         states, buffers = self._states(), self._buffers()
-        # reading and setting them takes as long as a small network
+        # read and set only where they matter, because this takes as long as a small network
         host = None if self._host_drawn is False else _HostStates.now()
         if self._host_drawn is None and host is not None:
             self._host_drawn = not host.same(self._host_before)
-        self._restore(self._before)
+        self._set_states(self._before)
         if self._host_drawn:
-            self._host_before.put_back()
-        _put(_copied(self._buffers_before))
+            self._host_before.restore()
+        _set_buffers(_copied(self._buffers_before))
         try:
             yield
         finally:
-            self._restore(states)
+            self._set_states(states)
             if self._host_drawn and host is not None:
-                host.put_back()
-            _put(buffers)
+                host.restore()
+            _set_buffers(buffers)
 
     def rewind(self) -> None:
-        """Make it as if the evaluation that just failed had not begun."""
-        self._restore(self._before)
-        self._host_before.put_back()
+        """Restore random states and buffers to those before the first evaluation, which failed."""
+        self._set_states(self._before)
+        self._host_before.restore()
         for owner, name, buffer in self._buffers_before:
             getattr(owner, name).copy_(buffer)
 
-    def _buffers(self) -> Places:
-        named = [
-            (owner, owner.named_buffers(recurse=False, remove_duplicate=False))
-            for owner in self._owners
-        ]
-        return [(owner, name, buffer) for owner, own in named for name, buffer in own]
+    def _buffers(self) -> Buffers:
+        found = []
+        for owner in self._owners:
+            for name, buffer in owner.named_buffers(recurse=False, remove_duplicate=False):
+                found.append((owner, name, buffer))
+        return found
 
     @property
     def frozen(self) -> list[tuple[str, Tensor]]:
-        """The parameters of the modules that do not require gradients, each with its name in the module that owns it."""
-        own = [named for owner in self._owners for named in owner.named_parameters(recurse=False)]
-        return [(name, parameter) for name, parameter in own if not parameter.requires_grad]
+        """(name, parameter) of each parameter that does not require gradients."""
+        found: list[tuple[str, Tensor]] = []
+        for owner in self._owners:
+            for name, parameter in owner.named_parameters(recurse=False):
+                if not parameter.requires_grad:
+                    found.append((name, parameter))
+        return found
 
     @property
     def knows_batch_norm(self) -> bool:
@@ -103,7 +108,7 @@ class Replay:
             torch.cuda.get_rng_state() if self._cuda else None,
         )
 
-    def _restore(self, states: _RandomStates) -> None:
+    def _set_states(self, states: _RandomStates) -> None:
         torch.set_rng_state(states.torch)
         for generator, state in zip(self._generators, states.generators, strict=True):
             generator.set_state(state)
@@ -127,38 +132,40 @@ class _HostStates(NamedTuple):
     def now() -> _HostStates:
         return _HostStates(np.random.get_state(legacy=False), random.getstate())  # noqa: NPY002
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         np.random.set_state(self.numpy)  # noqa: NPY002
         random.setstate(self.python)
 
     def same(self, other: _HostStates) -> bool:
         ours, theirs = self.numpy["state"], other.numpy["state"]
-        drawn = ours["pos"] != theirs["pos"] or self.numpy["has_gauss"] != other.numpy["has_gauss"]
-        return (
-            not drawn
-            and bool(np.array_equal(ours["key"], theirs["key"]))
-            and self.python == other.python
-        )
+        if ours["pos"] != theirs["pos"] or self.numpy["has_gauss"] != other.numpy["has_gauss"]:
+            return False
+        return np.array_equal(ours["key"], theirs["key"]) and self.python == other.python
 
 
-def _put(places: Places) -> None:
-    """Put other tensors in the buffers' places: writing into the buffers would spoil the graphs that hold them, as BatchNorm's do."""
-    for owner, name, buffer in places:
+def _set_buffers(buffers: Buffers) -> None:
+    """Replace the modules' buffers.
+
+    Writing into them would invalidate the graphs that hold them, such as those of BatchNorm.
+    """
+    for owner, name, buffer in buffers:
         setattr(owner, name, buffer)
 
 
-def _copied(places: Places) -> Places:
-    """Return copies; a buffer that two modules share stays one."""
+def _copied(buffers: Buffers) -> Buffers:
+    """Return copies; a buffer that two modules share is copied once."""
     copies: dict[int, Tensor] = {}
-    return [
-        (owner, name, copies.setdefault(id(buffer), buffer.clone()))
-        for owner, name, buffer in places
-    ]
+    copied = []
+    for owner, name, buffer in buffers:
+        if id(buffer) not in copies:
+            copies[id(buffer)] = buffer.clone()
+        copied.append((owner, name, copies[id(buffer)]))
+    return copied
 
 
 @contextmanager
 def restored(tensors: Iterable[Tensor]) -> Iterator[None]:
-    """Put the values of the tensors back afterwards."""
+    """Restore the values of the tensors when the block ends."""
     kept = list(tensors)
     saved = [tensor.detach().clone() for tensor in kept]
     try:
@@ -170,8 +177,10 @@ def restored(tensors: Iterable[Tensor]) -> Iterator[None]:
 
 @contextmanager
 def displaced(players: Players, d: Vector) -> Iterator[None]:
-    """Hold the parameters of the players of ``d`` at θ − d, and put them back afterwards."""
-    tensors = [p for player in d for p in players[player]]
+    """Hold the parameters of the players of ``d`` at θ − d; restore them when the block ends."""
+    tensors: list[Tensor] = []
+    for player in d:
+        tensors += players[player]
     with restored(tensors):
         with torch.no_grad():
             torch._foreach_sub_(tensors, d.tensors)

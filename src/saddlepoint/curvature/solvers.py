@@ -1,10 +1,15 @@
-"""Krylov solvers for (A + shift·I) x = b with A given by products, on tensors of shape (dimension,).
+"""Krylov solvers for (A + shift·I) x = b, with A given by products with vectors.
 
-All share one contract: the tol is relative, ‖b − (A + shift·I) x‖ ≤ tol · ‖b‖; the
-max_iter bounds the products; a warm start x0 costs one product, because its residual is b − (A +
-shift·I) x0; a product that is not finite ends the solve; the best iterate so far is returned, with
-a report of how the solve ended. Nothing is raised for a solve that stops early; a complex
-right-hand side is a UsageError.
+Vectors are tensors of shape (dimension,). All solvers share these conventions:
+
+- ``tol`` is relative: a solve stops at ‖b − (A + shift·I) x‖ ≤ tol · ‖b‖.
+- ``max_iter`` bounds the number of products with A.
+- A warm start x0 costs one product, for its residual b − (A + shift·I) x0. A start that is worse
+  than zero is not used.
+- A product that is not finite ends the solve.
+- The iterate with the smallest residual is returned, with a SolveInfo; a solve that stops early
+  raises no error.
+- A complex right-hand side raises UsageError.
 """
 
 from __future__ import annotations
@@ -34,10 +39,10 @@ class SolveInfo:
             system), "negative_curvature" (conjugate gradients met pᵀAp ≤ 0) or "non_finite".
         iterations: steps of the method.
         products: applications of A, including the one of a warm start.
-        residual: ‖b − (A + shift·I) x‖ / ‖b‖ of the returned x, as the method's recurrence knows
-            it.
+        residual: ‖b − (A + shift·I) x‖ / ‖b‖ of the returned x, as computed by the method's
+            recurrence.
         curvature: the smallest Rayleigh quotient of A + shift·I that was met, or None where the
-            method does not see one.
+            method computes none.
     """
 
     status: Status
@@ -48,7 +53,7 @@ class SolveInfo:
 
 
 class Solution(NamedTuple):
-    """A solution x, its image A x (without the shift, free of further products), and the report."""
+    """A solution x, its image A x (without the shift; costs no further product), and the info."""
 
     x: Tensor
     image: Tensor
@@ -56,7 +61,7 @@ class Solution(NamedTuple):
 
 
 class Solver(Protocol):
-    """The signature that all solvers share."""
+    """The signature of all solvers."""
 
     def __call__(
         self,
@@ -79,7 +84,7 @@ def cg(
     tol: float,
     max_iter: int,
 ) -> Solution:
-    """Solve with conjugate gradients: A + shift·I symmetric positive definite.
+    """Solve with conjugate gradients, for symmetric positive definite A + shift·I.
 
     A direction p with pᵀ(A + shift·I)p ≤ 4·eps·‖p‖·‖(A + shift·I)p‖ ends the solve as
     "negative_curvature"; the iterates before it are descent directions of ½xᵀAx − bᵀx when the
@@ -113,7 +118,7 @@ def cg(
         iterations += 1
         rr, before = float(r.dot(r)), rr
         best.consider(x, r, math.sqrt(rr))
-        status = start.ended(math.sqrt(rr))
+        status = start.status_at(math.sqrt(rr))
         p = r + (rr / before) * p
     return start.solution(best, status, iterations, curvature)
 
@@ -127,26 +132,23 @@ def minres(
     tol: float,
     max_iter: int,
 ) -> Solution:
-    """Solve with the minimal residual method: A + shift·I symmetric, indefinite or singular.
+    """Solve with the minimal residual method, for symmetric, also indefinite or singular A.
 
     Reference: Paige and Saunders (1975).
 
     >>> A = torch.tensor([[1.0, 2.0], [2.0, -3.0]], dtype=torch.float64)
-    >>> solution = minres(lambda v: A @ v, torch.ones(2, dtype=torch.float64), tol=1e-12, max_iter=10)
-    >>> torch.allclose(A @ solution.x, torch.ones(2, dtype=torch.float64))
+    >>> b = torch.ones(2, dtype=torch.float64)
+    >>> solution = minres(lambda v: A @ v, b, tol=1e-12, max_iter=10)
+    >>> torch.allclose(A @ solution.x, b)
     True
     """
     start = _Start(product, b, x0, shift, tol, max_iter)
     x, best, status = start.x, start.best(), start.status
     norm = start.residual
     eps = torch.finfo(b.dtype).eps
-    v, v_before, w, w_before = (
-        start.r / (norm or 1.0),
-        torch.zeros_like(b),
-        torch.zeros_like(b),
-        torch.zeros_like(b),
-    )
     r = start.r
+    v, v_before = r / (norm or 1.0), torch.zeros_like(b)
+    w, w_before = torch.zeros_like(b), torch.zeros_like(b)
     beta, c, s, dbar, epsilon, scale, phibar = 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, norm
     curvature = None
     iterations = 0
@@ -165,23 +167,18 @@ def minres(
         if gamma <= 10 * eps * scale:
             status = "breakdown"
             break
-        c, s, dbar, epsilon_before, epsilon = (
-            gbar / gamma,
-            beta_next / gamma,
-            -c * beta_next,
-            epsilon,
-            s * beta_next,
-        )
+        dbar, epsilon_before, epsilon = -c * beta_next, epsilon, s * beta_next
+        c, s = gbar / gamma, beta_next / gamma
         w, w_before = (v - epsilon_before * w_before - delta * w) / gamma, w
         x = x + c * phibar * w
-        happy = beta_next <= 10 * eps * scale
-        v, v_before = (q / beta_next if not happy else q), v
+        complete = beta_next <= 10 * eps * scale  # the Krylov space is invariant
+        v, v_before = (q if complete else q / beta_next), v
         phibar, beta = s * phibar, beta_next
         iterations += 1
-        # the residual r_k = s² r_{k−1} − φ̄_k c v_{k+1}, so that A x needs no product of its own
+        # the residual is r_k = s² r_{k−1} − φ̄_k c v_{k+1}, so that A x needs no further product
         r = s * s * r - phibar * c * v
         best.consider(x, r, abs(phibar))
-        status = start.ended(abs(phibar)) if not happy else start.exhausted(abs(phibar))
+        status = start.status_at_end(abs(phibar)) if complete else start.status_at(abs(phibar))
     return start.solution(best, status, iterations, curvature)
 
 
@@ -194,9 +191,9 @@ def gmres(
     tol: float,
     max_iter: int,
 ) -> Solution:
-    """Solve with the generalised minimal residual method: any square A.
+    """Solve with the generalised minimal residual method, for any square A.
 
-    Keeps one vector per iteration and restarts after 50, so memory stays below 52 vectors.
+    It stores one vector per iteration and restarts after 50, so memory stays below 52 vectors.
 
     Reference: Saad and Schultz (1986).
 
@@ -215,18 +212,18 @@ def gmres(
                 status = "non_finite"
                 break
             iterations += 1
-            status = start.ended(krylov.least_squares()[1] * krylov.norm)
+            status = start.status_at(krylov.least_squares()[1] * krylov.norm)
         if krylov.size == 0:
             break
         y, _ = krylov.least_squares()
         x = x + krylov.combine(y)
         r = r - krylov.image(y)
         best.consider(x, r, float(torch.linalg.vector_norm(r)))
-        # the space is exhausted: solved, or A + shift·I is singular on it
+        # the space is complete: solved, or A + shift·I is singular on it
         if krylov.closed and status is None:
-            status = start.exhausted(best.norm)
+            status = start.status_at_end(best.norm)
         elif status == "converged" and not best.norm <= 2 * start.target:
-            # the recurrence was optimistic: restart from the true residual
+            # the recurrence underestimated the residual: restart from the true one
             status = None if start.products < max_iter else "max_iter"
     return start.solution(best, status, iterations, None)
 
@@ -240,15 +237,16 @@ def saddle_free(
     tol: float,
     max_iter: int,
 ) -> Solution:
-    """Return x = (|A| + shift·I)⁻¹ b on the Krylov space of b, with |A| = Q|Λ|Qᵀ: a descent direction for any symmetric A.
+    """Return x = (|A| + shift·I)⁻¹ b on the Krylov space of b, with |A| = Q|Λ|Qᵀ.
 
-    Lanczos gives A ≈ Q T Qᵀ after k products, and x = ‖b‖ Q (|T| + shift·I)⁻¹ e₁; on a positive
-    definite A it is what conjugate gradients find. The whole of b lies in the space, so nothing of
-    it is lost. ``residual`` is β_k |y_k|, the part of A x outside of the space; ``curvature`` the
-    smallest Ritz value plus the shift. A warm start would leave the space, so x0 is not used.
+    x is a descent direction for any symmetric A. Lanczos gives A ≈ Q T Qᵀ after k products, and
+    x = ‖b‖ Q (|T| + shift·I)⁻¹ e₁; for a positive definite A this is the solution of conjugate
+    gradients. b itself lies in the space. ``residual`` is β_k |y_k|, the part of A x outside of the
+    space; ``curvature`` is the smallest Ritz value plus the shift. A warm start would leave the
+    space, so x0 is not used.
 
     Reference: Dauphin et al. (2014), arXiv:1406.2572, which keeps the space for several steps; here
-    it is new in each.
+    every step builds a new one.
 
     >>> A = torch.diag(torch.tensor([2.0, -4.0]))
     >>> solution = saddle_free(lambda v: A @ v, torch.tensor([1.0, 1.0]), tol=1e-6, max_iter=5)
@@ -257,7 +255,7 @@ def saddle_free(
     """
     start = _Start(product, b, None, 0.0, tol, max_iter)
     status = start.status
-    if status is not None:  # zero or non-finite b, or no max_iter
+    if status is not None:  # b is zero or not finite, or max_iter is 0
         return Solution(start.x, start.x, SolveInfo(status, 0, 0, float(start.residual > 0)))
     krylov, y, residual, curvature = Krylov(start.shifted, b, max_iter), np.zeros(0), 1.0, None
     while status is None:
@@ -271,7 +269,7 @@ def saddle_free(
             break
         y = vectors @ (vectors[0] / absolute)
         residual, curvature = krylov.beta * abs(float(y[-1])), float(values.min()) + shift
-        status = "converged" if krylov.closed else start.ended(residual * krylov.norm)
+        status = "converged" if krylov.closed else start.status_at(residual * krylov.norm)
     info = SolveInfo(status, krylov.size, start.products, residual, curvature)
     return Solution(krylov.combine(y), krylov.image(y), info)
 
@@ -286,26 +284,27 @@ def schur_cg(
     tol: float,
     max_iter: int,
 ) -> tuple[Tensor, Tensor, SolveInfo]:
-    """Solve x + B y = bx, y − Bᵀ x = by: conjugate gradients on the Schur complement (I + B Bᵀ) x = bx − B by.
+    """Solve x + B y = bx, y − Bᵀ x = by with conjugate gradients on (I + B Bᵀ) x = bx − B by.
 
-    Two products an iteration, one of each kind, and one at the start. Bᵀx is added up from the
-    products that were made, so y = by + Bᵀx needs none of its own. The Schur complement is positive
-    definite for any B.
+    I + B Bᵀ, the Schur complement, is positive definite for any B. An iteration takes two products,
+    one with B and one with Bᵀ, and the start takes one. Bᵀx is accumulated from them, so
+    y = by + Bᵀx needs no further product.
 
     Args:
         B: applies B, shape (n, m), to a tensor of shape (m,); the result is a new tensor.
         Bt: applies Bᵀ.
         bx: shape (n,).
         by: shape (m,).
-        x0: a start for x, at the price of two products.
-        tol: the solve ends at ‖residual‖ ≤ tol · ‖(bx, by)‖.
-        max_iter: the most iterations.
+        x0: a first guess of x; costs two products.
+        tol: the solve stops at ‖residual‖ ≤ tol · ‖(bx, by)‖.
+        max_iter: the largest number of iterations.
 
     Reference: Schäfer and Anandkumar (2019), arXiv:1905.12103, for the system; Hestenes and Stiefel
     (1952) for the method.
 
     >>> B = torch.tensor([[2.0]])
-    >>> x, y, info = schur_cg(lambda v: B @ v, lambda v: B.T @ v, torch.ones(1), torch.ones(1), tol=1e-6, max_iter=5)
+    >>> one = torch.ones(1)
+    >>> x, y, info = schur_cg(lambda v: B @ v, lambda v: B.T @ v, one, one, tol=1e-6, max_iter=5)
     >>> round(x.item(), 4), round(y.item(), 4), info.status, info.products
     (-0.2, 0.6, 'converged', 3)
     """
@@ -362,7 +361,7 @@ def _check_real(b: Tensor) -> None:
 
 
 class _Start:
-    """The start of a solve, and what the methods share: counting, the target, the report."""
+    """The start of a solve: first iterate, target, counted products; makes the Solution."""
 
     def __init__(
         self,
@@ -374,7 +373,7 @@ class _Start:
         max_iter: int,
     ) -> None:
         _check_real(b)
-        self._product, self._shift, self._budget = product, shift, max_iter
+        self._product, self._shift, self._max_iter = product, shift, max_iter
         self.b, self.products = b, 0
         self._norm = float(torch.linalg.vector_norm(b))
         self.target = tol * self._norm
@@ -386,36 +385,40 @@ class _Start:
                 self.x, self.r = x0.clone(), warm
         self.residual = float(torch.linalg.vector_norm(self.r))
         self.status: Status | None = (
-            "non_finite" if not math.isfinite(self._norm) else self.ended(self.residual)
+            self.status_at(self.residual) if math.isfinite(self._norm) else "non_finite"
         )
 
     def shifted(self, v: Tensor) -> Tensor:
+        """Return (A + shift·I) v."""
         self.products += 1
         return self._product(v) + self._shift * v if self._shift else self._product(v)
 
-    def ended(self, residual: float) -> Status | None:
+    def status_at(self, residual: float) -> Status | None:
+        """Return the status at a residual, or None where the solve goes on."""
         if residual <= self.target:
             return "converged"
-        return "max_iter" if self.products >= self._budget else None
+        return "max_iter" if self.products >= self._max_iter else None
 
-    def exhausted(self, residual: float) -> Status:
-        """Say how a solve ended whose Krylov space is complete: solved, up to rounding where the tol asks for more, or singular."""
+    def status_at_end(self, residual: float) -> Status:
+        """Return the status once the Krylov space is complete.
+
+        A residual of the size of rounding counts as converged, whatever ``tol`` is.
+        """
         floor = 1e3 * torch.finfo(self.b.dtype).eps * self._norm
         return "converged" if residual <= max(self.target, floor) else "breakdown"
 
     def best(self) -> _Best:
+        """Return the start as the best iterate so far."""
         return _Best(self.x, self.r, self.residual)
 
     def solution(
         self, best: _Best, status: Status | None, iterations: int, curvature: float | None
     ) -> Solution:
+        """Return the best iterate with its image and the SolveInfo."""
         relative = best.norm / self._norm if self._norm else 0.0
         image = self.b - best.r - self._shift * best.x
-        return Solution(
-            best.x,
-            image,
-            SolveInfo(status or "converged", iterations, self.products, relative, curvature),
-        )
+        info = SolveInfo(status or "converged", iterations, self.products, relative, curvature)
+        return Solution(best.x, image, info)
 
 
 @dataclass

@@ -16,14 +16,15 @@ from saddlepoint.errors import DivergenceError, UsageError, did_you_mean
 from saddlepoint.extras import needs
 from saddlepoint.vectors import Vector
 
-Which = Literal["magnitude", "smallest", "largest", "ends"]
-"""Which eigenvalues: of the largest magnitude, of the smallest or the largest real part, or half from each end (symmetric only)."""
+Which = Literal["magnitude", "smallest", "largest", "both_ends"]
+"""Of the largest magnitude, of the smallest or largest real part, or half of them from each end."""
 
+# the names in ARPACK: for general and for symmetric operators
 _ARPACK = {
     "magnitude": ("LM", "LM"),
     "smallest": ("SR", "SA"),
     "largest": ("LR", "LA"),
-    "ends": (None, "BE"),
+    "both_ends": (None, "BE"),
 }
 
 
@@ -32,12 +33,12 @@ class Eigenvalues:
     """Eigenvalues of an operator A, and how they were found.
 
     Attributes:
-        values: those that were found, the wanted end first; "ends" ascending. A complex pair is
-            never split.
+        values: the eigenvalues, beginning with the most extreme; ascending for "both_ends". A
+            complex pair is never split.
         residuals: ‖A v − λ v‖ for each value and its eigenvector of length 1.
         products: applications of A.
-        converged: whether all that were asked for were found within tol.
-        method: "dense", where the matrix was written out, or "arpack".
+        converged: whether all requested eigenvalues were found within ``tol``.
+        method: "dense", where the matrix was computed, or "arpack".
     """
 
     values: tuple[complex, ...]
@@ -48,7 +49,7 @@ class Eigenvalues:
 
     @property
     def real(self) -> tuple[float, ...]:
-        """The real parts, all there is of a symmetric operator's eigenvalues."""
+        """The real parts of the eigenvalues."""
         return tuple(value.real for value in self.values)
 
 
@@ -61,29 +62,29 @@ def eigenvalues(
     tol: float | None = None,
     max_iter: int = 1000,
 ) -> Eigenvalues:
-    """Return ``count`` eigenvalues at one end of the spectrum of a square operator, without writing out its matrix.
+    """Return ``count`` extreme eigenvalues of a square operator, matrix-free.
 
     ARPACK restarts Arnoldi (Lanczos where symmetric) on a Krylov space of m = max(2·count + 10, 30)
-    vectors, from a start that is always the same. Up to dimension m the matrix is written out
-    instead, which costs fewer products. What has not converged within the max_iter is left out and
-    ``converged`` is False. ARPACK is SciPy's, which comes with ``saddlepoint[train]``; up to
-    dimension m it is not needed.
+    vectors, always from the same first vector. Up to dimension m the matrix is computed instead,
+    which costs fewer products. Eigenvalues that have not converged within ``max_iter`` are left
+    out, and ``converged`` is then False. ARPACK is part of SciPy, which ``saddlepoint[train]``
+    installs; up to dimension m it is not needed.
 
     Args:
-        operator: A; products are taken in its parameters' precision, everything else in float64.
-        count: how many; an operator of a smaller dimension n has n, and a complex pair at the
-            border adds one.
-        which: "magnitude", "smallest" and "largest" real part, or "ends": the smallest count // 2,
-            and the largest for the rest.
-        symmetric: whether A = Aᵀ; only then "ends" is possible.
+        operator: A; products are computed in its parameters' precision, the rest in float64.
+        count: how many; at most the dimension of the operator are returned, and one more where the
+            last would be half of a complex pair.
+        which: "magnitude", "smallest" and "largest" real part, or "both_ends": the smallest
+            count // 2, and the largest for the rest.
+        symmetric: whether A = Aᵀ; "both_ends" needs it.
         tol: relative to the eigenvalue; by default ε^(2/3) of the parameters' precision,
             4e-11 in float64, 2e-5 in float32.
-        max_iter: the most applications of A in the search; the residuals then take one for each
-            value, two for a complex pair.
+        max_iter: the largest number of applications of A in the search; the residuals then take one
+            for each value, two for a complex pair.
 
     Raises:
-        UsageError: an unknown ``which``, "ends" for an operator that is not symmetric, or a count
-            or max_iter too small.
+        UsageError: an unknown ``which``, "both_ends" for an operator that is not symmetric, or a
+            count or max_iter that is too small.
         DivergenceError: a product is NaN or infinite.
         MissingExtraError: the dimension is above m, and SciPy is not installed.
 
@@ -101,22 +102,41 @@ def eigenvalues(
     (['1.0000+30.0000j', '1.0000-30.0000j'], True, 'arpack')
     """
     basis = max(2 * count + 10, 30)
-    _check(count, which, symmetric, max_iter, basis)
+    if which not in _ARPACK:
+        raise UsageError(f'eigenvalues: which="{which}" is unknown.' + did_you_mean(which, _ARPACK))
+    if which == "both_ends" and not symmetric:
+        raise UsageError(
+            'eigenvalues: which="both_ends" needs symmetric=True, because complex eigenvalues have'
+            ' no order. Call it once with "smallest" and once with "largest".'
+        )
+    if count < 1:
+        raise UsageError(f"eigenvalues: count must be at least 1, not {count}.")
+    if max_iter < 3 * basis:
+        raise UsageError(
+            f"eigenvalues: {count} eigenvalues need a max_iter of at least {3 * basis} products,"
+            f" not {max_iter}."
+        )
+
     product = _Product(operator)
     if product.size <= basis:
-        return _dense(product, count, which, symmetric)
+        matrix = np.stack([product(column) for column in np.eye(product.size)], axis=1)
+        if symmetric:
+            values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+        else:
+            values, vectors = np.linalg.eig(matrix)
+        order = _order(values, which, count)
+        return _result(product, lambda v: matrix @ v, values, vectors, order, True, "dense")
     values, vectors = _arpack(product, count, which, symmetric, tol, max_iter, basis)
-    converged = len(values) >= count
-    return _result(
-        product, product.matmul, values, vectors, _order(values, which, count), converged, "arpack"
-    )
+    converged, order = len(values) >= count, _order(values, which, count)
+    return _result(product, product.matmul, values, vectors, order, converged, "arpack")
 
 
 class SchurComplement(Operator):
-    """J_xx − J_xy J_yy⁻¹ J_yx: how the leader's gradient ξ_x changes along the curve on which the follower answers, ξ_y = 0.
+    """J_xx − J_xy J_yy⁻¹ J_yx, the total derivative of ξ_x along the follower's best responses.
 
-    In a zero-sum game, where J_xy = −J_yxᵀ, it is symmetric and the Hessian of max_y f(x, y). An
-    application costs three block products and a solve with J_yy, which has to be symmetric.
+    x is the leader, y the follower, and ξ_y = 0 on the curve of best responses. In a zero-sum game,
+    where J_xy = −J_yxᵀ, the operator is symmetric: the Hessian of max_y f(x, y). An application
+    costs three block products and a solve with J_yy, which has to be symmetric.
 
     Args:
         xx: the leader's own Hessian.
@@ -125,10 +145,10 @@ class SchurComplement(Operator):
         yy: the follower's own Hessian, positive definite for ``cg``.
         solver: one of ``SOLVERS``.
         tol: relative residual of a solve.
-        max_iter: the most products of a solve.
+        max_iter: the largest number of products of a solve.
 
     Raises:
-        UsageError: on application, where a solve does not reach its tol.
+        UsageError: on application, where a solve does not reach ``tol``.
 
     Reference: Jin, Netrapalli and Jordan (2020), What is local optimality in nonconvex-nonconcave
     minimax optimization?, arXiv:1902.00618.
@@ -139,7 +159,8 @@ class SchurComplement(Operator):
     ...     f = (-3 * x**2 - y**2 + 4 * x * y).sum()
     ...     return {"x": f, "y": -f}
     >>> J = linearize(Game({"x": [x], "y": [y]}, losses)).jacobian
-    >>> SchurComplement(J["x", "x"], J["x", "y"], J["y", "x"], J["y", "y"], tol=1e-10, max_iter=5).dense().tolist()  # −6 + 4·4/2
+    >>> blocks = J["x", "x"], J["x", "y"], J["y", "x"], J["y", "y"]
+    >>> SchurComplement(*blocks, tol=1e-10, max_iter=5).dense().tolist()  # −6 + 4·4/2
     [[2.0]]
     """
 
@@ -156,10 +177,24 @@ class SchurComplement(Operator):
     ) -> None:
         self.domain = xx.domain
         self._xx, self._xy, self._yx, self._yy = xx, xy, yx, yy
-        self._solver, self._tolerance, self._budget = solver, tol, max_iter
+        self._solver, self._tol, self._max_iter = solver, tol, max_iter
 
     def __matmul__(self, v: Vector) -> Vector:
-        return self._xx @ v - self._xy @ self._answer(self._yx @ v)
+        b = self._yx @ v
+        solution = self._solver(
+            lambda y: (self._yy @ b.unflatten(y)).flatten(),
+            b.flatten(),
+            tol=self._tol,
+            max_iter=self._max_iter,
+        )
+        info = solution.info
+        if info.status != "converged":
+            raise UsageError(
+                f'Schur complement: a solve with the follower\'s Hessian ended as "{info.status}"'
+                f" after {info.products} products at a relative residual of"
+                f" {info.residual:.1e}, not {self._tol:.1e}. Raise max_iter or tol."
+            )
+        return self._xx @ v - self._xy @ b.unflatten(solution.x)
 
     @property
     def T(self) -> SchurComplement:
@@ -169,38 +204,21 @@ class SchurComplement(Operator):
             self._xy.T,
             self._yy,
             solver=self._solver,
-            tol=self._tolerance,
-            max_iter=self._budget,
+            tol=self._tol,
+            max_iter=self._max_iter,
         )
-
-    def _answer(self, b: Vector) -> Vector:
-        """Solve J_yy a = b."""
-        solution = self._solver(
-            lambda v: (self._yy @ b.unflatten(v)).flatten(),
-            b.flatten(),
-            tol=self._tolerance,
-            max_iter=self._budget,
-        )
-        info = solution.info
-        if info.status != "converged":
-            raise UsageError(
-                f'Schur complement: a solve with the follower\'s Hessian ended as "{info.status}"'
-                f" after {info.products} products at a relative residual of"
-                f" {info.residual:.1e}, not {self._tolerance:.1e}. Allow it more products, or a"
-                " larger tol."
-            )
-        return b.unflatten(solution.x)
 
 
 class _Product:
-    """Applications of an operator to NumPy's vectors, counted and checked."""
+    """An operator on NumPy vectors; products are counted, and checked to be finite."""
 
     def __init__(self, operator: Operator) -> None:
         self._operator = operator
         self._like = operator.domain.tensors[0]
         self.precision = float(torch.finfo(self._like.dtype).eps)
         self.size = sum(t.numel() for t in operator.domain.tensors)
-        self.count, self.zero = 0, True
+        self.count = 0
+        self.zero = True  # whether every product so far was zero
 
     def __call__(self, v: np.ndarray) -> np.ndarray:
         flat = torch.as_tensor(
@@ -212,7 +230,7 @@ class _Product:
             if not all(bool(t.isfinite().all()) for t in tensors):
                 raise DivergenceError(
                     f"eigenvalues: product {self.count} is not finite in the part of player"
-                    f' "{player}". The second derivatives overflow here; look at the losses and the'
+                    f' "{player}". The second derivatives overflow here; check the losses and the'
                     " size of the parameters.",
                     player=player,
                 )
@@ -221,37 +239,9 @@ class _Product:
         return found
 
     def matmul(self, vectors: np.ndarray) -> np.ndarray:
-        """Apply to the columns of a matrix, real and imaginary parts one after the other."""
-        return np.stack(
-            [self(v.real) + (1j * self(v.imag) if v.imag.any() else 0) for v in vectors.T], axis=1
-        )
-
-
-def _check(count: int, which: str, symmetric: bool, max_iter: int, basis: int) -> None:
-    if which not in _ARPACK:
-        raise UsageError(f'eigenvalues: which="{which}" is unknown.' + did_you_mean(which, _ARPACK))
-    if which == "ends" and not symmetric:
-        raise UsageError(
-            'eigenvalues: which="ends" needs symmetric=True; complex eigenvalues have no order. Ask'
-            " for each end on its own."
-        )
-    if count < 1:
-        raise UsageError(f"eigenvalues: count must be at least 1, not {count}.")
-    if max_iter < 3 * basis:
-        raise UsageError(
-            f"eigenvalues: {count} eigenvalues need a max_iter of at least {3 * basis} products, not"
-            f" {max_iter}."
-        )
-
-
-def _dense(product: _Product, count: int, which: str, symmetric: bool) -> Eigenvalues:
-    matrix = np.stack([product(column) for column in np.eye(product.size)], axis=1)
-    values, vectors = (
-        np.linalg.eigh((matrix + matrix.T) / 2) if symmetric else np.linalg.eig(matrix)
-    )
-    return _result(
-        product, lambda v: matrix @ v, values, vectors, _order(values, which, count), True, "dense"
-    )
+        """Apply to the columns of a matrix, real and imaginary parts separately."""
+        columns = [self(v.real) + (1j * self(v.imag) if v.imag.any() else 0) for v in vectors.T]
+        return np.stack(columns, axis=1)
 
 
 def _arpack(
@@ -263,7 +253,7 @@ def _arpack(
     max_iter: int,
     basis: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return eigenvalues and eigenvectors, as columns, as far as they converged."""
+    """Return the converged eigenvalues, and their eigenvectors as columns."""
     n = product.size
     with needs("train", f"eigenvalues: an operator of dimension {n}, which is more than {basis},"):
         from scipy.sparse.linalg import (
@@ -283,8 +273,8 @@ def _arpack(
         "tol": product.precision ** (2 / 3) if tol is None else tol,
     }
     if "rng" in inspect.signature(eigs).parameters:
-        # SciPy 1.17 draws new directions, where a Krylov space closes early, from it; before, from
-        # ARPACK's own generator
+        # SciPy 1.17 draws new directions from it where a Krylov space is complete early; before,
+        # they came from ARPACK's own generator
         options["rng"] = np.random.default_rng(1)
     try:
         found = (eigsh if symmetric else eigs)(
@@ -295,24 +285,28 @@ def _arpack(
     except ArpackError:
         if not product.zero:
             raise
-        # a random vector is mapped to zero by the zero operator only, which ARPACK refuses
+        # ARPACK raises an error for the zero operator, the only one that maps a random vector to 0
         found = np.zeros(count), np.eye(n, count)
     return np.asarray(found[0]), np.asarray(found[1])
 
 
 def _order(values: np.ndarray, which: str, count: int) -> np.ndarray:
-    """Return the indices of the wanted values, the wanted end first, positive imaginary parts before negative ones."""
-    key = {
+    """Return the indices of the requested values, the most extreme first.
+
+    Of a complex pair, the value with the positive imaginary part comes first.
+    """
+    keys = {
         "magnitude": -abs(values),
         "smallest": values.real,
         "largest": -values.real,
-        "ends": values.real,
-    }[which]
+        "both_ends": values.real,
+    }
+    key = keys[which]
     # members of a pair and equal eigenvalues differ by rounding: compare them by their imaginary
     # part, not by the last digit
     coarse = np.round(key / (abs(values).max(initial=0.0) or 1.0), 9)
     order = np.lexsort((-values.imag, -abs(values.imag), coarse))
-    if which == "ends" and len(order) > count:
+    if which == "both_ends" and len(order) > count:
         return np.concatenate([order[: count // 2], order[len(order) - (count - count // 2) :]])
     return order[:count]
 
@@ -326,19 +320,15 @@ def _result(
     converged: bool,
     method: Literal["dense", "arpack"],
 ) -> Eigenvalues:
-    """Measure the residuals of the wanted values; of a complex pair only one, the other has the same."""
-    upper = [
-        i for i in order if values[i].imag >= 0 or not np.any(values[order] == values[i].conj())
-    ]
+    """Compute the residuals of the values at ``order``, once for a complex pair."""
+    wanted = values[order]
+    upper = [i for i in order if values[i].imag >= 0 or not np.any(wanted == values[i].conj())]
     images = apply(vectors[:, upper]) if upper else vectors[:, :0]
     found: list[complex] = []
     residuals: list[float] = []
     for i, image in zip(upper, images.T, strict=True):
-        pair = (
-            [complex(values[i])]
-            if values[i].imag == 0
-            else [complex(values[i]), complex(values[i]).conjugate()]
-        )
+        value = complex(values[i])
+        pair = [value] if value.imag == 0 else [value, value.conjugate()]
         found += sorted(pair, key=lambda value: -value.imag)
         residuals += [float(np.linalg.norm(image - values[i] * vectors[:, i]))] * len(pair)
     return Eigenvalues(tuple(found), tuple(residuals), product.count, converged, method)

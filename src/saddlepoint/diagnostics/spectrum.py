@@ -170,7 +170,7 @@ def game_spectrum(
         own, known = {}, [*leading.values, *smallest.values]
         for player in point.active:
             block = J[player, player]
-            own[player] = eigenvalues(block, count, which="ends", symmetric=True, **search)
+            own[player] = eigenvalues(block, count, which="both_ends", symmetric=True, **search)
             known += own[player].values
         limits = _ZeroLimits(
             share=zero,

@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
-from saddlepoint.curvature.double_backward import find_trap, node_names
+from saddlepoint.curvature.double_backward import find_unsupported, node_names
 from saddlepoint.curvature.replay import Replay
 from saddlepoint.doctor.findings import Finding, first_line, in_message, layer_name, module_at
 from saddlepoint.doctor.finite_differences import (
@@ -118,7 +118,7 @@ def _check_layer(
     try:
         with probe.replay.again():
             s = probe.scalar()
-            trap, casts = find_trap([s]), "ToCopy" in set(node_names([s]))
+            trap, casts = find_unsupported([s]), "ToCopy" in set(node_names([s]))
         error_of_products = product_error(probe.game, generator=generator)
     except RuntimeError as refusal:
         what, remedy = ("an operation without a second derivative", _REMEDY)

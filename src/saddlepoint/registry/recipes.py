@@ -171,9 +171,9 @@ RECIPES: dict[str, Recipe] = {
         space={**_lr(1e-3, 1.0), **_DAMPING},
     ),
     "unrolled": Recipe(
-        options={**_LEADER, "rate": 0.1},
+        options={**_LEADER, "lr": 0.1},
         steps=1500,
-        space={"rule.rate": {"log": (1e-2, 1.0)}},
+        space={"rule.lr": {"log": (1e-2, 1.0)}},
     ),
     "averaged": Recipe(
         update_scheme="alternating",

@@ -1,4 +1,4 @@
-"""Rules: from what is known at a point to each player's update direction."""
+"""Rules, which turn losses, gradients and curvature into each player's direction."""
 
 from saddlepoint.rules.adjusted import (
     LOLA,

@@ -21,8 +21,8 @@ class Consensus(Rule):
 
     Args:
         gamma: γ ≥ 0; 0.1 as in the paper's examples in the plane. Its GANs have 10, under RMSProp
-            with a rate of 1e-4: a plain step of length h with γ diverges where h (σ + γσ²) > 2 for
-            an eigenvalue σ of a symmetric J.
+            with a learning rate of 1e-4: a plain step of length h with γ diverges where
+            h (σ + γσ²) > 2 for an eigenvalue σ of a symmetric J.
 
     Holds for: any number of players, zero-sum or not.
     Cost for n players: n gradients, n products.
@@ -43,7 +43,7 @@ class Consensus(Rule):
     evaluates_again = False
 
     def __post_init__(self) -> None:
-        _check("Consensus", gamma=self.gamma)
+        _check_not_negative("Consensus", gamma=self.gamma)
 
     def direction(self, step: Step) -> Vector:
         xi = step.linearization.gradient
@@ -52,22 +52,22 @@ class Consensus(Rule):
 
 @dataclass(frozen=True)
 class SymplecticGradientAdjustment(Rule):
-    """Symplectic gradient adjustment: direction = ξ + λ Aᵀξ with A = (J − Jᵀ)/2 and an aligned sign of λ.
+    """Symplectic gradient adjustment (SGA): direction = ξ + λ Aᵀξ with A = (J − Jᵀ)/2.
 
-    The sign of λ is that of ⟨ξ, Jᵀξ⟩ ⟨Aᵀξ, Jᵀξ⟩ / d + 0.1 with d the number of parameters: it
-    points towards stable fixed points and away from unstable ones.
+    With alignment, the sign of λ is that of ⟨ξ, Jᵀξ⟩ ⟨Aᵀξ, Jᵀξ⟩ / d + 0.1 with d the number of
+    parameters: the adjustment then points towards stable fixed points and away from unstable ones.
 
-    Between two players with J_xy = −J_yxᵀ, as in every zero-sum game, Aᵀξ is the interaction's part
-    of Jᵀξ, which costs half as much; without alignment the players' own blocks are not needed
-    either. Whether that holds is found out on a random vector in every tenth step, from the first
-    on.
+    For two players with J_xy = −J_yxᵀ, as in every zero-sum game, Aᵀξ is the part of Jᵀξ from the
+    blocks between the players, which costs half as much; without alignment the players' own blocks
+    are not needed either. Whether that holds is tested on a random vector in the first step and in
+    every tenth after it.
 
     Args:
         strength: |λ|; 1 in the paper.
         align: whether to align the sign; without it λ = strength.
 
     Holds for: any number of players, zero-sum or not.
-    Cost: two players, zero-sum, 2 gradients and 2 products (2 more in those steps); else n
+    Cost: two players, zero-sum, 2 gradients and 2 products (2 more in every tenth step); else n
     gradients (with respect to all players) and 2n products.
     Guarantee: converges on bilinear games and near stable fixed points for small h.
 
@@ -83,38 +83,29 @@ class SymplecticGradientAdjustment(Rule):
 
     order = 2
     cross = "unless_zero_sum"
-    cross = "unless_zero_sum"
     needs_all_players = True
     evaluates_again = False
 
     def __post_init__(self) -> None:
-        _check("SymplecticGradientAdjustment", strength=self.strength)
+        _check_not_negative("SymplecticGradientAdjustment", strength=self.strength)
 
     def direction(self, step: Step) -> Vector:
         zero_sum = interacts_as_zero_sum(step)
-        if zero_sum and not self.align:
-            xi = step.linearization.gradient
-            return xi + self.strength * (step.linearization.jacobian.off_diagonal.T @ xi)
-        transposed, adjustment = self._zero_sum(step) if zero_sum else self._general(step)
-        xi = step.linearization.gradient
-        sign = self._sign(xi, transposed, adjustment) if self.align else 1.0
-        return xi + sign * self.strength * adjustment
-
-    def _zero_sum(self, step: Step) -> tuple[Vector, Vector]:
-        """Return Jᵀξ and Aᵀξ: the symmetric own blocks cancel in A, and between the players Jᵀ and −J are the same."""
-        own, across = step.linearization.jacobian.transposed_parts(step.linearization.gradient)
-        return own + across, across
-
-    def _general(self, step: Step) -> tuple[Vector, Vector]:
         xi, J = step.linearization.gradient, step.linearization.jacobian
-        transposed = J.T @ xi
-        return transposed, 0.5 * (transposed - J @ xi)
-
-    def _sign(self, xi: Vector, transposed: Vector, adjustment: Vector) -> float:
-        alignment = (
-            float(xi.dot(transposed)) * float(adjustment.dot(transposed)) / xi.dimension + 0.1
-        )
-        return 1.0 if alignment >= 0 else -1.0
+        if zero_sum and not self.align:
+            return xi + self.strength * (J.off_diagonal.T @ xi)
+        if zero_sum:
+            # the symmetric own blocks cancel in A; between the players Jᵀ = −J
+            own, adjustment = J.transpose_matmul_parts(xi)
+            transposed = own + adjustment
+        else:
+            transposed = J.T @ xi
+            adjustment = 0.5 * (transposed - J @ xi)
+        sign = 1.0
+        if self.align:
+            product = float(xi.dot(transposed)) * float(adjustment.dot(transposed))
+            sign = 1.0 if product / xi.dimension + 0.1 >= 0 else -1.0
+        return xi + sign * self.strength * adjustment
 
 
 @dataclass(frozen=True)
@@ -140,10 +131,11 @@ class Hamiltonian(Rule):
 
 @dataclass(frozen=True)
 class StochasticHamiltonian(Rule):
-    """Stochastic Hamiltonian gradient descent: direction = ½ (J_aᵀ ξ_b + J_bᵀ ξ_a) from two independent sets of samples a and b.
+    """Stochastic Hamiltonian gradient descent: direction = ½ (J_aᵀ ξ_b + J_bᵀ ξ_a).
 
-    Unbiased for the gradient of ½‖E ξ‖², which Hamiltonian on one mini-batch is not. The closure
-    must draw its samples itself, so that a second call draws new ones.
+    a and b are two independent sets of samples. The direction is unbiased for the gradient of
+    ½‖E ξ‖², which that of Hamiltonian on one mini-batch is not. The closure must draw its samples
+    itself, so that a second call draws new ones.
 
     Holds for: any number of players, zero-sum or not.
     Cost for n players: 2n gradients, 2n products.
@@ -164,14 +156,16 @@ class StochasticHamiltonian(Rule):
 
 @dataclass(frozen=True)
 class JacobianRegularized(Rule):
-    """JARE: direction_i = ξ_i + γ ∂_i ½ Σ_{j≠i} ‖ξ_j‖², that is ξ + γ J_oᵀ ξ with the blocks between players only.
+    """Jacobian regularisation (JARE): direction_i = ξ_i + γ ∂_i ½ Σ_{j≠i} ‖ξ_j‖².
+
+    That is ξ + γ J_oᵀ ξ, where J_o has the blocks of J between different players.
 
     Args:
         gamma: γ ≥ 0; 0.1 here, which suits plain steps of 0.01 to 0.1. The published code uses 100
-            on images and 1000 on mixtures, under RMSProp and Adam with rates of 1e-4. Where
-            players' interests are alike, J_o is symmetric with negative eigenvalues and a large γ
-            drives away from the equilibrium at any rate: in Cournot's game with demand of slope 1
-                from γ = 1 on.
+            on images and 1000 on mixtures, under RMSProp and Adam with learning rates of 1e-4.
+            Where the players' interests are alike, J_o is symmetric with negative eigenvalues, and
+            a large γ drives away from the equilibrium at any learning rate: in Cournot's game with
+            demand of slope 1 from γ = 1 on.
 
     Holds for: any number of players, zero-sum or not; the paper's form is for two.
     Cost for n players: n gradients, n products.
@@ -192,7 +186,7 @@ class JacobianRegularized(Rule):
     evaluates_again = False
 
     def __post_init__(self) -> None:
-        _check("JacobianRegularized", gamma=self.gamma)
+        _check_not_negative("JacobianRegularized", gamma=self.gamma)
 
     def direction(self, step: Step) -> Vector:
         xi = step.linearization.gradient
@@ -201,26 +195,27 @@ class JacobianRegularized(Rule):
 
 @dataclass(frozen=True)
 class LOLA(Rule):
-    """LOLA: direction = ξ − J_o A ξ − p χ, with χ_i = Σ_{j≠i} J_jiᵀ A_j ∂_j f_i; look-ahead without the last term.
+    """Learning with opponent-learning awareness (LOLA): direction = ξ − J_o A ξ − p χ.
 
-    Each player counts on the others' next gradient step, of length A_j for player j (the second
-    term), and on its influence on that step (the third). A loss is taken as it is written: the term
-    of the real samples, which a GAN's generator usually leaves out, counts through ∂_j f_i.
+    χ_i = Σ_{j≠i} J_jiᵀ A_j ∂_j f_i. Each player anticipates the others' next gradient step, of
+    length A_j for player j (the second term), and its own influence on that step (the third).
+    Without the third term it is look-ahead. All terms of a loss matter: the term of the real
+    samples, which a GAN's generator usually leaves out, enters through ∂_j f_i.
 
     Args:
-        alpha: the length of the step that is counted on. None takes each player's learning rate, A
-            = L, which is the step that it takes where its inner optimizer is plain SGD; under Adam,
-            whose rate is no length of a gradient step, give a number. A number α is A = α for all;
-            1 in the iterated prisoner's dilemma and 0.1 in the tandem game of the papers, whose
-            losses are scaled for it. With too large an α the direction itself points away from a
-            stable fixed point and diverges at every rate: look-ahead where α J_o has eigenvalues
-                above 1, LOLA sooner.
+        alpha: the length of the anticipated step. None takes each player's learning rate, A = L,
+            which is the step that the player takes where its inner optimizer is plain SGD; under
+            Adam, whose learning rate is no length of a gradient step, give a number. A number α is
+            A = α for all; 1 in the iterated prisoner's dilemma and 0.1 in the tandem game of the
+            papers, whose losses are scaled for it. With too large an α the direction itself points
+            away from a stable fixed point and diverges at every learning rate: look-ahead where
+            α J_o has eigenvalues above 1, LOLA sooner.
         shaping: p in [0, 1]; 1 is LOLA, 0 look-ahead.
 
     Holds for: any number of players, zero-sum or not.
     Cost for n players: n gradients (with respect to all players), n products, and n(n − 1) more
-    with shaping. Guarantee: look-ahead converges to stable fixed points for small α; LOLA may miss
-    them.
+    with shaping.
+    Guarantee: look-ahead converges to stable fixed points for small α; LOLA may miss them.
 
     References: Foerster et al. (2018), Learning with opponent-learning awareness, arXiv:1709.04326;
     Letcher et al. (2019), Stable opponent shaping in differentiable games, arXiv:1811.08469.
@@ -234,12 +229,11 @@ class LOLA(Rule):
 
     order = 2
     cross = True
-    cross = True
     needs_all_players = True
     evaluates_again = False
 
     def __post_init__(self) -> None:
-        _check("LOLA", alpha=self.alpha, shaping=self.shaping)
+        _check_not_negative("LOLA", alpha=self.alpha, shaping=self.shaping)
 
     def direction(self, step: Step) -> Vector:
         lengths = step_lengths(step, self.alpha)
@@ -249,17 +243,18 @@ class LOLA(Rule):
 
 @dataclass(frozen=True)
 class StableOpponentShaping(Rule):
-    """SOS: LOLA with as much shaping p in [0, 1] as keeps look-ahead's guarantees, direction = ξ₀ − p χ with ξ₀ = ξ − J_o A ξ.
+    """Stable opponent shaping (SOS): direction = ξ₀ − p χ with ξ₀ = ξ − J_o A ξ.
 
-    χ_i = Σ_{j≠i} J_jiᵀ A_j ∂_j f_i as in LOLA, with A the lengths of the steps that are
-    counted on. p = min(p₁, p₂); p₁ = 1 where ⟨−χ, ξ₀⟩ ≥ 0, else min(1, −a ‖ξ₀‖² / ⟨−χ, ξ₀⟩); p₂ =
-    ‖ξ‖² where ‖ξ‖ < b, else 1.
+    It is LOLA with the largest p in [0, 1] that keeps the guarantees of look-ahead.
+    χ_i = Σ_{j≠i} J_jiᵀ A_j ∂_j f_i as in LOLA, with A the lengths of the anticipated steps.
+    p = min(p₁, p₂); p₁ = 1 where ⟨−χ, ξ₀⟩ ≥ 0, else min(1, −a ‖ξ₀‖² / ⟨−χ, ξ₀⟩); p₂ = ‖ξ‖² where
+    ‖ξ‖ < b, else 1.
 
     Args:
-        alpha: the length of the step that is counted on; None takes each player's learning rate, a
-            number is the same for all.
-        a: 0.5 in the paper.
-        b: 0.1 in the paper.
+        alpha: the length of the anticipated step; None takes each player's learning rate, a number
+            is the same for all.
+        a: how far p₁ lets χ reduce ⟨direction, ξ₀⟩; 0.5 in the paper.
+        b: ‖ξ‖ below which p₂ < 1; 0.1 in the paper.
 
     Holds for: any number of players, zero-sum or not.
     Cost for n players: n gradients (with respect to all players), n² products.
@@ -277,59 +272,56 @@ class StableOpponentShaping(Rule):
 
     order = 2
     cross = True
-    cross = True
     needs_all_players = True
     evaluates_again = False
 
     def __post_init__(self) -> None:
-        _check("StableOpponentShaping", alpha=self.alpha, a=self.a, b=self.b)
+        _check_not_negative("StableOpponentShaping", alpha=self.alpha, a=self.a, b=self.b)
 
     def direction(self, step: Step) -> Vector:
         lengths = step_lengths(step, self.alpha)
         ahead, shaping = look_ahead(step, lengths), -influence(step, lengths)
-        return ahead + self._share(step.linearization.gradient, ahead, shaping) * shaping
-
-    def _share(self, xi: Vector, ahead: Vector, shaping: Vector) -> float:
-        product, length = float(shaping.dot(ahead)), float(xi.norm())
-        first = 1.0 if product >= 0 else min(1.0, -self.a * float(ahead.dot(ahead)) / product)
-        return min(first, length**2 if length < self.b else 1.0)
+        product, length = float(shaping.dot(ahead)), float(step.linearization.gradient.norm())
+        p1 = 1.0 if product >= 0 else min(1.0, -self.a * float(ahead.dot(ahead)) / product)
+        p2 = length**2 if length < self.b else 1.0
+        return ahead + min(p1, p2) * shaping
 
 
 Lengths = Mapping[str, Sequence[float]]
-"""Player → the length of the step that the others count on, for each parameter."""
+"""Player → the length of the step that the others anticipate, for each parameter."""
 
 
 def step_lengths(step: Step, alpha: float | None) -> Lengths:
-    """Return A: each player's learning lrs, or ``alpha`` for all."""
-    lrs = step.lrs
-    return (
-        lrs
-        if alpha is None
-        else {player: [alpha] * len(of_player) for player, of_player in lrs.items()}
-    )
+    """Return A: each player's learning rates, or ``alpha`` for all."""
+    if alpha is None:
+        return step.lrs
+    return {player: [alpha] * len(lrs) for player, lrs in step.lrs.items()}
 
 
 def look_ahead(step: Step, lengths: Lengths) -> Vector:
-    """Return ξ − J_o A ξ: the gradient with the others' next gradient step counted in, to first order."""
+    """Return ξ − J_o A ξ: the gradient after the others' next gradient step, to first order."""
     xi = step.linearization.gradient
     return xi - step.linearization.jacobian.off_diagonal @ xi.scale(lengths)
 
 
 def influence(step: Step, lengths: Lengths) -> Vector:
-    """Return χ_i = Σ_{j≠i} J_jiᵀ A_j ∂_j f_i: how player i's parameters change what the others' steps do to its loss."""
-    point = step.linearization
+    """Return χ_i = Σ_{j≠i} J_jiᵀ A_j ∂_j f_i, player i's influence on the others' steps.
+
+    It is the derivative of what these steps do to f_i, with respect to θ_i through the steps.
+    """
+    found = step.linearization
     parts = {}
-    for i in point.active:
-        others = [j for j in point.active if j != i]
+    for i in found.active:
+        others = [j for j in found.active if j != i]
         if others:
-            reach = Jacobian(point, {(j, i) for j in others}, rows=others, columns=[i])
-            parts[i] = (reach.T @ point.loss_gradient(i).scale(lengths))[i]
+            column = Jacobian(found, {(j, i) for j in others}, rows=others, columns=[i])
+            parts[i] = (column.T @ found.loss_gradient(i).scale(lengths))[i]
         else:
-            parts[i] = tuple(torch.zeros_like(t) for t in point.gradient[i])
+            parts[i] = tuple(torch.zeros_like(t) for t in found.gradient[i])
     return Vector(parts)
 
 
-def _check(rule: str, **values: float | None) -> None:
+def _check_not_negative(rule: str, **values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not value >= 0:
             raise UsageError(f"{rule}: {name}={value} must be at least 0.")

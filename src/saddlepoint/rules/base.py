@@ -1,4 +1,4 @@
-"""What a rule is."""
+"""The base class of rules."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from saddlepoint.rules.step import Step
 from saddlepoint.vectors import Vector
 
 Cross = bool | Literal["unless_zero_sum"]
+"""Whether a rule computes J @ v across players; see ``Rule.cross``."""
 
 
 class Rule(ABC):
@@ -42,11 +43,13 @@ class Rule(ABC):
 
     @property
     def cross(self) -> Cross:
-        """Whether the rule computes J @ v across players; False by default.
+        """Whether the rule computes (J @ v)_i with v_j ≠ 0 for a player j ≠ i; False by default.
 
-        Each loss is then differentiated with respect to all players at once, and the gradient costs
-        nothing more. "unless_zero_sum" is for rules that need it only where
-        ``interacts_as_zero_sum`` answers no. J.T @ v does not need it.
+        Such a product differentiates ∂_j f_i. With True, the pass that gives the gradient of f_i
+        differentiates with respect to the parameters of all players, and the product needs no
+        further gradient; with False it costs one gradient more per player. J.T @ v and the blocks
+        J[i, i] need ∂_i f_i only. "unless_zero_sum" is for rules that take such products only where
+        ``rules.zero_sum.interacts_as_zero_sum`` tests the game or returns False.
         """
         return False
 
@@ -57,9 +60,10 @@ class Rule(ABC):
 
     @property
     def output(self) -> Literal["gradient", "update"]:
-        """ "gradient" (default) for what any inner optimizer may scale, "update" for a whole step.
+        """What ``direction`` returns: "gradient" (default) or "update".
 
-        An update is complete up to the learning rate, so the inner optimizers must be plain SGD.
+        Any inner optimizer may rescale a gradient. An update is a complete step up to the learning
+        rate, so the inner optimizers must be plain SGD.
         """
         return "gradient"
 
@@ -67,24 +71,25 @@ class Rule(ABC):
     def evaluates_again(self) -> bool:
         """Whether the rule may evaluate the closure more than once in a step; True by default.
 
-        Random states are kept for it then. False is an error in a rule that does.
+        The step then saves random states and buffers first. A rule that declares False and
+        evaluates the closure again raises RuntimeError.
         """
         return True
 
     @abstractmethod
     def direction(self, step: Step) -> Vector:
-        """Return the direction of every active player; θ moves towards θ − lr · direction."""
+        """Return the direction d of every active player; plain SGD moves θ to θ − lr · d."""
 
     def partial_direction(self, step: Step) -> Vector:
         """Return the direction of players that move alone, under a rule that needs all players.
 
-        By default it is their gradient; rules whose steps have another length return the step that
-        belongs to it.
+        It is called in place of ``direction`` in steps with ``only=[...]``. By default it is the
+        gradient; a rule with a preconditioner applies it.
         """
         return step.linearization.gradient
 
     def pre_step(self, players: Players, state: RuleState) -> None:
-        """Called before a step evaluates anything; for rules that move parameters there.
+        """Called before a step evaluates the closure; may move parameters.
 
         A step that fails does not undo it.
         """
@@ -103,13 +108,13 @@ class Rule(ABC):
 
 
 def find_direction(rule: Rule, step: Step) -> Vector:
-    """Return a rule's direction, or its partial direction where only some players move."""
+    """Return a rule's direction, or its partial direction in a step with ``only=[...]``."""
     if step.is_extra_turn and rule.needs_all_players:
         return rule.partial_direction(step)
     return rule.direction(step)
 
 
 def check_limits(rule: str, tol: float, max_iter: int) -> None:
-    """Raise UsageError unless the limits of a solve make sense."""
+    """Raise UsageError unless tol ≥ 0 and max_iter ≥ 1."""
     if not tol >= 0 or max_iter < 1:
         raise UsageError(f"{rule}: needs tol ≥ 0 and max_iter ≥ 1, not {tol} and {max_iter}.")

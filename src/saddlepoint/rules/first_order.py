@@ -21,10 +21,10 @@ class GradientDescent(Rule):
     hand-written loop exactly.
 
     Holds for: any number of players, zero-sum or not.
-    Cost: one gradient per mover.
+    Cost: one gradient per active player.
     Guarantee: on a bilinear game x·s·y simultaneous descent diverges, |λ|² = 1 + h²s², and
-    alternating descent stays bounded,
-    |λ| = 1 for h·s < 2; it converges where the Jacobian's eigenvalues have positive real parts and h is small.
+    alternating descent stays bounded, |λ| = 1 for h·s < 2; it converges where the eigenvalues of
+    the Jacobian have positive real parts and h is small.
 
     Reference: Arrow, Hurwicz and Uzawa (1958), Studies in Linear and Non-Linear Programming.
     """
@@ -38,14 +38,14 @@ class GradientDescent(Rule):
 
 @dataclass(frozen=True)
 class Optimistic(Rule):
-    """Optimistic gradient descent on gradients: direction = 2 ξ_t − ξ_{t−1}, and ξ_0 in the first step.
+    """Optimistic gradient descent: direction = 2 ξ_t − ξ_{t−1}, and ξ_0 in the first step.
 
-    The past gradient of a parameter is that of its last move. With Adam inside, the optimism is on
-    the gradients; optimism on Adam's updates is another method (Daskalakis et al. 2018) and differs
-    by a few per cent.
+    ξ_{t−1} of a parameter is its gradient in the last step in which it moved. With Adam inside, the
+    extrapolation is of gradients; extrapolating Adam's updates is another method (Daskalakis et al.
+    2018) and differs by a few per cent.
 
     Holds for: any number of players, zero-sum or not.
-    Cost: one gradient per mover; memory: one more vector.
+    Cost: one gradient per active player; memory: one more vector.
     Guarantee: on a bilinear game x·s·y linear convergence for h·s < 1/√3.
 
     References: Popov (1980); Daskalakis et al. (2018), Training GANs with optimism,
@@ -67,9 +67,10 @@ class Optimistic(Rule):
 
 @dataclass(frozen=True)
 class Extragradient(Rule):
-    """Extragradient: look where the inner optimizers would go, and move by the gradient found there, direction = ξ(θ − h ξ(θ)).
+    """Extragradient: direction = ξ(θ − h ξ(θ)), the gradient at an extrapolated point.
 
-    The extrapolation is a step of the inner optimizers themselves, taken back before the real one.
+    The extrapolation is a trial step of the inner optimizers themselves; it is undone before the
+    real step.
 
     Args:
         keep_state: whether the state of the inner optimizers sees the extrapolation. True with Adam
@@ -79,7 +80,7 @@ class Extragradient(Rule):
             the closure must draw them.
 
     Holds for: any number of players, zero-sum or not.
-    Cost: two gradients per mover.
+    Cost: two gradients per active player.
     Guarantee: on a bilinear game x·s·y linear convergence for h·s < 1; monotone games converge for
     small h.
 
@@ -96,18 +97,17 @@ class Extragradient(Rule):
     order = 1
 
     def direction(self, step: Step) -> Vector:
-        with step.extrapolated(
-            step.linearization.gradient, keep_state=self.keep_state, fresh=self.fresh_samples
-        ):
+        xi = step.linearization.gradient
+        with step.extrapolated(xi, keep_state=self.keep_state, fresh=self.fresh_samples):
             return step.linearize(1, fresh=self.fresh_samples).gradient
 
 
 @dataclass(frozen=True)
 class PastExtragradient(Rule):
-    """Extrapolation from the past: as extragradient, but the extrapolation re-uses the gradient of the last step.
+    """Extrapolation from the past: extragradient that extrapolates with the last step's gradient.
 
-    θ' = θ − h ξ(θ'_{t−1}), direction = ξ(θ'). The step's losses are those at θ'. The inner
-    optimizers' state does not see the extrapolation.
+    θ' = θ − h ξ(θ'_{t−1}), direction = ξ(θ'). The step's losses are those at θ'. The state of the
+    inner optimizers does not see the extrapolation.
 
     Holds for: any number of players, zero-sum or not.
     Cost: one gradient per player; memory: one more vector.
@@ -116,7 +116,7 @@ class PastExtragradient(Rule):
 
     References: Popov (1980); Gidel et al. (2019), arXiv:1802.10551.
 
-    >>> PastExtragradient().joint
+    >>> PastExtragradient().needs_all_players
     True
     """
 
@@ -126,9 +126,9 @@ class PastExtragradient(Rule):
     def direction(self, step: Step) -> Vector:
         here = Vector(step.players)
         if step.state.knows("past", here):
-            # what joins the game is not extrapolated
+            # zeros: parameters that are new in the game are not extrapolated
             past = step.state.recall("past", default=here.zeros())
-            # optimizers may write to what they get
+            # a clone, because optimizers may write to the gradient that they get
             with step.extrapolated(past.clone(), keep_state=False):
                 xi = step.linearize(1).gradient
         else:
@@ -139,12 +139,12 @@ class PastExtragradient(Rule):
 
 @dataclass(frozen=True)
 class RungeKutta(Rule):
-    """Follow the flow θ' = −ξ(θ) of all players together with a Runge–Kutta method, optionally with ODE-GAN's regulariser.
+    """Integrate the flow θ' = −ξ(θ) with a Runge–Kutta method, as ODE-GAN does.
 
-    Four stages: direction = (k₁ + 2k₂ + 2k₃ + k₄)/6 with k₁ = ξ(θ), k₂ = ξ(θ − h k₁/2), k₃ = ξ(θ −
-    h k₂/2), k₄ = ξ(θ − h k₃). Two stages (Heun): (k₁ + k₂)/2 with k₂ = ξ(θ − h k₁). The joint field
-    is integrated, all players moving in every stage: with the opponent frozen it would be plain
-    Euler on a bilinear game.
+    Four stages: direction = (k₁ + 2k₂ + 2k₃ + k₄)/6 with k₁ = ξ(θ), k₂ = ξ(θ − h k₁/2),
+    k₃ = ξ(θ − h k₂/2), k₄ = ξ(θ − h k₃). Two stages (Heun): (k₁ + k₂)/2 with k₂ = ξ(θ − h k₁). All
+    players move in every stage: with the opponent frozen it would be plain Euler on a bilinear
+    game.
 
     ``regularization`` λ adds λ ∂_r ‖ξ_{others}‖² of the first stage to the direction of the player
     ``regularized``.
@@ -164,8 +164,10 @@ class RungeKutta(Rule):
     Reference: Qin et al. (2020), Training GANs by solving ordinary differential equations,
     arXiv:2010.15040.
 
-    >>> RungeKutta(stages=2).order, RungeKutta(regularization=0.01, regularized="discriminator").order
-    (1, 2)
+    >>> RungeKutta(stages=2).order
+    1
+    >>> RungeKutta(regularization=0.01, regularized="discriminator").order
+    2
     """
 
     stages: int = 4
@@ -180,7 +182,8 @@ class RungeKutta(Rule):
             raise UsageError(f"RungeKutta: stages={self.stages} must be 2 or 4.")
         if not self.regularization >= 0 or (self.regularization > 0 and self.regularized is None):
             raise UsageError(
-                "RungeKutta: needs regularization ≥ 0, and the player that it moves as regularized."
+                "RungeKutta: needs regularization ≥ 0, and where it is positive the name of the"
+                " player that it moves as regularized."
             )
 
     @property
@@ -195,17 +198,18 @@ class RungeKutta(Rule):
             )
 
     def direction(self, step: Step) -> Vector:
-        k = [step.linearization.gradient]
-        penalty = self._penalty(step) if self.regularization > 0 else None
-        for share in (0.5, 0.5, 1.0) if self.stages == 4 else (1.0,):
-            with step.displaced(share * k[-1].scale(step.lrs)):
+        xi = step.linearization.gradient
+        penalty = None
+        if self.regularization > 0:
+            # λ ∂_r ‖ξ_others‖² = 2λ Σ_j J_jrᵀ ξ_j, zero for the other players
+            r = str(self.regularized)
+            others = [player for player in xi if player != r]
+            blocks = {(j, r) for j in others}
+            column = Jacobian(step.linearization, blocks, rows=others, columns=[r])
+            penalty = Vector({**xi.zeros(), **(2 * self.regularization * (column.T @ xi))})
+        k = [xi]
+        for fraction in (0.5, 0.5, 1.0) if self.stages == 4 else (1.0,):
+            with step.displaced(fraction * k[-1].scale(step.lrs)):
                 k.append(step.linearize(1).gradient)
         d = (k[0] + 2 * k[1] + 2 * k[2] + k[3]) / 6 if self.stages == 4 else (k[0] + k[1]) / 2
         return d if penalty is None else d + penalty
-
-    def _penalty(self, step: Step) -> Vector:
-        """λ ∂_r ‖ξ_others‖² = 2λ Σ_j J_jrᵀ ξ_j, zero for the other players."""
-        xi, r = step.linearization.gradient, str(self.regularized)
-        others = [player for player in xi if player != r]
-        reach = Jacobian(step.linearization, {(j, r) for j in others}, rows=others, columns=[r])
-        return Vector({**xi.zeros(), **(2 * self.regularization * (reach.T @ xi))})

@@ -1,7 +1,7 @@
-"""Checks of a player's first step: programs that run, but whose numbers are not the rule's formula.
+"""Checks of a player's first step, for code that runs but does not compute the rule's formula.
 
-Nothing has moved when they run. Checks that cost something run only where a player is new to them
-(``Verified``).
+No parameter has moved when they run. Checks that cost time run only for players that are new to
+them (``Verified``).
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 class Verified:
     """Which kinds of checks were already made, and for which players.
 
+    A kind is a name: "graph", "second derivatives", "repeatable", "batch", "coupling", "gradient".
+
     >>> verified = Verified()
     >>> verified.add("graph", ["x"])
     >>> verified.due("graph", ["x"]), verified.due("graph", ["x", "y"])
@@ -45,15 +47,15 @@ class Verified:
         self._players.setdefault(kind, set()).update(players)
 
     def forget(self, player: str) -> None:
-        """Check a player again, whose parameters have changed."""
+        """Make all checks of this player again, because its parameters have changed."""
         for players in self._players.values():
             players.discard(player)
 
 
-def check_active(point: Linearization) -> None:
-    """Raise UsageError unless a player with parameters to move is among those whose losses the closure returned."""
-    if not point.active:
-        names = ", ".join(f'"{player}"' for player in point.players_with_losses)
+def check_active(found: Linearization) -> None:
+    """Raise UsageError where every player whose loss was returned is frozen."""
+    if not found.active:
+        names = ", ".join(f'"{player}"' for player in found.players_with_losses)
         raise UsageError(
             f"Nothing can move: all parameters of {names} are frozen (requires_grad=False). Call"
             " requires_grad_(True) on those that are to be trained, or return the loss of another"
@@ -61,12 +63,12 @@ def check_active(point: Linearization) -> None:
         )
 
 
-def check_all_active(rule: str, point: Linearization, players: Players) -> None:
-    """Raise UsageError unless every player's loss is known; for rules that need all players at once."""
+def check_all_active(rule: str, found: Linearization, players: Players) -> None:
+    """Raise UsageError where a player's loss is missing, under a rule that needs all players."""
     missing = [
         player
         for player, parameters in players.items()
-        if parameters and player not in point.players_with_losses
+        if parameters and player not in found.players_with_losses
     ]
     if missing:
         raise UsageError(
@@ -77,19 +79,19 @@ def check_all_active(rule: str, point: Linearization, players: Players) -> None:
         )
 
 
-def check_no_gradients(point: Linearization) -> None:
-    """Raise UsageError where a parameter that is to move holds a gradient that this step did not compute."""
-    for player in point.active:
-        for index, parameter in enumerate(point.players[player]):
+def check_no_gradients(found: Linearization) -> None:
+    """Raise UsageError where a parameter of an active player has a gradient or a gradient hook."""
+    for player in found.active:
+        for index, parameter in enumerate(found.players[player]):
             if parameter.grad is not None and bool(parameter.grad.ne(0).any()):
                 raise UsageError(
                     f'Parameter {index} of player "{player}", shape {tuple(parameter.shape)}, has a'
                     " gradient in .grad already, from a backward() before this step or inside the"
-                    " closure. A step computes its own gradients and would drop it. Add that loss"
-                    " to the losses that the closure returns, call no backward() inside it, or"
-                    " call zero_grad() before the step."
+                    " closure. A step computes its own gradients and would discard it. Add that"
+                    " loss to the losses that the closure returns, call no backward() inside it,"
+                    " or call zero_grad() before the step."
                 )
-            if parameter._backward_hooks and point.order > 1:
+            if parameter._backward_hooks and found.order > 1:
                 raise UsageError(
                     f'Parameter {index} of player "{player}", shape {tuple(parameter.shape)}, has a'
                     " hook on its gradient (register_hook), which would act on every Jacobian"
@@ -98,28 +100,29 @@ def check_no_gradients(point: Linearization) -> None:
                 )
 
 
-def check_dependence(point: Linearization, *, rule: str, coupled: bool) -> None:
-    """Warn where a player that moves has no gradient, or, under a rule that couples the players, meets no other player.
+def check_dependence(found: Linearization, *, rule: str, coupled: bool) -> None:
+    """Warn where a loss does not depend on its own player or, if ``coupled``, on any other player.
 
     Args:
-        point: the first evaluation of an optimizer, when its rule has taken the gradients that it
+        found: the first linearization of a step, after its rule has taken the gradients that it
             needs.
         rule: the name of the rule, for the message.
         coupled: whether the rule uses the interaction of the players.
     """
-    reached = {player: point.reached(player) for player in point.active}
-    for player in point.unused:  # those whose gradient was taken
+    reached = {player: found.reached(player) for player in found.active}
+    for player in found.unused:  # those whose gradient was taken
         by_any = any(player in others for others in reached.values())
         if not by_any or (not coupled and player not in reached[player]):
             warnings.warn(
-                f'Player "{player}" does not move: no parameter of it takes part in'
-                f" {'any loss' if coupled else 'its loss'}. A detach() or no_grad() on the way, or"
-                " a loss computed with other networks than those of the optimizer, are the usual"
-                " reasons. This warning is given once.",
+                f'Player "{player}" does not move:'
+                f" {'no loss depends' if coupled else 'its loss does not depend'} on its"
+                " parameters. The usual reasons are a detach() or no_grad() between them and the"
+                " loss, or a loss computed with other networks than those of the optimizer. This"
+                " warning is given once.",
                 CurvatureWarning,
                 stacklevel=2,
             )
-        elif coupled and len(point.active) > 1 and not set(reached[player]) - {player}:
+        elif coupled and len(found.active) > 1 and not set(reached[player]) - {player}:
             warnings.warn(
                 f'The loss of player "{player}" does not depend on the parameters of any other'
                 f" player, so the interaction that {rule} uses is zero in its row. If a detach() or"
@@ -133,34 +136,34 @@ def check_dependence(point: Linearization, *, rule: str, coupled: bool) -> None:
 def check_repeatable(
     rule: str, first: Linearization, replay: Replay, again: Callable[[], Linearization]
 ) -> None:
-    """Warn where evaluating a closure twice at one point is not the same.
+    """Warn where a second evaluation of the closure at the same point differs from the first.
 
     Args:
         rule: the name of the rule, for the message.
         first: the first linearization of the step.
         replay: the random states and buffers of the step.
-        again: linearizes at the same point.
+        again: linearizes at the same found.
     """
     before = [parameter.detach().clone() for _, parameter in replay.frozen]
     with replay.again():
-        second = again()  # with a graph, in which BatchNorm can be seen
-    found = []
+        second = again()  # with a graph, which shows whether BatchNorm is used
+    differences = []
     for player, loss in second.losses.items():
         earlier_loss = first.losses[player]
         if not math.isclose(loss, earlier_loss, rel_tol=1e-6):
-            found.append(f"{player}: {earlier_loss:.6g}, then {loss:.6g}")
+            differences.append(f"loss of {player}: {earlier_loss:.6g}, then {loss:.6g}")
     if second.uses_batch_statistics() and not replay.knows_batch_norm:
-        found.append("BatchNorm moves its statistics")
+        differences.append("BatchNorm updates its statistics")
     for (name, parameter), earlier in zip(replay.frozen, before, strict=True):
         if not torch.equal(parameter, earlier):
-            found.append(f"the frozen parameter {name} changes")
-    if found:
+            differences.append(f"the frozen parameter {name} changes")
+    if differences:
         warnings.warn(
-            f"{rule} evaluates the closure several times a step, and that changes something here"
-            f" ({'; '.join(found)}). Draw the batch before the closure, not inside it. Name the"
-            " networks as GameOptimizer(..., modules=[G, D]), and random generators as"
-            " generators=[...]; register what a network changes by itself with register_buffer."
-            " This warning is given once.",
+            f"{rule} evaluates the closure several times a step, and a second evaluation at the"
+            f" same point differs ({'; '.join(differences)}). Draw the batch before the closure,"
+            " not inside it. Name the networks as GameOptimizer(..., modules=[G, D]), and random"
+            " generators as generators=[...]; make tensors that a network changes by itself buffers"
+            " (register_buffer). This warning is given once.",
             CurvatureWarning,
             stacklevel=2,
         )
@@ -171,7 +174,7 @@ def check_first_linearization(
     verified: Verified,
     losses_displaced_by: Callable[[Vector], Mapping[str, float]],
 ) -> bool:
-    """Check the first linearization of a step; return whether its graph cannot be used any more."""
+    """Check the first linearization of a step; return whether its graph has become unusable."""
     check_active(found)
     check_no_gradients(found)
     if found.order > 0 and verified.due("graph", found.active):
@@ -188,17 +191,17 @@ def check_first_linearization(
 
 
 def check_not_frozen(rule: Rule, players: Players) -> None:
-    """Raise UsageError where a player that the rule names has no parameter to move."""
-    moving = {player: own for player, own in players.items() if own}
-    if len(moving) == len(players):
+    """Raise UsageError where a player that the rule names is frozen."""
+    trainable = {player: own for player, own in players.items() if own}
+    if len(trainable) == len(players):
         return
     try:
-        rule.validate(moving)
+        rule.validate(trainable)
     except UsageError as error:
-        frozen = next(player for player in players if player not in moving)
+        frozen = next(player for player in players if player not in trainable)
         raise UsageError(
             f'Player "{frozen}" is frozen, and {type(rule).__name__} needs it to move. Call'
-            " requires_grad_(True) on its parameters, or let the others move alone:"
+            " requires_grad_(True) on its parameters, or move the others alone:"
             " optimizer.step(closure, only=[...])."
         ) from error
 
@@ -209,7 +212,7 @@ def check_batch(
     undisplaced: Mapping[str, float],
     displacement: Vector,
 ) -> None:
-    """Compare the first losses of a batched evaluation with the same evaluated alone.
+    """Raise UsageError where a batched evaluation differs from one without a batch.
 
     Args:
         batched: player → losses of the batch, shape (n,).
@@ -221,7 +224,8 @@ def check_batch(
     for player, loss in alone.items():
         in_batch = float(batched[player][0])
         moved = abs(loss - undisplaced[player])
-        # a quantised output may flip a few entries by rounding, a missed parameter misses all
+        # rounding flips a few entries of a quantised output; a parameter that the batch does not
+        # displace changes all of them
         if abs(loss - in_batch) > 0.05 * moved + 1e3 * eps * max(1.0, abs(loss)):
             raise UsageError(
                 f'batched=True: at a displaced point the loss of player "{player}" is'

@@ -1,6 +1,7 @@
-"""Rules that solve one linear system with the interaction of the players, or the whole Jacobian, in it: (P + J_part L) d = ξ.
+"""Rules that solve one linear system in every step: (P + J_part L) d = ξ.
 
-P is a metric, L the learning lrs, and J_part the interaction blocks or the whole Jacobian.
+P is a preconditioner, L the diagonal matrix of the learning rates, and J_part the blocks of the
+Jacobian between different players or the whole Jacobian.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from saddlepoint.rules.preconditioners import (
     KroneckerPreconditioner,
     PreconditionerMatrix,
     RMSPreconditioner,
+    update_preconditioner,
 )
 from saddlepoint.rules.step import Step
 from saddlepoint.rules.zero_sum import interacts_as_zero_sum
@@ -23,28 +25,29 @@ from saddlepoint.vectors import Vector
 
 @dataclass(frozen=True)
 class CompetitiveGradient(Rule):
-    """Competitive gradient descent: the Nash equilibrium of the local bilinear game, (P + J_o L) d = ξ.
+    """Competitive gradient descent (CGD): (P + J_o L) d = ξ.
 
-    J_o is the interaction, the blocks J_ij with i ≠ j, L the inner learning lrs, so that θ moves
-    by L d, and P the identity or another metric. For two players with losses f and −f, one learning
-    rate h and P = I this is Δx = −h (I + h² D_xy D_yx)⁻¹ (∂_x f + h D_xy ∂_y f), and its mirror
-    image for y.
+    The step is the Nash equilibrium of the local bilinear game.
+    J_o has the blocks J_ij with i ≠ j, the interaction of the players. L are the inner learning
+    rates, so that θ moves by L d. P is the identity or a preconditioner. For two players with
+    losses f and −f, one learning rate h and P = I this is
+    Δx = −h (I + h² D_xy D_yx)⁻¹ (∂_x f + h D_xy ∂_y f), and its mirror image for y.
 
-    With ``preconditioner=RMSPreconditioner()`` it is AdaptiveCompetitiveGradient; with ``preconditioner=KroneckerPreconditioner()`` each
-    player's length of a step is that of SOAP, and the players still answer each other.
+    With ``preconditioner=RMSPreconditioner()`` it is AdaptiveCompetitiveGradient. With
+    ``KroneckerPreconditioner()`` the length of each player's step is that of SOAP.
 
-    Two players with J_yx = −J_xyᵀ, as in every zero-sum game, are solved with conjugate gradients
-    on the Schur complement of the smaller one. Whether that holds is found out on a random vector
-    in every tenth step, from the first on. Any other game, of any number of players (then it is the
-    polymatrix form), is solved with GMRES.
+    For two players with J_yx = −J_xyᵀ, as in every zero-sum game, the system is solved with
+    conjugate gradients on the Schur complement of the smaller player. Whether that holds is tested
+    on a random vector in the first step and in every tenth after it. In any other game, of any
+    number of players (the polymatrix form), it is solved with GMRES.
 
     The inner optimizer must be plain SGD: the learning rate is part of the solve.
 
     Args:
-        tol: relative residual at which the solve ends; 1e-6 in the paper's experiments.
-        max_iter: the most iterations of the solve.
+        tol: relative residual at which the solve stops; 1e-6 in the paper's experiments.
+        max_iter: the largest number of iterations of the solve.
         warm_start: start from the last step's solution, at the price of one iteration.
-        preconditioner: the metric P; None is the identity.
+        preconditioner: P; None is the identity.
 
     Holds for: any number of players, zero-sum or not.
     Cost for k iterations: two players, zero-sum, 2 gradients and 2k + 1 products (2 more in every
@@ -57,7 +60,8 @@ class CompetitiveGradient(Rule):
     >>> import torch
     >>> from saddlepoint import GameOptimizer
     >>> x, y = (torch.ones(1, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    >>> optimizer = GameOptimizer({n: torch.optim.SGD([p], lr=1.0) for n, p in (("x", x), ("y", y))}, CompetitiveGradient())
+    >>> optimizers = {"x": torch.optim.SGD([x], lr=1.0), "y": torch.optim.SGD([y], lr=1.0)}
+    >>> optimizer = GameOptimizer(optimizers, CompetitiveGradient())
     >>> _ = optimizer.step(lambda: {"x": (x * y).sum(), "y": -(x * y).sum()})
     >>> abs(round(x.item(), 6)), round(y.item(), 6)
     (0.0, 1.0)
@@ -70,7 +74,6 @@ class CompetitiveGradient(Rule):
 
     order = 2
     cross = "unless_zero_sum"
-    cross = "unless_zero_sum"
     needs_all_players = True
     output = "update"
     evaluates_again = False
@@ -79,32 +82,41 @@ class CompetitiveGradient(Rule):
         check_limits("CompetitiveGradient", self.tol, self.max_iter)
 
     def direction(self, step: Step) -> Vector:
-        return _competitive(step, self.preconditioner, self.tol, self.max_iter, self.warm_start)
+        zero_sum = interacts_as_zero_sum(step)
+        xi = step.linearization.gradient
+        P = update_preconditioner(self.preconditioner, step.state, "joint", xi)
+        if zero_sum:
+            return _solve_zero_sum(step, P, self.tol, self.max_iter, self.warm_start)
+        J_o = step.linearization.jacobian.off_diagonal
+        return _solve_general(step, J_o, P, self.tol, self.max_iter, self.warm_start)
 
     def partial_direction(self, step: Step) -> Vector:
-        return _alone(step, self.preconditioner)
+        """Return P⁻¹ ξ, the solution for players that interact with no other."""
+        xi = step.linearization.gradient
+        return update_preconditioner(self.preconditioner, step.state, "joint", xi).apply_inverse(xi)
 
 
 @dataclass(frozen=True)
 class AdaptiveCompetitiveGradient(Rule):
-    """Competitive gradient descent in the metric of RMSProp: (P + J_o L) d = ξ with P = diag((√v + ε) / √(1 − βᵗ)).
+    """Adaptive competitive gradient descent (ACGD), with the preconditioner of RMSProp.
 
-    v ← βv + (1 − β)ξ², the running mean of squares after t steps. The system is scaled by P^(−1/2)
-    on both sides and solved as that of CompetitiveGradient.
+    (P + J_o L) d = ξ with P = diag((√v + ε) / √(1 − βᵗ)), where v ← βv + (1 − β)ξ² is the running
+    mean of squares after t steps. The system is scaled by P^(−1/2) on both sides and solved as in
+    CompetitiveGradient.
 
     The inner optimizer must be plain SGD: the learning rate is part of the solve.
 
     Args:
         beta: decay of the running mean; 0.99 as published.
         epsilon: added to √v; 1e-5 as published.
-        tol: relative residual at which the solve ends; the published code offers 1e-10 and
+        tol: relative residual at which the solve stops; the published code offers 1e-10 and
             its StyleGAN script 1e-4.
-        max_iter: the most iterations of the solve.
+        max_iter: the largest number of iterations of the solve.
         warm_start: start from the last step's solution, at the price of one iteration.
 
     Holds for: any number of players, zero-sum or not.
     Cost: as CompetitiveGradient.
-    Guarantee: none proved; without the metric it is CompetitiveGradient.
+    Guarantee: none proved; without the preconditioner it is CompetitiveGradient.
 
     Reference: Schäfer, Zheng and Anandkumar (2020), Implicit competitive regularization in GANs,
     arXiv:1910.05852.
@@ -121,34 +133,31 @@ class AdaptiveCompetitiveGradient(Rule):
 
     order = 2
     cross = "unless_zero_sum"
-    cross = "unless_zero_sum"
     needs_all_players = True
     output = "update"
     evaluates_again = False
 
     def __post_init__(self) -> None:
         check_limits("AdaptiveCompetitiveGradient", self.tol, self.max_iter)
-        RMSPreconditioner(self.beta, self.epsilon)  # checks them
+        RMSPreconditioner(self.beta, self.epsilon)  # raises UsageError where they are out of range
 
     def direction(self, step: Step) -> Vector:
-        return _competitive(
-            step,
-            RMSPreconditioner(self.beta, self.epsilon),
-            self.tol,
-            self.max_iter,
-            self.warm_start,
-        )
+        return self._with_preconditioner().direction(step)
 
     def partial_direction(self, step: Step) -> Vector:
-        return _alone(step, RMSPreconditioner(self.beta, self.epsilon))
+        return self._with_preconditioner().partial_direction(step)
+
+    def _with_preconditioner(self) -> CompetitiveGradient:
+        preconditioner = RMSPreconditioner(self.beta, self.epsilon)
+        return CompetitiveGradient(self.tol, self.max_iter, self.warm_start, preconditioner)
 
 
 @dataclass(frozen=True)
 class LinearizedCompetitiveGradient(Rule):
-    """Competitive gradient descent with its solve cut after one term: direction = ξ − J_o L ξ.
+    """Competitive gradient descent with a Neumann series of two terms: direction = ξ − J_o L ξ.
 
-    Each player counts on one plain gradient step of the others. The inner optimizer must be plain
-    SGD: the learning rate is part of the rule.
+    Each player assumes that the others take one plain gradient step. The inner optimizer must be
+    plain SGD: the learning rate is part of the rule.
 
     Holds for: any number of players, zero-sum or not.
     Cost for n players: n gradients (with respect to all players), n products.
@@ -158,7 +167,6 @@ class LinearizedCompetitiveGradient(Rule):
     """
 
     order = 2
-    cross = True
     cross = True
     needs_all_players = True
     output = "update"
@@ -171,15 +179,16 @@ class LinearizedCompetitiveGradient(Rule):
 
 @dataclass(frozen=True)
 class ProximalPoint(Rule):
-    """Linearised proximal point: (P + J L) d = ξ, with P = I the implicit Euler step θ⁺ = θ − L ξ(θ⁺) with ξ linearised at θ.
+    """Linearised proximal point: (P + J L) d = ξ.
 
-    The inner optimizer must be plain SGD: the learning rate is part of the solve.
+    With P = I this is the implicit Euler step θ⁺ = θ − L ξ(θ⁺), with ξ linearised at θ. The inner
+    optimizer must be plain SGD: the learning rate is part of the solve.
 
     Args:
-        tol: relative residual at which the solve ends.
-        max_iter: the most products of the solve.
+        tol: relative residual at which the solve stops.
+        max_iter: the largest number of products of the solve.
         warm_start: start from the last step's solution, at the price of one product.
-        preconditioner: the metric P; None is the identity.
+        preconditioner: P; None is the identity.
 
     Holds for: any number of players, zero-sum or not.
     Cost for n players, k iterations: n gradients (with respect to all players), n·k products.
@@ -189,8 +198,8 @@ class ProximalPoint(Rule):
     Reference: Rockafellar (1976), Monotone operators and the proximal point algorithm, SIAM J.
     Control Optim. 14.
 
-    >>> ProximalPoint().units
-    'step'
+    >>> ProximalPoint().output
+    'update'
     """
 
     tol: float = 1e-6
@@ -200,7 +209,6 @@ class ProximalPoint(Rule):
 
     order = 2
     cross = True
-    cross = True
     needs_all_players = True
     output = "update"
     evaluates_again = False
@@ -209,117 +217,86 @@ class ProximalPoint(Rule):
         check_limits("ProximalPoint", self.tol, self.max_iter)
 
     def direction(self, step: Step) -> Vector:
-        metric = _metric(step, self.preconditioner)
-        return _implicit(
-            step, step.linearization.jacobian, metric, self.tol, self.max_iter, self.warm_start
-        )
+        xi, J = step.linearization.gradient, step.linearization.jacobian
+        P = update_preconditioner(self.preconditioner, step.state, "joint", xi)
+        return _solve_general(step, J, P, self.tol, self.max_iter, self.warm_start)
 
     def partial_direction(self, step: Step) -> Vector:
-        return _alone(step, self.preconditioner)
+        """Return P⁻¹ ξ, the first term of the solution."""
+        xi = step.linearization.gradient
+        return update_preconditioner(self.preconditioner, step.state, "joint", xi).apply_inverse(xi)
 
 
-def _competitive(
-    step: Step,
-    preconditioner: RMSPreconditioner | KroneckerPreconditioner | None,
-    tol: float,
-    max_iter: int,
-    warm_start: bool,
+def _solve_zero_sum(
+    step: Step, P: PreconditionerMatrix, tol: float, max_iter: int, warm_start: bool
 ) -> Vector:
-    """Solve (P + J_o L) d = ξ by the form that the game allows."""
-    if interacts_as_zero_sum(step):
-        return _schur(step, _metric(step, preconditioner), tol, max_iter, warm_start)
-    return _implicit(
-        step,
-        step.linearization.jacobian.off_diagonal,
-        _metric(step, preconditioner),
-        tol,
-        max_iter,
-        warm_start,
-    )
+    """Solve (P + J_o L) d = ξ for two players with J_xy = −J_yxᵀ.
 
-
-def _metric(
-    step: Step, preconditioner: RMSPreconditioner | KroneckerPreconditioner | None
-) -> PreconditionerMatrix:
-    return (
-        PreconditionerMatrix()
-        if preconditioner is None
-        else preconditioner.update(step.state, "joint", step.linearization.gradient)
-    )
-
-
-def _alone(
-    step: Step, preconditioner: RMSPreconditioner | KroneckerPreconditioner | None
-) -> Vector:
-    """Return P⁻¹ ξ, what the solve gives to players that meet no other."""
-    metric = _metric(step, preconditioner)
-    return metric.apply_inv_sqrt(metric.apply_inv_sqrt_transpose(step.linearization.gradient))
-
-
-def _schur(
-    step: Step, metric: PreconditionerMatrix, tol: float, max_iter: int, warm_start: bool
-) -> Vector:
-    """Solve the system of a zero-sum game in the coordinates L d = R e of the metric P L⁻¹: (I + K) e = Rᵀ ξ with K antisymmetric.
-
-    Only each player's own gradient is needed: J_xy v = −J_yxᵀ v is a derivative of ξ_y.
+    In the coordinates L d = R e of the preconditioner P L⁻¹ the system is (I + K) e = Rᵀ ξ with K
+    antisymmetric. Only each player's own gradient is needed: J_xy v = −J_yxᵀ v is a derivative of
+    ξ_y.
     """
     xi, J, lrs = step.linearization.gradient, step.linearization.jacobian, step.lrs
-    x, y = sorted(xi, key=lambda player: (sum(t.numel() for t in xi[player]), player))
-    whole = metric.over(lrs, xi)
-    own = {player: whole.only([player]) for player in (x, y)}
-    # learning rates are not rounded to half precision
-    like = {player: xi.only([player]).widened() for player in (x, y)}
+    sizes = {player: sum(t.numel() for t in xi[player]) for player in xi}
+    x, y = sorted(xi, key=lambda player: (sizes[player], player))
+    both = P.divided_by_lrs(lrs, xi)
+    Px, Py = both.only([x]), both.only([y])
+    # in single precision at least: learning rates are not rounded to half precision
+    xi_x, xi_y = xi.only([x]).widened(), xi.only([y]).widened()
 
-    def up(player: str, e: Tensor) -> Vector:
-        return own[player].apply_inv_sqrt(like[player].unflatten(e))
+    def B(e: Tensor) -> Tensor:
+        v = Py.apply_inv_sqrt(xi_y.unflatten(e))
+        return -Px.apply_inv_sqrt_transpose(J[y, x].T @ v).flatten()
 
-    start = (
-        step.state.recall("solution", default=like[x].zeros())
-        if step.state.knows("solution", like[x])
-        else None
-    )
+    def Bt(e: Tensor) -> Tensor:
+        v = Px.apply_inv_sqrt(xi_x.unflatten(e))
+        return Py.apply_inv_sqrt_transpose(J[x, y].T @ v).flatten()
+
+    x0 = None
+    if step.state.knows("solution", xi_x):
+        start = step.state.recall("solution", default=xi_x.zeros())
+        x0 = Px.apply_sqrt(start.scale(lrs)).flatten()
     ex, ey, step.solves["joint"] = schur_cg(
-        lambda e: -own[x].apply_inv_sqrt_transpose(J[y, x].T @ up(y, e)).flatten(),
-        lambda e: own[y].apply_inv_sqrt_transpose(J[x, y].T @ up(x, e)).flatten(),
-        own[x].apply_inv_sqrt_transpose(like[x]).flatten(),
-        own[y].apply_inv_sqrt_transpose(like[y]).flatten(),
-        x0=None if start is None else own[x].apply_sqrt(start.scale(lrs)).flatten(),
+        B,
+        Bt,
+        Px.apply_inv_sqrt_transpose(xi_x).flatten(),
+        Py.apply_inv_sqrt_transpose(xi_y).flatten(),
+        x0=x0,
         tol=tol,
         max_iter=max_iter,
     )
-    inverse = {player: [1 / max(rate, 1e-30) for rate in lrs[player]] for player in (x, y)}
-    d = {player: up(player, e).scale(inverse) for player, e in ((x, ex), (y, ey))}
+    inverse_lrs = {player: [1 / max(lr, 1e-30) for lr in lrs[player]] for player in xi}
+    dx = Px.apply_inv_sqrt(xi_x.unflatten(ex)).scale(inverse_lrs)
+    dy = Py.apply_inv_sqrt(xi_y.unflatten(ey)).scale(inverse_lrs)
     if warm_start:
-        step.state.remember("solution", d[x])
-    return Vector({player: d[player][player] for player in d}).typed(xi)
+        step.state.remember("solution", dx)
+    return Vector({**dx, **dy}).typed(xi)
 
 
-def _implicit(
+def _solve_general(
     step: Step,
     J: Operator,
-    metric: PreconditionerMatrix,
+    P: PreconditionerMatrix,
     tol: float,
     max_iter: int,
     warm_start: bool,
 ) -> Vector:
-    """Solve (P + J L) d = ξ in the coordinates e = R⁻¹ d of the P: (I + Rᵀ J L R) e = Rᵀ ξ."""
+    """Solve (P + J L) d = ξ as (I + Rᵀ J L R) e = Rᵀ ξ, in the coordinates e = R⁻¹ d."""
     lrs, xi = step.lrs, step.linearization.gradient
-    start = (
-        step.state.recall("solution", default=xi.zeros())
-        if step.state.knows("solution", xi)
-        else None
-    )
+    x0 = None
+    if step.state.knows("solution", xi):
+        x0 = P.apply_sqrt(step.state.recall("solution", default=xi.zeros()))
     e, _ = step.solve(
         "joint",
         "gmres",
-        lambda e: metric.apply_inv_sqrt_transpose(J @ metric.apply_inv_sqrt(e).scale(lrs)),
-        metric.apply_inv_sqrt_transpose(xi),
-        x0=None if start is None else metric.apply_sqrt(start),
+        lambda e: P.apply_inv_sqrt_transpose(J @ P.apply_inv_sqrt(e).scale(lrs)),
+        P.apply_inv_sqrt_transpose(xi),
+        x0=x0,
         shift=1.0,
         tol=tol,
         max_iter=max_iter,
     )
-    d = metric.apply_inv_sqrt(e)
+    d = P.apply_inv_sqrt(e)
     if warm_start:
         step.state.remember("solution", d)
     return d

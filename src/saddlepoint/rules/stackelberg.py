@@ -1,8 +1,8 @@
-"""Rules for games with an order: a leader, and a follower that answers. They take two players, named explicitly.
+"""Rules for a leader and a follower (Stackelberg games): two players, named explicitly.
 
-The leader minimises f_L(θ_L, θ_F*(θ_L)), where the answer θ_F*(θ_L) minimises the follower's loss
-f_F(θ_L, ·). With H = J_FF the follower's own Hessian, the answer moves by −H⁻¹ J_FL per move of the
-leader, and the leader's total derivative is
+The leader minimises f_L(θ_L, θ_F*(θ_L)), where θ_F*(θ_L) is the follower's best response, the
+minimum of its loss f_F(θ_L, ·). With H = J_FF the follower's own Hessian, the best response changes
+by −H⁻¹ J_FL per change of θ_L, and the leader's total derivative is
 
     D f_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L.
 
@@ -26,18 +26,19 @@ from saddlepoint.vectors import Vector
 
 @dataclass(frozen=True, kw_only=True)
 class Stackelberg(Rule):
-    """What the rules of this page share: who leads, who follows, and the follower's solves.
+    """Base of the rules with a leader, a follower, and solves with the follower's Hessian.
 
     With H = J_FF the follower's own Hessian, linear systems (H + damping·I) v = b are solved with
-    MINRES, which also takes a Hessian that is not positive definite. In a game that is not
+    MINRES, which also works for a Hessian that is not positive definite. In a game that is not
     zero-sum, damping moves the point to which a rule converges.
 
     Args:
-        leader: the player whose loss is minimised knowing the answer; a GAN's generator.
-        follower: the player that answers; a GAN's discriminator.
-        damping: added to the follower's Hessian; 0 is the published method, networks want about 1.
-        tol: relative residual at which a solve ends.
-        max_iter: the most products of a solve; the papers' codes use 5 to 20.
+        leader: the player that minimises its loss at the follower's best response; a GAN's
+            generator.
+        follower: the player that responds; a GAN's discriminator.
+        damping: added to the follower's Hessian; 0 is the published method, networks need about 1.
+        tol: relative residual at which a solve stops.
+        max_iter: the largest number of products of a solve; the papers' codes use 5 to 20.
     """
 
     games = "leader and follower"
@@ -73,13 +74,11 @@ class Stackelberg(Rule):
     def direction(self, step: Step) -> Vector:
         """Return the directions of leader and follower."""
 
-    def _answer(
-        self, step: Step, point: Linearization, b: Vector, name: str | None = None
-    ) -> Vector:
-        """Solve (H + damping·I) v = b on the follower's parameters; the report is that of the follower unless it is called otherwise."""
-        H = point.jacobian[self.follower, self.follower]
+    def _solve_follower(self, step: Step, found: Linearization, b: Vector, name: str) -> Vector:
+        """Return v with (H + damping·I) v = b; ``step.solves[name]`` reports the solve."""
+        H = found.jacobian[self.follower, self.follower]
         v, _ = step.solve(
-            name or self.follower,
+            name,
             "minres",
             lambda v: H @ v,
             b,
@@ -89,28 +88,25 @@ class Stackelberg(Rule):
         )
         return v
 
-    def _total(self, step: Step, name: str) -> Vector:
-        """Return the leader's total derivative, D f_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L, from a solve that is reported as ``name``."""
-        answer = self._answer(
-            step,
-            step.linearization,
-            step.linearization.loss_gradient(self.leader).only([self.follower]),
-            name,
-        )
-        through = step.linearization.jacobian[self.follower, self.leader].T @ answer
-        return step.linearization.gradient.only([self.leader]) - through
+    def _total_derivative(self, step: Step, name: str) -> Vector:
+        """Return D f_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L; ``step.solves[name]`` reports the solve."""
+        found = step.linearization
+        b = found.loss_gradient(self.leader).only([self.follower])
+        v = self._solve_follower(step, found, b, name)
+        through_follower = found.jacobian[self.follower, self.leader].T @ v
+        return found.gradient.only([self.leader]) - through_follower
 
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroSumAware(Stackelberg):
-    """The rules whose form depends on whether the game is zero-sum.
+    """Base of the rules whose form depends on whether the game is zero-sum.
 
     Args:
-        zero_sum: whether it is. None finds out whether J_LF = −J_FLᵀ, for two products in every
-            tenth step, from the first on. Terms that belong to one player alone and that the
-            other's loss leaves out do not matter for that, such as the follower's weight decay or
-            the term of a GAN's real samples: ∂_F f_L counts as −ξ_F. False takes the leader's loss
-            as it is written instead. True takes the user's word, for no products.
+        zero_sum: whether the game is zero-sum. None tests J_LF = −J_FLᵀ, at the cost of two
+            products in the first step and in every tenth after it. Terms that depend on one player
+            alone and that the other's loss leaves out pass this test, such as the follower's weight
+            decay or the term of a GAN's real samples: ∂_F f_L then counts as −ξ_F. False uses
+            ∂_F f_L of the leader's loss itself. True skips the test.
     """
 
     zero_sum: bool | None = field(default=None, metadata={"omit_default": True})
@@ -122,28 +118,27 @@ class ZeroSumAware(Stackelberg):
     def _is_zero_sum(self, step: Step) -> bool:
         return interacts_as_zero_sum(step) if self.zero_sum is None else self.zero_sum
 
-    def _leading(self, step: Step) -> Vector:
-        """Return the leader's direction: its gradient in a zero-sum game, else its total derivative."""
-        return (
-            step.linearization.gradient.only([self.leader])
-            if self._is_zero_sum(step)
-            else self._total(step, self.leader)
-        )
+    def _leader_direction(self, step: Step) -> Vector:
+        """Return the leader's gradient in a zero-sum game, else its total derivative."""
+        if self._is_zero_sum(step):
+            return step.linearization.gradient.only([self.leader])
+        return self._total_derivative(step, self.leader)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FollowTheRidge(ZeroSumAware):
-    """Follow the ridge: the leader descends, the follower adds what keeps it on the ridge, d_F = ξ_F − (1/h_F) H⁻¹ J_FL h_L d_L.
+    """Follow the ridge: d_F = ξ_F − (1/h_F) H⁻¹ J_FL h_L d_L keeps the follower on the ridge.
 
-    As the leader moves by h_L d_L, the follower's best answer moves by −H⁻¹ J_FL of that; the
-    correction follows it. In a zero-sum game d_L = ξ_L, in any other d_L = D f_L = ξ_L − J_FLᵀ H⁻¹
-    ∂_F f_L; see ``zero_sum``. The inner optimizer must be plain SGD: the ratio of the learning
-    rates is part of the rule.
+    As the leader moves by h_L d_L, the follower's best response moves by −H⁻¹ J_FL of that; the
+    second term follows it. In a zero-sum game d_L = ξ_L, in any other
+    d_L = D f_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L; see ``zero_sum``. The inner optimizer must be plain SGD:
+    the ratio of the learning rates is part of the rule.
 
     Holds for: a leader and a follower, zero-sum or not.
     Cost: zero-sum, 2 gradients (with respect to both players), 1 + k products; else 2 + k + k'. 2
-    products more in every tenth step. Guarantee: converges to and only to local minimax points, in
-    other games to and only to local Stackelberg points, for small steps.
+    products more in every tenth step.
+    Guarantee: converges to and only to local minimax points, in other games to and only to local
+    Stackelberg points, for small steps.
 
     Reference: Wang, Zhang and Ba (2020), On solving minimax optimization locally: a
     follow-the-ridge approach, arXiv:1910.07512, which has both forms.
@@ -158,26 +153,26 @@ class FollowTheRidge(ZeroSumAware):
 
     def direction(self, step: Step) -> Vector:
         xi, J, lrs = step.linearization.gradient, step.linearization.jacobian, step.lrs
-        leading = self._leading(step)
-        correction = self._answer(
-            step, step.linearization, J[self.follower, self.leader] @ leading.scale(lrs)
-        )
-        inverse = {self.follower: [1 / rate if rate else 0.0 for rate in lrs[self.follower]]}
-        return Vector({**xi, **leading, **(xi.only([self.follower]) - correction.scale(inverse))})
+        leader = self._leader_direction(step)
+        b = J[self.follower, self.leader] @ leader.scale(lrs)
+        correction = self._solve_follower(step, step.linearization, b, self.follower)
+        inverse_lrs = {self.follower: [1 / lr if lr else 0.0 for lr in lrs[self.follower]]}
+        follower = xi.only([self.follower]) - correction.scale(inverse_lrs)
+        return Vector({**xi, **leader, **follower})
 
 
 @dataclass(frozen=True, kw_only=True)
 class TotalGradient(Stackelberg):
-    """Total gradient descent: the leader descends its total derivative, d_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L, the follower its gradient.
+    """Total gradient descent: d_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L, the leader's total derivative.
 
-    The second term is the change of the leader's loss through the follower's answer. The leader's
-    loss is taken as it is written: the term of the real samples, which a GAN's generator usually
-    leaves out, counts through ∂_F f_L.
+    The second term is the change of the leader's loss through the follower's best response. The
+    follower descends its gradient. All terms of the leader's loss matter: the term of the real
+    samples, which a GAN's generator usually leaves out, enters through ∂_F f_L.
 
     Holds for: a leader and a follower, zero-sum or not.
     Cost: 2 gradients (with respect to both players), 1 + k products.
     Guarantee: converges to local minimax points, in other games to local Stackelberg points, and
-    only those when the follower is faster (2 to 10 times the leader's rate).
+    only those when the follower is faster (2 to 10 times the leader's learning rate).
 
     References: Fiez, Chasnov and Ratliff (2020), Implicit learning dynamics in Stackelberg games,
     arXiv:1906.01217; Zhang et al. (2020), Newton-type methods for minimax optimization,
@@ -191,24 +186,23 @@ class TotalGradient(Stackelberg):
     evaluates_again = False
 
     def direction(self, step: Step) -> Vector:
-        leading = self._total(step, self.follower)
-        return Vector({**step.linearization.gradient, **leading})
+        leader = self._total_derivative(step, self.follower)
+        return Vector({**step.linearization.gradient, **leader})
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradientNewton(ZeroSumAware):
-    """Gradient descent for the leader, then Newton for the follower where the leader has gone: d_F = H⁻¹ ξ_F at (θ_L − h_L d_L, θ_F).
+    """Gradient step of the leader, then Newton: d_F = H⁻¹ ξ_F at (θ_L − h_L d_L, θ_F).
 
     In a zero-sum game d_L = ξ_L, as published; in any other d_L = D f_L = ξ_L − J_FLᵀ H⁻¹ ∂_F f_L,
     the step of TotalGradient; see ``zero_sum``. The inner optimizer must be plain SGD; the
-    follower's rate is the share of Newton's step that is taken, 1 as published.
+    follower's learning rate is the fraction of Newton's step that is taken, 1 as published.
 
     Holds for: a leader and a follower, zero-sum or not.
     Cost: zero-sum, 3 gradients, k products, 2 loss evaluations; else 3 gradients (2 of them with
     respect to both players), 1 + k + k' products. 2 products more in every tenth step.
     Guarantee: converges to local minimax points, in other games to local Stackelberg points, and
-    only those, linearly, at a rate that does not depend on the conditioning of the follower's
-    problem.
+    only those, linearly, as fast for an ill-conditioned problem of the follower as for another.
 
     Reference: Zhang et al. (2020), Newton-type methods for minimax optimization, arXiv:2006.14592,
     for zero-sum games.
@@ -220,24 +214,29 @@ class GradientNewton(ZeroSumAware):
     output = "update"
 
     def direction(self, step: Step) -> Vector:
-        leading = self._leading(step)
-        return Vector({**leading, **self._newton_at(step, leading)})
+        return self._follower_newton(step, self._leader_direction(step))
 
     def partial_direction(self, step: Step) -> Vector:
-        """Return a lone follower's Newton step, a lone leader's gradient: the follower's rate is a share of Newton's step."""
+        """Return the Newton step of a follower that moves alone, the gradient of a leader alone.
+
+        The follower's learning rate is a fraction of Newton's step in its extra turns too.
+        """
         xi = step.linearization.gradient
         if self.follower not in xi:
             return xi
-        return Vector({**xi, **self._answer(step, step.linearization, xi.only([self.follower]))})
+        b = xi.only([self.follower])
+        return Vector({**xi, **self._solve_follower(step, step.linearization, b, self.follower)})
 
-    def _newton_at(self, step: Step, leading: Vector) -> Vector:
-        """Return the follower's Newton step after the leader's step along ``leading``."""
-        with step.displaced(leading.scale(step.lrs)):
-            point = step.linearize(2)
-            return self._answer(step, point, point.gradient_of(self.follower))
+    def _follower_newton(self, step: Step, leader: Vector) -> Vector:
+        """Return the leader's direction, and the follower's Newton step after the leader's."""
+        with step.displaced(leader.scale(step.lrs)):
+            found = step.linearize(2)
+            b = found.gradient_of(self.follower)
+            follower = self._solve_follower(step, found, b, self.follower)
+        return Vector({**leader, **follower})
 
 
-_ELSEWHERE = (
+_OTHER_GAMES = (
     "In other games the leader's Newton step needs third derivatives. Use TotalGradient,"
     " FollowTheRidge or GradientNewton, or losses that are zero-sum."
 )
@@ -245,11 +244,13 @@ _ELSEWHERE = (
 
 @dataclass(frozen=True, kw_only=True)
 class CompleteNewton(GradientNewton):
-    """Newton for both: the leader with the game's Schur complement, d_L = (J_LL − J_LF H⁻¹ J_FL)⁻¹ ξ_L, then the follower where it went.
+    """Newton steps of both players: d_L = (J_LL − J_LF H⁻¹ J_FL)⁻¹ ξ_L, then the follower.
 
-    d_L is the leader's part of J⁻¹ (ξ_L, 0), one solve with GMRES. The inner optimizer must be
-    plain SGD. The Schur complement is the Hessian of f_L(θ_L, θ_F*(θ_L)) in a zero-sum game only;
-    elsewhere that Hessian needs third derivatives, so the first step refuses.
+    d_L is the leader's part of J⁻¹ (ξ_L, 0), one solve with GMRES; the follower then takes its
+    Newton step where the leader has moved, as in GradientNewton. The inner optimizer must be plain
+    SGD. J_LL − J_LF H⁻¹ J_FL, the Schur complement, is the Hessian of f_L(θ_L, θ_F*(θ_L)) in a
+    zero-sum game only; in other games that Hessian needs third derivatives, and the first step
+    raises UsageError.
 
     Holds for: a leader and a follower in a zero-sum game, J_LF = −J_FLᵀ; see ``zero_sum``.
     Cost: 3 gradients (2 of them with respect to both players), 2k + k' products, 2 loss
@@ -269,15 +270,15 @@ class CompleteNewton(GradientNewton):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.zero_sum is False:
-            raise UsageError(f"CompleteNewton: zero_sum=False is not possible. {_ELSEWHERE}")
+            raise UsageError(f"CompleteNewton: zero_sum=False is not possible. {_OTHER_GAMES}")
 
     def direction(self, step: Step) -> Vector:
         if not self._is_zero_sum(step):
             raise UsageError(
                 f'CompleteNewton: the game of the leader "{self.leader}" and the follower'
                 f' "{self.follower}" is not zero-sum: their losses do not add up to terms of one'
-                f" player alone, and J_LF is not −J_FLᵀ. {_ELSEWHERE} Where they are, and only the"
-                " rounding of low precision hides it, set zero_sum=True."
+                f" player alone, and J_LF is not −J_FLᵀ. {_OTHER_GAMES} If the game is zero-sum and"
+                " rounding in low precision hides it, set zero_sum=True."
             )
         xi, J = step.linearization.gradient, step.linearization.jacobian
         b = Vector({**xi.zeros(), **xi.only([self.leader])})
@@ -290,31 +291,32 @@ class CompleteNewton(GradientNewton):
             tol=self.tol,
             max_iter=self.max_iter,
         )
-        leading = d.only([self.leader])
-        return Vector({**leading, **self._newton_at(step, leading)})
+        return self._follower_newton(step, d.only([self.leader]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unrolled(Rule):
-    """Unrolled GAN: the leader descends ∂_L f_L(θ_L, θ_F^K), differentiated through K gradient steps of the follower.
+    """Unrolled GAN: d_L = d/dθ_L f_L(θ_L, θ_F^K(θ_L)), through K gradient steps of the follower.
 
     θ_F^{k+1} = θ_F^k − η ξ_F(θ_L, θ_F^k). The derivative is exact: backwards through the steps with
-    μ_K = ∂_F f_L, g ← g − η J_FLᵀ μ_{k+1}, μ_k = μ_{k+1} − η H μ_{k+1}. The follower's parameters
-    and its optimizer's state are as before when the follower takes its own ordinary step.
+    μ_K = ∂_F f_L, g ← g − η J_FLᵀ μ_{k+1}, μ_k = μ_{k+1} − η H μ_{k+1}. The follower itself takes
+    an ordinary gradient step, from where it was.
 
     Args:
-        leader: the player that looks ahead; a GAN's generator.
+        leader: the player that differentiates through the other's steps; a GAN's generator.
         follower: the player whose steps are unrolled; a GAN's discriminator.
         unroll: the number K of steps; 5 in the paper, which tries 0 to 10.
-        rate: the length η of an unrolled step; None takes the follower's learning rate, which is
-            the length of a gradient step where its optimizer is SGD. Under Adam give a number: what
-            is unrolled are steps of gradient descent, not of Adam.
+        lr: the length η of an unrolled step; None takes the follower's learning rate, which is the
+            length of a gradient step where its optimizer is SGD. Under Adam give a number: the
+            unrolled steps are those of gradient descent, not of Adam.
 
-    Cost: 2K + 1 loss evaluations, 2K + 2 gradients (2 of one loss at the base point, K + 1 of the
-    leader's or follower's on the way there, K on the way back), 2K products. K points are evaluated
-    twice so that no graph is kept. Holds for: a leader and a follower, zero-sum or not; the
-    leader's loss is taken as it is written, as by TotalGradient. Guarantee: none; it tends to
-    TotalGradient's direction as K grows where the follower's steps converge.
+    Holds for: a leader and a follower, zero-sum or not; all terms of the leader's loss matter, as
+    in TotalGradient.
+    Cost: 2K + 1 loss evaluations, 2K + 2 gradients (one of each player at the current point, K + 1
+    on the way forwards, K on the way back), 2K products. K points are evaluated twice so that no
+    graph is kept.
+    Guarantee: none; it tends to TotalGradient's direction as K grows where the follower's steps
+    converge.
 
     Reference: Metz et al. (2017), Unrolled generative adversarial networks, arXiv:1611.02163.
 
@@ -325,20 +327,17 @@ class Unrolled(Rule):
     leader: str
     follower: str
     unroll: int = 5
-    rate: float | None = None
+    lr: float | None = None
 
     games = "leader and follower"
     order = 2
     needs_all_players = True
 
     def __post_init__(self) -> None:
-        if (
-            self.leader == self.follower
-            or self.unroll < 0
-            or (self.rate is not None and not self.rate > 0)
-        ):
+        lr_fits = self.lr is None or self.lr > 0
+        if self.leader == self.follower or self.unroll < 0 or not lr_fits:
             raise UsageError(
-                "Unrolled: needs different leader and follower, unroll ≥ 0 and a positive rate or"
+                "Unrolled: needs different leader and follower, unroll ≥ 0 and a positive lr or"
                 " None."
             )
 
@@ -346,40 +345,35 @@ class Unrolled(Rule):
         _check_two("Unrolled", self.leader, self.follower, players)
 
     def direction(self, step: Step) -> Vector:
+        leader, follower = [self.leader], [self.follower]
         xi = step.linearization.gradient
-        ahead, moved = self._unroll(step, xi.only([self.follower]))
-        return Vector({**xi, **self._pull_back(step, ahead, moved)})
-
-    def _rates(self, step: Step) -> dict[str, list[float]]:
         lrs = step.lrs[self.follower]
-        return {self.follower: list(lrs) if self.rate is None else [self.rate] * len(lrs)}
+        eta = {self.follower: lrs if self.lr is None else [self.lr] * len(lrs)}
 
-    def _unroll(self, step: Step, first: Vector) -> tuple[Vector, list[Vector]]:
-        """Return ∂f_L with respect to both players at the end, and how far the follower has moved before each step and at the end."""
-        moved, gradient = [first.zeros()], first
+        # forwards: how far the follower has moved before each step and after the last one
+        gradient = xi.only(follower)
+        moved = [gradient.zeros()]
         for k in range(self.unroll):
-            moved.append(moved[-1] + gradient.scale(self._rates(step)))
+            moved.append(moved[-1] + gradient.scale(eta))
             if k < self.unroll - 1:
                 with step.displaced(moved[-1]):
                     gradient = step.linearize(1).gradient_of(self.follower)
         with step.displaced(moved[-1]):
-            return step.linearize(1).loss_gradient(self.leader), moved[:-1]
+            at_last = step.linearize(1).loss_gradient(self.leader)
 
-    def _pull_back(self, step: Step, ahead: Vector, moved: list[Vector]) -> Vector:
-        """Return the leader's total derivative."""
-        g, mu = ahead.only([self.leader]), ahead.only([self.follower])
-        for place in reversed(moved):
-            with step.displaced(place):
-                point = step.linearize(2)
-                shorter = mu.scale(self._rates(step))
-                pulled = point.vjp(
-                    point.gradient_with_graph(self.follower),
-                    shorter[self.follower],
-                    point.active,
+        # backwards
+        g, mu = at_last.only(leader), at_last.only(follower)
+        for displacement in reversed(moved[:-1]):
+            with step.displaced(displacement):
+                found = step.linearize(2)
+                product = found.vjp(
+                    found.gradient_with_graph(self.follower),
+                    mu.scale(eta)[self.follower],
+                    found.active,
                     rows=1,
                 )
-            g, mu = g - pulled.only([self.leader]), mu - pulled.only([self.follower])
-        return g
+            g, mu = g - product.only(leader), mu - product.only(follower)
+        return Vector({**xi, **g})
 
 
 def _check_two(rule: str, leader: str, follower: str, players: Players) -> None:

@@ -9,21 +9,27 @@ from typing import Any
 from saddlepoint.vectors import Vector
 
 Entry = dict[str, Any]
-"""What is remembered of one parameter: name → a tensor, a list of tensors, or a number."""
+"""The memory of one parameter: name → a tensor, a list of tensors, or a number."""
 
 
 class RuleState:
-    """What a rule remembers between steps: numbers by name, tensors by parameter, and the memory of rules within it.
+    """A rule's memory between steps: numbers, tensors by parameter, states of inner rules.
 
-    What belongs to a parameter is kept under the player's name and the parameter's, as
-    ``torch.optim.Optimizer.state`` keeps it under the parameter: whoever freezes, thaws or adds
-    parameters, or lists players in another order, finds it in the right place. It is saved with the
-    optimizer.
+    Entries of a parameter are kept under the names of the player and the parameter, as
+    ``torch.optim.Optimizer.state`` keeps them under the parameter. They therefore stay with their
+    parameter when parameters are frozen, thawed or added, or players are listed in another order.
+    The state is saved with the optimizer.
 
     Args:
         names: player → the names of the parameters that move in this step, in their order; the
-            optimizer keeps it up to date. A player that it lacks has its parameters named by their
-            positions.
+            optimizer keeps it up to date. The parameters of a player that it lacks are named by
+            their positions.
+
+    >>> import torch
+    >>> state, xi = RuleState(), Vector({"x": [torch.tensor([1.0, 2.0])]})
+    >>> state.remember("past", xi)
+    >>> state.recall("past", default=xi.zeros()).flatten().tolist()
+    [1.0, 2.0]
     """
 
     def __init__(self, names: dict[str, tuple[str, ...]] | None = None) -> None:
@@ -33,11 +39,11 @@ class RuleState:
         self.children: dict[str, RuleState] = {}
 
     def child(self, name: str) -> RuleState:
-        """Return the memory of the inner rule called ``name``, empty at first."""
+        """Return the state of the inner rule called ``name``, empty at first."""
         return self.children.setdefault(name, RuleState(self.names))
 
     def entries(self, vector: Vector) -> list[Entry]:
-        """Return what is remembered of each parameter, one mapping for each tensor of ``vector`` in its order, to read and write."""
+        """Return the entry of each parameter, to read and write, in the order of ``vector``."""
         found = []
         for player, tensors in vector.items():
             own = self.parameters.setdefault(player, {})
@@ -46,14 +52,14 @@ class RuleState:
         return found
 
     def knows(self, what: str, vector: Vector) -> bool:
-        """Say whether ``what`` is remembered of any of the parameters."""
+        """Return whether any of the parameters has a memory called ``what``."""
         return any(what in entry for entry in self.entries(vector))
 
     def recall(self, what: str, default: Vector) -> Vector:
-        """Return what is remembered as ``what``, with the players and in the order of ``default``.
+        """Return the vector remembered as ``what``, with the players and the order of ``default``.
 
-        Parameters of which nothing is remembered have the tensor of ``default``. What is
-        remembered follows a network that was moved to another device or dtype.
+        Parameters without it have the tensor of ``default``. The memory follows a network that was
+        moved to another device or dtype.
         """
         tensors = []
         for entry, tensor in zip(self.entries(default), default.tensors, strict=True):
@@ -63,18 +69,18 @@ class RuleState:
         return default.rebuild(tensors)
 
     def remember(self, what: str, vector: Vector) -> None:
-        """Keep a copy of ``vector`` as ``what``; other parameters' memory stays."""
+        """Keep a copy of ``vector`` as ``what``; the memory of other parameters stays."""
         for entry, tensor in zip(self.entries(vector), vector.tensors, strict=True):
             entry[what] = tensor.detach().clone()
 
-    def begin(self, what: str, vector: Vector) -> None:
-        """Keep a copy of ``vector`` as ``what`` for the parameters of which none is remembered yet."""
+    def remember_if_new(self, what: str, vector: Vector) -> None:
+        """Keep a copy of ``vector`` as ``what`` for the parameters that have none yet."""
         for entry, tensor in zip(self.entries(vector), vector.tensors, strict=True):
             if what not in entry:
                 entry[what] = tensor.detach().clone()
 
     def rename(self, player: str, names: Mapping[str, str]) -> None:
-        """Keep the memory of a player's parameters under other names: old → new. What ``names`` lacks is forgotten."""
+        """Rename a player's parameters: old name → new. The memory of the others is dropped."""
         own = self.parameters.get(player, {})
         self.parameters[player] = {
             names[name]: entry for name, entry in own.items() if name in names
@@ -83,7 +89,10 @@ class RuleState:
             child.rename(player, names)
 
     def copy(self) -> RuleState:
-        """Return a memory of the same tensors, to go back to where a step fails; what is remembered is replaced, not written to."""
+        """Return a copy that shares the tensors, to restore where a step fails.
+
+        Rules must replace the tensors of their state in a step, not write to them.
+        """
         other = RuleState(self.names)
         other.numbers, other.parameters = dict(self.numbers), _copied(self.parameters)
         other.children = {name: child.copy() for name, child in self.children.items()}
@@ -108,8 +117,8 @@ class RuleState:
 
 
 def _copied(parameters: Mapping[str, Mapping[str, Entry]]) -> dict[str, dict[str, Entry]]:
-    """Return other containers of the same tensors."""
-    return {
-        player: {name: dict(entry) for name, entry in own.items()}
-        for player, own in parameters.items()
-    }
+    """Return new containers of the same tensors."""
+    copies = {}
+    for player, own in parameters.items():
+        copies[player] = {name: dict(entry) for name, entry in own.items()}
+    return copies

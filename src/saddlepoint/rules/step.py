@@ -1,4 +1,4 @@
-"""What a rule sees of one step, and what it may do in it."""
+"""One step of a game, as its rule sees it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class InnerOptimizers(Protocol):
-    """What a step may ask of the players' optimizers."""
+    """What a step needs of the players' optimizers; a GameOptimizer provides it."""
 
     closure_differentiates: bool
     """Whether the closure calls autograd itself, so that it needs a graph even for losses alone."""
@@ -45,7 +45,7 @@ class InnerOptimizers(Protocol):
     def advance(self, direction: Vector, unused: Mapping[str, frozenset[int]]) -> None:
         """Move the players of ``direction`` as the real update will; skip ``unused`` parameters."""
 
-    def keeping_state(self) -> AbstractContextManager[None]:
+    def restoring_state(self) -> AbstractContextManager[None]:
         """Restore the optimizers' state when the block ends."""
 
 
@@ -88,7 +88,8 @@ class Step:
         self._verified = Verified() if verified is None else verified
         self._distributed = SingleProcess() if distributed is None else distributed
         self._sees_all_players = True
-        # shared by all views of the step
+        # lists, which ``scope`` shares between all views of the step; ``_first`` has one entry at
+        # most, the step's first linearization
         self._first: list[Linearization] = []
         self._unchecked: list[Linearization] = []
         self._linearizations: dict[int, Linearization] = {}
@@ -112,12 +113,12 @@ class Step:
 
     @property
     def first_linearization(self) -> Linearization:
-        """The first linearization of this step, whichever it was; the step's losses are its losses."""
+        """The first linearization of this step; its losses are those of the StepResult."""
         return self._first[0] if self._first else self.linearization
 
     @property
     def is_extra_turn(self) -> bool:
-        """Whether the caller lets only some of the players move, with ``step(closure, only=[...])``."""
+        """Whether only some of the players move, as in ``step(closure, only=[...])``."""
         return self.only is not None
 
     @property
@@ -132,10 +133,13 @@ class Step:
         return self._inner.lrs()
 
     def scope(self, name: str, rule: Rule, players: Iterable[str] | None = None) -> Step:
-        """Return this step as a rule inside the current one sees it, with a state of its own.
+        """Return a view of this step for a rule inside the current one, with its own state.
 
-        With ``players`` the inner rule sees the game of those players alone, with the others held
-        fixed; it does not share linearizations in which the others move too.
+        Args:
+            name: the name of the inner rule's state.
+            rule: the inner rule.
+            players: the players of the game that the inner rule sees, with the others held fixed;
+                all by default. With it, linearizations in which the others move are not shared.
         """
         view = copy(self)
         view.state, view._rule, view._cross = self.state.child(name), rule, None
@@ -150,26 +154,30 @@ class Step:
         return view
 
     def record_losses_only(self) -> None:
-        """Declare that no rule takes gradients of the first linearization: the result then has none."""
+        """Declare that no rule takes gradients of the first linearization.
+
+        The StepResult then has no gradient norms.
+        """
         self._first[0] = copy(self.first_linearization)
         self._first[0].order = 0
 
     def linearize(
         self, order: int, *, check_finite: bool = True, fresh: bool = False
     ) -> Linearization:
-        """Evaluate the closure at the parameters as they are now.
+        """Evaluate the closure at the current values of the parameters.
 
         Args:
             order: 0 for losses, 1 for gradients, 2 for Jacobian products.
-            check_finite: whether a loss that is NaN or infinite is an error; False for trial points.
+            check_finite: whether a loss that is NaN or infinite is an error; False for trial
+                points.
             fresh: whether to draw new random numbers. By default every evaluation after the first
-                one sees the same randomness and moves no buffers.
+                one sees the same randomness and leaves buffers as they are.
         """
         again = bool(self._first) and not fresh
         if again:
             self._check_repeatable()
         with self._same_randomness() if again else nullcontext():
-            found = self._linearization_at(order, cost=self._cost)
+            found = self._evaluate(order, cost=self._cost)
         if check_finite:
             self._unchecked.append(found)
         if self._rule.needs_all_players and not self.is_extra_turn:
@@ -178,14 +186,14 @@ class Step:
         if not self._first:
             self._first.append(found)
             if check_first_linearization(found, self._verified, self._losses_displaced_by):
-                # the check moved the parameters and put them back, which the graph does not survive
+                # the check changed the parameters and restored them, which invalidates the graph
                 with self._same_randomness():
-                    self._first[0] = self._linearization_at(2, cost=self._cost)
+                    self._first[0] = self._evaluate(2, cost=self._cost)
             return self._first[0]
         if order > 1 and self._verified.due("second derivatives", found.active):
             found.check_second_derivatives()
         if not self._sees_all_players:
-            # gradients of some players tell the whole step which parameters are unused
+            # the whole step must know the unused parameters of all players
             found.unused = self._first[0].unused
         return found
 
@@ -195,20 +203,20 @@ class Step:
             found.check_finite()
 
     def take_unchecked(self) -> list[Linearization]:
-        """Return the linearizations whose losses are still to be checked, and forget them."""
+        """Return the linearizations whose losses were not checked yet, and clear the list."""
         unchecked = list(self._unchecked)
         self._unchecked.clear()
         return unchecked
 
-    def _linearization_at(self, order: int, *, cost: Cost | None) -> Linearization:
-        one_by_one = isinstance(self._closure, MicroBatches)
-        if one_by_one and (order == 0 or self._rule.order < 2):
-            kind: type[Linearization] = AccumulatedLinearization
-        else:
-            kind = Linearization
+    def _evaluate(self, order: int, *, cost: Cost | None) -> Linearization:
+        """Evaluate the closure, without a graph where losses alone are needed and it allows it."""
+        micro_batches = isinstance(self._closure, MicroBatches)
+        linearization_class = Linearization
+        if micro_batches and (order == 0 or self._rule.order < 2):
+            linearization_class = AccumulatedLinearization
 
         def build(*, graph: bool = True) -> Linearization:
-            return kind(
+            return linearization_class(
                 self.players,
                 self._closure,
                 order=order,
@@ -222,16 +230,16 @@ class Step:
             return build()
         try:
             return build(graph=False)
-        except RuntimeError:  # of many texts: what fails with a graph too fails again below
+        except RuntimeError:  # if the graph was not the reason, it is raised again below
             self._replay.rewind()
         found = build()
         self._inner.closure_differentiates = True
         return found
 
     def _losses_displaced_by(self, d: Vector) -> dict[str, float]:
-        """Return the losses at θ − d with the step's randomness; not counted as cost."""
+        """Return player → loss at θ − d, with the step's randomness; not counted as cost."""
         with displaced(self.players, d), self._same_randomness():
-            return self._linearization_at(0, cost=None).losses
+            return self._evaluate(0, cost=None).losses
 
     def _same_randomness(self) -> AbstractContextManager[None]:
         if self._replay is None:
@@ -246,8 +254,9 @@ class Step:
 
         Args:
             displacements: for each parameter of shape s a tensor of shape (n, *s); players that it
-                leaves out stay where they are. All n evaluations see the step's randomness.
-            batched: evaluate all n in one pass over the modules that the optimizer was given.
+                leaves out are not displaced. All n evaluations see the step's randomness.
+            batched: whether to evaluate all n in one pass over the modules that the optimizer was
+                given.
 
         Raises:
             UsageError: ``batched``, and the closure reads parameters other than through the modules
@@ -257,7 +266,7 @@ class Step:
         if not batched:
             trials = []
             for k in range(n):
-                with self.displaced(_at(displacements, k)):
+                with self.displaced(_entry(displacements, k)):
                     trials.append(self.linearize(0, check_finite=False).losses)
             found = {}
             for player in self.active:
@@ -271,15 +280,16 @@ class Step:
         self._cost.losses += n
         if self._verified.due("batch", found):
             self._verified.add("batch", found)
-            one = _at(displacements, 0)
-            check_batch(found, self._losses_displaced_by(one), self.first_linearization.losses, one)
+            first = _entry(displacements, 0)
+            alone = self._losses_displaced_by(first)
+            check_batch(found, alone, self.first_linearization.losses, first)
         return found
 
     @contextmanager
     def displaced(self, d: Vector) -> Iterator[None]:
-        """Hold the parameters at θ − d.
+        """Hold the parameters at θ − d within the block.
 
-        Jacobian products of earlier linearizations are not possible afterwards, because PyTorch
+        Afterwards, Jacobian products of earlier linearizations raise an error, because PyTorch
         notices that the parameters were changed.
         """
         self._check_repeatable()
@@ -290,13 +300,13 @@ class Step:
     def extrapolated(
         self, direction: Vector, *, keep_state: bool, fresh: bool = False
     ) -> Iterator[None]:
-        """Hold the parameters where the inner optimizers would take them with ``direction``.
+        """Hold the parameters where the inner optimizers would move them, within the block.
 
         Args:
             direction: the direction of the trial step.
-            keep_state: whether the optimizers' state keeps what the trial step did to it; otherwise
-                it is restored.
-            fresh: whether other samples will be drawn at the trial point.
+            keep_state: whether the trial step's change of the optimizers' state is kept; otherwise
+                the state is restored.
+            fresh: whether the block draws new samples at the trial point.
         """
         if not fresh:
             self._check_repeatable()
@@ -304,12 +314,12 @@ class Step:
         if self._first:
             unused = self._first[0].unused
             if self._first[0].order > 0:
-                # taken now: optimizers and their hooks may write to the gradient that they get
+                # now, because optimizers and their hooks may write to the gradient that they get
                 self._first[0].take_gradient_norms()
         if keep_state:
-            self.check_finite()  # a step that fails must leave no trace in the optimizers' state
+            self.check_finite()  # a step that fails must not change the optimizers' state
         with restored(p for player in direction for p in self.players[player]):
-            with nullcontext() if keep_state else self._inner.keeping_state():
+            with nullcontext() if keep_state else self._inner.restoring_state():
                 self._inner.advance(direction, unused)
             yield
 
@@ -322,7 +332,7 @@ class Step:
             return
         self._verified.add("repeatable", first.active)
         rule = type(self._rule).__name__
-        check_repeatable(rule, first, self._replay, lambda: self._linearization_at(1, cost=None))
+        check_repeatable(rule, first, self._replay, lambda: self._evaluate(1, cost=None))
 
     def solve(
         self,
@@ -336,9 +346,17 @@ class Step:
         tol: float,
         max_iter: int,
     ) -> tuple[Vector, Vector]:
-        """Solve (A + shift·I) x = b with the solver called ``method``; return x and A x.
+        """Solve (A + shift·I) x = b; return x and A x.
 
-        The report of the solve is kept in ``solves`` under ``name``.
+        Args:
+            name: the name under which ``solves`` reports the solve.
+            method: one of ``curvature.SOLVERS``: "cg", "minres", "gmres" or "saddle_free".
+            product: applies A.
+            b: the right-hand side.
+            x0: a first guess; zero by default.
+            shift: a multiple of the identity that is added to A.
+            tol: relative residual at which the solve stops.
+            max_iter: the largest number of products.
         """
         self.check_finite()
         solution = SOLVERS[method](
@@ -353,26 +371,30 @@ class Step:
         return b.unflatten(solution.x), b.unflatten(solution.image)
 
 
-def _at(stack: Vector, k: int) -> Vector:
-    return Vector({player: [tensor[k] for tensor in own] for player, own in stack.items()})
+def _entry(stack: Vector, k: int) -> Vector:
+    """Return entry k of a vector whose tensors have a further first dimension."""
+    parts = {}
+    for player, tensors in stack.items():
+        parts[player] = [tensor[k] for tensor in tensors]
+    return Vector(parts)
 
 
 def _restricted(closure: Closure, players: Collection[str]) -> Closure:
-    """Return the closure without the losses of other players."""
+    """Return a closure that returns the losses of these players only."""
     if isinstance(closure, MicroBatches):
         return MicroBatches([_restricted(part, players) for part in closure.parts])
 
     def losses() -> Losses:
         returned = closure()
         if not isinstance(returned, Mapping):
-            return returned  # the linearization reports what is wrong with it
+            return returned  # Linearization raises the error
         found = {player: loss for player, loss in returned.items() if player in players}
         if not found:
             theirs = ", ".join(f'"{player}"' for player in returned) or "no player"
             wanted = ", ".join(f'"{player}"' for player in players)
             raise UsageError(
-                f"The closure returned the losses of {theirs}, and {wanted} should move. Return"
-                " their losses too."
+                f"The closure returned the losses of {theirs}, but {wanted} should move. Return"
+                f" the losses of {wanted} too."
             )
         return found
 

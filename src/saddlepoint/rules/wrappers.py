@@ -1,4 +1,4 @@
-"""Rules around other rules."""
+"""Rules that wrap other rules."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from saddlepoint.rules.base import Rule, find_direction
 from saddlepoint.rules.first_order import GradientDescent
 from saddlepoint.rules.state import Entry, RuleState
 from saddlepoint.rules.step import Step
-from saddlepoint.vectors import Vector
+from saddlepoint.vectors import Tensors, Vector
 
 
 @dataclass(frozen=True)
 class Wrapper(Rule):
-    """A rule that changes what another one does, and has that one's order, units and needs.
+    """A rule that changes the directions of another one, or the parameters between its steps.
+
+    Its order, output and other declarations are those of the rule inside.
 
     Args:
         rule: the rule inside.
@@ -56,7 +58,7 @@ class Wrapper(Rule):
 
     @abstractmethod
     def direction(self, step: Step) -> Vector:
-        """Return the direction of every mover."""
+        """Return the direction of every active player."""
 
     def partial_direction(self, step: Step) -> Vector:
         return self.direction(step)
@@ -64,17 +66,17 @@ class Wrapper(Rule):
     def post_step(self, step: Step) -> None:
         self.rule.post_step(step.scope("rule", self.rule))
 
-    def _inside(self, step: Step) -> Vector:
+    def _inner_direction(self, step: Step) -> Vector:
         return find_direction(self.rule, step.scope("rule", self.rule))
 
 
 @dataclass(frozen=True)
 class Lookahead(Wrapper):
-    """Lookahead–minmax: every k steps all players return part of the way, θ_slow ← θ_slow + α(θ − θ_slow), θ ← θ_slow.
+    """Lookahead–minmax: every k steps θ_slow ← θ_slow + α(θ − θ_slow), θ ← θ_slow.
 
-    All players' slow weights move jointly, anchored at the start. Nest it for slower weights still:
-    ``Lookahead(Lookahead(rule, k=5), k=5000)``. k counts calls of ``step``: in alternating training
-    a round of two players is two.
+    The slow weights of all players move together; they start at the first step's parameters. Nest
+    it for a second, slower set: ``Lookahead(Lookahead(rule, k=5), k=5000)``. k counts calls of
+    ``step``: in alternating training a round of two players is two.
 
     Args:
         rule: the rule that takes the fast steps.
@@ -104,20 +106,21 @@ class Lookahead(Wrapper):
 
     def pre_step(self, players: Players, state: RuleState) -> None:
         super().pre_step(players, state)
-        state.begin("slow", Vector(players))
-        self._return(Vector(players), state)  # of what was frozen when the others returned
+        state.remember_if_new("slow", Vector(players))
+        # parameters that were frozen when the others moved to their slow weights
+        self._move_to_slow_weights(Vector(players), state)
 
     def direction(self, step: Step) -> Vector:
-        return self._inside(step)
+        return self._inner_direction(step)
 
     def post_step(self, step: Step) -> None:
         super().post_step(step)
         count = step.state.numbers["count"] = step.state.numbers.get("count", 0) + 1
         if count % self.k == 0:
-            self._return(Vector(step.players), step.state)
+            self._move_to_slow_weights(Vector(step.players), step.state)
 
-    def _return(self, here: Vector, state: RuleState) -> None:
-        """Take the parameters that owe a return part of the way back."""
+    def _move_to_slow_weights(self, here: Vector, state: RuleState) -> None:
+        """Update the slow weights, and move to them the parameters that have not moved yet."""
         returns = int(state.numbers.get("count", 0)) // self.k
         slow = state.recall("slow", default=here).tensors
         with torch.no_grad():
@@ -130,15 +133,15 @@ class Lookahead(Wrapper):
 
 @dataclass(frozen=True)
 class Averaged(Wrapper):
-    """Keep the average of the iterates beside them: uniform, θ̄_t = (1/t) Σ θ_s, or exponential, θ̄ ← d θ̄ + (1 − d) θ.
+    """Average the iterates: uniform, θ̄_t = (1/t) Σ θ_s, or exponential, θ̄ ← d θ̄ + (1 − d) θ.
 
-    The rule's own path does not change. ``with optimizer.averaged():`` holds the parameters at the
-    average, to evaluate there. While a parameter is frozen, its value counts as its iterates.
+    The iterates themselves do not change. ``with optimizer.averaged():`` holds the parameters at
+    the average, to evaluate there. The value of a frozen parameter counts in every step.
 
     Args:
         rule: the rule that moves.
-        decay: d in [0, 1) for the exponential average; None for the uniform one, which theory's
-            ergodic bounds are about.
+        decay: d in [0, 1) for the exponential average; None for the uniform one, for which ergodic
+            bounds are proved.
 
     Holds for: the games of the rule inside.
     Cost: that of the rule; memory: one more vector.
@@ -164,7 +167,7 @@ class Averaged(Wrapper):
         here = Vector(step.players)
         for entry, parameter in zip(step.state.entries(here), here.tensors, strict=True):
             self.catch_up(entry, parameter, step.state)
-        return self._inside(step)
+        return self._inner_direction(step)
 
     def post_step(self, step: Step) -> None:
         super().post_step(step)
@@ -176,7 +179,10 @@ class Averaged(Wrapper):
             entry["averaged"] = count
 
     def catch_up(self, entry: Entry, parameter: Tensor, state: RuleState) -> None:
-        """Count the steps in which a parameter was frozen, or not in the game yet, at the value that it has now."""
+        """Add the steps in which a parameter was frozen or not yet in the game to its average.
+
+        Each counts with the value that the parameter has now.
+        """
         steps = int(state.numbers.get("count", 0))
         missed = steps - entry.get("averaged", 0)
         if "average" not in entry:
@@ -189,7 +195,7 @@ class Averaged(Wrapper):
     def averages(
         self, state: RuleState, parameters: Mapping[str, Mapping[str, Tensor]]
     ) -> dict[str, dict[str, Tensor]]:
-        """Return player → name → average as of now, of the parameters that have one; empty before the first step."""
+        """Return player → parameter's name → its average; empty before the first step."""
         found: dict[str, dict[str, Tensor]] = {}
         for player, own in state.parameters.items():
             for name, entry in own.items():
@@ -202,11 +208,11 @@ class Averaged(Wrapper):
 
 @dataclass(frozen=True)
 class Clipped(Wrapper):
-    """Shorten a player's direction to a norm, d_i ← d_i · min(1, norm / ‖d_i‖), each player by itself.
+    """Clip the norm of each player's direction: d_i ← d_i · min(1, norm / ‖d_i‖).
 
     Args:
         rule: the rule whose directions are clipped.
-        norm: the longest direction.
+        norm: the largest norm of a direction.
 
     Holds for: the games of the rule inside.
     Cost: that of the rule.
@@ -225,16 +231,18 @@ class Clipped(Wrapper):
             raise UsageError(f"Clipped: norm={self.norm} must be positive.")
 
     def direction(self, step: Step) -> Vector:
-        d = self._inside(step)
-        return Vector({player: self._shortened(d.only([player]))[player] for player in d})
-
-    def _shortened(self, d: Vector) -> Vector:
-        length = d.length()
-        return d * (self.norm / length) if math.isfinite(length) and length > self.norm else d
+        parts = {}
+        for player, own in self._inner_direction(step).items():
+            d = Vector({player: own})
+            length = d.length()
+            if math.isfinite(length) and length > self.norm:
+                d = d * (self.norm / length)
+            parts[player] = d[player]
+        return Vector(parts)
 
 
 class TwoRules(Wrapper):
-    """A wrapper of two rules, of which ``fallback`` is the second; it needs what either of them needs."""
+    """A wrapper of two rules, ``rule`` and ``fallback``; it needs what either of them needs."""
 
     games = "those of both rules inside"
 
@@ -259,23 +267,23 @@ class TwoRules(Wrapper):
 
 @dataclass(frozen=True)
 class Every(TwoRules):
-    """Use one rule every k-th step, from the first on, and a cheap one between: the cost of curvature becomes a dial.
+    """Use one rule in every k-th step, starting with the first, and a cheaper one in the others.
 
-    Each rule keeps a memory of its own. Extra turns of some players (``step(closure, only=…)``) are
-    counted apart, with a period of their own. Where one of them is in units of steps, the inner
-    optimizer must be plain SGD.
+    k sets the cost of curvature. Each rule has a state of its own. Extra turns of some players
+    (``step(closure, only=[...])``) are counted separately, with a period of their own. Where the
+    output of one of the rules is an update, the inner optimizer must be plain SGD.
 
     Args:
         rule: the rule of every k-th step.
         k: the period.
-        otherwise: the rule of the other steps.
+        fallback: the rule of the other steps.
 
     Holds for: the games of both rules.
     Cost: (cost of ``rule`` + (k − 1) · cost of ``fallback``) / k.
-    Guarantee: none of its own; on a quadratic game a period multiplies the maps of its k steps.
+    Guarantee: none of its own; on a quadratic game a period is the product of its k linear maps.
 
-    Reference: the lazy regularisation of Karras et al. (2020), Analyzing and improving the image
-    quality of StyleGAN, arXiv:1912.04958, is this for gradient penalties.
+    Reference: Karras et al. (2020), Analyzing and improving the image quality of StyleGAN,
+    arXiv:1912.04958, whose lazy regularisation does this with gradient penalties.
 
     >>> Every(Lookahead(), k=5).order
     1
@@ -300,11 +308,11 @@ class Every(TwoRules):
         count = self._counter(step)
         step.state.numbers[count] = step.state.numbers.get(count, -1) + 1
         if step.state.numbers[count] % self.k == 0:
-            return self._inside(step)
+            return self._inner_direction(step)
         return find_direction(self.fallback, step.scope("fallback", self.fallback))
 
     def _counter(self, step: Step) -> str:
-        """Return where steps are counted: turns of some players alone have a period of their own."""
+        """Return the name of the step counter; extra turns of some players have their own."""
         return "count" if step.only is None else f"count of {', '.join(step.only)}"
 
     def post_step(self, step: Step) -> None:
@@ -316,25 +324,24 @@ class Every(TwoRules):
 
 @dataclass(frozen=True)
 class PerPlayer(TwoRules):
-    """Move the named players by one rule and all others by another, for players that need different treatment.
+    """Move the named players by one rule and all others by another.
 
-    A generator whose output is quantised has a gradient of zero; it learns by
-    ``RandomizedSmoothing`` while the discriminator follows its gradient. Each rule plays the game
-    of its own players, the others held where they are, and keeps a memory of its own. A turn in
-    which only players of one rule move is that rule's alone: where it is of order 0, no gradient is
-    taken.
+    For example, a generator whose output is quantised has a gradient of zero; it learns by
+    ``RandomizedSmoothing`` while the discriminator follows its gradient. Each rule sees the game of
+    its own players, with the others held fixed, and has a state of its own. A step in which only
+    players of one rule move is a step of that rule alone: where it is of order 0, no gradient is
+    computed.
 
     Args:
         rule: the rule of the named players.
         players: their names.
-        otherwise: the rule of all other players.
+        fallback: the rule of all other players.
 
     Holds for: any game; each rule for the game of its own players.
     Cost: in alternating training that of the rule whose player moves; where players of both move at
-    once that of both, and one evaluation
-        of the closure more for each rule of order 1 or 2.
+    once that of both, and one more evaluation of the closure for each rule of order 1 or 2.
     Guarantee: none of its own; with the same rule twice, and one that does not couple the players,
-    that rule's path.
+    the iterates are those of that rule.
 
     Reference: Hjelm et al. (2018), Boundary-seeking generative adversarial networks,
     arXiv:1702.08431, train generators of discrete data by an estimate from the discriminator's
@@ -358,7 +365,7 @@ class PerPlayer(TwoRules):
 
     @property
     def evaluates_again(self) -> bool:
-        return True  # each rule evaluates the game of its own players
+        return True  # the closure is evaluated for each rule's game
 
     def validate(self, players: Players) -> None:
         for player in self.players:
@@ -366,46 +373,39 @@ class PerPlayer(TwoRules):
                 raise UsageError(
                     f'PerPlayer: no player "{player}".' + did_you_mean(player, players)
                 )
-        for _, rule, own in self._parts(players):
+        for _, rule, own in self._games(players):
             rule.validate({player: players[player] for player in own})
 
     def pre_step(self, players: Players, state: RuleState) -> None:
-        for name, rule, own in self._parts(players):
+        for name, rule, own in self._games(players):
             rule.pre_step({player: players[player] for player in own}, state.child(name))
 
     def direction(self, step: Step) -> Vector:
         active = step.linearization.active
-        views = self._moving(step)
-        # otherwise the record would take gradients that no rule asks for
+        views = self._active_views(step)
+        # without this the StepResult would compute gradients that no rule needs
         if len(views) > 1 or views[0][0].order == 0:
             step.record_losses_only()
-        found = Vector(
-            {
-                player: part
-                for rule, view in views
-                for player, part in find_direction(rule, view).items()
-            }
-        )
-        return found.only(active)
+        parts: dict[str, Tensors] = {}
+        for rule, view in views:
+            parts.update(find_direction(rule, view))
+        return Vector(parts).only(active)
 
     def post_step(self, step: Step) -> None:
-        for rule, view in self._moving(step):
+        for rule, view in self._active_views(step):
             rule.post_step(view)
 
-    def _parts(self, players: Iterable[str]) -> list[tuple[str, Rule, list[str]]]:
+    def _games(self, players: Iterable[str]) -> list[tuple[str, Rule, list[str]]]:
+        """Return (name of its state, rule, its players) for each rule that has players."""
         named = [player for player in players if player in self.players]
         others = [player for player in players if player not in self.players]
-        return [
-            part
-            for part in (("rule", self.rule, named), ("fallback", self.fallback, others))
-            if part[2]
-        ]
+        games = [("rule", self.rule, named), ("fallback", self.fallback, others)]
+        return [game for game in games if game[2]]
 
-    def _moving(self, step: Step) -> list[tuple[Rule, Step]]:
-        """Return each rule of which a player moves, with the step as it sees it."""
-        parts = self._parts(step.players)
-        return [
-            (rule, step.scope(name, rule, own))
-            for name, rule, own in parts
-            if set(own) & set(step.active)
-        ]
+    def _active_views(self, step: Step) -> list[tuple[Rule, Step]]:
+        """Return each rule that has an active player, with the step as this rule sees it."""
+        views = []
+        for name, rule, own in self._games(step.players):
+            if set(own) & set(step.active):
+                views.append((rule, step.scope(name, rule, own)))
+        return views

@@ -1,4 +1,4 @@
-"""Rules that use values of the losses only: for players whose losses have no gradient, or one that says nothing."""
+"""Rules that use values of the losses only, for players without a useful gradient."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ from saddlepoint.vectors import Vector
 
 @dataclass(frozen=True, kw_only=True)
 class LossDifferences(Rule):
-    """Directions from differences of losses at randomly displaced points: d_i = mean over u of (f_i(θ + wu) − f_i(θ − wu)) / (2w) u_i.
+    """Base of the rules that use differences of losses at randomly displaced points.
 
-    The displacements of a player depend on (seed, the player's name, how many steps were taken)
-    alone, and are drawn flat: neither the order of the players nor the tensors that a player's
-    parameters come in change them. All evaluations of a step see the same samples and the same
-    randomness, so that a difference measures the displacement.
+    d_i = mean over u of (f_i(θ + wu) − f_i(θ − wu)) / (2w) u_i
+
+    The displacements u of a player depend on the seed, the player's name and the number of steps
+    taken, and are drawn as one flat vector: the order of the players and the shapes of their
+    parameters do not change them. All evaluations of a step see the same samples and the same
+    randomness, so that a difference measures the displacement alone.
 
     Args:
-        samples: how many displacements u are averaged.
-        shared: displace all active by one draw, whose evaluation serves all of them: fewer
-            evaluations, and each player's direction carries the noise of the others' displacements.
-            False displaces one player at a time, the others held where they are.
-        batched: evaluate all displacements in one pass (torch.func.vmap) over the modules that the
-            optimizer was given; quicker from a few samples on, at the price of memory, and refused
-            where a network moves buffers or branches on values.
-        seed: decides the displacements.
+        samples: number of displacements u that are averaged.
+        shared: whether to displace all active players at once, so that an evaluation serves all of
+            them: fewer evaluations, but each player's direction contains the noise of the others'
+            displacements. False displaces one player at a time, with the others held fixed.
+        batched: whether to evaluate all displacements in one pass (torch.func.vmap) over the
+            modules that the optimizer was given; faster from a few samples on, needs more memory,
+            and raises UsageError where a network changes buffers or branches on values.
+        seed: seed of the displacements.
     """
 
     samples: int = 1
@@ -53,73 +55,81 @@ class LossDifferences(Rule):
 
     @abstractmethod
     def width(self, t: int) -> float:
-        """Return how far step t looks, w."""
+        """Return w, the length of a displacement in step t."""
 
     @abstractmethod
     def draw(self, n: int, like: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the displacements u of one player's n parameters, shape (samples, n), with E[u uᵀ] = I and the dtype of ``like``."""
+        """Return the displacements of one player's n parameters, shape (samples, n), E[u uᵀ] = I.
+
+        They have the dtype of ``like``.
+        """
 
     def slopes(self, step: Step, u: Vector, width: float) -> Mapping[str, Tensor]:
-        """Return mover → the slope of its loss along each displacement, shape (samples,); central differences."""
-        both = Vector(
-            {
-                player: [torch.cat([-width * t, width * t]) for t in tensors]
-                for player, tensors in u.items()
-            }
-        )  # one pass if batched
-        halves = {
-            player: losses.chunk(2)
-            for player, losses in step.losses_at(both, batched=self.batched).items()
-        }
-        return {player: (ahead - back) / (2 * width) for player, (ahead, back) in halves.items()}
+        """Return player → the slope of its loss along each displacement, shape (samples,).
+
+        Slopes are central differences.
+        """
+        both_sides = {}
+        for player, tensors in u.items():
+            both_sides[player] = [torch.cat([-width * t, width * t]) for t in tensors]
+        slopes = {}
+        for player, losses in step.losses_at(Vector(both_sides), batched=self.batched).items():
+            ahead, back = losses.chunk(2)
+            slopes[player] = (ahead - back) / (2 * width)
+        return slopes
 
     def direction(self, step: Step) -> Vector:
         t = int(step.state.numbers.get("count", 0))
         step.state.numbers["count"] = t + 1
         active, width = step.active, self.width(t)
         here = Vector({player: step.players[player] for player in active})
-        noise = {player: self._noise(player, here.only([player]).flatten(), t) for player in active}
+        noise, displacements = {}, {}
+        for player in active:
+            flat = here.only([player]).flatten()
+            generator = generator_for(self.seed, f"displacements of {player}", t)
+            noise[player] = self.draw(flat.numel(), flat, generator).to(flat.device)
+            sizes = [parameter.numel() for parameter in step.players[player]]
+            pieces = torch.split(noise[player], sizes, dim=1)
+            displacements[player] = [
+                piece.reshape(len(piece), *parameter.shape)
+                for piece, parameter in zip(pieces, step.players[player], strict=True)
+            ]
         parts = {}
         for group in [active] if self.shared else [(player,) for player in active]:
-            u = Vector({player: _stacked(noise[player], step.players[player]) for player in group})
+            u = Vector({player: displacements[player] for player in group})
             slopes = self.slopes(step, u, width)
             for player in group:
                 weights = (slopes[player] / self.samples).to(noise[player])
                 parts[player] = here.only([player]).unflatten(weights @ noise[player])[player]
         return Vector(parts).detach()
 
-    def _noise(self, player: str, flat: Tensor, t: int) -> Tensor:
-        generator = generator_for(self.seed, f"displacements of {player}", t)
-        return self.draw(flat.numel(), flat, generator).to(flat.device)
-
 
 @dataclass(frozen=True)
 class RandomizedSmoothing(LossDifferences):
-    """Evolution strategies: an estimate of the gradient of the smoothed loss E_u f_i(θ + σu), without bias.
+    """Evolution strategies: an unbiased gradient of the smoothed loss E_u f_i(θ + σu).
 
     direction_i = mean of (f_i(θ + σu) − f_i(θ − σu)) / (2σ) u_i, or with ``antithetic=False`` of
-    (f_i(θ + σu) − f_i(θ)) / σ u_i. Smoothing gives a slope to losses that have none, such as those
-    of a generator whose output is quantised; σ must reach across the steps.
+    (f_i(θ + σu) − f_i(θ)) / σ u_i. Smoothing gives a slope to piecewise constant losses, such as
+    those of a generator whose output is quantised; σ must be larger than the steps of the loss.
 
     Args:
         sigma: σ; the bias against the gradient of f itself is of order σ², where there is one.
         noise: "gaussian", or "sphere" for u uniform on the sphere of radius √n; both have E[u uᵀ] =
             I.
-        antithetic: look both ways along u, which cancels every even term of f and with it most of
-            the variance.
-        samples: displacements per step, 16 unless said otherwise; the variance of a direction is
-            about n ‖∂f‖² / samples.
-        shared: displace all active at once, one evaluation serving all.
-        batched: evaluate all displacements in one pass over the optimizer's modules.
-        seed: decides the displacements.
+        antithetic: whether to evaluate at θ + σu and θ − σu, which cancels every even term of f and
+            with it most of the variance.
+        samples: displacements per step, 16 by default; the variance of a direction is about
+            n ‖∂f‖² / samples.
+        shared: whether to displace all active players at once, so that an evaluation serves all.
+        batched: whether to evaluate all displacements in one pass over the optimizer's modules.
+        seed: seed of the displacements.
 
     Holds for: any number of players, zero-sum or not.
-    Cost: one evaluation of the closure, and 2·samples more for each mover (samples with
-    ``antithetic=False``), or for all active together
-        with ``shared``; no gradient.
+    Cost: one evaluation of the closure, and 2·samples more for each active player (samples with
+    ``antithetic=False``), or for all of them together with ``shared``; no gradient.
     Guarantee: the expected direction is the gradient of the smoothed loss, so that it converges
-    where gradient descent on that does, with
-        lrs about n times smaller; on linear losses u uᵀ ∂f exactly.
+    where gradient descent on that loss does, with learning rates about n times smaller; on linear
+    losses it is u uᵀ ∂f exactly.
 
     References: Nesterov and Spokoiny (2017), Random gradient-free minimization of convex functions,
     Found. Comput. Math. 17; Salimans et al. (2017), Evolution strategies as a scalable alternative
@@ -156,34 +166,32 @@ class RandomizedSmoothing(LossDifferences):
     def slopes(self, step: Step, u: Vector, width: float) -> Mapping[str, Tensor]:
         if self.antithetic:
             return super().slopes(step, u, width)
-        ahead, here = (
-            step.losses_at(u * -width, batched=self.batched),
-            step.first_linearization.losses,
-        )
+        ahead = step.losses_at(u * -width, batched=self.batched)
+        here = step.first_linearization.losses
         return {player: (ahead[player] - here[player]) / width for player in ahead}
 
 
 @dataclass(frozen=True)
 class SimultaneousPerturbation(LossDifferences):
-    """SPSA: two evaluations a step, all parameters displaced by ±c_t at once.
+    """Simultaneous perturbation (SPSA): all parameters are displaced by ±c_t at once.
 
-    direction_i = (f_i(θ + c_t Δ) − f_i(θ − c_t Δ)) / (2 c_t) Δ_i with independent signs Δ and gains
-    c_t = c / (t + 1)^γ after t steps.
+    direction_i = (f_i(θ + c_t Δ) − f_i(θ − c_t Δ)) / (2 c_t) Δ_i with independent random signs Δ
+    and c_t = c / (t + 1)^γ after t steps.
 
     Args:
         c: the first displacement of every parameter.
-        gamma: γ, how fast displacements shrink; 0.101 is Spall's advice for finite runs, 1/6 the
-            optimal rate.
-        samples: draws of Δ that are averaged.
-        shared: displace all active at once, one evaluation serving all.
-        batched: evaluate all displacements in one pass over the optimizer's modules.
-        seed: decides the signs.
+        gamma: γ, the exponent of the decay; 0.101 is Spall's advice for finite runs, 1/6 is
+            asymptotically optimal.
+        samples: number of draws of Δ that are averaged.
+        shared: whether to displace all active players at once, so that an evaluation serves all.
+        batched: whether to evaluate all displacements in one pass over the optimizer's modules.
+        seed: seed of the signs.
 
     Holds for: any number of players, zero-sum or not.
-    Cost: one evaluation of the closure, and 2·samples more for each mover, or for all active
-    together with ``shared``; no gradient. Guarantee: converges almost surely to a minimum of smooth
-    losses with step sizes a_t → 0, Σ a_t = ∞ and Σ (a_t / c_t)² < ∞; with
-        constant ones it stays near. The bias is of order c_t².
+    Cost: one evaluation of the closure, and 2·samples more for each active player, or for all of
+    them together with ``shared``; no gradient.
+    Guarantee: converges almost surely to a minimum of smooth losses with step sizes a_t → 0,
+    Σ a_t = ∞ and Σ (a_t / c_t)² < ∞; with constant ones it stays near. The bias is of order c_t².
 
     Reference: Spall (1992), Multivariate stochastic approximation using a simultaneous perturbation
     gradient approximation, IEEE Trans. Automatic Control 37(3).
@@ -208,15 +216,5 @@ class SimultaneousPerturbation(LossDifferences):
         return self.c / float((t + 1) ** self.gamma)
 
     def draw(self, n: int, like: Tensor, generator: torch.Generator) -> Tensor:
-        return (
-            torch.randint(0, 2, (self.samples, n), generator=generator).mul(2).sub(1).to(like.dtype)
-        )
-
-
-def _stacked(noise: Tensor, parameters: tuple[Tensor, ...]) -> list[Tensor]:
-    """Return rows of n numbers, shape (samples, n), cut into the shapes of the parameters, (samples, *shape) each."""
-    pieces = torch.split(noise, [parameter.numel() for parameter in parameters], dim=1)
-    return [
-        piece.reshape(len(noise), *parameter.shape)
-        for piece, parameter in zip(pieces, parameters, strict=True)
-    ]
+        bits = torch.randint(0, 2, (self.samples, n), generator=generator)
+        return bits.mul(2).sub(1).to(like.dtype)

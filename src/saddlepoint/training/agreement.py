@@ -25,7 +25,7 @@ def check_agreement(trainer: Trainer) -> None:
     Raises:
         UsageError: in every process; it names the first difference.
     """
-    if trainer.distributed.world == 1:
+    if trainer.distributed.world_size == 1:
         return
     difference = _difference(trainer.distributed.all_gather(facts(trainer)))
     if difference:
@@ -41,7 +41,7 @@ def check_parameters(trainer: Trainer) -> None:
     Raises:
         DistributedError: in every process, if the parameters differ.
     """
-    if trainer.distributed.world == 1:
+    if trainer.distributed.world_size == 1:
         return
     sums = {}
     for player, network in trainer.networks.items():

@@ -60,7 +60,7 @@ class Evaluator:
         """
         distributed = self.trainer.distributed
         own = self.measures(
-            samples, seed, progress=progress, number=distributed.rank, of=distributed.world
+            samples, seed, progress=progress, number=distributed.rank, of=distributed.world_size
         )
         values = {}
         for prefix, measures in own.items():
@@ -224,7 +224,7 @@ class Evaluator:
         """Return n generated samples; several processes generate the chunks in turn."""
         trainer = self.trainer
         network = trainer.ema.module if prefix == "ema/" else trainer.networks[GENERATOR]
-        distributed, world = trainer.distributed, trainer.distributed.world
+        distributed, world = trainer.distributed, trainer.distributed.world_size
         chunks = self.problem.noise_chunks(n, seed, "evaluation")
         own = [self.problem.sample(network, noise) for noise in chunks[distributed.rank :: world]]
         gathered = distributed.all_gather(own)

@@ -62,7 +62,7 @@ class Trainer:
     ) -> None:
         self.config = config
         self.distributed = SingleProcess() if distributed is None else distributed
-        self._share = self.distributed.share(config.batch_size)
+        self._share = self.distributed.batch_slice(config.batch_size)
         self._clock = clock
         self.device = torch.device(config.device)
         self.problem = registry.build_problem(config.problem.name, config.problem.options)
@@ -81,7 +81,7 @@ class Trainer:
             optimizers, rule, modules=self.networks.values(), distributed=self.distributed
         )
         self.eval_mode_optimizers = EvalModeOptimizers(optimizers, rule)
-        if self.distributed.world > 1:
+        if self.distributed.world_size > 1:
             _refuse_batch_norm(
                 self.networks,
                 "split over several processes",
