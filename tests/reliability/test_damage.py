@@ -49,7 +49,7 @@ class TestEveryBit:
             with pytest.warns(
                 CorruptFileWarning,
                 match=(
-                    r"step-00000012\.pt is truncated or damaged: .*one, step-00000008\.pt, is used"
+                    r"step-00000012\.pt is truncated or damaged: .*checkpoint, step-00000008\.pt, is used"
                 ),
             ):
                 assert loaded(copy)["step"] == 8

@@ -185,7 +185,7 @@ class TestRefusals:
         (tmp_path / "run/checkpoints/step-00000012.pt").write_bytes(sealed(buffer.getvalue()))
         with pytest.raises(
             sp.UsageError,
-            match="written by another version or another program: it is not of format 4",
+            match="written by another version or another program: it is not of format 5",
         ):
             run.load_checkpoint(training.config)
 
