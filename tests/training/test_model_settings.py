@@ -74,8 +74,8 @@ def test_checkpointing_refuses_batch_norm():
     with pytest.raises(
         UsageError,
         match=(
-            r'Player "discriminator", layer layers\.1: batch normalisation cannot be evaluated'
-            r" again"
+            r'Player "discriminator", layer layers\.1: batch normalisation cannot be used'
+            r" with"
         ),
     ):
         Trainer(resolve({"problem": "stacked-digits", "model": {"checkpoint": True}}))
