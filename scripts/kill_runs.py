@@ -192,7 +192,7 @@ def plant(doing: Any, counts: Counter[str], kill: Kill | None) -> None:
         GameOptimizer.step,
         Mixture8.measures,
         Path.replace,
-        run_directory.append_whole,
+        run_directory.append_atomic,
     )
 
     def one_turn(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -242,7 +242,7 @@ def plant(doing: Any, counts: Counter[str], kill: Kill | None) -> None:
         (GameOptimizer, "step", one_turn),
         (Mixture8, "measures", metric_by_metric),
         (Path, "replace", rename),
-        (run_directory, "append_whole", half_a_line),
+        (run_directory, "append_atomic", half_a_line),
         (Trainer, "_closure", spoilt_once),
     ]
     for owner, name, value in planted:
@@ -330,7 +330,7 @@ def differences(a: Path, b: Path) -> list[str]:
 
 def _content(path: Path) -> Any:
     """Return what a file says, in plain containers where it holds times."""
-    from saddlepoint.training.checkpoint import decode
+    from saddlepoint.io.checkpoint import decode
 
     if path.suffix == ".pt":
         return decode(path.read_bytes())

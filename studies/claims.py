@@ -1,4 +1,4 @@
-"""The claims of the mission with their verdicts, which follow from the numbers by rule."""
+"""The tested claims with their verdicts, which are computed from the numbers."""
 
 from __future__ import annotations
 
@@ -28,23 +28,26 @@ def claims(study):
     by rule."""
     rows = [
         [
-            "second-order methods are faster: better at equal seconds",
+            "second-order methods are faster: better at equal training time",
             held(study, "second-order"),
             verdict(study, "second-order"),
         ],
         [
-            "subgradient methods are better at equal seconds",
+            "subgradient methods are better at equal training time",
             held(study, "subgradient"),
             verdict(study, "subgradient"),
         ],
-        ["second-order methods are steadier and keep all modes", *kept(study, "second-order")],
-        ["subgradient methods are steadier and keep all modes", *kept(study, "subgradient")],
+        [
+            "second-order methods are more stable and preserve all modes",
+            *kept(study, "second-order"),
+        ],
+        ["subgradient methods are more stable and preserve all modes", *kept(study, "subgradient")],
         *(
-            [["subgradients cure vanishing gradients", *cured(saturated)]]
+            [["subgradients solve vanishing gradients", *cured(saturated)]]
             if (saturated := called(study, "mixture8-saturated"))
             else []
         ),
-        ["second order costs more a step", *costlier(study)],
+        ["second-order methods cost more per step", *costlier(study)],
         ["subgradient methods oscillate more", *oscillating(study)],
         *(
             [["second-order methods overfit more", *overfitted(digits)]]
@@ -56,7 +59,7 @@ def claims(study):
 
 
 def word(p, better):
-    return "undecided" if p >= 0.05 else "holds" if better else "does not hold"
+    return "undecided" if p >= 0.05 else "holds" if better else "fails"
 
 
 def held(study, family):
@@ -67,7 +70,7 @@ def held(study, family):
     )
     if better and not worse:
         return f"holds on {better} of {len(duels_of)} problems, undecided on the rest"
-    return f"holds on {better}, does not on {worse} of {len(duels_of)} problems"
+    return f"holds on {better}, fails on {worse} of {len(duels_of)} problems"
 
 
 def verdict(study, family):
@@ -107,7 +110,7 @@ def cured(problem):
         f"{word(p[name], worth(problem, mine) < worth(problem, own[name]))} against {name}"
         for name in p
     ]
-    return ", ".join(verdicts), f"{mine['name']} escapes and learns in {successes(mine)}, {others}"
+    return ", ".join(verdicts), f"{mine['name']} reaches the target in {successes(mine)}, {others}"
 
 
 def costlier(study):
@@ -116,7 +119,7 @@ def costlier(study):
         for method, factor in step_factors(study)
         if method["family"] == "second-order"
     }
-    return "holds", "in Adam's steps: " + ", ".join(
+    return "holds", "time in steps of Adam: " + ", ".join(
         f"{name} {factor:.1f}" for name, factor in sorted(slow.items(), key=lambda item: item[1])
     )
 
@@ -125,8 +128,8 @@ def oscillating(study):
     back = {family: unsteady(study, family) for family in FAMILIES}
     shares = ", ".join(f"{family} {share:.0%}" for family, share in back.items())
     return (
-        "holds" if back["subgradient"] > back["first-order"] else "not seen"
-    ), f"late evaluations worse than the one before: {shares}"
+        "holds" if back["subgradient"] > back["first-order"] else "not observed"
+    ), f"late evaluations worse than the previous one: {shares}"
 
 
 def overfitted(problem):

@@ -77,7 +77,7 @@ def with_interval(method):
     lost = summary["diverged"] + summary["failed"]
     low, high = summary["interval"]
     return f"{number(summary['median'])} ({number(low)} … {number(high)})" + (
-        f", {lost} lost" if lost else ""
+        f", {lost} failed" if lost else ""
     )
 
 
@@ -94,7 +94,7 @@ def time_to_target(method):
     time = method["summary"]["time_to_target"]
     if time is None:
         return "–"
-    middle = "never" if time["median"] is None else f"{time['median']:.2g} s"
+    middle = "not reached" if time["median"] is None else f"{time['median']:.2g} s"
     return f"{middle} ({time['reached']} of {time['reached'] + time['censored']})"
 
 

@@ -31,7 +31,7 @@ SHOWN = (
 
 
 def best_of_families(study):
-    """The table that the study was made for."""
+    """The main table of the study."""
     rows = []
     for problem in study["problems"]:
         winner = methods(problem)[0]
@@ -75,11 +75,11 @@ def duels(study, family):
     return table(
         (
             "problem",
-            "best against best",
-            "a run is better in",
+            "methods",
+            "P(better run)",
             "p",
             "time to target",
-            "of the first-order method",
+            "time of the first-order method",
         ),
         rows,
     )
@@ -114,12 +114,12 @@ def costs(study):
         )
     ]
     return table(
-        ("method", "family", "time of a step", "gradient-equivalents a step", "peak memory"), rows
+        ("method", "family", "time per step", "gradient-equivalents per step", "peak memory"), rows
     )
 
 
 def union(study):
-    """Each half of the joined method beside the whole: what a run reached, in how many steps."""
+    """Results and steps of ``kronecker-cgd`` and of the methods that it combines."""
     rows = []
     for problem in study["problems"]:
         own = {method["name"]: method for method in methods(problem)}
@@ -142,7 +142,7 @@ def union(study):
                     each,
                 ]
             )
-    return table(("problem", "method", "median (95 %)", "success", "steps", "ms a step"), rows)
+    return table(("problem", "method", "median (95 %)", "success", "steps", "ms per step"), rows)
 
 
 def steadiness(study):
@@ -171,9 +171,7 @@ def steadiness(study):
                 shares,
             ]
         )
-    return table(
-        ("family", "reported runs without an end", "tuning trials without an end", "setbacks"), rows
-    )
+    return table(("family", "failed reported runs", "failed tuning trials", "setbacks"), rows)
 
 
 def modes_kept(study):
@@ -206,14 +204,14 @@ def modes_kept(study):
                 f"{method['name']}: {number(median(ended))} ({number(min(ended))} …"
                 f" {number(max(ended))}){reached}"
                 if ended
-                else "none ended"
+                else "no finished run"
             )
         rows.append([problem["name"], f"`{names[0].removeprefix('ema/')}`", *cells])
-    return table(("problem", "counted", *FAMILIES), rows)
+    return table(("problem", "metric", *FAMILIES), rows)
 
 
 def family_table(problem):
-    """Every method with its family: does it escape?"""
+    """Every method with its family, and whether it reaches the target."""
     rows = [
         [
             method["name"],
@@ -224,9 +222,7 @@ def family_table(problem):
         ]
         for method in methods(problem)
     ]
-    return table(
-        ("method", "family", "median (95 %)", "escaped and learnt", "time to the target"), rows
-    )
+    return table(("method", "family", "median (95 %)", "target reached", "time to target"), rows)
 
 
 def overfitting(problem):
@@ -283,7 +279,7 @@ def problem_table(problem):
         "success",
         f"better than {problem['baseline']} (p, corrected)",
         *names,
-        "ms a step",
+        "ms per step",
         "tuned to",
     )
     return table(head, rows)
@@ -291,10 +287,10 @@ def problem_table(problem):
 
 OURS = (
     (
-        "ours, tuned Adam",
+        "this study, tuned Adam",
         lambda problem: next(method for method in problem["methods"] if method["name"] == "adam"),
     ),
-    ("ours, best method", lambda problem: methods(problem)[0]),
+    ("this study, best method", lambda problem: methods(problem)[0]),
 )
 
 
@@ -310,7 +306,7 @@ def our_stacks(problem):
 
 
 def our_rows(study):
-    """Our plain GAN and our best method on both mixtures, as rows beside the published ones."""
+    """Plain GAN and best method on both mixtures, as rows for the table of published numbers."""
     rows = []
     for title, pick in OURS:
         cells = []

@@ -108,7 +108,7 @@ class TestExtraTurns:
         gan = Gan()
         with pytest.raises(
             sp.UsageError,
-            match='returned the losses of "generator", and "discriminator" should move',
+            match='returned the losses of "generator", but "discriminator" should move',
         ):
             gan.optimizer(rules.Consensus()).step(
                 lambda: gan.losses(players=("generator",)), only=["discriminator"]

@@ -170,7 +170,7 @@ if __name__ == "__main__":
         "registry",
         "compare",
         "cli",
-        "reading",
+        "io.limits",
         "diagnostics.figures",
     )
     commands = (

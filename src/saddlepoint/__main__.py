@@ -4,7 +4,7 @@ import os
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] in ("", os.getcwd()):
-    # `python -m` looks there first: a user's random.py would take the place of Python's
+    # `python -m` searches the current directory first: a file random.py would shadow Python's
     del sys.path[0]
 
 from saddlepoint.errors import MissingExtraError
@@ -12,7 +12,7 @@ from saddlepoint.extras import needs
 
 
 def main() -> None:
-    """Run the command line; where its packages are not installed, say so in a sentence and end with exit code 2."""
+    """Run the command line; exit with a message and code 2 where its packages are missing."""
     command = "".join(sys.argv[1:2])
     try:
         with needs("tune" if command in ("compare", "tune") else "train", "The command line"):

@@ -163,7 +163,7 @@ class TestResumeSampleEvaluate:
             (
                 [],
                 (
-                    "Error: run has used its budget of 6 steps. Give it more with --steps +N or"
+                    "Error: run has used its budget of 6 steps. Extend it with --steps +N or"
                     " --seconds S.\n"
                 ),
             ),
@@ -339,7 +339,7 @@ class TestMistakes:
         assert code in (0, 1), "1 is what diagnose finds"
         assert err.startswith(
             "note: In run/checkpoints step-00000006.pt is truncated or damaged: it does not end"
-            " with its checksum, "
+            " with a checksum, "
         )
         assert err.endswith("The previous checkpoint, step-00000005.pt, is used.\n")
         assert {

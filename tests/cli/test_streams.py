@@ -85,7 +85,7 @@ def test_a_closed_pipe_stops_training_as_sigterm_does(here, printing_to, capfd):
     assert summary["status"] == "interrupted"
     assert summary["steps"] < 4000
     assert (
-        f"Stopped after step {summary['steps']}; saved. Go on with: saddlepoint resume 'a b'"
+        f"Stopped after step {summary['steps']}; saved. Resume with: saddlepoint resume 'a b'"
         in capfd.readouterr().err
     )
 

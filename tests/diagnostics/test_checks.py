@@ -20,8 +20,8 @@ from saddlepoint.diagnostics.checks import (
     check_mode_loss,
     check_overfitting,
 )
-from saddlepoint.files import json_line
 from saddlepoint.games import GAN_LOSSES
+from saddlepoint.io.atomic import json_line
 
 PLAYERS = ("discriminator", "generator")
 

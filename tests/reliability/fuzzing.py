@@ -36,11 +36,11 @@ from saddlepoint.compare.study import study_from_dict
 from saddlepoint.data.idx import read_idx
 from saddlepoint.diagnostics import History, diagnose
 from saddlepoint.errors import DivergenceError, UsageError
+from saddlepoint.io.checkpoint import FORMAT, with_checksum
+from saddlepoint.io.limits import parse_json, parse_yaml
 from saddlepoint.metrics import MetricResult
-from saddlepoint.reading import parse_json, parse_yaml
 from saddlepoint.report import make_report
 from saddlepoint.training import RunDirectory, Trainer
-from saddlepoint.training.checkpoint import FORMAT, sealed
 from saddlepoint.training.config import RunConfig, read_yaml, resolve, validate, with_settings
 from saddlepoint.training.evaluator import differences, read_results
 from saddlepoint.training.log_line import validate_line
@@ -461,7 +461,7 @@ def fuzz_checkpoint(content: bytes) -> None:
     run = room() / "run"
     for file in checkpoints(run):
         # anyone can make a checksum that fits
-        file.write_bytes(sealed(content) if len(content) % 8 else content)
+        file.write_bytes(with_checksum(content) if len(content) % 8 else content)
     with judged():
         RunDirectory.open(run).load_checkpoint(read_config())
 

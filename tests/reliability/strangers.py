@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from saddlepoint.cli import main
-from saddlepoint.training.checkpoint import sealed
+from saddlepoint.io.checkpoint import with_checksum
 from tests.training.conftest import run_to_the_end, small
 
 
@@ -38,7 +38,7 @@ def replace_checkpoints(path, content):
     """Put the bytes, or the state, in the place of every checkpoint of a run, with a checksum that
     fits: anyone can make one."""
     for file in checkpoints(path):
-        file.write_bytes(sealed(content if isinstance(content, bytes) else saved(content)))
+        file.write_bytes(with_checksum(content if isinstance(content, bytes) else saved(content)))
 
 
 def command(capsys, *arguments):

@@ -11,8 +11,8 @@ import pytest
 
 import saddlepoint as sp
 from saddlepoint.errors import CorruptFileWarning
+from saddlepoint.io.checkpoint import FORMAT, CorruptCheckpointError, decode, encode
 from saddlepoint.training import RunDirectory
-from saddlepoint.training.checkpoint import FORMAT, DamagedCheckpointError, decode, encode
 from tests.training.conftest import resume, run_to_the_end, small
 
 FILES = ("step-00000004.pt", "step-00000008.pt", "step-00000012.pt", "best.pt")
@@ -54,7 +54,7 @@ class TestEveryBit:
             ):
                 assert loaded(copy)["step"] == 8
         last.write_bytes(whole + b"\0")
-        with pytest.warns(CorruptFileWarning, match="it does not end with its checksum"):
+        with pytest.warns(CorruptFileWarning, match="it does not end with a checksum"):
             assert loaded(copy)["step"] == 8
         last.write_bytes(whole)
         assert loaded(copy)["step"] == 12
@@ -70,7 +70,7 @@ class TestEveryBit:
         for place in places:
             flipped = bytearray(content)
             flipped[place // 8] ^= 1 << place % 8
-            with pytest.raises(DamagedCheckpointError):
+            with pytest.raises(CorruptCheckpointError):
                 decode(bytes(flipped))
 
     def test_torch_reads_it_as_any_other_file(self, finished):
@@ -86,7 +86,7 @@ class TestThePreviousOneIsUsed:
         with pytest.warns(
             CorruptFileWarning,
             match=(
-                r"step-00000012\.pt is truncated or damaged: its checksum is that of other content"
+                r"step-00000012\.pt is truncated or damaged: its checksum does not match its content"
             ),
         ):
             training, _, status = resume(copy)
@@ -119,7 +119,7 @@ class TestThePreviousOneIsUsed:
         assert (
             str(error.value)
             == f"Checkpoint {copy}/checkpoints/step-00000012.pt is truncated or damaged: its"
-            " checksum is that of other content. All earlier ones are damaged too. Restore one from a"
+            " checksum does not match its content. All earlier ones are damaged too. Restore one from a"
             f" copy, or start again with `saddlepoint train --config {copy}/config.yaml`."
         )
         assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == sorted(FILES), (
@@ -148,7 +148,7 @@ class TestThePreviousOneIsUsed:
         with pytest.raises(
             sp.UsageError,
             match=(
-                rf"it is of format {FORMAT + 1}, written by saddlepoint .*; this version reads"
+                rf"its format is {FORMAT + 1}, written by saddlepoint .*; this version reads"
                 rf" format {FORMAT}"
             ),
         ):

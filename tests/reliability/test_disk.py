@@ -13,7 +13,7 @@ import yaml
 
 import saddlepoint as sp
 from saddlepoint.cli import main
-from saddlepoint.files import append_whole
+from saddlepoint.io.atomic import append_atomic
 from saddlepoint.training import RunDirectory
 from tests.training.conftest import resume, run_to_the_end, small
 
@@ -87,12 +87,12 @@ class TestWhereverItFails:
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from saddlepoint.files import append_whole
+from saddlepoint.io.atomic import append_atomic
 path = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 for number in range(8):
     try:
-        append_whole(path, b"%029d\\n" % number)
+        append_atomic(path, b"%029d\\n" % number)
     except OSError as error:
         print(number, error.errno, path.stat().st_size)
 """
@@ -107,7 +107,7 @@ def test_a_line_is_appended_whole_or_not_at_all(tmp_path):
         check=True,
     )
     assert child.stdout.splitlines() == [f"{number} {errno.EFBIG} 90" for number in range(3, 8)]
-    append_whole(tmp_path / "log", b"more\n")
+    append_atomic(tmp_path / "log", b"more\n")
     assert (tmp_path / "log").read_bytes() == b"".join(
         b"%029d\n" % number for number in range(3)
     ) + b"more\n"
@@ -154,7 +154,7 @@ class TestASmallDisk:
             assert command(name, copy) == 2
             said = capsys.readouterr().err
             assert re.fullmatch(
-                r"Error: Cannot write \S+: Read-only file system\.( Name another file with"
+                r"Error: Cannot write \S+: Read-only file system\.( Choose another file with"
                 r" -o\.)?\n",
                 said,
             ), said
@@ -173,7 +173,7 @@ def test_wherever_else_a_disk_fails_it_is_a_sentence(copy, capsys, monkeypatch, 
 
     monkeypatch.setattr("saddlepoint.report.make_report", fail)
     assert command("report", copy) == 2
-    remedy = "What is finished is kept; give the command again when the cause is gone."
+    remedy = "Finished results are kept; repeat the command when the cause is removed."
     assert capsys.readouterr().err == f"Error: {copy}/somewhere: {os.strerror(number)}. {remedy}\n"
 
 

@@ -23,8 +23,8 @@ from saddlepoint import registry
 from saddlepoint.compare.preflight import validate_study
 from saddlepoint.compare.study import read_study
 from saddlepoint.data.idx import read_idx, write_idx
+from saddlepoint.io.limits import dump_yaml, parse_json, parse_yaml, read_bytes
 from saddlepoint.metrics import MetricResult
-from saddlepoint.reading import dump_yaml, parse_json, parse_yaml, read_bytes
 from saddlepoint.training import RunDirectory
 from saddlepoint.training.config import read_yaml, resolve, with_settings
 from saddlepoint.training.evaluator import read_results
@@ -68,7 +68,7 @@ class TestTheSource:
     def test_checkpoints_are_loaded_as_weights_only(self):
         found = list(self.calls("torch.load"))
         assert {str(path) for path, _ in found} == {
-            "training/checkpoint_file.py",
+            "io/checkpoint.py",
             "metrics/fidelity.py",
         }
         for _, call in found:
@@ -112,7 +112,7 @@ class TestTheSource:
         """Optimizers, whose modules somebody must vouch for, and the doctor's factory, which is
         named on the command line."""
         found = {str(path) for path, _ in self.calls("import_module", "importlib.import_module")}
-        assert found == {"__init__.py", "registry/imports.py", "doctor/pair.py"}
+        assert found == {"__init__.py", "io/imports.py", "doctor/pair.py"}
 
     def test_no_process_is_started_through_a_shell(self):
         for _, call in self.calls(
@@ -126,27 +126,27 @@ class TestYaml:
     @pytest.mark.parametrize(
         ("text", "said"),
         [
-            (LAUGHS, "when every alias is written out"),
-            (MERGES, "when every alias is written out"),
-            ("a: &a [*a]", "a value holds itself"),
-            ("a: &a {b: *a}", "a value holds itself"),
+            (LAUGHS, "with all aliases expanded"),
+            (MERGES, "with all aliases expanded"),
+            ("a: &a [*a]", "a value contains itself"),
+            ("a: &a {b: *a}", "a value contains itself"),
             ("[" * 60 + "]" * 60, "nested deeper than 40 levels"),
             ("[" * 100_000, "nested too deeply"),
             ("- " * 50_000 + "a", "nested too deeply"),
             ("{a: " * 20_000, "nested too deeply"),
             ("a: " + "9" * 5000, "more than 19 digits"),
             ("a: 0x" + "f" * 5000, "more than 19 digits"),
-            ('a: "\\ud800"', "half a character"),
+            ('a: "\\ud800"', "half of a surrogate pair"),
             ("a: !!python/object/apply:os.system [ls]", "python/object/apply:os.system"),
             ("!!python/object:saddlepoint.Game {}", "python/object"),
-            ("a: !!binary aGVsbG8=", "stands for no plain value"),
-            ("a: !!set {b}", "stands for no plain value"),
-            ("a: !!timestamp 2001-01-01", "stands for no plain value"),
-            ('a: !!int ""', "not what its tag says"),
-            ("a: !!float abc", "not what its tag says"),
-            ("1: a", "a key is no text"),
-            ("[a, b]: c", "a key is no text"),
-            ("~: c", "a key is no text"),
+            ("a: !!binary aGVsbG8=", "is not allowed"),
+            ("a: !!set {b}", "is not allowed"),
+            ("a: !!timestamp 2001-01-01", "is not allowed"),
+            ('a: !!int ""', "does not fit its tag"),
+            ("a: !!float abc", "does not fit its tag"),
+            ("1: a", "a key is not a string"),
+            ("[a, b]: c", "a key is not a string"),
+            ("~: c", "a key is not a string"),
             ("a: b: c", "mapping values are not allowed"),
             ("a: \0", "special characters are not allowed"),
             ("--- a\n--- b", "expected a single document"),
@@ -659,7 +659,7 @@ def test_memory_stays_bounded(tmp_path, made):
         from saddlepoint.data.idx import read_idx
         from saddlepoint.report import make_report
         from saddlepoint.training import RunDirectory, Trainer, resolve
-        from saddlepoint.training.checkpoint_file import read_checkpoint
+        from saddlepoint.io.checkpoint import load_payload
         from saddlepoint.training.config import read_yaml
         from saddlepoint.training.evaluator import read_results
 
@@ -669,13 +669,13 @@ def test_memory_stays_bounded(tmp_path, made):
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target, target.open("archive/data.pkl", "w") as record:
             for _ in range(200):
                 record.write(bytes(1 << 20))
-        bombs.append(lambda: read_checkpoint(packed))
+        bombs.append(lambda: load_payload(packed))
         for header in (b"cbuiltins\\nbytearray\\nJ\\xff\\xff\\xff\\x7f\\x85R.", b"]" + b"(" * 100000 + b".", b"r\\xff\\xff\\xff\\xff."):
             stored = io.BytesIO()
             with zipfile.ZipFile(stored, "w") as target:
                 target.writestr("archive/data.pkl", b"\\x80\\x02" + header)
                 target.writestr("archive/version", "3")
-            bombs.append(lambda stored=stored: read_checkpoint(stored))
+            bombs.append(lambda stored=stored: load_payload(stored))
         bombs += [lambda name=name: read_yaml(root / name) for name in ("laughs.yaml", "merges.yaml", "large.json")]
         bombs += [lambda: read_study(root / "laughs.yaml"), lambda: read_results(root / "deep.json"), lambda: read_results(root / "large.json")]
         bombs += [lambda: read_idx(root / "a.gz"), lambda: RunDirectory.open(root / "run").read_log(), lambda: make_report(root / "run")]

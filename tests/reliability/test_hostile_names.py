@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import saddlepoint as sp
-from saddlepoint.cli.app import printable
+from saddlepoint.cli.streams import printable
 from saddlepoint.compare.directory import ComparisonDirectory, read_comparison
 from saddlepoint.compare.runs import RunId
 from saddlepoint.compare.schemas import validate_metric

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from scripts.kill_runs import OUTSIDE, Kill, differences, make_straight, suffer
 
+from saddlepoint.io.checkpoint import decode
 from saddlepoint.training import Evaluator, RunDirectory, Trainer
-from saddlepoint.training.checkpoint import decode
 from tests.training.conftest import lines, small
 
 PLANS = {
@@ -51,7 +51,7 @@ def test_the_comparison_finds_what_differs(straight, tmp_path):
     """A test of the tests: a changed number, a changed bit, a missing and a further file."""
     import shutil
 
-    from saddlepoint.training.checkpoint import encode
+    from saddlepoint.io.checkpoint import encode
 
     assert differences(straight.path, straight.path) == []
     shutil.copytree(straight.path, tmp_path / "run")
@@ -114,7 +114,7 @@ def test_killed_between_the_last_checkpoint_and_the_summary_it_is_ended_by_resum
     assert (code, err) == (
         2,
         (
-            f"Error: {copy} has used its budget of 12 steps. Give it more with --steps +N or"
+            f"Error: {copy} has used its budget of 12 steps. Extend it with --steps +N or"
             " --seconds S.\n"
         ),
     )
@@ -158,7 +158,7 @@ class TestSignals:
         step = 7 if what == "a step" else 8 if what == "an evaluation" else 4
         assert (
             found,
-            f"Stopped after step {step}; saved. Go on with: saddlepoint resume run\n" in out,
+            f"Stopped after step {step}; saved. Resume with: saddlepoint resume run\n" in out,
         ) == (code, True)
         assert json.loads(Path("run/summary.json").read_text())["status"] == "interrupted"
         assert RunDirectory(Path("run")).checkpoint_steps()[-1] == step

@@ -168,7 +168,7 @@ class TestWhichFormIsUsed:
     def form(self, players, losses, rule=None):
         optimizer = optimizer_for(players, rule or sp.CompetitiveGradient(**TIGHT), 0.1)
         optimizer.step(losses)
-        return bool(optimizer.rule_state.numbers.get("zero-sum"))
+        return bool(optimizer.rule_state.numbers.get("zero_sum"))
 
     def test_zero_sum_and_general_sum_gans(self, tiny_gan):
         for kind in (True, False):

@@ -445,7 +445,7 @@ class TestWrappers:
 
     def test_no_average(self, tiny_gan):
         with (
-            pytest.raises(sp.UsageError, match=r"give the rule as Averaged\(rule\)"),
+            pytest.raises(sp.UsageError, match=r"Wrap the rule as Averaged\(rule\)"),
             sgd(tiny_gan(), rules.GradientDescent()).averaged(),
         ):
             pass

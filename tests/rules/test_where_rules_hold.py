@@ -229,8 +229,8 @@ def test_what_the_table_calls_games():
         "any",
         "leader and follower",
         "leader and follower, zero-sum",
-        "those of the rule inside",
-        "those of both rules inside",
+        "those of the inner rule",
+        "those of both inner rules",
     }
 
 
@@ -443,7 +443,7 @@ def test_a_refusal_names_the_rule_the_players_and_the_remedy(kind):
 def test_competitive_gradient_of_players_that_do_not_feel_each_other_at_first(rule):
     """The general form from the second step on, as if it had been known from the first."""
     ends = []
-    for known in ({}, {"zero-sum": 0.0}):
+    for known in ({}, {"zero_sum": 0.0}):
         x, y = (
             torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in (1.0, 0.0)
         )

@@ -11,9 +11,9 @@ from pytorch_optimizer import ScheduleFreeAdamW
 
 import saddlepoint as sp
 from saddlepoint.cli import main
+from saddlepoint.io.checkpoint import decode, encode
 from saddlepoint.problems.base import GENERATOR
 from saddlepoint.training import Evaluator, Trainer, resolve
-from saddlepoint.training.checkpoint import decode, encode
 from saddlepoint.training.inner_optimizers import check_resumable
 
 SMALL = {"problem": {"name": "mixture8", "hidden": 8}, "evaluation_samples": 160, "steps": 8}

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import saddlepoint
+from saddlepoint.io.checkpoint import FORMAT
 from saddlepoint.training import RunDirectory, Trainer
-from saddlepoint.training.checkpoint import FORMAT
 
 METHODS = {
     "adam": {},
@@ -80,13 +80,13 @@ def test_the_state_loads_without_pickle_and_is_complete(harness, tmp_path):
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
-import saddlepoint.files as files
+import saddlepoint.io.atomic as atomic
 real, calls = os.fsync, iter(range(1000))
 def fsync(descriptor):
     if next(calls) == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
     real(descriptor)
-files.os.fsync = fsync
+atomic.os.fsync = fsync
 from saddlepoint.cli import main
 main(["train", "mixture8", "--config", sys.argv[3], "--out", sys.argv[1]])
 """
@@ -146,7 +146,7 @@ def test_signals_save_and_say_how_to_go_on(tmp_path, number, code):
     os.kill(child.pid, number)
     output, _ = child.communicate(timeout=200)
     assert child.returncode == code, output
-    assert f"saved. Go on with: saddlepoint resume {run}" in output
+    assert f"saved. Resume with: saddlepoint resume {run}" in output
     directory = RunDirectory.open(run)
     config = directory.read_config()
     training = Trainer(config)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import saddlepoint as sp
-from saddlepoint.files import write_atomic, write_json
+from saddlepoint.io.atomic import write_atomic, write_json
+from saddlepoint.io.checkpoint import FORMAT, with_checksum
 from saddlepoint.training import Evaluator, RunDirectory, Trainer, train
-from saddlepoint.training.checkpoint import FORMAT, sealed
 from tests.training.conftest import run_to_the_end, small
 
 
@@ -170,10 +170,12 @@ class TestRefusals:
 
         buffer = io.BytesIO()
         torch.save({"format": FORMAT, "config": Payload()}, buffer)
-        (tmp_path / "run/checkpoints/step-00000012.pt").write_bytes(sealed(buffer.getvalue()))
+        (tmp_path / "run/checkpoints/step-00000012.pt").write_bytes(
+            with_checksum(buffer.getvalue())
+        )
         with pytest.raises(
             sp.UsageError,
-            match=r"another program: it names \w+\.mkdir, which no checkpoint of this library does",
+            match=r"another program: its pickle refers to \w+\.mkdir, which no checkpoint of this library does",
         ):
             run.load_checkpoint(training.config)
         assert not witness.exists()
@@ -182,10 +184,12 @@ class TestRefusals:
         training, run, _ = harness.run_to_the_end(harness.small(), tmp_path / "run")
         buffer = io.BytesIO()
         torch.save({"weights": 1}, buffer)
-        (tmp_path / "run/checkpoints/step-00000012.pt").write_bytes(sealed(buffer.getvalue()))
+        (tmp_path / "run/checkpoints/step-00000012.pt").write_bytes(
+            with_checksum(buffer.getvalue())
+        )
         with pytest.raises(
             sp.UsageError,
-            match="written by another version or another program: it is not of format 5",
+            match="written by another version or another program: its format is not 4",
         ):
             run.load_checkpoint(training.config)
 
@@ -196,7 +200,7 @@ class TestRefusals:
             torch.save({"format": 2, **training.state_dict()}, path)
         with pytest.raises(
             sp.UsageError,
-            match="it does not end with its checksum, as those of versions before format 3 do not",
+            match="it does not end with a checksum, as checkpoints before format 3 do not",
         ):
             run.load_checkpoint(training.config)
         assert run.checkpoint_steps() == [4, 8, 12]

@@ -1,4 +1,4 @@
-"""Tables of numbers."""
+"""Tables on the terminal."""
 
 from __future__ import annotations
 
@@ -12,98 +12,85 @@ if TYPE_CHECKING:
     from saddlepoint.metrics import MetricResult
     from saddlepoint.training import Trainer
 
-TITLES = {"": "generator", "ema/": "moving average", "average/": "optimizer's average"}
-"""Whose metrics a prefix marks."""
+WEIGHTS = {"": "generator", "ema/": "moving average", "average/": "optimizer's average"}
+"""Prefix of a metric's name → the weights that were evaluated."""
 
-_WIDEST = 10_000
-"""Columns that no table needs."""
+_UNLIMITED = 10_000
+"""A width that no table needs."""
 
-_INDENTED = 20
-"""Columns above which the lines of a row are indented below the first."""
+_INDENT_ABOVE = 20
+"""Console width above which the lines of a row are indented below its first one."""
 
 
-def show(console: Console, table: Table) -> None:
-    """Print a table; where the terminal is too narrow for its columns, each row as lines of its own, a title before every value."""
+def print_table(console: Console, table: Table) -> None:
+    """Print a table.
+
+    Where the console is too narrow for the columns, each cell of a row gets a line of its own,
+    after the title of its column.
+    """
     from rich.padding import Padding
     from rich.text import Text
 
-    narrowest = console.measure(table, options=console.options.update(max_width=_WIDEST)).minimum
-    if narrowest <= console.width:
+    options = console.options.update(max_width=_UNLIMITED)
+    if console.measure(table, options=options).minimum <= console.width:
         console.print(table)
         return
     if table.title:
         console.print(table.title)
-    columns = [
-        (Text.from_markup(str(column.header)), list(column.cells)) for column in table.columns
-    ]
+    titles = [Text.from_markup(str(column.header)) for column in table.columns]
+    cells = [list(column.cells) for column in table.columns]
     for row in range(table.row_count):
-        for number, (title, cells) in enumerate(columns):
-            value = Text.from_markup(str(cells[row]))
-            line = Text.assemble(title, ": ", value) if number and title.plain else value
-            console.print(
-                Padding(line, (0, 0, 0, 2 if number and console.width > _INDENTED else 0))
-            )
+        for number, title in enumerate(titles):
+            line = Text.from_markup(str(cells[number][row]))
+            if number and title.plain:
+                line = Text.assemble(title, ": ", line)
+            indent = 2 if number and console.width > _INDENT_ABOVE else 0
+            console.print(Padding(line, (0, 0, 0, indent)))
 
 
 def print_metrics(console: Console, training: Trainer, metrics: Mapping[str, float]) -> None:
-    """Print a table of metrics with a column for each kind of weights that was measured."""
+    """Print the metrics of a run, with a column for each kind of weights that was evaluated."""
     from rich.markup import escape
     from rich.table import Table
 
     first = next(iter(training.problem.metric_names))
-    shown = [prefix for prefix in TITLES if prefix + first in metrics]
-    table = Table(
-        "metric",
-        *(TITLES[prefix] for prefix in shown),
-        "better",
-        "what it is",
-        box=None,
-        header_style="bold",
-    )
+    prefixes = [prefix for prefix in WEIGHTS if prefix + first in metrics]
+    titles = ["metric", *(WEIGHTS[prefix] for prefix in prefixes), "better", "meaning"]
+    table = Table(*titles, box=None, header_style="bold")
     for name, metric in training.problem.metric_names.items():
-        table.add_row(
-            escape(name),
-            *(f"{metrics[prefix + name]:.4g}" for prefix in shown),
-            metric.better or "–",
-            metric.meaning,
-        )
-    show(console, table)
+        values = [f"{metrics[prefix + name]:.4g}" for prefix in prefixes]
+        table.add_row(escape(name), *values, metric.better or "–", metric.meaning)
+    print_table(console, table)
 
 
 def print_results(console: Console, results: Mapping[str, Mapping[str, MetricResult]]) -> None:
-    """Print prefix → metric → result as a table of values with their intervals."""
+    """Print metric results, prefix → metric → result, as values with their intervals."""
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(
-        "metric",
-        *(TITLES[prefix] for prefix in results),
-        "compared with",
-        box=None,
-        header_style="bold",
-    )
+    titles = ["metric", *(WEIGHTS[prefix] for prefix in results), "reference"]
+    table = Table(*titles, box=None, header_style="bold")
     for name, result in next(iter(results.values())).items():
-        against = f"{result.real} real, {result.split}" if result.real else result.split
-        table.add_row(
-            escape(name), *(_with_interval(own[name]) for own in results.values()), against
-        )
-    show(console, table)
+        values = []
+        for results_of_weights in results.values():
+            own = results_of_weights[name]
+            value = f"{own.value:.4g}"
+            if own.interval is not None:
+                low, high = own.interval
+                value += f" ({low:.4g} … {high:.4g})"
+            values.append(value)
+        reference = f"{result.real} real, {result.split}" if result.real else result.split
+        table.add_row(escape(name), *values, reference)
+    print_table(console, table)
 
 
 def print_differences(console: Console, rows: Sequence[tuple[str, float, bool | None]]) -> None:
-    """Print metric, difference and whether the intervals overlap."""
+    """Print rows of metric, difference, and whether the intervals overlap."""
     from rich.markup import escape
     from rich.table import Table
 
-    said = {True: "overlap", False: "apart", None: "–"}
+    overlaps = {True: "overlap", False: "disjoint", None: "–"}
     table = Table("metric", "this − other", "95 % intervals", box=None, header_style="bold")
     for name, difference, overlap in rows:
-        table.add_row(escape(name), f"{difference:+.4g}", said[overlap])
-    show(console, table)
-
-
-def _with_interval(result: MetricResult) -> str:
-    if result.interval is None:
-        return f"{result.value:.4g}"
-    low, high = result.interval
-    return f"{result.value:.4g} ({low:.4g} … {high:.4g})"
+        table.add_row(escape(name), f"{difference:+.4g}", overlaps[overlap])
+    print_table(console, table)

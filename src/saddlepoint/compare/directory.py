@@ -18,8 +18,9 @@ from saddlepoint.compare.runs import RunId
 from saddlepoint.compare.schemas import ComparisonSchema, RunSchema, validate_as
 from saddlepoint.compare.study import Study, digest, read_study
 from saddlepoint.errors import UsageError
-from saddlepoint.files import SharedLock, json_line, locked, write_atomic
-from saddlepoint.reading import JSON_BYTES, dump_yaml, parse_json, read_bytes, refuse_links
+from saddlepoint.io.atomic import json_line, write_atomic
+from saddlepoint.io.limits import MAX_JSON_BYTES, dump_yaml, parse_json, read_bytes, refuse_symlinks
+from saddlepoint.io.locks import FileLock, exclusive_lock
 from saddlepoint.training.config import Tree
 
 FORMAT = 1
@@ -102,11 +103,11 @@ class ComparisonDirectory:
                     f"--out {path} holds other files already. Choose a directory of its own for the"
                     " comparison."
                 )
-            refuse_links(path)
+            refuse_symlinks(path)
         with ExitStack() as stack:
             try:
                 path.mkdir(parents=True, exist_ok=True)
-                lock = stack.enter_context(closing(SharedLock(path / _LOCK)))
+                lock = stack.enter_context(closing(FileLock(path / _LOCK)))
                 _acquire(path, study, lock)
             except OSError as error:
                 raise UsageError(
@@ -127,7 +128,7 @@ class ComparisonDirectory:
         """
         file = self.path / run_id.file
         try:
-            found = parse_json(read_bytes(file, JSON_BYTES).decode())
+            found = parse_json(read_bytes(file, MAX_JSON_BYTES).decode())
         except (OSError, ValueError):
             found = {}
         if isinstance(found, dict) and found.get("key") == key:
@@ -158,7 +159,7 @@ class ComparisonDirectory:
         """
         file = (self.path / run_id.file).with_suffix(".lock")
         file.parent.mkdir(parents=True, exist_ok=True)
-        with locked(file) as holder:
+        with exclusive_lock(file) as holder:
             yield holder
 
     def write_comparison(self, comparison: Tree) -> None:
@@ -189,16 +190,16 @@ def default_directory(study: Study) -> Path:
     return own if existing is not None and first_difference(existing, study) else named
 
 
-def _acquire(path: Path, study: Study, lock: SharedLock) -> None:
+def _acquire(path: Path, study: Study, lock: FileLock) -> None:
     """Share the directory's lock with all processes that work on the same study.
 
     Writes the study where there is none, or one that it adds to.
     """
     while True:
-        lock.share()
+        lock.acquire_shared()
         existing = _study_in(path)
         if existing is not None and existing.to_dict() == study.to_dict():
-            lock.sign()
+            lock.write_owner()
             return
         difference = None if existing is None else first_difference(existing, study)
         if difference is not None:
@@ -206,8 +207,8 @@ def _acquire(path: Path, study: Study, lock: SharedLock) -> None:
                 f"--out {path} holds another study: {difference}. Choose another --out for this"
                 " one; the existing one is not changed."
             )
-        holder = lock.holder()
-        if lock.take():
+        holder = lock.read_owner()
+        if lock.try_acquire_exclusive():
             if _study_in(path) == existing:
                 write_atomic(path / _STUDY, dump_yaml(study.to_dict()).encode())
         elif existing is not None:
@@ -248,7 +249,7 @@ def read_comparison(path: Path) -> Tree:
         UsageError: it is missing, damaged, or of another format.
     """
     try:
-        found: Tree = parse_json(read_bytes(path, JSON_BYTES).decode())
+        found: Tree = parse_json(read_bytes(path, MAX_JSON_BYTES).decode())
     except (OSError, ValueError) as error:
         raise UsageError(
             f"Cannot read {path}: {error}. Restore it, or delete it to make the comparison again."

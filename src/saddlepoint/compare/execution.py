@@ -22,7 +22,7 @@ import torch
 
 from saddlepoint.compare.runs import Job
 from saddlepoint.errors import DivergenceError
-from saddlepoint.importing import safe_children
+from saddlepoint.io.imports import safe_path_for_subprocesses
 from saddlepoint.training.config import validate
 from saddlepoint.training.evaluator import Evaluator, weights_prefix
 from saddlepoint.training.run_directory import png
@@ -221,7 +221,7 @@ def _start_fork_server() -> None:
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
-        with safe_children():
+        with safe_path_for_subprocesses():
             resource_tracker.ensure_running()  # unblocks SIGINT and SIGTERM here when it starts
             signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
             forkserver.ensure_running()

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from saddlepoint.errors import UsageError
-from saddlepoint.importing import importable_here
+from saddlepoint.io.imports import current_directory_importable, is_installed
 from saddlepoint.registry import build_problem
-from saddlepoint.registry.imports import is_installed
 from saddlepoint.training.config import RunConfig, Tree
 from saddlepoint.training.environment import code_digest, processor, versions
 
@@ -140,7 +139,7 @@ def _package_version(package: str) -> str:
 
 def _source_files(module: str) -> list[Path]:
     """Return a package's files; for a single file, those beside it that it imports as well."""
-    with importable_here():
+    with current_directory_importable():
         spec = find_spec(module.partition(".")[0])
     if spec is None:
         return []

@@ -22,7 +22,7 @@ from pydantic import (
 
 from saddlepoint import registry
 from saddlepoint.errors import UsageError, did_you_mean
-from saddlepoint.reading import TRUTH, flag_taken_for_number
+from saddlepoint.io.schemas import BOOL_AS_NUMBER, find_bool_as_number
 from saddlepoint.training.config import BUDGETS, MAX_STEPS, Component, Tree, read_yaml
 from saddlepoint.training.evaluator import bare_metric
 
@@ -462,7 +462,7 @@ def study_from_dict(tree: Tree, source: str) -> Study:
         if message[-1] not in ".?":
             message += "."
         raise UsageError(f"{source}: {key}{': ' if key else ''}{message}") from error
-    flag = flag_taken_for_number(tree, study)
+    flag = find_bool_as_number(tree, study)
     if flag is not None:
-        raise UsageError(f"{source}: {flag}: {TRUTH}.")
+        raise UsageError(f"{source}: {flag}: {BOOL_AS_NUMBER}.")
     return study

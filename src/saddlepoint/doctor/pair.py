@@ -17,7 +17,7 @@ from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.game import Losses, Players
 from saddlepoint.games.gan_losses import GAN_LOSSES
 from saddlepoint.games.penalties import gradient_penalty
-from saddlepoint.importing import importable_here
+from saddlepoint.io.imports import current_directory_importable
 
 DISCRIMINATOR, GENERATOR = "discriminator", "generator"
 
@@ -184,7 +184,7 @@ def load_factory(path: str) -> Example:
     module_name, colon, name = path.partition(":")
     if not (module_name and colon and name):
         raise UsageError(f'"{path}" names no function: write {_FORM}, with a colon.')
-    with importable_here():
+    with current_directory_importable():
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:

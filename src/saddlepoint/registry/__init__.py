@@ -19,7 +19,6 @@ with needs("train", "saddlepoint.registry"):
         options_of,
     )
     from saddlepoint.registry.entries import Entry, OptimizerEntry, ProblemEntry, RuleEntry
-    from saddlepoint.registry.imports import trust_named
     from saddlepoint.registry.names import OPTIMIZERS, PROBLEMS
     from saddlepoint.registry.recipes import OPTIMIZER_SPACES, RECIPES, Recipe, search_space
     from saddlepoint.registry.rules import RULES

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from saddlepoint.errors import UsageError, did_you_mean
-from saddlepoint.reading import TRUTH, flag_taken_for_number
-from saddlepoint.registry.imports import check_trusted, imported
+from saddlepoint.io.imports import check_trusted, import_trusted
+from saddlepoint.io.schemas import BOOL_AS_NUMBER, find_bool_as_number
 from saddlepoint.registry.names import OPTIMIZERS, PROBLEMS
 from saddlepoint.registry.recipes import RECIPES
 from saddlepoint.registry.rules import RULES
@@ -118,7 +118,7 @@ def build_optimizer(
             or (unannotated and parameter.default in (None, inspect.Parameter.empty))
         )
         if _holds_flag(value) and not takes_flag:
-            raise UsageError(f"{invalid}{TRUTH}.")
+            raise UsageError(f"{invalid}{BOOL_AS_NUMBER}.")
         flags = (bool, bool | None, "bool", "bool | None", "Optional[bool]")
         takes_only_flag = (
             isinstance(parameter.default, bool) if unannotated else parameter.annotation in flags
@@ -179,7 +179,7 @@ def load(path: str) -> Any:
     """Return the object at ``package.module:name``."""
     module, _, name = path.partition(":")
     try:
-        return getattr(imported(module), name)
+        return getattr(import_trusted(module), name)
     # importing a module may raise anything
     except (Exception, SystemExit) as error:
         raise UsageError(
@@ -303,8 +303,8 @@ def _option(what: str, option: Field[Any], hint: Any, value: Any) -> Any:
         found = TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         raise UsageError(f"{invalid}{error.errors()[0]['msg']}.") from error
-    if flag_taken_for_number(value, found) is not None:
-        raise UsageError(f"{invalid}{TRUTH}.")
+    if find_bool_as_number(value, found) is not None:
+        raise UsageError(f"{invalid}{BOOL_AS_NUMBER}.")
     _check_finite(invalid, found, default)
     if isinstance(found, int) and abs(found) > _MAX_INTEGER:
         raise UsageError(f"{invalid}no size or count may exceed {_MAX_INTEGER:,}.")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from saddlepoint.errors import UsageError
-from saddlepoint.reading import read_bytes
+from saddlepoint.io.limits import read_bytes
 from saddlepoint.report.formatting import duration, integer, percent
 from saddlepoint.report.schemas import Method, Point, Problem, RunFiles
 

@@ -16,14 +16,14 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from saddlepoint.errors import UsageError
-from saddlepoint.reading import (
-    JSON_BYTES,
-    LOG_BYTES,
-    YAML_BYTES,
+from saddlepoint.io.limits import (
+    MAX_JSON_BYTES,
+    MAX_LOG_BYTES,
+    MAX_YAML_BYTES,
     parse_json,
     parse_yaml,
     read_bytes,
-    refuse_links,
+    refuse_symlinks,
 )
 
 DAMAGED = "The file is damaged or was written by another program; create it again."
@@ -73,7 +73,7 @@ def _read_text(path: Path, max_bytes: int) -> str:
 
 def _read_json(path: Path) -> Any:
     """Return the content of a JSON file, with NaN and infinities as None."""
-    text = _read_text(path, JSON_BYTES)
+    text = _read_text(path, MAX_JSON_BYTES)
     try:
         return parse_json(text)
     except ValueError as error:
@@ -91,7 +91,7 @@ def _read_lines(kind: type[R], path: Path) -> list[R]:
     The last line is incomplete while a running process writes it. A missing file has no lines.
     """
     records = []
-    lines = _read_text(path, LOG_BYTES).splitlines(keepends=True) if path.exists() else []
+    lines = _read_text(path, MAX_LOG_BYTES).splitlines(keepends=True) if path.exists() else []
     for number, line in enumerate(lines, 1):
         try:
             value = parse_json(line)
@@ -275,7 +275,7 @@ class RunFiles:
         Raises:
             UsageError: a file is damaged, or the directory holds a symbolic link.
         """
-        refuse_links(path)
+        refuse_symlinks(path)
         environment: Any = {}
         if (path / "environment.json").exists():
             environment = _read_json(path / "environment.json")
@@ -287,7 +287,7 @@ class RunFiles:
 
         return cls(
             path=path,
-            config_text=_read_text(path / "config.yaml", YAML_BYTES),
+            config_text=_read_text(path / "config.yaml", MAX_YAML_BYTES),
             environment=environment,
             lines=_read_lines(Line, path / "metrics.jsonl"),
             summary=read_optional(Summary, "summary.json"),

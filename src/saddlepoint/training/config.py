@@ -15,14 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from saddlepoint import registry
 from saddlepoint.errors import UsageError, did_you_mean
-from saddlepoint.reading import (
-    TRUTH,
-    YAML_BYTES,
-    dump_yaml,
-    flag_taken_for_number,
-    parse_yaml,
-    read_bytes,
-)
+from saddlepoint.io.limits import MAX_YAML_BYTES, dump_yaml, parse_yaml, read_bytes
+from saddlepoint.io.schemas import BOOL_AS_NUMBER, find_bool_as_number
 
 if TYPE_CHECKING:
     from saddlepoint.rules import Rule
@@ -293,9 +287,9 @@ def _check_writable(config: RunConfig) -> None:
             problem = f"it has more than {_MAX_CHARACTERS:,} characters"
     if problem:
         raise UsageError(f"Configuration: its file could not be read again: {problem}.")
-    if len(config.to_yaml().encode()) > YAML_BYTES:
+    if len(config.to_yaml().encode()) > MAX_YAML_BYTES:
         raise UsageError(
-            f"Configuration: its file would be larger than {YAML_BYTES >> 10} KiB, the largest size"
+            f"Configuration: its file would be larger than {MAX_YAML_BYTES >> 10} KiB, the largest size"
             " that is read."
         )
 
@@ -314,9 +308,9 @@ def validate(tree: Tree) -> RunConfig:
         raise UsageError(
             f"Configuration: {where}={first['input']!r} is not valid: {first['msg']}."
         ) from error
-    flag = flag_taken_for_number(tree, config)
+    flag = find_bool_as_number(tree, config)
     if flag is not None:
-        raise UsageError(f"Configuration: {flag} is not valid: {TRUTH}.")
+        raise UsageError(f"Configuration: {flag} is not valid: {BOOL_AS_NUMBER}.")
     return config
 
 
@@ -327,7 +321,7 @@ def read_yaml(path: Path) -> Tree:
         UsageError: the file is missing, not YAML, or not a mapping.
     """
     try:
-        tree = parse_yaml(read_bytes(path, YAML_BYTES).decode())
+        tree = parse_yaml(read_bytes(path, MAX_YAML_BYTES).decode())
     except OSError as error:
         raise UsageError(
             f"Cannot read the configuration {path}: {error.strerror or error}."

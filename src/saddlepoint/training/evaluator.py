@@ -13,10 +13,10 @@ from torch import Tensor
 
 from saddlepoint.data import generator_for
 from saddlepoint.errors import UsageError, did_you_mean
+from saddlepoint.io.limits import MAX_JSON_BYTES, parse_json, read_bytes
 from saddlepoint.metrics import Measure, MetricResult, difference
 from saddlepoint.metrics.result import Weights
 from saddlepoint.problems.base import GENERATOR
-from saddlepoint.reading import JSON_BYTES, parse_json, read_bytes
 from saddlepoint.training.run_directory import RunDirectory
 from saddlepoint.training.trainer import Trainer
 
@@ -294,7 +294,7 @@ def read_results(path: Path) -> list[MetricResult]:
         UsageError: the file is missing or holds no results.
     """
     try:
-        results = parse_json(read_bytes(path, JSON_BYTES).decode())["results"]
+        results = parse_json(read_bytes(path, MAX_JSON_BYTES).decode())["results"]
         return [MetricResult.from_dict(result) for result in results]
     except UsageError:
         raise

@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 
 from saddlepoint import registry
 from saddlepoint.errors import UsageError
+from saddlepoint.io.checkpoint import decode, encode
 from saddlepoint.optim import GradientOptimizer
 from saddlepoint.rules import Averaged, Lookahead, Rule
-from saddlepoint.training.checkpoint import decode, encode
 
 if TYPE_CHECKING:
     from saddlepoint.training.trainer import Trainer

@@ -16,19 +16,25 @@ from PIL import Image
 
 from saddlepoint.diagnostics import History
 from saddlepoint.errors import CorruptFileWarning, UsageError, quoted
-from saddlepoint.files import (
-    append_whole,
-    drop_leftovers,
+from saddlepoint.io.atomic import (
+    append_atomic,
     flush,
+    json_bytes,
     json_line,
-    json_text,
-    locked,
+    remove_temporary_files,
     write_atomic,
     write_json,
 )
+from saddlepoint.io.checkpoint import CheckpointFormatError, CorruptCheckpointError, decode, encode
+from saddlepoint.io.limits import (
+    MAX_JSON_BYTES,
+    MAX_LOG_BYTES,
+    parse_json,
+    read_bytes,
+    refuse_symlinks,
+)
+from saddlepoint.io.locks import exclusive_lock
 from saddlepoint.problems import GanProblem
-from saddlepoint.reading import JSON_BYTES, LOG_BYTES, parse_json, read_bytes, refuse_links
-from saddlepoint.training.checkpoint import DamagedCheckpointError, OtherFormatError, decode, encode
 from saddlepoint.training.config import FORMAT, RunConfig, read_yaml, validate
 from saddlepoint.training.environment import environment
 from saddlepoint.training.log_line import validate_line
@@ -75,7 +81,7 @@ class RunDirectory:
             (path / "checkpoints").mkdir(exist_ok=True)
             (path / "samples").mkdir(exist_ok=True)
             for name in ("environment.json", "config.yaml"):
-                drop_leftovers(path, name)
+                remove_temporary_files(path, name)
             write_json(path / "environment.json", environment(config.device))
             # written last: a directory with this file is complete
             write_atomic(path / "config.yaml", _config_file(config))
@@ -100,7 +106,7 @@ class RunDirectory:
                 f"{path} is not a run directory (no config.yaml). Give the directory that"
                 " `saddlepoint train` printed."
             )
-        refuse_links(path)
+        refuse_symlinks(path)
         return cls(path)
 
     @contextmanager
@@ -117,7 +123,7 @@ class RunDirectory:
             return
         with ExitStack() as stack:
             with self._writing(self.path / ".lock"):
-                holder = stack.enter_context(locked(self.path / ".lock"))
+                holder = stack.enter_context(exclusive_lock(self.path / ".lock"))
             if holder is not None:
                 raise UsageError(
                     f"{self.path} is being trained by {holder}. Wait for it, or stop it: two"
@@ -144,9 +150,9 @@ class RunDirectory:
         with self._writing(self.path):
             for directory in (self._checkpoints, self._samples):
                 directory.mkdir(exist_ok=True)  # a copy may have left out empty directories
-                drop_leftovers(directory)
+                remove_temporary_files(directory)
             for path in (self._config, self._metrics, self._summary, self.samples_picture):
-                drop_leftovers(self.path, path.name)
+                remove_temporary_files(self.path, path.name)
             for later, picture in _numbered_files(self._samples, ".png").items():
                 if later > step:
                     picture.unlink()
@@ -180,7 +186,9 @@ class RunDirectory:
         found = tree.pop("format", None)
         if found != FORMAT:
             try:
-                record = parse_json(read_bytes(self.path / "environment.json", JSON_BYTES).decode())
+                record = parse_json(
+                    read_bytes(self.path / "environment.json", MAX_JSON_BYTES).decode()
+                )
                 version = f"saddlepoint {str(record['saddlepoint'])[:40]}"
             except (UsageError, OSError, ValueError, KeyError, TypeError):
                 version = "an unknown version of saddlepoint"
@@ -198,7 +206,7 @@ class RunDirectory:
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``."""
         with self._writing(self._metrics):
-            append_whole(self._metrics, json_line(line))
+            append_atomic(self._metrics, json_line(line))
 
     def truncate_log(self, step: int, rollbacks: int | None = None) -> None:
         """Drop the lines after ``step``, which a resumed run writes again, and damaged lines.
@@ -225,7 +233,11 @@ class RunDirectory:
         Raises:
             UsageError: the file is too long, or a line is not one of a run's log.
         """
-        raw = read_bytes(self._metrics, LOG_BYTES).split(b"\n") if self._metrics.exists() else [b""]
+        raw = (
+            read_bytes(self._metrics, MAX_LOG_BYTES).split(b"\n")
+            if self._metrics.exists()
+            else [b""]
+        )
         lines, damaged = [], 0
         for number, content in enumerate(raw[:-1], 1):
             try:
@@ -253,11 +265,11 @@ class RunDirectory:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""
-        self._write(self._summary, json_text(summary))
+        self._write(self._summary, json_bytes(summary))
 
     def read_summary(self) -> dict[str, Any]:
         """Return what ``write_summary`` wrote."""
-        summary: dict[str, Any] = parse_json(read_bytes(self._summary, JSON_BYTES).decode())
+        summary: dict[str, Any] = parse_json(read_bytes(self._summary, MAX_JSON_BYTES).decode())
         return summary
 
     def has_ended(self, step: int) -> bool:
@@ -271,7 +283,7 @@ class RunDirectory:
     def write_evaluation(self, evaluation: dict[str, Any]) -> Path:
         """Write ``evaluation.json`` and return its path."""
         path = self.path / "evaluation.json"
-        self._write(path, json_text(evaluation), training=False)
+        self._write(path, json_bytes(evaluation), training=False)
         return path
 
     def write_diagnosis(self, diagnosis: dict[str, Any], figures: dict[str, bytes]) -> Path:
@@ -286,7 +298,7 @@ class RunDirectory:
             directory.mkdir(exist_ok=True)
         for name, content in figures.items():
             self._write(directory / f"{name}.png", content, training=False)
-        self._write(path, json_text(diagnosis), training=False)
+        self._write(path, json_bytes(diagnosis), training=False)
         return path
 
     def save_picture(self, picture: Image.Image, step: int) -> None:
@@ -345,10 +357,10 @@ class RunDirectory:
         for path in candidates:
             try:
                 state = decode(path.read_bytes())
-            except DamagedCheckpointError as error:
+            except CorruptCheckpointError as error:
                 damage[path.name] = str(error)
                 continue
-            except OtherFormatError as error:
+            except CheckpointFormatError as error:
                 raise UsageError(
                     f"Checkpoint {path} was written by another version or another program: {error}."
                 ) from error
@@ -448,13 +460,13 @@ class RunDirectory:
             found = f"{self._best} is not of step {step}"
         except OSError as error:
             found = f"Cannot read {self._best}: {error.strerror or error}"
-        except (DamagedCheckpointError, OtherFormatError) as error:
+        except (CorruptCheckpointError, CheckpointFormatError) as error:
             found = f"{self._best} is damaged: {error}"
         try:
             content = self._checkpoint_path(step).read_bytes()
             decode(content)
             self._write(self._best, content)
-        except (OSError, DamagedCheckpointError, OtherFormatError):
+        except (OSError, CorruptCheckpointError, CheckpointFormatError):
             warnings.warn(
                 f"{found}, and there is no undamaged copy. The next better evaluation writes it"
                 " again.",

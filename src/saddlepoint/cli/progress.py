@@ -1,4 +1,4 @@
-"""How a comparison goes: a line for every trial and run, and how many are finished."""
+"""Progress of a comparison or a search: a line for every trial and run, and a count."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from saddlepoint.cli.app import say
-from saddlepoint.cli.streams import reader_is_gone
+from saddlepoint.cli.streams import is_reader_gone, print_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,16 +16,19 @@ if TYPE_CHECKING:
     from saddlepoint.compare.execution import RunResult
     from saddlepoint.training.config import Tree
 
-_QUIET = 60.0
-"""Seconds without a line after which the count is printed where there is no terminal."""
+_COUNT_INTERVAL = 60.0
+"""Seconds without a line after which the count is printed, where there is no terminal."""
 
 
 class Terminated(KeyboardInterrupt):
-    """The command is to stop as after SIGTERM."""
+    """The command must stop as after SIGTERM."""
 
 
 class Progress:
-    """Lines with the count behind them; on a terminal the count stands below them all the time."""
+    """Prints a line, with the count, for every trial and run.
+
+    On a terminal the count is also shown below the lines all the time.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -50,49 +52,58 @@ class Progress:
             self._status.stop()
 
     def trial(self, problem: str, method: str, trial: Tree) -> None:
-        """Print what a trial found."""
+        """Print the result of a trial."""
         value = trial["status"] if trial["value"] is None else f"{trial['value']:.4g}"
         parameters = ", ".join(
             f"{key.removeprefix('optimizer.')}={found}"
             for key, found in trial["parameters"].items()
         )
         seeds = ", ".join(str(seed) for seed in trial["seeds"])
-        self._line(
+        self._print(
             f"{problem}, {method}, trial {trial['number']}: {value} on seed {seeds} with"
             f" {parameters} [{self._count}]"
         )
 
     def run(self, problem: str, method: str, run: str, result: RunResult) -> None:
-        """Print how a run ended."""
+        """Print the result of a run."""
         spent = f"{result['steps']} steps in {result['seconds']:.1f} s"
-        why = "" if result["error"] is None else f": {result['error']}"
-        self._line(f"{problem}, {method}, {run}: {result['status']}, {spent}{why} [{self._count}]")
+        error = "" if result["error"] is None else f": {result['error']}"
+        status = result["status"]
+        self._print(f"{problem}, {method}, {run}: {status}, {spent}{error} [{self._count}]")
 
     def note(self, text: str) -> None:
-        """Print a sentence."""
-        self._line(f"note: {text}")
+        """Print a note."""
+        self._print(f"note: {text}")
 
     def progress(self, count: Count) -> None:
-        """Show the count; print it where nothing has been printed for a minute. Stop when nobody reads the output any more."""
-        if reader_is_gone():
+        """Update the count; print it where nothing was printed for a minute.
+
+        Raises:
+            Terminated: the reader of the output has closed it.
+        """
+        if is_reader_gone():
             raise Terminated
-        left = "" if count.seconds_left is None else f", about {_duration(count.seconds_left)} left"
+        left = (
+            ""
+            if count.seconds_left is None
+            else f", about {_format_duration(count.seconds_left)} left"
+        )
         self._count = f"{count.finished} of {count.total} finished{left}"
         if self._status is not None:
             self._status.update(self._count)
-        elif time.monotonic() - self._printed >= _QUIET:
-            self._line(self._count)
+        elif time.monotonic() - self._printed >= _COUNT_INTERVAL:
+            self._print(self._count)
 
-    def _line(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         with self._lock:
             self._printed = time.monotonic()
-            say(self._console, text)
+            print_text(self._console, text)
 
 
-def _duration(seconds: float) -> str:
-    """Return a time that is left, as precise as it is known.
+def _format_duration(seconds: float) -> str:
+    """Return an estimated duration with the precision that it deserves.
 
-    >>> _duration(42.3), _duration(100), _duration(5000)
+    >>> _format_duration(42.3), _format_duration(100), _format_duration(5000)
     ('42 s', '2 min', '1 h 23 min')
     """
     if seconds < 90:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from saddlepoint.errors import UsageError
-from saddlepoint.reading import parse_yaml
+from saddlepoint.io.limits import parse_yaml
 from saddlepoint.training import resolve
 from saddlepoint.training.config import with_settings
 
@@ -81,10 +81,10 @@ def test_a_key_twice_in_a_file(cli):
         ([*TINY, "--out", ""], "The path is empty"),
         (["resume", ""], "The path is empty"),
         (["report", ""], "The path is empty"),
-        (["sample", "r", "--seed", str(1 << 63)], "the most that is allowed"),
+        (["sample", "r", "--seed", str(1 << 63)], "the maximum"),
         ([*TINY, "--timeout", "nan"], "must be positive"),
         ([*TINY, "--timeout", "1e9"], "at most 2592000 seconds"),
-        ([*TINY, "--nproc", "2000"], "the most that is allowed"),
+        ([*TINY, "--nproc", "2000"], "the maximum"),
         ([*TINY, "--nproc", "3"], "cannot be split over 3 processes"),
         (
             ["compare", "mixture8", "--methods", "adam", "--storage", "sqlite:///a.db"],

@@ -74,16 +74,16 @@ class TestCompare:
                 ["mixture8", "--storage", "nonsense", "--trials", "1"],
                 "Cannot open the storage nonsense",
             ),
-            (["mixture8", "--methods", ""], '--methods "" has an empty name in it'),
+            (["mixture8", "--methods", ""], '--methods "" contains an empty name'),
             (
                 ["mixture8", "--methods", "adam, ,sign"],
-                '--methods "adam, ,sign" has an empty name in it',
+                '--methods "adam, ,sign" contains an empty name',
             ),
             (
                 ["mixture8", "--rerun", "kiled"],
                 '--rerun: unknown kind "kiled". Did you mean "killed"?',
             ),
-            (["mixture8", "--rerun", ""], '--rerun "" has an empty name in it'),
+            (["mixture8", "--rerun", ""], '--rerun "" contains an empty name'),
             (["mixture8", "--budget", ""], '--budget "" is not of the form'),
             (["mixture8", "--baseline", ""], 'baseline "" is not a method'),
             (["mixture8", "--metric", ""], 'cannot compare methods by ""'),
@@ -91,7 +91,7 @@ class TestCompare:
             (["none.yaml"], "Cannot read the configuration none.yaml"),
             (
                 ["none.yaml", "--seeds", "3"],
-                "none.yaml describes the whole study, so --seeds cannot be given beside it.",
+                "none.yaml describes the whole study and cannot be combined with --seeds.",
             ),
         ],
     )
@@ -110,7 +110,7 @@ class TestCompare:
         monkeypatch.setattr(room, "compare", interrupted)
         code, out, _ = cli("compare", "mixture8", *SMALL)
         assert code == 130
-        assert "the same command goes on" in out
+        assert "the same command resumes the work" in out
 
     def test_sigterm_keeps_what_is_finished(self, tmp_path):
         command = [
@@ -133,7 +133,7 @@ class TestCompare:
             process.terminate()
             said = process.stdout.read()
         assert process.returncode == 143
-        assert "the same command goes on" in said
+        assert "the same command resumes the work" in said
         found = json.loads((tmp_path / "here" / "comparison.json").read_text())
         assert 1 <= len(found["problems"][0]["methods"][0]["runs"]) < 4
 
@@ -226,7 +226,7 @@ class TestTune:
             "here",
         )
         assert code == 0
-        assert "mixture8, sign: 2 trials of 4 steps by ema/mode_distance; kept in here" in out
+        assert "mixture8, sign: 2 trials of 4 steps by ema/mode_distance; stored in here" in out
         assert "trial 1: " in out
         command = next(
             line for line in out.splitlines() if line.startswith("train with the best: ")

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from saddlepoint.cli.app import app, make_console
-from saddlepoint.cli.tables import show
+from saddlepoint.cli.app import app
+from saddlepoint.cli.streams import make_console
+from saddlepoint.cli.tables import print_table
 
 
-class Listing(StrEnum):
-    """What ``saddlepoint list`` can list."""
+class Kind(StrEnum):
+    """Kinds of names that ``saddlepoint list`` prints."""
 
     problems = "problems"
     rules = "rules"
@@ -22,24 +23,24 @@ class Listing(StrEnum):
 
 @app.command("list", epilog="Example:\n\n`saddlepoint list rules`")
 def list_names(
-    what: Annotated[Listing, typer.Argument(help="problems, rules, optimizers or metrics.")],
+    kind: Annotated[Kind, typer.Argument(help="Kind of names.")],
 ) -> None:
-    """List what can be named on the command line and in configurations."""
+    """List the problems, rules, optimizers or metrics that can be named in commands and files."""
     from rich.markup import escape
     from rich.table import Table
 
     from saddlepoint import registry
 
-    table = Table("name", "what it is", box=None, header_style="bold")
-    if what is Listing.problems:
+    if kind is Kind.problems:
+        table = Table("name", "description", box=None, header_style="bold")
         for name, entry in registry.PROBLEMS.items():
             table.add_row(name, entry.summary)
-    elif what is Listing.rules:
+    elif kind is Kind.rules:
         columns = (
             "name",
             "order",
             "games",
-            "what it is",
+            "description",
             "cost, two players",
             "bilinear game",
             "local minimax points",
@@ -59,15 +60,16 @@ def list_names(
                 theory.minimax,
                 theory.paper,
             )
-    elif what is Listing.optimizers:
+    elif kind is Kind.optimizers:
+        table = Table("name", "description", box=None, header_style="bold")
         for name, optimizer in registry.OPTIMIZERS.items():
             table.add_row(name, f"{optimizer.summary} (lr {optimizer.options['lr']:g})")
         table.add_row(
             "package.module:Class", "any torch.optim.Optimizer, such as pytorch_optimizer:SOAP"
         )
     else:
-        table = Table("name", "what it is", "better", "problem", box=None, header_style="bold")
+        table = Table("name", "description", "better", "problem", box=None, header_style="bold")
         for problem, entry in registry.PROBLEMS.items():
             for name, metric in registry.load(entry.path).metric_names.items():
                 table.add_row(escape(name), metric.meaning, metric.better or "–", problem)
-    show(make_console(), table)
+    print_table(make_console(), table)

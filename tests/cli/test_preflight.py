@@ -14,8 +14,9 @@ from PIL import Image
 from rich.console import Console
 
 import saddlepoint
-from saddlepoint.cli.app import counted, make_console, whole
-from saddlepoint.cli.tables import show
+from saddlepoint.cli.app import integer, parse_integer
+from saddlepoint.cli.streams import make_console
+from saddlepoint.cli.tables import print_table
 from saddlepoint.data.idx import write_idx
 from saddlepoint.errors import UsageError, quoted
 from saddlepoint.training.interrupts import deferred_interrupts
@@ -102,11 +103,11 @@ class TestSeveralProcesses:
         assert not Path("runs").exists()
 
     def test_a_process_stops_when_its_launcher_is_gone(self, monkeypatch):
-        from saddlepoint.cli import ranks
+        from saddlepoint.cli import processes
 
-        monkeypatch.setenv(ranks._LAUNCHER, "0")  # of nobody
+        monkeypatch.setenv(processes._LAUNCHER, "0")  # of nobody
         with deferred_interrupts() as interrupt:
-            ranks._end_with_launcher()
+            processes._end_with_launcher()
             while interrupt() is None:
                 time.sleep(0.01)
             assert interrupt.exit_code == 143
@@ -130,12 +131,12 @@ def test_files_of_the_current_directory_are_no_modules(tmp_path):
 
 class TestNumbers:
     def test_whole_numbers_as_people_write_them(self):
-        assert [whole(text) for text in ("7", "1e3", "2.0", "1_000")] == [7, 1000, 2, 1000]
+        assert [parse_integer(text) for text in ("7", "1e3", "2.0", "1_000")] == [7, 1000, 2, 1000]
 
     @pytest.mark.parametrize("text", ["1.5", "x", "", "nan", "inf", "9" * 5000])
     def test_others_are_none(self, text):
         with pytest.raises(ValueError, match="is not a whole number"):
-            whole(text)
+            parse_integer(text)
 
     def test_on_the_command_line(self, cli):
         assert cli("train", "mixture8", "--steps", "1e1", *TINY, "--out", "run")[0] == 0
@@ -143,7 +144,7 @@ class TestNumbers:
         assert json.loads(Path("run/summary.json").read_text())["steps"] == 20
         assert cli("train", "mixture8", "--steps", "1.5")[0] == 2
         assert "is less than 1" in " ".join(cli("sample", "run", "-n", 0)[2].split())
-        assert counted(1)("3") == 3
+        assert integer(1)("3") == 3
 
     def test_two_bounds_are_both_kept(self, cli):
         code, out, _ = cli(
@@ -180,17 +181,19 @@ class TestPictures:
         code, _, err = cli("sample", "run", "-o", "x.docx")
         assert (code, "Known suffixes: .png, .jpg" in err) == (2, True)
         code, _, err = cli("report", "run", "-o", "x.pdf")
-        assert (code, "Let the name end in .html" in err) == (2, True)
+        assert (code, "Choose a name that ends in .html" in err) == (2, True)
 
 
 class TestTerminals:
     @pytest.mark.parametrize("width", [0, 1, 7, 20, 40, 60, 80, 140, 1000])
     @pytest.mark.parametrize("what", ["rules", "optimizers", "problems", "metrics"])
     def test_tables_can_be_read(self, cli, monkeypatch, width, what):
-        from saddlepoint.cli import listing
+        from saddlepoint.cli import list as list_command
 
         monkeypatch.setattr(
-            listing, "make_console", lambda: Console(width=width, highlight=False, soft_wrap=False)
+            list_command,
+            "make_console",
+            lambda: Console(width=width, highlight=False, soft_wrap=False),
         )
         code, out, err = cli("list", what)
         assert (code, err) == (0, "")
@@ -206,7 +209,7 @@ class TestTerminals:
 
         table = Table("name", "value of something", "", title="A title", box=None)
         table.add_row("first", r"\[x]", "best")
-        show(Console(width=10), table)
+        print_table(Console(width=10), table)
         assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
             "A title",
             "first",
@@ -249,7 +252,7 @@ def test_the_help_of_train_has_defaults(cli):
     assert code == 0
     for default in (
         "digits",
-        "what fits the problem",
+        "the problem's",
         "runs/PROBLEM-RULE-OPTIMIZER-NNN",
         "auto",
         "600.0",

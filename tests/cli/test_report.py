@@ -81,14 +81,14 @@ def test_a_damaged_file_leaves_no_page(cli, tmp_path):
 def test_a_place_that_cannot_be_written(cli, tmp_path):
     synthetic.run(tmp_path / "run")
     text = (
-        "Error: Cannot write no/such/page.html: No such file or directory. Name another file with"
+        "Error: Cannot write no/such/page.html: No such file or directory. Choose another file with"
         " -o.\n"
     )
     assert cli("report", "run", "-o", "no/such/page.html") == (2, "", text)
     code, _, err = cli("report", "run", "-o", "run")
     assert (code, err) == (
         2,
-        "Error: Cannot write run: Is a directory. Name another file with -o.\n",
+        "Error: Cannot write run: Is a directory. Choose another file with -o.\n",
     )
 
 

@@ -147,7 +147,7 @@ class TestBest:
         Path("run/checkpoints/best.pt").unlink()
         _, out, _ = cli("best", run, "--metric", "modes")
         assert out.endswith(
-            "best by modes: step 2, no checkpoint of it is kept; keep more with keep_checkpoints\n"
+            "best by modes: step 2, its checkpoint was not kept; increase keep_checkpoints to keep more\n"
         )
 
     def test_unknown_metric(self, cli, run):
@@ -168,7 +168,7 @@ class TestEvaluate:
         head, modes, *_ = out.splitlines()
         assert head.split()[0] == "metric"
         assert "moving average" in head
-        assert "compared with" in head
+        assert "reference" in head
         assert " … " in modes
         assert modes.rstrip().endswith("known density")
         results = json.loads(Path("run/evaluation.json").read_text())["results"]
@@ -267,7 +267,7 @@ class TestDoctor:
     def test_a_problem_of_the_library(self, cli):
         code, out, err = cli("doctor", "mixture8")
         assert (code, err) == (0, "")
-        assert "\nNothing is wrong.\n" in out or out.startswith("Nothing is wrong.\n")
+        assert "\nNo errors found.\n" in out or out.startswith("No errors found.\n")
         assert "a product of the Jacobian" in out
         assert "Memory for a batch of 64: parameters " in out
         assert "error: " not in out
@@ -276,7 +276,7 @@ class TestDoctor:
         self.write("my_good_gan", GOOD.replace("END(D)", "D"))
         code, out, err = cli("doctor", "my_good_gan:make")
         assert (code, err) == (0, "")
-        assert "Nothing is wrong.\n" in out
+        assert "No errors found.\n" in out
 
     def test_a_sigmoid_at_the_end(self, cli):
         self.write("my_sigmoid_gan", GOOD.replace("END(D)", "nn.Sequential(D, nn.Sigmoid())"))
