@@ -113,9 +113,9 @@ def with_rule(
 
 def registered(pair: Pair, name: str) -> tuple[Step, GameOptimizer]:
     """A rule with the optimizer and options that it brings to ``saddlepoint train``."""
-    entry = registry.RULES[name]
-    pair.saturating = entry.loss == "minimax"
-    chosen = dict(entry.optimizer)
+    recipe = registry.RECIPES[name]
+    pair.saturating = recipe.loss == "minimax"
+    chosen = dict(recipe.optimizer)
     kind = chosen.pop("name")
     options = {**registry.OPTIMIZERS[kind].options, **chosen}
     players = options.pop("players", {})
@@ -127,9 +127,9 @@ def registered(pair: Pair, name: str) -> tuple[Step, GameOptimizer]:
     }
     return with_rule(
         pair,
-        registry.build_rule(name, entry.options),
+        registry.build_recipe_rule(name),
         inner,
-        alternating=entry.scheme == "alternating",
+        alternating=recipe.update_scheme == "alternating",
     )
 
 

@@ -72,12 +72,12 @@ SEEDS = {name: range(20, 30) if name.startswith("healthy") else range(20, 24) fo
 def train_and_judge(run: Run, keep: Path | None) -> dict[str, Any]:
     """Train with everything that a run records, and return what it ended with."""
     from saddlepoint.errors import DivergenceError
-    from saddlepoint.training import RunDirectory, Training, resolve, train
+    from saddlepoint.training import RunDirectory, Trainer, resolve, train
 
     config = resolve({**SCENARIOS[run["scenario"]][0], "seed": run["seed"]})
     with tempfile.TemporaryDirectory() as temporary:
         place = (keep or Path(temporary)) / f"{run['scenario'].replace(' ', '-')}-{run['seed']}"
-        directory, training = RunDirectory.create(config, place), Training(config)
+        directory, training = RunDirectory.create(config, place), Trainer(config)
         with contextlib.suppress(DivergenceError):
             train(training, directory)
         summary = json.loads((place / "summary.json").read_text())

@@ -4,7 +4,7 @@ share of that of training steps.
     python -m benchmarks.observing [--runs 3]
 
 Both times are of the same run, in one thread: probes, checks, the trace and the snapshots between
-them against everything that ``Training.advance`` does. Metrics and pictures are not part of it;
+them against everything that ``Trainer.train_step`` does. Metrics and pictures are not part of it;
 their time is shown by every run.
 """
 
@@ -21,12 +21,12 @@ import torch
 def share(seed: int) -> tuple[float, float, float]:
     """Return milliseconds of a step, of observing for each step, and their ratio, in one default
     run."""
-    from saddlepoint.training import RunDirectory, Training, resolve, train
+    from saddlepoint.training import RunDirectory, Trainer, resolve, train
 
     config = resolve({"problem": "digits", "seed": seed, "evaluation_samples": 200})
     with tempfile.TemporaryDirectory() as place:
         run = RunDirectory.create(config, Path(place) / "run")
-        train(Training(config), run)
+        train(Trainer(config), run)
         summary = run.read_summary()
     step, probes = (
         1000 * summary[name] / summary["steps"] for name in ("seconds_here", "probing_seconds")

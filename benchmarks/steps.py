@@ -93,12 +93,12 @@ def _rules(make: Callable[..., Pair], rounds: int) -> list[dict[str, Any]]:
     rows = []
     for name in names:
         optimizer = full[name][1]
-        turns = 2 if registry.RULES[name].scheme == "alternating" else 1
+        turns = 2 if registry.RECIPES[name].update_scheme == "alternating" else 1
         count = rounds + 3
         rows.append(
             {
                 "rule": name,
-                "optimizer": registry.RULES[name].optimizer["name"],
+                "optimizer": registry.RECIPES[name].optimizer["name"],
                 "ms": median(times[name]),
                 "to Adam": ratio(times, name, HAND),
                 "to a gradient": ratio(times, name, PLAIN),

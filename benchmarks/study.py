@@ -18,16 +18,20 @@ Run = dict[str, Any]
 def train_configured(tree: dict[str, Any]) -> dict[str, Any]:
     """Train one configuration and return its metrics; a run that diverges is a result."""
     from saddlepoint import DivergenceError
-    from saddlepoint.training import Training, resolve
+    from saddlepoint.training import Evaluator, Trainer, resolve
 
-    training = Training(resolve(tree))
+    training = Trainer(resolve(tree))
     training.problem.load()
     try:
         while training.progress < 1:
-            training.advance()
+            training.train_step()
     except DivergenceError:
         return {"metrics": None, "steps": training.step, "seconds": training.seconds}
-    return {"metrics": training.evaluate(), "steps": training.step, "seconds": training.seconds}
+    return {
+        "metrics": Evaluator(training).evaluate(),
+        "steps": training.step,
+        "seconds": training.seconds,
+    }
 
 
 class Study:

@@ -62,7 +62,7 @@ def configuration(run: Run) -> dict[str, Any]:
         **PROBLEMS[run["problem"]][0],
         "rule": "gradient",
         "optimizer": {**optimizer, **rates},
-        "schedule": schedule,
+        "lr_schedule": schedule,
         "seed": run["seed"],
     }
 

@@ -54,13 +54,13 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "acgd": {"rule": {"name": "acgd", "warm_start": True}},
     "sign": {
         "optimizer": {"name": "sign", "lr": 1e-3},
-        "schedule": "linear",
+        "lr_schedule": "linear",
         "discriminator_steps": 3,
     },
     # a NaN in step 12, once
     "soap with a roll-back": {
         "optimizer": {"name": "soap", "lr": 1e-3},
-        "on_divergence": "roll-back",
+        "on_divergence": "roll_back",
     },
 }
 
@@ -140,10 +140,11 @@ def child(arguments: list[str], output: Path, doing: Any, kill: Kill | None) -> 
 
 def plant(doing: Any, counts: Counter[str], kill: Kill | None) -> None:
     """Have the library say what it is doing, count it, and die where it should."""
+    import saddlepoint.training.recorder as recorder
     import saddlepoint.training.run_directory as run_directory
     from saddlepoint.game_optimizer import GameOptimizer
     from saddlepoint.problems import Mixture8
-    from saddlepoint.training import RunDirectory, Training
+    from saddlepoint.training import Evaluator, RunDirectory, Trainer
 
     names = ["", *POINTS]
 
@@ -178,9 +179,9 @@ def plant(doing: Any, counts: Counter[str], kill: Kill | None) -> None:
 
         setattr(owner, method, wrapped)
 
-    wrap(Training, "advance", "step")
-    wrap(Training, "evaluate", "evaluation")
-    wrap(Training, "probe", "probe")
+    wrap(Trainer, "train_step", "step")
+    wrap(Evaluator, "evaluate", "evaluation")
+    wrap(recorder, "take_probe", "probe")
     wrap(RunDirectory, "log", "log")
     wrap(RunDirectory, "save_picture", "sample")
     wrap(RunDirectory, "save_checkpoint", "checkpoint")
@@ -220,7 +221,7 @@ def plant(doing: Any, counts: Counter[str], kill: Kill | None) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         append(path, content)
 
-    closure = Training._closure
+    closure = Trainer._closure
 
     def spoilt_once(self: Any) -> Any:
         inner = closure(self)
@@ -228,7 +229,7 @@ def plant(doing: Any, counts: Counter[str], kill: Kill | None) -> None:
         def losses() -> Any:
             terms = inner()
             if (
-                self.config.on_divergence == "roll-back"
+                self.config.on_divergence == "roll_back"
                 and (self.step, self.rollbacks) == (11, 0)
                 and "discriminator" in terms
             ):
@@ -242,7 +243,7 @@ def plant(doing: Any, counts: Counter[str], kill: Kill | None) -> None:
         (Mixture8, "measures", metric_by_metric),
         (Path, "replace", rename),
         (run_directory, "append_atomic", half_a_line),
-        (Training, "_closure", spoilt_once),
+        (Trainer, "_closure", spoilt_once),
     ]
     for owner, name, value in planted:
         setattr(owner, name, value)

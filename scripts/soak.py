@@ -32,7 +32,7 @@ import numpy
 import torch
 
 from saddlepoint.game_optimizer import Record
-from saddlepoint.training import RunDirectory, Training, resolve, train
+from saddlepoint.training import RunDirectory, Trainer, resolve, train
 from saddlepoint.training.config import Tree
 
 RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "soak.json"
@@ -51,7 +51,7 @@ OBSERVING = {
 CONFIGURATION: dict[str, Any] = {
     "problem": "digits",
     "steps": 10_000_000,
-    "schedule": "constant",
+    "lr_schedule": "constant",
     "keep_checkpoints": 3,
     **OBSERVING,
 }
@@ -68,7 +68,7 @@ class Notes:
         self._step, self._seconds = 0, 0.0
         self.rows: list[dict[str, float]] = []
 
-    def update(self, training: Training, records: list[Record]) -> None:
+    def update(self, training: Trainer, records: list[Record]) -> None:
         now = perf_counter()
         if now - self._last < EVERY:
             return
@@ -111,11 +111,11 @@ def growth(rows: list[dict[str, float]], name: str) -> float:
     return slope * float(x[-1] - x[0]) / start
 
 
-def stepping(training: Training) -> float:
+def stepping(training: Trainer) -> float:
     """Return the processor time of a few steps in seconds."""
     began = process_time()
     for _ in range(STEPS):
-        training.advance()
+        training.train_step()
     return process_time() - began
 
 
@@ -125,14 +125,14 @@ def answer(path: Path, questions: Connection) -> None:
     torch.set_num_threads(1)
     run = RunDirectory.open(path)
     config = run.read_config()
-    training = Training(config, clock=process_time)
+    training = Trainer(config, clock=process_time)
     training.problem.load()
     training.load_state_dict(run.load_checkpoint(config))
     while questions.recv():
         questions.send(stepping(training))
 
 
-def compared(training: Training, run: RunDirectory) -> Tree:
+def compared(training: Trainer, run: RunDirectory) -> Tree:
     """Return the time of steps in this process as a multiple of that in a new one, measured in
     turn: the median, and its 95 % interval."""
     context = multiprocessing.get_context("spawn")
@@ -173,11 +173,11 @@ def main() -> None:
     config = resolve(CONFIGURATION)
     with tempfile.TemporaryDirectory() as folder:
         training, run = (
-            Training(config, clock=process_time),
+            Trainer(config, clock=process_time),
             RunDirectory.create(config, Path(folder) / "run"),
         )
         notes = Notes(run, options.minutes)
-        with run.claimed():
+        with run.lock():
             train(
                 training,
                 run,

@@ -117,7 +117,8 @@ def linked(path: str) -> str:
 def rule_table() -> str:
     """Return docs/rule-table.md as it should be."""
     rows = [
-        f"| `{name}` | {linked(e.path)} | {e.summary} | {e.order} | {e.games} |"
+        f"| `{name}` | {linked(e.path)} | {e.summary} |"
+        f" {registry.build_recipe_rule(name).order} | {registry.load(e.path).games} |"
         f" {e.cost} | {e.bilinear} | {e.minimax} | {e.paper} |"
         for name, e in registry.RULES.items()
     ]

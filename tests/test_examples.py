@@ -25,4 +25,4 @@ def test_examples(name, tmp_path, monkeypatch, capsys):
     with Image.open(tmp_path / name.replace(".py", ".png")) as figure:
         assert figure.width > 500
     assert capsys.readouterr().out
-    assert len((EXAMPLES / name).read_text().splitlines()) <= 140
+    assert len((EXAMPLES / name).read_text().splitlines()) <= 120

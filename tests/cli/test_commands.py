@@ -313,7 +313,7 @@ class TestMistakes:
         cli("train", "mixture8", *TINY, "--out", "run")
         before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
         text = (
-            "Error: --out run holds another run already. Go on with `saddlepoint resume run`, or"
+            "Error: --out run holds another run already. Resume it with `saddlepoint resume run`, or"
             " choose another --out.\n"
         )
         assert cli("train", "mixture8", *TINY, "--out", "run") == (2, "", text)
@@ -341,7 +341,7 @@ class TestMistakes:
             "note: In run/checkpoints step-00000006.pt is truncated or damaged: it does not end"
             " with a checksum, "
         )
-        assert err.endswith("The previous one, step-00000005.pt, is used.\n")
+        assert err.endswith("The previous checkpoint, step-00000005.pt, is used.\n")
         assert {
             "resume": "6 steps in",
             "sample": "samples of step 5",

@@ -37,7 +37,7 @@ class TestBeforeTheDirectory:
         [
             (0, 200, "train-images-idx3-ubyte holds no images"),
             (200, 0, "t10k-images-idx3-ubyte holds no images"),
-            (200, 20, "cannot be evaluated with evaluation_samples=2000 and 20 held-out samples"),
+            (200, 20, "with evaluation_samples=2000 and 20 held-out samples"),
         ],
     )
     def test_too_few_images(self, cli, tmp_path, train, test, said):
@@ -52,14 +52,14 @@ class TestBeforeTheDirectory:
             "train", problem, "--steps", 2, "--set", "evaluation_samples=1", "--out", "run"
         )
         assert code == 2
-        assert f"{problem} cannot be evaluated with evaluation_samples=1: " in err
+        assert f"Cannot evaluate the problem {problem} with evaluation_samples=1: " in err
         assert not list(Path().iterdir())
 
     @pytest.mark.parametrize("there", [False, True])
     def test_what_fails_before_the_first_step_leaves_a_directory_that_can_be_used(
         self, cli, monkeypatch, there
     ):
-        from saddlepoint.training.training import Training
+        from saddlepoint.training.trainer import Trainer
 
         def fail(training):
             raise UsageError("Not this one.")
@@ -67,7 +67,7 @@ class TestBeforeTheDirectory:
         if there:
             Path("run").mkdir()
         with monkeypatch.context() as patched:
-            patched.setattr(Training, "advance", fail)
+            patched.setattr(Trainer, "train_step", fail)
             assert cli("train", "mixture8", "--steps", 2, *TINY, "--out", "run")[0] == 2
         assert Path("run").exists() == there
         assert cli("train", "mixture8", "--steps", 2, *TINY, "--out", "run")[0] == 0

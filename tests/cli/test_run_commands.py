@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from saddlepoint.training import RunDirectory, Training, resolve, train
+from saddlepoint.training import Evaluator, RunDirectory, Trainer, resolve, train
 
 TINY = [
     "--set",
@@ -40,7 +40,7 @@ def with_log(path, findings):
         }
     )
     directory = RunDirectory.create(config, path)
-    train(Training(config), directory)
+    train(Trainer(config), directory)
     lines = directory.read_log()
     (path / "metrics.jsonl").unlink()
     for line in lines:
@@ -155,8 +155,8 @@ class TestBest:
             2,
             "",
             (
-                'Error: "ema/mods" is no metric of this run by which one is better. Did you mean'
-                ' "ema/modes"?\n'
+                'Error: Cannot select the best checkpoint by "ema/mods": it was not measured. Did you'
+                ' mean "ema/modes"?\n'
             ),
         )
 
@@ -365,7 +365,9 @@ class TestClosingLines:
         assert len(said) >= len(serious), "each is said when it is found, with the numbers of then"
 
     def test_stopped_early(self, cli, monkeypatch):
-        monkeypatch.setattr(Training, "score", lambda self, metrics, by=None: float(self.step))
+        monkeypatch.setattr(
+            Evaluator, "score", lambda self, metrics, by=None: float(self.trainer.step)
+        )
         options = ["--set", "patience=1", "--set", "evaluate_every=2", "--out", "run"]
         code, out, err = cli("train", "mixture8", *TINY[:-1], 20, *options)
         assert (code, err) == (0, "")
@@ -385,11 +387,11 @@ class TestClosingLines:
             "--set",
             "problem.activation=leaky_relu",
             "--set",
-            "on_divergence=roll-back",
+            "on_divergence=roll_back",
         ]
         code, out, err = cli("train", "mixture8", *TINY, *options, "--out", "run")
         assert code == 3
-        assert out.count("diverged; back to step ") == 3
+        assert out.count("diverged; rolled back to step ") == 3
         assert "with learning rates × 0.125. " in out
         assert err.startswith("Error: Diverged in step ")
 

@@ -141,17 +141,17 @@ def test_paths_that_are_no_text_in_every_command(here, capsys):
 
 @pytest.mark.parametrize("signalled", [signal.SIGHUP, signal.SIGTERM])
 def test_a_hung_up_terminal_stops_as_sigterm_does(here, capsys, monkeypatch, signalled):
-    from saddlepoint.training.training import Training
+    from saddlepoint.training.trainer import Trainer
 
-    advance = Training.advance
+    advance = Trainer.train_step
 
     def step_and_signal(training):
         if training.step == 2:
             os.kill(os.getpid(), signalled)
         return advance(training)
 
-    monkeypatch.setattr(Training, "advance", step_and_signal)
+    monkeypatch.setattr(Trainer, "train_step", step_and_signal)
     assert run("train", "mixture8", "--steps", 40, *TINY, "--out", "run") == 143
     assert "Stopped after step 3; saved." in capsys.readouterr().out
-    monkeypatch.setattr(Training, "advance", advance)
+    monkeypatch.setattr(Trainer, "train_step", advance)
     assert run("resume", "run") == 0

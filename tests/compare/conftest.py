@@ -20,7 +20,7 @@ def small_study():
             "name": "tiny ring",
             "problem": {"name": "mixture8", "hidden": 4, "latent": 2},
             "budget": {"steps": 6},
-            "settings": {"batch_size": 8, "evaluation_samples": 160, "schedule": "linear"},
+            "settings": {"batch_size": 8, "evaluation_samples": 160, "lr_schedule": "linear"},
             "target": 2.0,  # mode_distance is at most 1, so every finished run succeeds
             "points": 3,
         }

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from saddlepoint.compare.execution import Job, PeakMemory, execute, run_in_subprocess
-from saddlepoint.training import Training, resolve
+from saddlepoint.training import Evaluator, Trainer, resolve
 
 SMALL = {
     "problem": {"name": "mixture8", "hidden": 4, "latent": 2},
@@ -43,7 +43,7 @@ class TestFairness:
             {"rule": "newton"},
         ]
         trainings = [
-            Training(resolve({**SMALL, "steps": 6, "seed": 3, **method})) for method in methods
+            Trainer(resolve({**SMALL, "steps": 6, "seed": 3, **method})) for method in methods
         ]
         first = trainings[0]
         for other in trainings[1:]:
@@ -66,10 +66,10 @@ class TestFairness:
 
     def test_the_metrics_are_those_of_training(self):
         config = resolve({**SMALL, "steps": 6})
-        training = Training(config)
+        training = Trainer(config)
         while training.progress < 1:
-            training.advance()
-        straight = training.evaluate()
+            training.train_step()
+        straight = Evaluator(training).evaluate()
         result = execute(Job(config.model_dump(mode="json"), "ema/modes", 1, all_metrics=True))
         assert result["metrics"] == {
             name: value for name, value in straight.items() if name.startswith("ema/")
@@ -85,7 +85,12 @@ class TestBudgets:
     def test_gradient_equivalents(self):
         plain = execute(job(steps=None, gradient_equivalents=24))
         double = execute(
-            job(steps=None, gradient_equivalents=24, rule="extragradient", scheme="alternating")
+            job(
+                steps=None,
+                gradient_equivalents=24,
+                rule="extragradient",
+                update_scheme="alternating",
+            )
         )
         assert (plain["steps"], plain["gradient_equivalents"]) == (12, 24)  # two gradients a step
         assert (double["steps"], double["gradient_equivalents"]) == (6, 24)
@@ -97,7 +102,9 @@ class TestBudgets:
 
     def test_seconds_are_processor_time_and_leave_out_evaluation(self, monkeypatch):
         monkeypatch.setattr(
-            Training, "measured", lambda self, names: time.sleep(0.3) or dict.fromkeys(names, 0.0)
+            Evaluator,
+            "evaluate_only",
+            lambda self, names: time.sleep(0.3) or dict.fromkeys(names, 0.0),
         )
         began = time.perf_counter()
         result = execute(job(points=3, steps=None, seconds=0.05))
@@ -122,7 +129,7 @@ class TestEnds:
         result = execute(job(metric="ema/mode_distances"))
         assert result["status"] == "failed"
         assert result["error"].startswith(
-            'UsageError: "ema/mode_distances" is no metric of mixture8'
+            'UsageError: Problem mixture8 has no metric "ema/mode_distances" in this run.'
         )
 
     def test_a_process_that_is_killed_is_a_failed_run(self):

@@ -5,14 +5,20 @@ import pytest
 from saddlepoint.compare.preflight import validate_study
 from saddlepoint.compare.runs import default_parameters, run_config, search_space
 from saddlepoint.compare.study import (
-    OPTIMIZER_SPACES,
-    RULE_SPACES,
     Range,
     method_from_name,
     read_study,
 )
 from saddlepoint.errors import UsageError
-from saddlepoint.registry import OPTIMIZERS, PROBLEMS, RULES, load
+from saddlepoint.registry import (
+    OPTIMIZER_SPACES,
+    OPTIMIZERS,
+    PROBLEMS,
+    RECIPES,
+    RULES,
+    build_recipe_rule,
+    load,
+)
 
 
 class TestMethodNames:
@@ -53,14 +59,14 @@ class TestMethodNames:
         assert str(error.value).startswith(sentence)
 
     def test_spaces_are_of_registered_rules_and_optimizers(self):
-        assert set(RULE_SPACES) <= set(RULES)
+        assert set(RECIPES) == set(RULES)
         assert {name for name in OPTIMIZER_SPACES if ":" not in name} == set(OPTIMIZERS)
 
     @pytest.mark.parametrize("name", [*RULES, *OPTIMIZERS])
     def test_every_choice_of_every_space_can_be_built(self, small_study, name):
         problem = (
             {"problem": {"name": "digits-binary"}}
-            if RULES.get(name) and RULES[name].order == 0
+            if RULES.get(name) and build_recipe_rule(name).order == 0
             else {}
         )
         validate_study(small_study(methods=[name], problem=problem))

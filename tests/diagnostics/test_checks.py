@@ -481,7 +481,7 @@ def rolled_back(step, failed_step, factor):
     what = {
         "number": 1,
         "failed_step": failed_step,
-        "rate_factor": factor,
+        "lr_factor": factor,
         "divergence": failed(failed_step)["divergence"],
     }
     return {"step": step, "rollback": what}
@@ -499,7 +499,7 @@ class TestDivergence:
             found.message
             == "Training diverged in step 25. The first non-finite tensor is here. Before, the"
             " generator's loss went from 0.7 to 1.23e+03. Try a smaller learning rate, a penalty"
-            " on the discriminator (problem.r1), or on_divergence=roll-back."
+            " on the discriminator (problem.r1), or on_divergence=roll_back."
         )
         assert (found.key, found.level, found.since) == ("divergence generator", "alarm", 25)
         assert found.numbers == {"step": 25.0, "share": 0.25, "largest": 3e38}
@@ -517,7 +517,7 @@ class TestDivergence:
                 "gradient",
                 (
                     "Try a smaller learning rate, a penalty on the discriminator (problem.r1), or"
-                    " on_divergence=roll-back."
+                    " on_divergence=roll_back."
                 ),
             ),
         ],
@@ -626,7 +626,7 @@ def leaves(value, path=()):
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from leaves(inner, (*path, key))
-    elif isinstance(value, float) and path[-1] != "rate_factor":
+    elif isinstance(value, float) and path[-1] != "lr_factor":
         yield path
 
 

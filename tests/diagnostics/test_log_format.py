@@ -10,7 +10,7 @@ import pytest
 import saddlepoint as sp
 from saddlepoint.curvature import SolveInfo
 from saddlepoint.diagnostics import GradientHealth, NonFiniteOrigin, Probe
-from saddlepoint.training import RunDirectory, Training, resolve, train
+from saddlepoint.training import RunDirectory, Trainer, resolve, train
 from saddlepoint.training.log_line import _Line
 
 PAGE = Path(__file__).parents[2] / "docs" / "diagnostics.md"
@@ -45,7 +45,7 @@ def test_the_page_names_what_probes_and_solves_and_divergences_hold():
 @pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning")
 @pytest.mark.parametrize(
     "options",
-    [{"rule": "acgd"}, {"optimizer": {"name": "sgd", "lr": 1e30}, "on_divergence": "roll-back"}],
+    [{"rule": "acgd"}, {"optimizer": {"name": "sgd", "lr": 1e30}, "on_divergence": "roll_back"}],
 )
 def test_a_run_writes_what_the_page_names(tmp_path, options):
     config = resolve(
@@ -59,7 +59,7 @@ def test_a_run_writes_what_the_page_names(tmp_path, options):
     )
     run = RunDirectory.create(config, tmp_path / "run")
     try:
-        train(Training(config), run)
+        train(Trainer(config), run)
     except sp.DivergenceError:
         assert "optimizer" in options
     found = documented()

@@ -12,7 +12,7 @@ from torch import nn
 import saddlepoint as sp
 from saddlepoint.distributed import SingleProcess
 from saddlepoint.errors import DistributedError, UsageError
-from saddlepoint.training import Training, agreement, resolve
+from saddlepoint.training import Trainer, agreement, resolve
 from tests.distributed.group import in_group
 
 SHORT = {"problem": "mixture8", "steps": 6, "evaluation_samples": 3500, "batch_size": 8}
@@ -23,7 +23,7 @@ def together(distributed: SingleProcess) -> dict[str, object]:
         "evaluation": evaluation(distributed),
         "seed": refusal(
             lambda: agreement.check_agreement(
-                Training(resolve({**SHORT, "seed": distributed.rank}), distributed=distributed)
+                Trainer(resolve({**SHORT, "seed": distributed.rank}), distributed=distributed)
             )
         ),
         "data": refusal(lambda: other_data(distributed)),
@@ -31,10 +31,10 @@ def together(distributed: SingleProcess) -> dict[str, object]:
         "drift": refusal(lambda: drifted(distributed)),
         "first": refusal(lambda: distributed.broadcast(lambda: 1 / 0)),
         "batch": refusal(
-            lambda: Training(resolve({**SHORT, "batch_size": 9}), distributed=distributed)
+            lambda: Trainer(resolve({**SHORT, "batch_size": 9}), distributed=distributed)
         ),
         "normalised": refusal(
-            lambda: Training(resolve({"problem": "stacked-digits"}), distributed=distributed)
+            lambda: Trainer(resolve({"problem": "stacked-digits"}), distributed=distributed)
         ),
         "sharded": refusal(lambda: sharded(distributed)),
         "wrapped": refusal(lambda: wrapped(distributed)),
@@ -43,10 +43,10 @@ def together(distributed: SingleProcess) -> dict[str, object]:
 
 def evaluation(distributed: SingleProcess) -> list[dict[str, float]]:
     """Return the metrics of two processes and of one with the same weights."""
-    shared = Training(resolve(SHORT), distributed=distributed)
+    shared = Trainer(resolve(SHORT), distributed=distributed)
     for _ in range(SHORT["steps"]):
-        shared.advance()
-    alone = Training(resolve(SHORT))
+        shared.train_step()
+    alone = Trainer(resolve(SHORT))
     alone.load_state_dict(shared.state_dict())
     return [shared.evaluate(), alone.evaluate(), distributed.all_gather(shared.evaluate())[1]]
 
@@ -60,7 +60,7 @@ def refusal(attempt) -> str:
 
 
 def other_data(distributed: SingleProcess) -> None:
-    training = Training(resolve(SHORT), distributed=distributed)
+    training = Trainer(resolve(SHORT), distributed=distributed)
     kind = type(training.problem)
     real = kind.real
     kind.real = lambda self, step, size, seed: real(self, step, size, seed) + distributed.rank
@@ -73,13 +73,13 @@ def other_data(distributed: SingleProcess) -> None:
 def other_code(distributed: SingleProcess) -> None:
     source, agreement.code_digest = agreement.code_digest, lambda: f"version {distributed.rank}"
     try:
-        agreement.check_agreement(Training(resolve(SHORT), distributed=distributed))
+        agreement.check_agreement(Trainer(resolve(SHORT), distributed=distributed))
     finally:
         agreement.code_digest = source
 
 
 def drifted(distributed: SingleProcess) -> None:
-    training = Training(resolve(SHORT), distributed=distributed)
+    training = Trainer(resolve(SHORT), distributed=distributed)
     agreement.check_parameters(training)
     with torch.no_grad():
         next(training.networks["generator"].parameters())[0, 0] += 1e-7 * distributed.rank
@@ -108,8 +108,8 @@ def main(distributed: SingleProcess, case: str, out: str) -> None:
     if case == "together":
         found = together(distributed)
     else:
-        training = Training(resolve(SHORT), distributed=distributed)
-        training.advance()
+        training = Trainer(resolve(SHORT), distributed=distributed)
+        training.train_step()
         if distributed.rank == 1 and case == "silent":
             time.sleep(120)
         if distributed.rank == 1 and case == "dead":

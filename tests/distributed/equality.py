@@ -112,7 +112,7 @@ def compared(
 def everything(distributed: SingleProcess) -> dict[str, dict[str, float]]:
     found = {}
     for name, entry in registry.RULES.items():
-        options = dict(entry.options)
+        options = dict(registry.RECIPES[name].options)
         if name == "kronecker-cgd":
             found["kronecker-cgd, default"] = compared(
                 registry.build_rule(name, options), inner("sgd"), distributed
@@ -123,7 +123,7 @@ def everything(distributed: SingleProcess) -> dict[str, dict[str, float]]:
             ({"lr": 0.005} if name == "kronecker-cgd" else {}),
         )
         few = distributed.world_size > 2  # there are two cores to test on
-        zero_sum = entry.games.endswith("zero-sum")
+        zero_sum = registry.load(entry.path).games.endswith("zero-sum")
         for optimizer in ("sgd", "adam") if rule.output == "gradient" and not few else ("sgd",):
             for dtype in (torch.float64,) if few else (torch.float64, torch.float32):
                 key = f"{name}, {optimizer}, {str(dtype)[-7:]}"

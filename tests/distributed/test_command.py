@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from saddlepoint.training import RunDirectory, Training
+from saddlepoint.training import RunDirectory, Trainer
 
 STEPS, EVERY = 400, 20
 SLOW = ["--optimizer", "sgd", "--lr", "0.02"]
 """Steps that do not blow rounding up: so many of Adam's would, in single precision."""
 OPTIONS = [
     "--set",
-    "schedule=constant",
+    "lr_schedule=constant",
     "--set",
     f"checkpoint_every={EVERY}",
     "--set",
@@ -67,7 +67,7 @@ def workers(process: subprocess.Popen[str]) -> list[int]:
 
 def theta(path: Path, step: int) -> torch.Tensor:
     directory = RunDirectory.open(path)
-    training = Training(directory.read_config())
+    training = Trainer(directory.read_config())
     training.load_state_dict(directory.load_checkpoint(directory.read_config(), step))
     return torch.cat(
         [

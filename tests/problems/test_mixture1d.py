@@ -12,7 +12,7 @@ import saddlepoint as sp
 from saddlepoint import registry
 from saddlepoint.problems import Mixture1d
 from saddlepoint.problems.pictures import histogram
-from saddlepoint.training import RunDirectory, SilentWatcher, Training, resolve, train
+from saddlepoint.training import RunDirectory, SilentWatcher, Trainer, resolve, train
 
 BOTH = ("discriminator", "generator")
 EXACT = {"damping": 0.0, "max_iter": 30, "tol": 1e-10}
@@ -259,7 +259,7 @@ class TestRuns:
                 "probe_every": 2,
             }
         )
-        training, run = Training(config), RunDirectory.create(config, tmp_path / "run")
+        training, run = Trainer(config), RunDirectory.create(config, tmp_path / "run")
         train(training, run, SilentWatcher())
         assert (run.path / "samples.png").is_file()
         assert set(training.metrics) == {
@@ -273,7 +273,7 @@ class TestRuns:
         config = resolve(
             {"problem": "mixture1d", "rule": rule, "optimizer": {"lr": 1.0}, "steps": 12}
         )
-        training = Training(config)
+        training = Trainer(config)
         train(training, RunDirectory.create(config, tmp_path / "run"), SilentWatcher())
         assert training.metrics["wasserstein"] < 1e-14
 

@@ -157,9 +157,10 @@ class TestRegistry:
             registry.build_problem("digit", {})
 
     @pytest.mark.parametrize("name", registry.RULES)
-    def test_what_the_table_says_of_a_rule_is_so(self, name):
-        entry = registry.RULES[name]
-        assert registry.build_rule(name, entry.options).order == entry.order
+    def test_every_rule_has_a_recipe(self, name):
+        rule = registry.build_recipe_rule(name)
+        assert type(rule) is registry.load(registry.RULES[name].path)
+        assert registry.build_rule(name, registry.RECIPES[name].options) == rule
 
     def test_every_public_rule_has_a_name(self):
         public = {getattr(sp.rules, label) for label in sp.rules.__all__}
@@ -184,7 +185,7 @@ class TestRegistry:
         assert registry.build_rule("every", registry.options_of(rule)) == rule
         with pytest.raises(
             sp.UsageError,
-            match=r"A rule within a rule is a name, or a mapping with a name and options, not 3",
+            match=r"A rule inside a rule is a name, or a mapping with a name and options, not 3",
         ):
             registry.build_rule("lookahead", {"rule": 3})
         with pytest.raises(
@@ -200,7 +201,7 @@ class TestRegistry:
             preconditioner=sp.KroneckerPreconditioner(max_dimension=64)
         )
         assert registry.build_rule("cgd", registry.options_of(kronecker)) == kronecker
-        with pytest.raises(sp.UsageError, match="does not say which one it is"):
+        with pytest.raises(sp.UsageError, match="has no name"):
             registry.build_rule("cgd", {"preconditioner": {"beta": 0.9}})
         with pytest.raises(sp.UsageError, match='Rule cgd: preconditioner "shampoo" is unknown'):
             registry.build_rule("cgd", {"preconditioner": {"name": "shampoo"}})

@@ -40,10 +40,10 @@ from saddlepoint.io.checkpoint import FORMAT, with_checksum
 from saddlepoint.io.limits import parse_json, parse_yaml
 from saddlepoint.metrics import MetricResult
 from saddlepoint.report import make_report
-from saddlepoint.training import RunDirectory, Training
+from saddlepoint.training import RunDirectory, Trainer
 from saddlepoint.training.config import RunConfig, read_yaml, resolve, validate, with_settings
-from saddlepoint.training.evaluation import differences, read_results
-from saddlepoint.training.log_line import checked_line
+from saddlepoint.training.evaluator import differences, read_results
+from saddlepoint.training.log_line import validate_line
 from tests.reliability.databases import CHANGES, finished, go_on_with
 from tests.reliability.strangers import archive, checkpoints, make_run, saved, state_of
 from tests.report import synthetic
@@ -479,9 +479,9 @@ def whole_state() -> Any:
 
 
 @cache
-def training() -> Training:
+def training() -> Trainer:
     """A training of the run in the room."""
-    return Training(read_config())
+    return Trainer(read_config())
 
 
 TENSORS = st.sampled_from(
@@ -494,10 +494,10 @@ STATES = mutated(whole_state, st.one_of(JUNK, TENSORS))
 def fuzz_state(state: Any) -> None:
     """States of checkpoints: refused, or two steps are taken with them."""
     with judged():
-        made = Training(read_config())
+        made = Trainer(read_config())
         made.load_state_dict(state)
-        made.advance()
-        made.advance()
+        made.train_step()
+        made.train_step()
         made.trace.take()
         json.dumps(made.metrics)
 
@@ -528,7 +528,7 @@ def log_lines() -> list[Any]:
             "rollback": {
                 "number": 1,
                 "failed_step": 9,
-                "rate_factor": 0.5,
+                "lr_factor": 0.5,
                 "divergence": divergence,
             },
         }
@@ -551,7 +551,7 @@ def fuzz_log(lines: Any) -> None:
             return
         except ValueError:
             return
-        checked = [checked_line(line, "here") for line in read]
+        checked = [validate_line(line, "here") for line in read]
         problem = training().problem
         diagnose(History(loss=problem.loss, coverage=problem.coverage_metric, lines=checked))
 
@@ -630,7 +630,7 @@ def finished_comparison() -> tuple[Any, Any]:
     tree = {
         "name": "tiny", "seeds": 2, "methods": ["adam", "sign"],
         "problems": [{"problem": {"name": "mixture8", "hidden": 4, "latent": 2}, "budget": {"steps": 2}, "points": 1, "target": 2.0,
-                      "settings": {"batch_size": 4, "evaluation_samples": 160, "schedule": "constant"}}],
+                      "settings": {"batch_size": 4, "evaluation_samples": 160, "lr_schedule": "constant"}}],
     }  # fmt: skip
     study = study_from_dict(tree, "The study")
     threads = torch.get_num_threads()

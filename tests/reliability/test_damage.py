@@ -49,7 +49,7 @@ class TestEveryBit:
             with pytest.warns(
                 CorruptFileWarning,
                 match=(
-                    r"step-00000012\.pt is truncated or damaged: .*one, step-00000008\.pt, is used"
+                    r"step-00000012\.pt is truncated or damaged: .*checkpoint, step-00000008\.pt, is used"
                 ),
             ):
                 assert loaded(copy)["step"] == 8
@@ -101,7 +101,7 @@ class TestThePreviousOneIsUsed:
         (text,) = {str(warning.message) for warning in warned}
         assert "step-00000012.pt is truncated or damaged" in text
         assert "step-00000008.pt is truncated or damaged" in text
-        assert text.endswith("The previous one, step-00000004.pt, is used.")
+        assert text.endswith("The previous checkpoint, step-00000004.pt, is used.")
         same_run(copy)
 
     def test_while_one_only_looks_nothing_is_removed(self, copy):
@@ -119,7 +119,7 @@ class TestThePreviousOneIsUsed:
         assert (
             str(error.value)
             == f"Checkpoint {copy}/checkpoints/step-00000012.pt is truncated or damaged: its"
-            " checksum does not match its content. No earlier one is whole. Restore it from a"
+            " checksum does not match its content. All earlier ones are damaged too. Restore one from a"
             f" copy, or start again with `saddlepoint train --config {copy}/config.yaml`."
         )
         assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == sorted(FILES), (
@@ -186,8 +186,8 @@ class TestTheBestOne:
         with pytest.raises(
             sp.UsageError,
             match=(
-                r"best\.pt is truncated or damaged: .* Use the last one in its place; training"
-                r" goes on"
+                r"best\.pt is truncated or damaged: .* Use the last one instead; training"
+                r" can be resumed"
             ),
         ):
             loaded(copy, "best")
@@ -211,7 +211,7 @@ class TestTheBestOne:
                 ).read_bytes()
             )
         run = RunDirectory.open(copy)
-        run.rewind(loaded(copy))
+        run.truncate_after(loaded(copy))
         assert best.read_bytes() == before
 
     def test_is_said_to_be_lost_where_no_copy_is_kept(self, copy):
@@ -223,11 +223,11 @@ class TestTheBestOne:
         with pytest.warns(
             CorruptFileWarning,
             match=(
-                r"best\.pt is damaged: .* no whole copy is kept\. The next better evaluation"
+                r"best\.pt is damaged: .* there is no undamaged copy\. The next better evaluation"
                 r" writes it"
             ),
         ):
-            RunDirectory.open(copy).rewind(state)
+            RunDirectory.open(copy).truncate_after(state)
 
     def test_is_not_replaced_by_a_copy_that_is_damaged_itself(self, copy):
         step = loaded(copy)["best"]["step"]
@@ -235,8 +235,8 @@ class TestTheBestOne:
         for name in ("best", f"step-{step:08d}"):
             spoil(copy / f"checkpoints/{name}.pt")
         before = (copy / "checkpoints/best.pt").read_bytes()
-        with pytest.warns(CorruptFileWarning, match="no whole copy is kept"):
-            RunDirectory.open(copy).rewind(state)
+        with pytest.warns(CorruptFileWarning, match="there is no undamaged copy"):
+            RunDirectory.open(copy).truncate_after(state)
         assert (copy / "checkpoints/best.pt").read_bytes() == before
 
     def test_alone_is_not_taken_for_a_run_that_never_began(self, cli, copy):
@@ -246,7 +246,7 @@ class TestTheBestOne:
         assert (code, err) == (
             2,
             (
-                f"Error: {copy}/checkpoints holds nothing but best.pt. Restore the other"
+                f"Error: {copy}/checkpoints holds only best.pt. Restore the other"
                 " checkpoints from a copy.\n"
             ),
         )
@@ -274,7 +274,8 @@ class TestTheLog:
         log.write_bytes(log.read_bytes()[:-40])
         assert [line["step"] for line in RunDirectory.open(copy).read_log()] == [0, 4, 8]
         with pytest.warns(
-            CorruptFileWarning, match=r"metrics\.jsonl ends in half a line, which is left out"
+            CorruptFileWarning,
+            match=r"metrics\.jsonl ends in an incomplete line, which is left out",
         ):
             resume(copy)
         same_run(copy)
@@ -285,7 +286,7 @@ class TestTheLog:
     def test_what_a_crash_leaves_behind_the_checkpoint_is_made_again(self, copy, same_run, tail):
         with (copy / "metrics.jsonl").open("ab") as file:
             file.write(tail)
-        with pytest.warns(CorruptFileWarning, match="ends in half a line"):
+        with pytest.warns(CorruptFileWarning, match="ends in an incomplete line"):
             resume(copy)
         same_run(copy)
 

@@ -18,8 +18,8 @@ from saddlepoint.training import RunDirectory
 from tests.training.conftest import resume, run_to_the_end, small
 
 SENTENCE = (
-    r"Cannot write \S+: {}\. (The checkpoint of step \d+ is safe|Nothing is trained yet); when the"
-    r" cause is gone, go on with: saddle"
+    r"Cannot write \S+: {}\. (The checkpoint of step \d+ is complete|Nothing is trained yet); when"
+    r" the cause is removed, resume with: saddle"
 )
 
 
@@ -72,7 +72,7 @@ class TestWhereverItFails:
         with pytest.raises(
             sp.UsageError,
             match=(
-                r"Cannot make the run directory .*run: No space left on device\. Choose another"
+                r"Cannot create the run directory .*run: No space left on device\. Choose another"
                 r" --out"
             ),
         ):
@@ -130,7 +130,7 @@ class TestASmallDisk:
         said = capsys.readouterr().err
         assert (
             re.match(f"Error: {SENTENCE.format('No space left on device')}", said)
-            or "Cannot make the run directory" in said
+            or "Cannot create the run directory" in said
         )
         assert said.count("\n") == 1, "one sentence, no traceback"
         assert not list(place.rglob(".*.tmp"))

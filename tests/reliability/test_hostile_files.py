@@ -27,8 +27,8 @@ from saddlepoint.io.limits import dump_yaml, parse_json, parse_yaml, read_bytes
 from saddlepoint.metrics import MetricResult
 from saddlepoint.training import RunDirectory
 from saddlepoint.training.config import read_yaml, resolve, with_settings
-from saddlepoint.training.evaluation import read_results
-from saddlepoint.training.log_line import checked_line
+from saddlepoint.training.evaluator import read_results
+from saddlepoint.training.log_line import validate_line
 from tests.reliability.strangers import command, make_run
 
 SRC = Path(sp.__file__).parent
@@ -437,7 +437,7 @@ class TestLogs:
     )
     def test_a_line_that_is_none(self, run, capsys, line):
         with pytest.raises(sp.UsageError, match="is no line of a run's log"):
-            checked_line(line, "here")
+            validate_line(line, "here")
         with (run / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         for words in (["resume", "run", "--steps", "+1"], ["diagnose", "run"], ["best", "run"]):
@@ -448,10 +448,10 @@ class TestLogs:
     def test_a_probe_of_another_player(self):
         both = {"discriminator": 1.0, "generator": 1.0}
         gradients = {"norms": both, "layers": {}, "zeros": both, "signal_to_noise": {}}
-        checked_line({"step": 3, "probe": {"gradients": gradients, "saturated": {}}}, "here")
+        validate_line({"step": 3, "probe": {"gradients": gradients, "saturated": {}}}, "here")
         for part in ("norms", "zeros"):
             with pytest.raises(sp.UsageError, match="not a number of each player"):
-                checked_line(
+                validate_line(
                     {
                         "step": 3,
                         "probe": {
@@ -658,10 +658,10 @@ def test_memory_stays_bounded(tmp_path, made):
         from saddlepoint.compare.study import read_study
         from saddlepoint.data.idx import read_idx
         from saddlepoint.report import make_report
-        from saddlepoint.training import RunDirectory, Training, resolve
+        from saddlepoint.training import RunDirectory, Trainer, resolve
         from saddlepoint.io.checkpoint import load_payload
         from saddlepoint.training.config import read_yaml
-        from saddlepoint.training.evaluation import read_results
+        from saddlepoint.training.evaluator import read_results
 
         root = Path({str(tmp_path)!r})
         bombs = []

@@ -11,7 +11,7 @@ import yaml
 from scripts.kill_runs import OUTSIDE, Kill, differences, make_straight, suffer
 
 from saddlepoint.io.checkpoint import decode
-from saddlepoint.training import RunDirectory, Training
+from saddlepoint.training import Evaluator, RunDirectory, Trainer
 from tests.training.conftest import lines, small
 
 PLANS = {
@@ -121,8 +121,8 @@ def test_killed_between_the_last_checkpoint_and_the_summary_it_is_ended_by_resum
 
 
 SIGNALLED = {
-    "a step": (Training, "advance", 7),
-    "an evaluation": (Training, "evaluate", 2),
+    "a step": (Trainer, "train_step", 7),
+    "an evaluation": (Evaluator, "evaluate", 2),
     "a checkpoint": (RunDirectory, "save_checkpoint", 2),
     "a picture": (RunDirectory, "save_picture", 2),
     "a line of the log": (RunDirectory, "log", 2),

@@ -51,8 +51,8 @@ def test_a_run_that_is_being_trained_is_not_resumed_and_can_be_looked_at(tmp_pat
         assert command("resume", run) == 2
         said = capsys.readouterr().err
         sentence = (
-            rf"{run} is being trained by process {child.pid} on \S+\. Wait for it, or stop it; two"
-            r" would spoil each other's files\."
+            rf"{run} is being trained by process {child.pid} on \S+\. Wait for it, or stop it: two"
+            r" processes would overwrite each other's files\."
         )
         assert re.fullmatch(f"Error: {sentence}\n", said)
         assert command("train", "mixture8", "--out", run) == 2
@@ -73,21 +73,21 @@ def test_a_run_that_is_being_trained_is_not_resumed_and_can_be_looked_at(tmp_pat
 
 def test_two_that_resume(copy):
     first, second = RunDirectory.open(copy), RunDirectory.open(copy)
-    with first.claimed():
+    with first.lock():
         with (
             pytest.raises(sp.UsageError, match=f"is being trained by process {os.getpid()} on "),
-            second.claimed(),
+            second.lock(),
         ):
             pass
-        with first.claimed():  # by itself it is not refused
+        with first.lock():  # by itself it is not refused
             pass
-        with pytest.raises(sp.UsageError, match="is being trained by"), second.claimed():
+        with pytest.raises(sp.UsageError, match="is being trained by"), second.lock():
             pass
-    with second.claimed():
+    with second.lock():
         pass
 
 
 def test_a_copied_lock_is_none(copy):
     (copy / ".lock").write_text("process 1 on another machine, that died with it\n")
-    with RunDirectory.open(copy).claimed():
+    with RunDirectory.open(copy).lock():
         assert (copy / ".lock").read_text().startswith(f"process {os.getpid()} on ")

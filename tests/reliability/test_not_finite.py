@@ -11,7 +11,7 @@ import yaml
 from saddlepoint.cli import main
 from saddlepoint.problems.base import Batch
 from saddlepoint.rules import CompetitiveGradient
-from saddlepoint.training import RunDirectory, Training
+from saddlepoint.training import RunDirectory, Trainer
 from tests.training.conftest import small
 
 STEP = 6  # so many steps are taken before it
@@ -22,17 +22,17 @@ def due(training):
 
 
 def in_data(monkeypatch, bad):
-    batch = Training.batch
+    batch = Trainer.batch
 
     def spoilt(self, ahead=0):
         found = batch(self, ahead)
         return Batch(found.real * bad, found.noise) if due(self) else found
 
-    monkeypatch.setattr(Training, "batch", spoilt)
+    monkeypatch.setattr(Trainer, "batch", spoilt)
 
 
 def in_parameters(monkeypatch, bad):
-    advance = Training.advance
+    advance = Trainer.train_step
 
     def spoilt(self):
         if due(self):
@@ -40,12 +40,12 @@ def in_parameters(monkeypatch, bad):
                 next(self.networks["generator"].parameters())[0] = bad
         return advance(self)
 
-    monkeypatch.setattr(Training, "advance", spoilt)
+    monkeypatch.setattr(Trainer, "train_step", spoilt)
 
 
 def in_closure(change):
     def plant(monkeypatch, bad):
-        closure = Training._closure
+        closure = Trainer._closure
 
         def spoilt(self):
             inner = closure(self)
@@ -60,7 +60,7 @@ def in_closure(change):
 
             return losses
 
-        monkeypatch.setattr(Training, "_closure", spoilt)
+        monkeypatch.setattr(Trainer, "_closure", spoilt)
 
     return plant
 
@@ -74,13 +74,13 @@ def infinite_slope(loss, network, bad):
 
 def in_solver(monkeypatch, bad):
     present = {}
-    advance, direction = Training.advance, CompetitiveGradient.direction
+    advance, direction = Trainer.train_step, CompetitiveGradient.direction
 
     def noted(self):
         present["training"] = self
         return advance(self)
 
-    monkeypatch.setattr(Training, "advance", noted)
+    monkeypatch.setattr(Trainer, "train_step", noted)
     monkeypatch.setattr(
         CompetitiveGradient,
         "direction",
@@ -151,18 +151,18 @@ class TestWhereverItArises:
         assert sentence in finding["message"]
         run = RunDirectory.open(tmp_path / "run")
         assert run.read_log()[-1]["divergence"]["place"] == place
-        training = Training(run.read_config())
+        training = Trainer(run.read_config())
         training.load_state_dict(run.load_checkpoint(training.config))
-        assert training.finite()
+        assert training.is_finite()
         assert training.step == (4 if place == "parameter" else STEP)
 
     def test_or_goes_back_and_on(self, trained, monkeypatch, tmp_path, place, bad):
         plant, sentence = PLACES[place]
         plant(monkeypatch, bad)
-        code, out, _, summary = trained(on_divergence="roll-back")
+        code, out, _, summary = trained(on_divergence="roll_back")
         assert code == 0
         assert (
-            f"note: Step {STEP + 1} diverged; back to step 4 with learning rates × 0.5. {sentence}"
+            f"note: Step {STEP + 1} diverged; rolled back to step 4 with learning rates × 0.5. {sentence}"
             in out
         )
         assert (summary["status"], summary["steps"], summary["rollbacks"]) == ("finished", 12, 1)

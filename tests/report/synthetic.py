@@ -24,7 +24,7 @@ CONFIG = {
     "problem": {"name": "mixture8", "loss": "minimax", "latent": 16},
     "rule": {"name": "gradient"},
     "optimizer": {"name": "adam", "lr": 0.002, "players": {"discriminator": {"lr": 0.001}}},
-    "scheme": "alternating",
+    "update_scheme": "alternating",
     "steps": 600,
 }
 METHODS = [
@@ -314,7 +314,7 @@ def method(directory, number, index, name, seeds, pictures, *, last):
                 "lr": 1e-3 * (index + 1),
                 "players": {"discriminator": {"lr": 5e-4}},
             },
-            "scheme": "alternating" if index % 2 == 0 else "simultaneous",
+            "update_scheme": "alternating" if index % 2 == 0 else "simultaneous",
             "batch_size": 64,
         },
         "tuning": {

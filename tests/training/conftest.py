@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from saddlepoint.training import RunDirectory, SilentWatcher, Training, resolve, train
+from saddlepoint.training import RunDirectory, SilentWatcher, Trainer, resolve, train
 
 
 def small(**options):
@@ -20,12 +20,12 @@ def small(**options):
         "evaluation_samples": 160,
         "ema": 0.9,
     }
-    base["schedule"] = "constant"  # whatever the problem would bring
+    base["lr_schedule"] = "constant"  # whatever the problem would bring
     return resolve({**base, **cadence, **options})
 
 
 def run_to_the_end(config, path, interrupted=lambda: None):
-    training = Training(config)
+    training = Trainer(config)
     run = RunDirectory.create(config, path)
     return training, run, train(training, run, SilentWatcher(), interrupted)
 
@@ -33,13 +33,13 @@ def run_to_the_end(config, path, interrupted=lambda: None):
 def resume(path, **budget):
     run = RunDirectory.open(path)
     config = run.read_config()
-    training = Training(config)
-    with run.claimed():
+    training = Trainer(config)
+    with run.lock():
         state = run.load_checkpoint(config) if run.checkpoint_steps() else None
         if state is not None:
             training.load_state_dict(state)
         training.config = config.model_copy(update=budget)
-        run.rewind(state)
+        run.truncate_after(state)
         return training, run, train(training, run, SilentWatcher())
 
 

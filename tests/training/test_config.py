@@ -10,15 +10,15 @@ from saddlepoint.training.config import read_yaml, renamed, resolve, validate, w
 
 @pytest.mark.parametrize("rule", registry.RULES)
 def test_a_rule_alone_brings_everything_it_needs(rule):
-    config, entry = resolve({"rule": rule}), registry.RULES[rule]
+    config, recipe = resolve({"rule": rule}), registry.RECIPES[rule]
     assert registry.build_rule(rule, config.rule.options) == registry.build_rule(
-        rule, entry.options
+        rule, recipe.options
     )
-    assert config.optimizer.name == entry.optimizer["name"]
+    assert config.optimizer.name == recipe.optimizer["name"]
     assert config.optimizer.lr is not None
-    assert config.problem.options["loss"] == entry.loss
-    assert config.scheme == entry.scheme
-    assert config.steps == entry.steps
+    assert config.problem.options["loss"] == recipe.loss
+    assert config.update_scheme == recipe.update_scheme
+    assert config.steps == recipe.steps
 
 
 @pytest.mark.parametrize("rule", registry.RULES)
@@ -69,8 +69,8 @@ class TestTheMethodOfAProblem:
     def test_is_there_where_neither_rule_nor_optimizer_is_named(self):
         config = resolve({"problem": "mixture8"})
         assert config.optimizer.lr == self.brought["optimizer"]["lr"]
-        assert (config.schedule, config.batch_size) == (
-            self.brought["schedule"],
+        assert (config.lr_schedule, config.batch_size) == (
+            self.brought["lr_schedule"],
             self.brought["batch_size"],
         )
 
@@ -79,14 +79,18 @@ class TestTheMethodOfAProblem:
     )
     def test_is_gone_where_one_is(self, named):
         config = resolve({"problem": "mixture8", **named})
-        assert (config.optimizer.lr, config.schedule, config.batch_size) == (2e-3, "constant", 64)
+        assert (config.optimizer.lr, config.lr_schedule, config.batch_size) == (
+            2e-3,
+            "constant",
+            64,
+        )
 
     def test_a_rate_of_the_user_s_is_for_both_players(self):
         config = resolve({"problem": "mixture8", "optimizer": {"lr": 1e-4}})
         assert {
             config.optimizer.options_for(player)["lr"] for player in ("generator", "discriminator")
         } == {1e-4}
-        assert config.schedule == self.brought["schedule"]
+        assert config.lr_schedule == self.brought["lr_schedule"]
 
     def test_settings_win(self):
         config = resolve(
@@ -124,7 +128,7 @@ def test_the_digest_ignores_the_budget_and_nothing_else_that_matters():
         {"probe_every": 9},
     ):
         assert resolve({"steps": 600, **merely_recorded}).digest() == base.digest()
-    for decisive in ({"on_divergence": "roll-back"}, {"max_rollbacks": 1}, {"checkpoint_every": 7}):
+    for decisive in ({"on_divergence": "roll_back"}, {"max_rollbacks": 1}, {"checkpoint_every": 7}):
         assert resolve({"steps": 600, **decisive}).digest() != base.digest()
 
 
@@ -144,10 +148,13 @@ def test_the_digest_ignores_the_budget_and_nothing_else_that_matters():
         ({"seed": -1}, "seed=-1 is not valid"),
         ({"ema": 1.0}, r"ema=1\.0 is not valid"),
         (
-            {"scheme": "both"},
-            "scheme='both' is not valid: Input should be 'alternating' or 'simultaneous'",
+            {"update_scheme": "both"},
+            "update_scheme='both' is not valid: Input should be 'alternating' or 'simultaneous'",
         ),
-        ({"rule": "cgd", "scheme": "alternating"}, "Rule cgd needs all players at once"),
+        (
+            {"rule": "cgd", "update_scheme": "alternating"},
+            "Rule cgd needs all players in every step",
+        ),
         ({"problem": {"nme": "digits"}}, 'Problem digits has no option "nme"'),
         ({"problem": 3}, "expected a name, or a mapping with a name and options, not 3"),
         ({"optimizer": 3}, "optimizer must be a name or a mapping, not 3"),
@@ -237,9 +244,9 @@ keys = st.sampled_from(
         "seconds",
         "batch_size",
         "seed",
-        "schedule",
+        "lr_schedule",
         "ema",
-        "scheme",
+        "update_scheme",
     ]
 )
 
@@ -261,7 +268,7 @@ def test_what_could_not_be_read_back_is_refused(options):
         "optimizer": {"name": "adam", "players": {"generator": {"lr": 1e-3, **options}}},
     }
     with pytest.raises(
-        sp.UsageError, match=r"could not be read: .*19 digits|written out it has more than 256 KiB"
+        sp.UsageError, match=r"could not be read again: .*19 digits|would be larger than 256 KiB"
     ):
         resolve(tree)
 

@@ -15,8 +15,9 @@ from saddlepoint.diagnostics import diagnose as diagnose_history
 from saddlepoint.diagnostics import game_spectrum
 from saddlepoint.problems import Mixture8
 from saddlepoint.problems.base import Batch
-from saddlepoint.training import RunDirectory, Training, resolve
+from saddlepoint.training import Evaluator, RunDirectory, Trainer, resolve
 from saddlepoint.training.diagnosis import diagnose
+from saddlepoint.training.probes import take_probe
 from tests.training.conftest import run_to_the_end, small
 from tests.training.test_resume import same
 
@@ -36,7 +37,7 @@ def diagnosis(run):
 
 def restored(run, at="last"):
     config = run.read_config()
-    training = Training(config)
+    training = Trainer(config)
     training.load_state_dict(run.load_checkpoint(config, at))
     return training
 
@@ -92,7 +93,7 @@ class TestWhere:
 
     def test_at_the_best(self, harness, tmp_path, monkeypatch):
         scores = iter([3.0, 1.0, 2.0])
-        monkeypatch.setattr(Training, "score", lambda self, metrics, by=None: next(scores))
+        monkeypatch.setattr(Evaluator, "score", lambda self, metrics, by=None: next(scores))
         _, run, _ = harness.run_to_the_end(harness.small(problem=TINY), tmp_path / "run")
         assert diagnose(run, "best").step == 8
 
@@ -117,7 +118,7 @@ class TestWhere:
 
 class TestWhat:
     def test_the_probe_is_that_of_the_checkpoint(self, run, diagnosis):
-        own = restored(run).probe()
+        own = take_probe(restored(run))
         assert diagnosis.probe.gradients == own.gradients
         assert (diagnosis.probe.accuracy, diagnosis.probe.diversity) == (
             own.accuracy,

@@ -13,7 +13,7 @@ import saddlepoint as sp
 from saddlepoint.cli import main
 from saddlepoint.io.checkpoint import decode, encode
 from saddlepoint.problems.base import GENERATOR
-from saddlepoint.training import Training, resolve
+from saddlepoint.training import Evaluator, Trainer, resolve
 from saddlepoint.training.inner_optimizers import check_resumable
 
 SMALL = {"problem": {"name": "mixture8", "hidden": 8}, "evaluation_samples": 160, "steps": 8}
@@ -78,7 +78,7 @@ def anybodys(tmp_path, monkeypatch):
 
 
 def training(optimizer, **options):
-    return Training(resolve({**SMALL, "optimizer": {"name": optimizer, **options}}))
+    return Trainer(resolve({**SMALL, "optimizer": {"name": optimizer, **options}}))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_one_that_does_not_resume_exactly_is_told_of(anybodys, monkeypatch):
         ("pytorch_optimizer:AdaHessian", "does not require grad"),
         ("pytorch_optimizer:AliG", 'no number "lr"'),
         ("pytorch_optimizer:SAM", "base_optimizer"),
-        ("pytorch_optimizer:LOMO", "cannot be made of a list of parameters"),
+        ("pytorch_optimizer:LOMO", "cannot be constructed from a list of parameters"),
     ],
 )
 def test_published_ones_that_cannot_work(name, said):
@@ -153,25 +153,25 @@ SCHEDULE_FREE = ["ScheduleFreeAdamW", "ScheduleFreeSGD", "ScheduleFreeRAdam", "S
 def test_a_resumed_run_is_the_straight_one(name):
     straight = training(f"pytorch_optimizer:{name}", lr=0.01)
     for _ in range(3):
-        straight.advance()
+        straight.train_step()
     state = decode(encode(straight.state_dict()))
     resumed = training(f"pytorch_optimizer:{name}", lr=0.01)
     resumed.load_state_dict(
         {key: value for key, value in state.items() if key not in ("format", "saddlepoint")}
     )
-    straight.evaluate()  # changes nothing
+    Evaluator(straight).evaluate()  # changes nothing
     for _ in range(3):
-        straight.advance(), resumed.advance()
+        straight.train_step(), resumed.train_step()
     for player, network in straight.networks.items():
         for a, b in zip(network.parameters(), resumed.networks[player].parameters(), strict=True):
             assert torch.equal(a, b)
-    assert straight.evaluate() == resumed.evaluate()
+    assert Evaluator(straight).evaluate() == Evaluator(resumed).evaluate()
 
 
 def test_a_schedule_free_one_is_measured_at_its_average():
     run = training("pytorch_optimizer:ScheduleFreeAdamW", lr=0.01)
     for _ in range(4):
-        run.advance()
+        run.train_step()
     network = run.networks[GENERATOR]
     trained_at = [p.detach().clone() for p in network.parameters()]
     inner = run.optimizer.optimizers[GENERATOR]
@@ -182,7 +182,11 @@ def test_a_schedule_free_one_is_measured_at_its_average():
         (p + (inner.state[p]["z"] - p) * (1 - 1 / beta)).detach() for p in network.parameters()
     ]
 
-    metrics, picture, state = run.evaluate(), run.picture(ema=False), run.state_dict()
+    metrics, picture, state = (
+        Evaluator(run).evaluate(),
+        Evaluator(run).picture(ema=False),
+        run.state_dict(),
+    )
     for p, before in zip(network.parameters(), trained_at, strict=True):
         assert torch.equal(p, before)  # measuring moves nothing
     with torch.no_grad():
@@ -204,9 +208,9 @@ def test_a_schedule_free_one_is_measured_at_its_average():
 
 def test_rules_that_move_parameters_themselves_do_not_go_with_it():
     with pytest.raises(
-        sp.UsageError, match="averages its own iterates and cannot follow the rule Lookahead"
+        sp.UsageError, match="averages its own iterates, and so does the rule Lookahead"
     ):
-        Training(
+        Trainer(
             resolve(
                 {
                     **SMALL,

@@ -37,14 +37,14 @@ def test_a_signal_that_arrives_while_the_processes_are_asked_is_told_the_next_ti
     with deferred_interrupts() as interrupt:
         distributed = _Signalled([number])
         # the others do not know of it: this step is taken by all
-        assert interrupt.agreed(distributed) is None
-        assert interrupt.agreed(distributed) == number
+        assert interrupt.all_reduce(distributed) is None
+        assert interrupt.all_reduce(distributed) == number
         assert interrupt.exit_code == 128 + number
 
 
 def test_a_signal_that_another_process_got_stops_this_one_with_its_exit_code():
     with deferred_interrupts() as interrupt:
-        assert interrupt.agreed(_Others(signal.SIGTERM)) == signal.SIGTERM
+        assert interrupt.all_reduce(_Others(signal.SIGTERM)) == signal.SIGTERM
         assert interrupt.exit_code == 143
 
 

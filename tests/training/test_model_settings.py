@@ -6,15 +6,15 @@ import torch
 
 from saddlepoint.errors import UsageError
 from saddlepoint.models import MLP, recompute_activations
-from saddlepoint.training import Training, resolve
+from saddlepoint.training import Trainer, resolve
 
 SMALL = {"problem": "mixture8", "batch_size": 16, "steps": 5}
 
 
 def trained(steps=5, **settings):
-    training = Training(resolve({**SMALL, **settings}))
+    training = Trainer(resolve({**SMALL, **settings}))
     for _ in range(steps):
-        training.advance()
+        training.train_step()
     return training
 
 
@@ -74,17 +74,17 @@ def test_checkpointing_refuses_batch_norm():
     with pytest.raises(
         UsageError,
         match=(
-            r'Player "discriminator", layer layers\.1: batch normalisation cannot be evaluated'
-            r" again"
+            r'Player "discriminator", layer layers\.1: batch normalisation cannot be used'
+            r" with"
         ),
     ):
-        Training(resolve({"problem": "stacked-digits", "model": {"checkpoint": True}}))
+        Trainer(resolve({"problem": "stacked-digits", "model": {"checkpoint": True}}))
 
 
 @pytest.mark.parametrize("rule", ["gradient", "consensus", "acgd"])
 def test_bf16_keeps_every_vector_in_single_precision(rule):
     exact, narrow = trained(rule=rule), trained(rule=rule, model={"precision": "bf16"})
-    start = Training(resolve(SMALL | {"rule": rule}))
+    start = Trainer(resolve(SMALL | {"rule": rule}))
     moved, apart = (
         float((theta(exact) - theta(start)).norm()),
         float((theta(exact) - theta(narrow)).norm()),
@@ -101,6 +101,6 @@ def test_bf16_keeps_every_vector_in_single_precision(rule):
 
 def test_the_settings_decide_the_trajectory_only_where_they_are_not_the_default():
     plain = resolve(SMALL)
-    assert "model" not in plain.essentials()
+    assert "model" not in plain.non_defaults()
     assert resolve({**SMALL, "model": {"checkpoint": False}}).digest() == plain.digest()
     assert resolve({**SMALL, "model": {"precision": "bf16"}}).digest() != plain.digest()

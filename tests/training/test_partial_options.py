@@ -5,7 +5,7 @@ import pytest
 import saddlepoint as sp
 from saddlepoint import registry
 from saddlepoint.compare.study import study_from_dict
-from saddlepoint.training import Training
+from saddlepoint.training import Trainer
 from saddlepoint.training.config import resolve, validate, with_settings
 
 
@@ -48,7 +48,7 @@ class TestOptionsInPart:
         with pytest.raises(
             sp.UsageError,
             match=(
-                r"preconditioner=\{'beta': 0.9\} does not say which one it is. Give its name too: rms or"
+                r"preconditioner=\{'beta': 0.9\} has no name\. Add the name: rms or"
                 r" kronecker"
             ),
         ):
@@ -102,7 +102,7 @@ class TestOptionsInPart:
 
     def test_a_value_with_no_keys_in_it(self):
         with pytest.raises(
-            sp.UsageError, match=r'The key "rule.beta" leads into rule, which is 5 and has no keys'
+            sp.UsageError, match=r'The key "rule.beta" is inside rule, which is 5 and has no keys'
         ):
             settled("rule=5", "rule.beta=1")
 
@@ -175,7 +175,7 @@ class TestTruthValues:
     )
     def test_are_no_numbers(self, setting):
         with pytest.raises(sp.UsageError, match="truth values, and a number is needed"):
-            Training(settled(setting, rule="lookahead", problem="mixture8"))
+            Trainer(settled(setting, rule="lookahead", problem="mixture8"))
 
     def test_are_what_they_are_where_one_is_meant(self):
         config = settled(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from saddlepoint.diagnostics import diagnose
-from saddlepoint.training import Training
+from saddlepoint.training import Trainer
 
 
 def test_probes_are_logged_and_leave_the_trajectory_alone(harness, tmp_path):
@@ -90,7 +90,7 @@ def test_a_saturated_discriminator_is_said_once_and_kept(
 ):
     from saddlepoint.training import RunDirectory, train
 
-    advance = Training.advance
+    advance = Trainer.train_step
 
     def advance_and_saturate(self):
         records = advance(self)
@@ -98,13 +98,13 @@ def test_a_saturated_discriminator_is_said_once_and_kept(
             saturating(self)
         return records
 
-    monkeypatch.setattr(Training, "advance", advance_and_saturate)
+    monkeypatch.setattr(Trainer, "train_step", advance_and_saturate)
     config = harness.small(
         problem={"name": "mixture8", "hidden": 8, "latent": 2, "loss": "minimax"},
         optimizer={"name": "sgd"},
         probe_every=2,
     )
-    training, watcher = Training(config), Watcher()
+    training, watcher = Trainer(config), Watcher()
     train(training, RunDirectory.create(config, tmp_path / "run"), watcher)
     (sentence,) = [s for s in watcher.sentences if "generator's" in s[:20]]
     assert "the discriminator has saturated, 100% of its outputs" in sentence

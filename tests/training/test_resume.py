@@ -12,7 +12,7 @@ import torch
 
 import saddlepoint
 from saddlepoint.io.checkpoint import FORMAT
-from saddlepoint.training import RunDirectory, Training
+from saddlepoint.training import RunDirectory, Trainer
 
 METHODS = {
     "adam": {},
@@ -23,7 +23,7 @@ METHODS = {
     "newton": {"rule": "newton"},
     "newton full": {"rule": {"name": "newton", "part": "full"}},
     "several discriminator steps": {"discriminator_steps": 3},
-    "linear schedule": {"schedule": "linear"},
+    "linear schedule": {"lr_schedule": "linear"},
 }
 pytestmark = pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning")
 
@@ -149,7 +149,7 @@ def test_signals_save_and_say_how_to_go_on(tmp_path, number, code):
     assert f"saved. Resume with: saddlepoint resume {run}" in output
     directory = RunDirectory.open(run)
     config = directory.read_config()
-    training = Training(config)
+    training = Trainer(config)
     training.load_state_dict(directory.load_checkpoint(config))
     assert training.step > 0
     assert f"Stopped after step {training.step};" in output

@@ -11,7 +11,7 @@ import torch
 import saddlepoint as sp
 from saddlepoint.io.atomic import write_atomic, write_json
 from saddlepoint.io.checkpoint import FORMAT, with_checksum
-from saddlepoint.training import RunDirectory, Training, train
+from saddlepoint.training import Evaluator, RunDirectory, Trainer, train
 from tests.training.conftest import run_to_the_end, small
 
 
@@ -85,7 +85,7 @@ class TestAFinishedRun:
 
 def test_the_best_checkpoint_is_the_best_evaluation(harness, tmp_path, monkeypatch):
     scores = iter([3.0, 1.0, 2.0])
-    monkeypatch.setattr(Training, "score", lambda self, metrics, by=None: next(scores))
+    monkeypatch.setattr(Evaluator, "score", lambda self, metrics, by=None: next(scores))
     training, run, _ = harness.run_to_the_end(harness.small(), tmp_path / "run")
     assert training.best == {"score": 1.0, "step": 8}
     assert run.load_checkpoint(training.config, "best")["step"] == 8
@@ -110,12 +110,12 @@ class TestDivergence:
         summary = json.loads((tmp_path / "run/summary.json").read_text())
         assert summary["status"] == "diverged"
         assert summary["error"].startswith(f"Step {summary['steps'] + 1}: ")
-        training = Training(config)
+        training = Trainer(config)
         training.load_state_dict(RunDirectory.open(tmp_path / "run").load_checkpoint(config))
-        assert training.finite()
+        assert training.is_finite()
 
     def test_a_term_is_named(self, harness, tmp_path, monkeypatch):
-        training = Training(harness.small())
+        training = Trainer(harness.small())
         original = training.problem.losses
 
         def losses(self, networks, batch, active):
@@ -137,7 +137,7 @@ class TestRefusals:
     def test_a_directory_that_holds_a_run(self, harness, tmp_path):
         RunDirectory.create(harness.small(), tmp_path / "run")
         with pytest.raises(
-            sp.UsageError, match=r"holds another run already\. Go on with `saddlepoint resume"
+            sp.UsageError, match=r"holds another run already\. Resume it with `saddlepoint resume"
         ):
             RunDirectory.create(harness.small(), tmp_path / "run")
 

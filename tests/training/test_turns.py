@@ -4,7 +4,7 @@ import pytest
 
 from saddlepoint import registry
 from saddlepoint.training.config import resolve
-from saddlepoint.training.training import Training
+from saddlepoint.training.trainer import Trainer
 
 SMALL = {
     "problem": {"name": "mixture8", "hidden": 8},
@@ -15,10 +15,10 @@ SMALL = {
 
 
 def trained(rule, **settings):
-    training = Training(resolve({**SMALL, "rule": rule, **settings}))
+    training = Trainer(resolve({**SMALL, "rule": rule, **settings}))
     records = []
     for _ in range(2):
-        records += training.advance()
+        records += training.train_step()
     return training, records
 
 
@@ -27,11 +27,13 @@ def trained(rule, **settings):
 def test_the_discriminator_moves_more_often(rule):
     training, records = trained(rule, discriminator_steps=3)
     moved = [tuple(record.losses) for record in records]
-    joint = training.optimizer.rule.needs_all_players or training.config.scheme == "simultaneous"
+    joint = (
+        training.optimizer.rule.needs_all_players or training.config.update_scheme == "simultaneous"
+    )
     due = (
         [("discriminator",)] * 2 + [("discriminator", "generator")]
         if joint
         else [("discriminator",)] * 3 + [("generator",)]
     )
     assert moved == 2 * due
-    assert training.finite()
+    assert training.is_finite()

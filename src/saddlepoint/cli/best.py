@@ -28,7 +28,7 @@ def best(
     from rich.table import Table
 
     from saddlepoint.training import RunDirectory
-    from saddlepoint.training.evaluation import best_evaluation
+    from saddlepoint.training.evaluator import best_evaluation
 
     found = best_evaluation(RunDirectory.open(run), metric)
     console = make_console()

@@ -64,7 +64,7 @@ def evaluate(
 
     The reference is the held-out data.
     """
-    from saddlepoint.training.evaluation import differences, evaluate_metrics, read_results
+    from saddlepoint.training.evaluator import differences, evaluate_metrics, read_results
 
     other = None if against is None else read_results(against)
     training, directory = load_training(run, "best" if best else "last")

@@ -48,16 +48,17 @@ def list_names(
         )
         table = Table(*columns, box=None)
         table.columns[0].no_wrap = True
-        for name, rule in registry.RULES.items():
+        for name, theory in registry.RULES.items():
+            rule = registry.build_recipe_rule(name)
             table.add_row(
                 name,
                 str(rule.order),
                 rule.games,
-                rule.summary,
-                rule.cost,
-                rule.bilinear,
-                rule.minimax,
-                rule.paper,
+                theory.summary,
+                theory.cost,
+                theory.bilinear,
+                theory.minimax,
+                theory.paper,
             )
     elif kind is Kind.optimizers:
         table = Table("name", "description", box=None, header_style="bold")

@@ -51,6 +51,7 @@ def sample(
 ) -> None:
     """Write a picture of samples of a trained generator."""
     from saddlepoint.io.atomic import write_atomic
+    from saddlepoint.training import Evaluator
     from saddlepoint.training.run_directory import FORMATS, picture_bytes
 
     suffix = "" if output is None else output.suffix
@@ -62,7 +63,8 @@ def sample(
     n = training.problem.picture_samples if n is None else n
     target = directory.path / f"samples-{n}.png" if output is None else output
     try:
-        write_atomic(target, picture_bytes(training.picture(n, seed, ema=not raw), target.suffix))
+        picture = Evaluator(training).picture(n, seed, ema=not raw)
+        write_atomic(target, picture_bytes(picture, target.suffix))
     except OSError as error:
         raise UsageError(f"Cannot write {target}: {error.strerror or error}.") from error
     typer.echo(printable(f"{n} samples of step {training.step}: {target}"))

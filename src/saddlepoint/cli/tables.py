@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from saddlepoint.metrics import MetricResult
-    from saddlepoint.training import Training
+    from saddlepoint.training import Trainer
 
 WEIGHTS = {"": "generator", "ema/": "moving average", "average/": "optimizer's average"}
 """Prefix of a metric's name → the weights that were evaluated."""
@@ -48,7 +48,7 @@ def print_table(console: Console, table: Table) -> None:
             console.print(Padding(line, (0, 0, 0, indent)))
 
 
-def print_metrics(console: Console, training: Training, metrics: Mapping[str, float]) -> None:
+def print_metrics(console: Console, training: Trainer, metrics: Mapping[str, float]) -> None:
     """Print the metrics of a run, with a column for each kind of weights that was evaluated."""
     from rich.markup import escape
     from rich.table import Table

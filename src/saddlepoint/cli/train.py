@@ -154,7 +154,7 @@ def train(
 
     if nproc is not None:
         from saddlepoint.training import resolve
-        from saddlepoint.training.places import free_path
+        from saddlepoint.training.run_paths import free_path
 
         resolved = resolve(tree)  # one process reports a mistake better than many
         check_batch_size(resolved.batch_size, nproc)

@@ -20,18 +20,18 @@ from saddlepoint.errors import DistributedError, DivergenceError, UsageError, qu
 
 if TYPE_CHECKING:
     from saddlepoint.distributed import SingleProcess
-    from saddlepoint.training import RunDirectory, Training
+    from saddlepoint.training import RunDirectory, Trainer
     from saddlepoint.training.config import Tree
     from saddlepoint.training.run_directory import At
 
 
-def load_training(path: Path, at: At = "last") -> tuple[Training, RunDirectory]:
+def load_training(path: Path, at: At = "last") -> tuple[Trainer, RunDirectory]:
     """Return the training of a run at a checkpoint, and its directory."""
-    from saddlepoint.training import RunDirectory, Training
+    from saddlepoint.training import RunDirectory, Trainer
 
     directory = RunDirectory.open(path)
     config = directory.read_config()
-    training = Training(config)
+    training = Trainer(config)
     training.load_state_dict(directory.load_checkpoint(config, at))
     return training, directory
 
@@ -41,16 +41,16 @@ def start_run(distributed: SingleProcess, tree: Tree, out: Path | None) -> None:
 
     Everything is checked before the directory is created, so that an error leaves nothing behind.
     """
-    from saddlepoint.training import RunDirectory, Training, resolve
+    from saddlepoint.training import Evaluator, RunDirectory, Trainer, resolve
     from saddlepoint.training.agreement import check_agreement
     from saddlepoint.training.inner_optimizers import check_resumable
 
     config = on_all_ranks(distributed, lambda: resolve(tree))
-    training = on_all_ranks(distributed, lambda: Training(config, distributed=distributed))
+    training = on_all_ranks(distributed, lambda: Trainer(config, distributed=distributed))
     on_all_ranks(distributed, training.problem.load)
     on_all_ranks(distributed, partial(check_resumable, training))
     on_all_ranks(distributed, partial(check_agreement, training))
-    on_all_ranks(distributed, training.check_evaluation)
+    on_all_ranks(distributed, Evaluator(training).check_sample_count)
     with _written_by_rank_0(distributed, lambda: RunDirectory.create(config, out)) as directory:
         try:
             run_training(training, directory)
@@ -77,12 +77,12 @@ def resume_run(
         steps: new total number of steps, or "+N" for N more.
         seconds: how many more seconds to train. Without both the budget is unchanged.
     """
-    from saddlepoint.training import RunDirectory, Training
+    from saddlepoint.training import RunDirectory, Trainer
     from saddlepoint.training.agreement import check_agreement
 
     with _written_by_rank_0(distributed, lambda: RunDirectory.open(path)) as directory:
         config = distributed.broadcast(directory.read_config)
-        training = on_all_ranks(distributed, lambda: Training(config, distributed=distributed))
+        training = on_all_ranks(distributed, lambda: Trainer(config, distributed=distributed))
         state = distributed.broadcast(
             lambda: directory.load_checkpoint(config) if directory.has_checkpoints() else None
         )
@@ -117,13 +117,13 @@ def resume_run(
             )
         on_all_ranks(distributed, training.problem.load)
         on_all_ranks(distributed, partial(check_agreement, training))
-        distributed.broadcast(lambda: directory.rewind(state))
+        distributed.broadcast(lambda: directory.truncate_after(state))
         run_training(training, directory)
 
 
-def _new_budget(training: Training, steps: str | None, seconds: float | None) -> dict[str, Any]:
+def _new_budget(training: Trainer, steps: str | None, seconds: float | None) -> dict[str, Any]:
     """Return the keys of the configuration for the options ``--steps`` and ``--seconds``."""
-    from saddlepoint.training.config import MOST_STEPS
+    from saddlepoint.training.config import MAX_STEPS
 
     if seconds is not None and not 0 < seconds < math.inf:
         finite = "" if seconds <= 0 else " and finite"
@@ -139,9 +139,9 @@ def _new_budget(training: Training, steps: str | None, seconds: float | None) ->
             ) from None
         if steps.startswith("+"):
             total += training.step
-        if total > MOST_STEPS:
+        if total > MAX_STEPS:
             raise UsageError(
-                f"--steps {steps[:20]} is more than {MOST_STEPS:,}, the maximum. Choose a smaller"
+                f"--steps {steps[:20]} is more than {MAX_STEPS:,}, the maximum. Choose a smaller"
                 " number."
             )
         if total <= training.step:
@@ -163,21 +163,21 @@ def _written_by_rank_0(
 
     The other processes get a directory that ignores what is written.
     """
-    from saddlepoint.training.followed import FollowedRun
+    from saddlepoint.training.run_directory import NullRunDirectory
 
     own: list[RunDirectory] = []
     with ExitStack() as stack:
 
         def open_and_lock() -> Path:
             own.append(open_directory())
-            stack.enter_context(own[0].claimed())
+            stack.enter_context(own[0].lock())
             return own[0].path
 
         path = distributed.broadcast(open_and_lock)
-        yield own[0] if own else FollowedRun(path)
+        yield own[0] if own else NullRunDirectory(path)
 
 
-def run_training(training: Training, directory: RunDirectory) -> None:
+def run_training(training: Trainer, directory: RunDirectory) -> None:
     """Train until the budget is used; print progress, results and how to continue.
 
     Raises:
@@ -187,7 +187,7 @@ def run_training(training: Training, directory: RunDirectory) -> None:
     from saddlepoint.training.interrupts import deferred_interrupts
     from saddlepoint.training.loop import train as train_loop
     from saddlepoint.training.progress import watcher
-    from saddlepoint.training.training import network_sizes
+    from saddlepoint.training.trainer import network_sizes
 
     config, distributed = training.config, training.distributed
     console = make_console(quiet=distributed.rank > 0)
@@ -197,7 +197,7 @@ def run_training(training: Training, directory: RunDirectory) -> None:
     processes = f" in {distributed.world_size} processes" if distributed.world_size > 1 else ""
     print_text(
         console,
-        f"{config.problem.name}, {config.rule.name} + {config.optimizer.name}, {config.scheme},"
+        f"{config.problem.name}, {config.rule.name} + {config.optimizer.name}, {config.update_scheme},"
         f" {config.device}{processes} ({sizes})",
     )
     print_text(console, f"run directory: {directory.path}")
@@ -206,8 +206,8 @@ def run_training(training: Training, directory: RunDirectory) -> None:
 
         def stopped() -> int | None:
             if is_reader_gone():
-                interrupt.stop_from_outside()
-            return interrupt.agreed(distributed)
+                interrupt.request_stop()
+            return interrupt.all_reduce(distributed)
 
         try:
             with watcher(console) as progress:

@@ -24,8 +24,9 @@ from saddlepoint.compare.runs import Job
 from saddlepoint.errors import DivergenceError
 from saddlepoint.io.imports import safe_path_for_subprocesses
 from saddlepoint.training.config import validate
+from saddlepoint.training.evaluator import Evaluator, weights_prefix
 from saddlepoint.training.run_directory import png
-from saddlepoint.training.training import Training, weights_of
+from saddlepoint.training.trainer import Trainer
 
 RunResult = dict[str, Any]
 """What is known of a run afterwards.
@@ -56,18 +57,18 @@ def execute(job: Job) -> RunResult:
         # unconverged solves are counted in the result; other warnings came when the study was read
         warnings.simplefilter("ignore")
         clock = time.perf_counter if config.device == "cuda" else time.process_time
-        training = Training(config, clock=clock)
+        training = Trainer(config, clock=clock)
         memory = PeakMemory(config.device)
         final_metrics = [job.metric]
         if job.all_metrics:
-            prefix = weights_of(job.metric)
+            prefix = weights_prefix(job.metric)
             final_metrics = [prefix + name for name in training.problem.metric_names]
         try:
             training.problem.load()
             point = 1
             memory.start()
             while training.progress < 1:
-                steps = training.advance()
+                steps = training.train_step()
                 last = training.progress >= 1
                 if not last and training.progress * job.points < point:
                     continue
@@ -83,13 +84,15 @@ def execute(job: Job) -> RunResult:
                         "step": training.step,
                         "seconds": training.seconds,
                         "gradient_equivalents": training.gradient_equivalents,
-                        "metrics": training.measured(final_metrics if last else [job.metric]),
+                        "metrics": Evaluator(training).evaluate_only(
+                            final_metrics if last else [job.metric]
+                        ),
                         "losses": losses,
                         "gradient_norms": norms,
                     }
                 )
                 if job.pictures:
-                    result["pictures"].append(png(training.picture()))
+                    result["pictures"].append(png(Evaluator(training).picture()))
                 point = int(training.progress * job.points) + 1
                 memory.start()
             metrics = result["points"][-1]["metrics"]

@@ -10,8 +10,8 @@ from saddlepoint.compare.study import RATIO, MethodPlan, ProblemPlan, Study
 from saddlepoint.errors import UsageError
 from saddlepoint.game_optimizer import GameOptimizer
 from saddlepoint.problems.base import DISCRIMINATOR, GENERATOR
+from saddlepoint.training.evaluator import weights_prefix
 from saddlepoint.training.inner_optimizers import try_optimizer
-from saddlepoint.training.training import weights_of
 
 
 def validate_study(study: Study) -> None:
@@ -22,7 +22,7 @@ def validate_study(study: Study) -> None:
     """
     for plan in study.problems:
         plan.smaller_is_better()
-        if weights_of(plan.metric) == "average/":
+        if weights_prefix(plan.metric) == "average/":
             raise UsageError(
                 f'Problem "{plan.name}": cannot compare methods by "{plan.metric}": not every'
                 " method has averaged weights. Use ema/ or no prefix."

@@ -24,7 +24,7 @@ from saddlepoint.compare.study import ProblemPlan, Study
 from saddlepoint.compare.tuning import SearchResult
 from saddlepoint.training.config import Tree
 from saddlepoint.training.environment import environment
-from saddlepoint.training.training import weights_of
+from saddlepoint.training.evaluator import weights_prefix
 
 Searches = Mapping[tuple[str, str], SearchResult | None]
 """(problem, method) → what tuning found; None where nothing is tuned."""
@@ -47,7 +47,7 @@ def collect_results(study: Study, searches: Searches, directory: ComparisonDirec
             devices.add(methods[-1]["config"]["device"])
 
         metrics = registry.build_problem(plan.problem.name, plan.problem.options).metric_names
-        prefix = weights_of(plan.metric)
+        prefix = weights_prefix(plan.metric)
         problems.append(
             {
                 "name": plan.name,
@@ -130,7 +130,7 @@ def _method_results(
     return {
         "name": name,
         "family": study.methods[name].family,
-        "description": f"{config.rule.name} + {config.optimizer.name}, {config.scheme}",
+        "description": f"{config.rule.name} + {config.optimizer.name}, {config.update_scheme}",
         "config": config.model_dump(mode="json", exclude={"seed"}),
         "tuning": search.to_dict() if search and search.trials else None,
         "runs": reported,

@@ -71,7 +71,7 @@ class Job:
         Versions are not in it: a result records what it was made with.
         """
         config = validate(self.config)
-        return digest({**asdict(self), "config": config.essentials(), **input_hashes(config)})
+        return digest({**asdict(self), "config": config.non_defaults(), **input_hashes(config)})
 
 
 def jobs_of(

@@ -23,8 +23,8 @@ from pydantic import (
 from saddlepoint import registry
 from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.io.schemas import BOOL_AS_NUMBER, find_bool_as_number
-from saddlepoint.training.config import BUDGETS, MOST_STEPS, Component, Tree, read_yaml
-from saddlepoint.training.training import bare
+from saddlepoint.training.config import BUDGETS, MAX_STEPS, Component, Tree, read_yaml
+from saddlepoint.training.evaluator import bare_metric
 
 RATIO = "ratio"
 """The discriminator's learning rate / the generator's: tuned, but not a configuration key."""
@@ -141,7 +141,7 @@ class ProblemPlan(BaseModel):
     problem: Component
     budget: dict[
         Literal["seconds", "steps", "gradient_equivalents"],
-        Annotated[float, Field(gt=0, le=MOST_STEPS, allow_inf_nan=False)],
+        Annotated[float, Field(gt=0, le=MAX_STEPS, allow_inf_nan=False)],
     ]
     metric: str
     target: FiniteFloat | None = None
@@ -177,7 +177,7 @@ class ProblemPlan(BaseModel):
             UsageError: the problem has no such metric, or the metric has no direction.
         """
         known = registry.build_problem(self.problem.name, self.problem.options).metric_names
-        info = known.get(bare(self.metric))
+        info = known.get(bare_metric(self.metric))
         if info is None or info.better is None:
             directed = [name for name, other in known.items() if other.better]
             names = [f"ema/{name}" for name in directed] + directed
@@ -316,55 +316,8 @@ def digest(value: Any) -> str:
 # methods by name
 
 
-def _lr_space(low: float, high: float) -> Space:
-    return {"optimizer.lr": Range(log=(low, high)), RATIO: Range(choices=(0.25, 0.5, 1.0, 2.0))}
-
-
-_ADAM_BETAS: Space = {"optimizer.betas": Range(choices=([0.0, 0.999], [0.5, 0.999], [0.9, 0.999]))}
-_SOAP_BETAS: Space = {"optimizer.betas": Range(choices=([0.0, 0.95], [0.5, 0.95], [0.95, 0.95]))}
-_DAMPING: Space = {"rule.damping": Range(log=(1e-2, 10.0))}
 _SUBGRADIENT_OPTIMIZERS = {"sign", "signum", "normalized", "grafted", "subgradient"}
 _SECOND_ORDER_OPTIMIZERS = {"soap", "pytorch_optimizer:SOAP"}
-
-OPTIMIZER_SPACES: Mapping[str, Space] = {
-    "adam": _lr_space(3e-4, 1e-2) | _ADAM_BETAS,
-    "adamw": _lr_space(3e-4, 1e-2) | _ADAM_BETAS,
-    "rmsprop": _lr_space(1e-4, 1e-2),
-    "sgd": _lr_space(1e-3, 1.0),
-    "momentum-sgd": _lr_space(1e-3, 1.0)
-    | {"optimizer.momentum": Range(choices=(-0.1, -0.3, -0.5))},
-    "sign": _lr_space(1e-4, 1e-2),
-    "signum": _lr_space(1e-4, 1e-2) | {"optimizer.momentum": Range(choices=(0.5, 0.9))},
-    "normalized": _lr_space(1e-2, 1.0),
-    "grafted": _lr_space(3e-4, 1e-2),
-    "subgradient": _lr_space(0.1, 10.0),
-    "random-coordinate": _lr_space(1e-2, 1.0),
-    "soap": _lr_space(1e-3, 3e-2) | _SOAP_BETAS,
-    "pytorch_optimizer:SOAP": _lr_space(1e-3, 3e-2) | _SOAP_BETAS,
-}
-"""Optimizer → its search space, for rules that return gradients."""
-
-RULE_SPACES: Mapping[str, Space] = {
-    "lookahead": {"rule.k": Range(choices=(5, 10, 50))},
-    "consensus": {"rule.gamma": Range(log=(1e-2, 10.0))},
-    "jare": {"rule.gamma": Range(log=(1e-2, 100.0))},
-    "sga": {"rule.strength": Range(log=(1e-2, 1.0))},
-    "lola": {"rule.alpha": Range(log=(1e-2, 1.0))},
-    "sos": {"rule.alpha": Range(log=(1e-2, 1.0))},
-    "unrolled": {"rule.lr": Range(log=(1e-2, 1.0))},
-    "total-gradient": _DAMPING,
-    # rules that return updates: the rule, not the optimizer, decides the range of learning rates
-    "cgd": _lr_space(1e-3, 0.3),
-    "lcgd": _lr_space(1e-3, 0.3),
-    "proximal-point": _lr_space(1e-3, 0.3),
-    "kronecker-cgd": _lr_space(5e-4, 3e-2),
-    "acgd": _lr_space(5e-4, 3e-2) | {"rule.beta": Range(choices=(0.9, 0.99, 0.999))},
-    "newton": _lr_space(0.3, 10.0),
-    "follow-the-ridge": _lr_space(1e-3, 1.0) | _DAMPING,
-    "gradient-newton": _lr_space(1e-3, 1.0) | _DAMPING,
-    "complete-newton": _lr_space(1e-3, 1.0) | _DAMPING,
-}
-"""Rule → its search space: added to the optimizer's, or in place of it if it has optimizer.lr."""
 
 
 def method_from_name(name: str) -> MethodPlan:
@@ -402,19 +355,17 @@ def method_from_name(name: str) -> MethodPlan:
             " alone."
         )
 
-    used = optimizer or registry.RULES[rule].optimizer["name"]
-    if registry.RULES[rule].order == 2 or used in _SECOND_ORDER_OPTIMIZERS:
+    used = optimizer or registry.RECIPES[rule].optimizer["name"]
+    if registry.build_recipe_rule(rule).order == 2 or used in _SECOND_ORDER_OPTIMIZERS:
         family: Family = "second-order"
     else:
         family = "subgradient" if used in _SUBGRADIENT_OPTIMIZERS else "first-order"
-    space = RULE_SPACES.get(rule, {})
-    if "optimizer.lr" not in space:
-        space = {**OPTIMIZER_SPACES.get(used, _lr_space(1e-4, 1e-1)), **space}
+    ranges = registry.search_space(rule, used)
     return MethodPlan(
         rule=Component(name=rule),
         optimizer=Component(name=optimizer) if optimizer else None,
         family=family,
-        space=dict(space),
+        space={key: Range(**settings) for key, settings in ranges.items()},
     )
 
 
@@ -461,7 +412,7 @@ def resolve_methods(value: Any, source: str) -> Tree:
         rule_name = str(parts["rule"]["name"])
         optimizer = default.optimizer.name if default and default.optimizer else None
         if optimizer is None and "optimizer" in given:
-            optimizer = registry.find("rule", registry.RULES, rule_name).optimizer["name"]
+            optimizer = registry.find("rule", registry.RECIPES, rule_name).optimizer["name"]
         if optimizer is None:
             named = method_from_name(rule_name)
         else:

@@ -249,7 +249,7 @@ def _search_key(plan: ProblemPlan, method: MethodPlan, tuning: TuningPlan) -> st
         path: values.model_dump(mode="json") for path, values in search_space(plan, method).items()
     }
     searched = {
-        "config": config.essentials(),
+        "config": config.non_defaults(),
         "metric": plan.metric,
         "space": space,
         "tuning": tuning.model_dump(mode="json"),

@@ -101,7 +101,7 @@ def check_divergence(history: History) -> list[Finding]:
         else:
             parts.append(
                 "Try a smaller learning rate, a penalty on the discriminator (problem.r1), or"
-                " on_divergence=roll-back."
+                " on_divergence=roll_back."
             )
         message = " ".join(part for part in parts if part)
         numbers = {"step": float(step)}
@@ -112,7 +112,7 @@ def check_divergence(history: History) -> list[Finding]:
 
     if history.rollbacks:
         rollback, times = history.rollbacks[-1], len(history.rollbacks)
-        step, factor = int(rollback.get("failed_step", 0)), rollback.get("rate_factor")
+        step, factor = int(rollback.get("failed_step", 0)), rollback.get("lr_factor")
         factor = math.nan if factor is None else float(factor)
         origin = (rollback.get("divergence") or {}).get("description", "")
         message = (
@@ -120,7 +120,7 @@ def check_divergence(history: History) -> list[Finding]:
             f" continued with learning rates × {factor:g}. {origin}{' ' if origin else ''}Try these"
             " learning rates from the start."
         )
-        numbers = {"rollbacks": float(times), "rate_factor": factor}
+        numbers = {"rollbacks": float(times), "lr_factor": factor}
         return [Finding("rolled-back", "game", message, numbers, since=step)]
     return []
 

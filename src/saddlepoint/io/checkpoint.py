@@ -23,7 +23,7 @@ import torch
 
 import saddlepoint
 
-FORMAT = 4  # since 4 the state of a rule is saved by the names of parameters
+FORMAT = 5  # of the state in it
 
 MAX_PICKLE_BYTES = 1 << 26
 """Size of the pickle, 64 MiB; it holds no tensor data, and some hundred bytes for each tensor."""

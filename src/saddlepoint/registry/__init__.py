@@ -1,7 +1,7 @@
 """Names of problems, rules and optimizers, and how to build each from a configuration.
 
-Adding one is one row in ``names`` or ``rules``. Paths are text, so that listing names loads no
-torch.
+To add one, add a row to ``names``, or to ``rules`` and ``recipes``. The tables hold import paths as
+text, so that importing this package does not import torch.
 """
 
 from saddlepoint.extras import needs
@@ -10,6 +10,7 @@ with needs("train", "saddlepoint.registry"):
     from saddlepoint.registry.build import (
         build_optimizer,
         build_problem,
+        build_recipe_rule,
         build_rule,
         completed,
         find,
@@ -19,22 +20,29 @@ with needs("train", "saddlepoint.registry"):
     )
     from saddlepoint.registry.entries import Entry, OptimizerEntry, ProblemEntry, RuleEntry
     from saddlepoint.registry.names import OPTIMIZERS, PROBLEMS
+    from saddlepoint.registry.recipes import OPTIMIZER_SPACES, RECIPES, Recipe, search_space
     from saddlepoint.registry.rules import RULES
 
 __all__ = [
     "OPTIMIZERS",
+    "OPTIMIZER_SPACES",
     "PROBLEMS",
+    "RECIPES",
     "RULES",
     "Entry",
     "OptimizerEntry",
     "ProblemEntry",
+    "Recipe",
     "RuleEntry",
     "build_optimizer",
     "build_problem",
+    "build_recipe_rule",
     "build_rule",
     "completed",
     "find",
     "load",
     "optimizer_class",
     "options_of",
+    "search_space",
+    "trust_named",
 ]

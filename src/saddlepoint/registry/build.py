@@ -14,6 +14,7 @@ from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.io.imports import check_trusted, import_trusted
 from saddlepoint.io.schemas import BOOL_AS_NUMBER, find_bool_as_number
 from saddlepoint.registry.names import OPTIMIZERS, PROBLEMS
+from saddlepoint.registry.recipes import RECIPES
 from saddlepoint.registry.rules import RULES
 
 if TYPE_CHECKING:
@@ -23,33 +24,50 @@ if TYPE_CHECKING:
     from saddlepoint.problems import GanProblem
     from saddlepoint.rules import Rule
 
-# far beyond what a machine holds; it keeps products of sizes within what PyTorch counts with
-_LARGEST = 1 << 31
+# beyond the memory of any machine; products of such sizes still fit PyTorch's 64-bit integers
+_MAX_INTEGER = 1 << 31
 
 
 def find(kind: str, table: Mapping[str, Any], name: str) -> Any:
-    """Return the entry called ``name``; a UsageError suggests the nearest name."""
+    """Return the entry called ``name``.
+
+    Raises:
+        UsageError: there is none; the nearest name is suggested.
+    """
     if name not in table:
         raise UsageError(f'Unknown {kind} "{name}".' + did_you_mean(name, table))
     return table[name]
 
 
 def build_problem(name: str, options: Mapping[str, Any]) -> GanProblem:
-    """Return the problem called ``name``; options are checked against its fields."""
-    problem: GanProblem = _build_dataclass(
-        "problem", name, find("problem", PROBLEMS, name).path, options
-    )
+    """Return the problem called ``name``.
+
+    Raises:
+        UsageError: an unknown name or option, or a value that is not valid.
+    """
+    path = find("problem", PROBLEMS, name).path
+    problem: GanProblem = _construct(f"Problem {name}", load(path), options)
     return problem
 
 
 def build_rule(name: str, options: Mapping[str, Any]) -> Rule:
-    """Return the rule called ``name``; options are checked against its fields."""
-    rule: Rule = _build_dataclass("rule", name, find("rule", RULES, name).path, options)
+    """Return the rule called ``name``.
+
+    Raises:
+        UsageError: an unknown name or option, or a value that is not valid.
+    """
+    path = find("rule", RULES, name).path
+    rule: Rule = _construct(f"Rule {name}", load(path), options)
     return rule
 
 
+def build_recipe_rule(name: str) -> Rule:
+    """Return the rule called ``name`` with the options of its recipe."""
+    return build_rule(name, find("rule", RECIPES, name).options)
+
+
 def optimizer_class(name: str) -> type[Optimizer]:
-    """Return the optimizer class of a registered name or of an import path such as ``pytorch_optimizer:SOAP``; nothing is called.
+    """Return the class of a registered name, or of a path such as ``pytorch_optimizer:SOAP``.
 
     Raises:
         UsageError: no such name or class, one that is no torch optimizer, or a module that
@@ -68,7 +86,14 @@ def optimizer_class(name: str) -> type[Optimizer]:
 def build_optimizer(
     name: str, parameters: Iterable[tuple[str, Tensor]], options: Mapping[str, Any]
 ) -> Optimizer:
-    """Return the optimizer called ``name`` over named parameters; options are checked against its signature."""
+    """Return the optimizer called ``name`` over named parameters.
+
+    Options are checked against the signature of its class: numbers must be finite, and booleans and
+    numbers are not accepted for each other.
+
+    Raises:
+        UsageError: an unknown name or option, or a value that is not valid.
+    """
     kind = optimizer_class(name)
     signature = inspect.signature(kind).parameters
     known = [
@@ -81,9 +106,26 @@ def build_optimizer(
                 f'Optimizer {name} has no option "{option}".' + did_you_mean(option, known)
             )
     for option, value in options.items():
-        _check_option(
-            f"Optimizer {name}: {option}={value!r} is not valid: ", value, signature.get(option)
+        invalid = f"Optimizer {name}: {option}={value!r} is not valid: "
+        parameter = signature.get(option)  # None for one of the further keywords
+        _check_finite(invalid, value, None if parameter is None else parameter.default)
+        if parameter is None:
+            continue
+        unannotated = parameter.annotation is inspect.Parameter.empty
+        takes_flag = (
+            isinstance(parameter.default, bool)
+            or "bool" in str(parameter.annotation)
+            or (unannotated and parameter.default in (None, inspect.Parameter.empty))
         )
+        if _holds_flag(value) and not takes_flag:
+            raise UsageError(f"{invalid}{BOOL_AS_NUMBER}.")
+        flags = (bool, bool | None, "bool", "bool | None", "Optional[bool]")
+        takes_only_flag = (
+            isinstance(parameter.default, bool) if unannotated else parameter.annotation in flags
+        )
+        optional = parameter.default is None
+        if takes_only_flag and not (isinstance(value, bool) or (value is None and optional)):
+            raise UsageError(f"{invalid}it must be true or false{', or null' if optional else ''}.")
     named = (
         list(parameters)
         if kind.__module__.startswith(("torch.", "saddlepoint."))
@@ -95,7 +137,7 @@ def build_optimizer(
         what = (
             f"refuses its options {dict(options)}"
             if options
-            else "cannot be made of a list of parameters"
+            else "cannot be constructed from a list of parameters"
         )
         raise UsageError(f"Optimizer {name} {what}: {error}") from error
     for option in options:
@@ -110,32 +152,10 @@ def build_optimizer(
     return optimizer
 
 
-def _check_option(said: str, value: Any, option: inspect.Parameter | None) -> None:
-    """Refuse numbers that are not finite, and truth values and numbers that are taken for each other.
-
-    Args:
-        said: how the refusal begins.
-        value: of the option.
-        option: the parameter of the optimizer's constructor; None where it is one of further
-            keywords.
-    """
-    _check_finite(said, value, None if option is None else option.default)
-    if option is None:
-        return
-    if _holds_flag(value) and not _takes_flag(option):
-        raise UsageError(f"{said}{BOOL_AS_NUMBER}.")
-    if _is_flag(option) and not (
-        isinstance(value, bool) or (value is None and option.default is None)
-    ):
-        raise UsageError(
-            f"{said}it must be true or false{', or null' if option.default is None else ''}."
-        )
-
-
-def _check_finite(said: str, value: Any, default: Any) -> None:
-    """Refuse a value that is not finite, or has such a number in it, unless the option's default has one too."""
+def _check_finite(invalid: str, value: Any, default: Any) -> None:
+    """Refuse a value that is not finite, or contains such a number, unless the default does too."""
     if not _is_finite(value) and _is_finite(default):
-        raise UsageError(f"{said}it must be finite.")
+        raise UsageError(f"{invalid}it must be finite.")
 
 
 def _is_finite(value: Any) -> bool:
@@ -147,7 +167,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _holds_flag(value: Any) -> bool:
-    """Say whether a value, or one in it where it is a list or a component, is a truth value."""
+    """Return whether a value, or one in a list or component, is a boolean."""
     if isinstance(value, Mapping):
         return "name" in value and any(_holds_flag(inner) for inner in value.values())
     if isinstance(value, list | tuple):
@@ -155,28 +175,12 @@ def _holds_flag(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-def _takes_flag(option: inspect.Parameter) -> bool:
-    """Say whether an option of an optimizer may be a truth value, by its default or else its annotation."""
-    unknown = option.annotation is inspect.Parameter.empty and option.default in (
-        None,
-        inspect.Parameter.empty,
-    )
-    return unknown or isinstance(option.default, bool) or "bool" in str(option.annotation)
-
-
-def _is_flag(option: inspect.Parameter) -> bool:
-    """Say whether an option of an optimizer is a truth value, or None, and nothing else."""
-    if option.annotation is inspect.Parameter.empty:
-        return isinstance(option.default, bool)
-    return option.annotation in (bool, bool | None, "bool", "bool | None", "Optional[bool]")
-
-
 def load(path: str) -> Any:
     """Return the object at ``package.module:name``."""
     module, _, name = path.partition(":")
     try:
         return getattr(import_trusted(module), name)
-    # what a module raises when it is imported may be of any kind
+    # importing a module may raise anything
     except (Exception, SystemExit) as error:
         raise UsageError(
             f'Cannot load "{path}": {error}. Expected package.module:name of an installed package.'
@@ -184,10 +188,10 @@ def load(path: str) -> Any:
 
 
 def options_of(component: Any) -> dict[str, Any]:
-    """Return every option of a problem or rule with its value, in plain containers; rules within rules by their names.
+    """Return every option of a problem or rule with its value, in plain containers.
 
-    An option that came in a later version is left out where it has its default: what was made
-    before, and its keys, stay what they were.
+    A rule inside a rule becomes its name with its options. An option that a later version added is
+    left out if it has its default, so that existing keys stay the same.
     """
     found = {}
     for option in fields(component):
@@ -198,36 +202,33 @@ def options_of(component: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    """Return the value of an option in plain containers, the inverse of ``_option``."""
     if hasattr(value, "direction"):
-        return _named(value)
+        path = f"saddlepoint.rules:{type(value).__name__}"
+        name = next((name for name, entry in RULES.items() if entry.path == path), None)
+        if name is None:
+            raise UsageError(
+                f"The rule {type(value).__name__} has no name in the registry, so it cannot be"
+                " written into a configuration."
+            )
+        return {"name": name, **options_of(value)}
     if isinstance(value, tuple):  # YAML has lists only
         return list(value)
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
-def _named(rule: Any) -> dict[str, Any]:
-    """Return a rule as a name with options, the inverse of ``build_rule``."""
-    path = f"saddlepoint.rules:{type(rule).__name__}"
-    name = next((name for name, entry in RULES.items() if entry.path == path), None)
-    if name is None:
-        raise UsageError(
-            f"The rule {type(rule).__name__} has no name in the registry, so it cannot be written"
-            " into a configuration."
-        )
-    return {"name": name, **options_of(rule)}
-
-
 def completed(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options over those that hold without them.
+    """Return the defaults ``ours`` updated with ``theirs``.
 
-    An option that is a component itself, a name with options, stays that component unless it is
-    given another name. A name alone is the same as a mapping with the name only.
+    If an option is a component (a name with options), its options are updated, too, unless it gets
+    another name. A name alone is the same as a mapping with only the name.
 
-    >>> completed({"preconditioner": {"name": "kronecker", "beta": 0.9}}, {"preconditioner": {"beta": 0.5}})
+    >>> default = {"preconditioner": {"name": "kronecker", "beta": 0.9}}
+    >>> completed(default, {"preconditioner": {"beta": 0.5}})
     {'preconditioner': {'name': 'kronecker', 'beta': 0.5}}
-    >>> completed({"preconditioner": {"name": "kronecker", "beta": 0.9}}, {"preconditioner": {"name": "rms"}})
+    >>> completed(default, {"preconditioner": {"name": "rms"}})
     {'preconditioner': {'name': 'rms'}}
-    >>> completed({"preconditioner": {"name": "kronecker", "beta": 0.9}}, {"preconditioner": "kronecker"})
+    >>> completed(default, {"preconditioner": "kronecker"})
     {'preconditioner': {'name': 'kronecker', 'beta': 0.9}}
     """
     found = dict(ours)
@@ -244,11 +245,8 @@ def completed(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, A
     return found
 
 
-def _build_dataclass(kind: str, name: str, path: str, options: Mapping[str, Any]) -> Any:
-    return _constructed(f"{kind.capitalize()} {name}", load(path), options)
-
-
-def _constructed(what: str, cls: Any, options: Mapping[str, Any]) -> Any:
+def _construct(what: str, cls: Any, options: Mapping[str, Any]) -> Any:
+    """Return an instance of a dataclass with checked options; ``what`` names it in messages."""
     known = {f.name: f for f in fields(cls) if f.init}
     hints = get_type_hints(cls)
     values = {}
@@ -267,61 +265,47 @@ def _constructed(what: str, cls: Any, options: Mapping[str, Any]) -> Any:
 
 
 def _option(what: str, option: Field[Any], hint: Any, value: Any) -> Any:
-    """Return the value of an option, checked; of one that is a component, what is left out of it is as in the option's default."""
-    default = _plain(
-        option.default_factory() if option.default_factory is not MISSING else option.default
-    )
+    """Return the checked value of an option; a component is completed with the option's default."""
+    factory = option.default_factory
+    default = _plain(option.default if factory is MISSING else factory())
+    is_rule = isinstance(hint, type) and hasattr(hint, "direction")
     kinds = {
         kind.name: kind for kind in get_args(hint) if is_dataclass(kind) and hasattr(kind, "name")
     }
-    if (_is_rule(hint) or kinds) and isinstance(value, str | Mapping):
+    is_component = isinstance(value, str | Mapping)
+    if (is_rule or kinds) and is_component:
         ours = {option.name: default} if isinstance(default, Mapping) else {}
         value = completed(ours, {option.name: value})[option.name]
-    if _is_rule(hint):
-        return _inner_rule(value)
-    if kinds and isinstance(value, str | Mapping):
-        own = {"name": value} if isinstance(value, str) else value
+    own = {"name": value} if isinstance(value, str) else value
+
+    if is_rule:
+        if not isinstance(own, Mapping) or not isinstance(own.get("name"), str):
+            raise UsageError(
+                f"A rule inside a rule is a name, or a mapping with a name and options, not"
+                f" {value!r}."
+            )
+        return build_rule(own["name"], {key: inner for key, inner in own.items() if key != "name"})
+
+    if kinds and is_component:
         if "name" not in own:
             raise UsageError(
-                f"{what}: {option.name}={value!r} does not say which one it is. Give its name too:"
-                f" {' or '.join(kinds)}."
+                f"{what}: {option.name}={value!r} has no name. Add the name: {' or '.join(kinds)}."
             )
         if not isinstance(own["name"], str) or own["name"] not in kinds:
             raise UsageError(
                 f'{what}: {option.name} "{own["name"]}" is unknown.'
                 + did_you_mean(str(own["name"]), kinds)
             )
-        return _constructed(f"{what}, {option.name} {own['name']}", kinds[own["name"]], own)
-    return _converted(what, option.name, value, hint, default)
+        return _construct(f"{what}, {option.name} {own['name']}", kinds[own["name"]], own)
 
-
-def _is_rule(hint: Any) -> bool:
-    return isinstance(hint, type) and hasattr(hint, "direction")
-
-
-def _inner_rule(value: Any) -> Rule:
-    """Build a rule within a rule from its name, or from a name with options."""
-    if isinstance(value, str):
-        return build_rule(value, {})
-    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise UsageError(
-            f"A rule within a rule is a name, or a mapping with a name and options, not {value!r}."
-        )
-    return build_rule(value["name"], {key: inner for key, inner in value.items() if key != "name"})
-
-
-def _converted(what: str, option: str, value: Any, hint: Any, default: Any) -> Any:
+    invalid = f"{what}: {option.name}={value!r} is not valid: "
     try:
         found = TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
-        raise UsageError(
-            f"{what}: {option}={value!r} is not valid: {error.errors()[0]['msg']}."
-        ) from error
+        raise UsageError(f"{invalid}{error.errors()[0]['msg']}.") from error
     if find_bool_as_number(value, found) is not None:
-        raise UsageError(f"{what}: {option}={value!r} is not valid: {BOOL_AS_NUMBER}.")
-    _check_finite(f"{what}: {option}={value!r} is not valid: ", found, default)
-    if isinstance(found, int) and abs(found) > _LARGEST:
-        raise UsageError(
-            f"{what}: {option}={value!r} is not valid: no size or count is above {_LARGEST:,}."
-        )
+        raise UsageError(f"{invalid}{BOOL_AS_NUMBER}.")
+    _check_finite(invalid, found, default)
+    if isinstance(found, int) and abs(found) > _MAX_INTEGER:
+        raise UsageError(f"{invalid}no size or count may exceed {_MAX_INTEGER:,}.")
     return found

@@ -1,4 +1,4 @@
-"""What the registry says of a name."""
+"""What the registry knows about a name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Entry:
-    """A name's class and one line about it."""
+    """The class of a name and a one-line summary.
+
+    Attributes:
+        path: ``package.module:Class``.
+        summary: one line.
+    """
 
     path: str
     summary: str
@@ -17,13 +22,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class ProblemEntry(Entry):
-    """A problem, with the GAN loss that it needs where that of the rule does not train it.
+    """A problem.
 
     Attributes:
-        loss: that loss, or None.
-        metric: by which methods are compared on it, unless another is chosen.
-        method: the part of a run's configuration that trains it best, for who names neither rule
-            nor optimizer (docs/evidence.md).
+        loss: the GAN loss that the problem needs, or None where the rule's loss works.
+        metric: default metric by which methods are compared on the problem.
+        method: recommended part of a run's configuration, used if the user names neither a rule nor
+            an optimizer (docs/evidence.md).
     """
 
     loss: str | None = None
@@ -33,45 +38,38 @@ class ProblemEntry(Entry):
 
 @dataclass(frozen=True)
 class RuleEntry(Entry):
-    """A rule: what theory says of it, and what it brings when the user says nothing else.
+    """A rule and its theory; its order and the games that it holds for are on its class.
 
     Attributes:
-        order: 0 for losses only, 1 for gradients, 2 for Jacobian products, with the rule's default
-            options.
-        games: for which games the rule is defined; it refuses others.
         cost: derivatives of one step of a two-player game; k is the number of solver iterations.
-        bilinear: what it does on the bilinear game x·s·y with step h.
-        minimax: what it does at local minimax points.
+        bilinear: behaviour on the bilinear game x·s·y with step size h.
+        minimax: behaviour at local minimax points.
         paper: where it is published.
-        optimizer: the natural inner optimizer and its options.
-        options: the rule's options for training networks, where its own defaults are those of its
-            paper.
-        loss: the natural GAN loss.
-        scheme: "alternating" or "simultaneous".
-        steps: the length of a default run, about a minute on two cores.
     """
 
-    order: int
-    games: str
     cost: str
     bilinear: str
     minimax: str
     paper: str
-    optimizer: Mapping[str, Any] = field(default_factory=lambda: {"name": "adam"})
-    options: Mapping[str, Any] = field(default_factory=dict)
-    loss: str = "minimax"
-    scheme: str = "simultaneous"
-    steps: int = 2000
 
 
 @dataclass(frozen=True)
 class OptimizerEntry(Entry):
-    """An inner optimizer with default options and the schedule of its learning rate."""
+    """An inner optimizer.
+
+    Attributes:
+        options: default options.
+        lr_schedule: default schedule of its learning rate, "constant" or "linear".
+    """
 
     options: Mapping[str, Any] = field(default_factory=dict)
-    schedule: str = "constant"
+    lr_schedule: str = "constant"
 
 
-def two_rates(generator: float, discriminator: float) -> dict[str, Any]:
-    """Two time scales, as in Heusel et al. (2017), arXiv:1706.08500; the values are the best found on ``digits``."""
+def ttur(generator: float, discriminator: float) -> dict[str, Any]:
+    """Return options of the two time-scale update rule: a learning rate for each player.
+
+    Reference: Heusel et al. (2017), arXiv:1706.08500. The registry's values are the best ones found
+    on ``digits``.
+    """
     return {"lr": generator, "players": {"discriminator": {"lr": discriminator}}}

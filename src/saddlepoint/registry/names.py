@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from saddlepoint.registry.entries import OptimizerEntry, ProblemEntry, two_rates
+from saddlepoint.registry.entries import OptimizerEntry, ProblemEntry, ttur
 
 _MODES = "ema/mode_distance"
 _ADAM_ON_MIXTURES = {
-    "optimizer": {"name": "adam", **two_rates(4e-3, 2e-3)},
-    "schedule": "linear",
+    "optimizer": {"name": "adam", **ttur(4e-3, 2e-3)},
+    "lr_schedule": "linear",
     "batch_size": 128,
 }
 
@@ -43,7 +43,7 @@ PROBLEMS: dict[str, ProblemEntry] = {
         method={
             "rule": {"name": "extragradient"},
             "optimizer": {"name": "adam", "lr": 6e-3, "betas": [0.9, 0.999]},
-            "schedule": "linear",
+            "lr_schedule": "linear",
             "batch_size": 128,
         },
     ),
@@ -72,7 +72,7 @@ PROBLEMS: dict[str, ProblemEntry] = {
     ),
 }
 
-_ADAM = {**two_rates(2e-3, 1e-3), "betas": [0.0, 0.999], "fused": True}
+_ADAM = {**ttur(2e-3, 1e-3), "betas": [0.0, 0.999], "fused": True}
 
 OPTIMIZERS: dict[str, OptimizerEntry] = {
     "adam": OptimizerEntry(
@@ -87,32 +87,32 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
     "sign": OptimizerEntry(
         "saddlepoint.optim:SignSubgradient",
         "fixed step against the sign of the gradient, decaying",
-        two_rates(3e-3, 1e-3),
-        schedule="linear",
+        ttur(3e-3, 1e-3),
+        lr_schedule="linear",
     ),
     "signum": OptimizerEntry(
         "saddlepoint.optim:SignSubgradient",
         "the sign of a running mean of gradients, decaying",
-        {**two_rates(1e-3, 5e-4), "momentum": 0.9},
-        schedule="linear",
+        {**ttur(1e-3, 5e-4), "momentum": 0.9},
+        lr_schedule="linear",
     ),
     "normalized": OptimizerEntry(
         "saddlepoint.optim:NormalizedSubgradient",
         "a step of fixed length along the gradient, decaying",
-        two_rates(0.1, 0.05),
-        schedule="linear",
+        ttur(0.1, 0.05),
+        lr_schedule="linear",
     ),
     "grafted": OptimizerEntry(
         "saddlepoint.optim:Grafted",
         "as far as Adam would go, along the gradient",
-        {**two_rates(2e-3, 1e-3), "options": {"betas": [0.0, 0.999]}},
+        {**ttur(2e-3, 1e-3), "options": {"betas": [0.0, 0.999]}},
     ),
     "soap": OptimizerEntry(
         "saddlepoint.optim:SOAP",
         "Adam in the eigenbasis of each tensor's second moments, sides of at most 512: curvature"
         " per player",
-        {**two_rates(1e-2, 5e-3), "betas": [0.0, 0.95], "weight_decay": 0.0, "max_dimension": 512},
-        schedule="linear",
+        {**ttur(1e-2, 5e-3), "betas": [0.0, 0.95], "weight_decay": 0.0, "max_dimension": 512},
+        lr_schedule="linear",
     ),
     "subgradient": OptimizerEntry(
         "saddlepoint.optim:Subgradient",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
 from saddlepoint.errors import UsageError
 from saddlepoint.game import Players
@@ -32,6 +32,9 @@ class Rule(ABC):
     ...         xi = step.linearization.gradient
     ...         return xi + self.gamma * (step.linearization.jacobian.T @ xi)
     """
+
+    games: ClassVar[str] = "any"
+    """The games that the rule holds for; "any" is any number of players, zero-sum or not."""
 
     @property
     def order(self) -> int:

@@ -41,6 +41,8 @@ class Stackelberg(Rule):
         max_iter: the largest number of products of a solve; the papers' codes use 5 to 20.
     """
 
+    games = "leader and follower"
+
     leader: str
     follower: str
     damping: float = 0.0
@@ -262,6 +264,7 @@ class CompleteNewton(GradientNewton):
     20
     """
 
+    games = "leader and follower, zero-sum"
     cross = True
 
     def __post_init__(self) -> None:
@@ -326,6 +329,7 @@ class Unrolled(Rule):
     unroll: int = 5
     lr: float | None = None
 
+    games = "leader and follower"
     order = 2
     needs_all_players = True
 

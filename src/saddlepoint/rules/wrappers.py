@@ -24,11 +24,13 @@ from saddlepoint.vectors import Tensors, Vector
 class Wrapper(Rule):
     """A rule that changes the directions of another one, or the parameters between its steps.
 
-    Its order, output and other declarations are those of the rule inside.
+    Its order, output and other declarations are those of the inner rule.
 
     Args:
         rule: the rule inside.
     """
+
+    games = "those of the inner rule"
 
     rule: Rule = field(default_factory=GradientDescent)
 
@@ -241,6 +243,8 @@ class Clipped(Wrapper):
 
 class TwoRules(Wrapper):
     """A wrapper of two rules, ``rule`` and ``fallback``; it needs what either of them needs."""
+
+    games = "those of both inner rules"
 
     fallback: Rule
 

@@ -1,20 +1,23 @@
-"""Training runs: configuration, loop, run directory, resuming."""
+"""Training runs: configuration, trainer, evaluator, training loop, run directory, resuming."""
 
 from saddlepoint.extras import needs
 
 with needs("train", "saddlepoint.training"):
     from saddlepoint.training.config import RunConfig, resolve
+    from saddlepoint.training.evaluator import Evaluator
     from saddlepoint.training.loop import train
-    from saddlepoint.training.observer import Observer, SilentWatcher, summary
-    from saddlepoint.training.run_directory import RunDirectory
-    from saddlepoint.training.training import Training
+    from saddlepoint.training.recorder import Recorder, SilentWatcher, summary
+    from saddlepoint.training.run_directory import NullRunDirectory, RunDirectory
+    from saddlepoint.training.trainer import Trainer
 
 __all__ = [
-    "Observer",
+    "Evaluator",
+    "NullRunDirectory",
+    "Recorder",
     "RunConfig",
     "RunDirectory",
     "SilentWatcher",
-    "Training",
+    "Trainer",
     "resolve",
     "summary",
     "train",

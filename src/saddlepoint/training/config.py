@@ -1,4 +1,4 @@
-"""The configuration of a run: its schema, how it is read, and how what the user left out is filled in."""
+"""The configuration of a run: its schema, reading, and the defaults of what the user leaves out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,17 +19,21 @@ from saddlepoint.io.limits import MAX_YAML_BYTES, dump_yaml, parse_yaml, read_by
 from saddlepoint.io.schemas import BOOL_AS_NUMBER, find_bool_as_number
 
 if TYPE_CHECKING:
-    from saddlepoint.problems import GanProblem
+    from saddlepoint.rules import Rule
 
 Tree = dict[str, Any]
 
-_DEEPEST = 20
+FORMAT = 5
+"""Format of run directories; since format 5 it is the key ``format`` in ``config.yaml``."""
 
-MOST_STEPS = 10**12
-"""Of a run; at a thousand steps a second it takes thirty years."""
+MAX_STEPS = 10**12
+"""Most steps of a run: thirty years at a thousand steps a second."""
 
 BUDGETS = frozenset({"steps", "seconds", "gradient_equivalents"})
 """The keys that bound a run."""
+
+_MAX_KEY_PARTS = 20
+_MAX_DEPTH, _MAX_DIGITS, _MAX_CHARACTERS = 40, 19, 1 << 20  # the limits of ``parse_yaml``
 
 
 class Component(BaseModel):
@@ -45,12 +50,12 @@ class Component(BaseModel):
 
     @property
     def options(self) -> Tree:
-        """Everything but the declared fields."""
+        """All options: the keys other than the declared fields."""
         return dict(self.__pydantic_extra__ or {})
 
 
 class OptimizerConfig(Component):
-    """An inner optimizer for all players, with its learning rate and, where players differ, their own options."""
+    """An inner optimizer for all players, its learning rate, and options of single players."""
 
     lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     players: dict[str, Tree] = {}
@@ -62,11 +67,12 @@ class OptimizerConfig(Component):
 
 
 class ModelConfig(BaseModel):
-    """How networks are evaluated, whatever they are.
+    """How networks are evaluated.
 
-    ``checkpoint`` keeps the activations of segments of layers only and computes the others again
-    when they are needed; ``precision="bf16"`` evaluates matrix products and convolutions in
-    bfloat16, parameters, losses, gradients and every vector staying in single precision.
+    ``checkpoint`` enables activation checkpointing: only the activations between segments of layers
+    are stored, and the others are computed again in the backward pass. ``precision="bf16"``
+    evaluates matrix products and convolutions in bfloat16; parameters, losses, gradients and all
+    vectors stay in single precision.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -76,19 +82,20 @@ class ModelConfig(BaseModel):
 
 
 class RunConfig(BaseModel):
-    """Everything that decides a run.
+    """The complete configuration of a run.
 
-    ``steps``, ``seconds`` (training time, evaluation excluded) or ``gradient_equivalents``
-    (``Cost.equivalents``) bounds it; a run bounded by seconds reproduces only on a machine of the
-    same speed. ``schedule="linear"`` takes the learning rates to zero over the budget. ``ema`` is
-    the decay of the generator's moving average; early on it looks back over a ninth of the run.
+    ``steps``, ``seconds`` (training time without evaluation) and ``gradient_equivalents``
+    (``Cost.equivalents``) bound the run; a run bounded by seconds is reproducible only on a machine
+    of the same speed. ``lr_schedule="linear"`` decays the learning rates to zero over the budget.
+    ``ema`` is the decay of the generator's moving average; early in the run it averages over a
+    ninth of the steps so far.
 
-    ``best_by`` names the metric that decides the best checkpoint, the problem's own score where it
-    is left out; with ``patience`` training stops after so many evaluations without a better one.
-    ``on_divergence`` is "stop" or "roll-back": to the last checkpoint with half the learning rates,
-    at most ``max_rollbacks`` times.
+    ``best_by`` names the metric that selects the best checkpoint; by default the problem's own
+    score. With ``patience``, training stops after so many evaluations without a better one.
+    ``on_divergence`` is "stop" or "roll_back": restore the last checkpoint with halved learning
+    rates, at most ``max_rollbacks`` times.
 
-    ``batch_size`` counts the samples of a step, over all processes where several train together.
+    ``batch_size`` is the number of samples per step, over all processes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -96,13 +103,13 @@ class RunConfig(BaseModel):
     problem: Component
     rule: Component
     optimizer: OptimizerConfig
-    scheme: Literal["alternating", "simultaneous"]
+    update_scheme: Literal["alternating", "simultaneous"]
     discriminator_steps: int = Field(default=1, ge=1, le=10_000)
-    steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
+    steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     gradient_equivalents: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=64, ge=1, le=1 << 24)
-    schedule: Literal["constant", "linear"]
+    lr_schedule: Literal["constant", "linear"]
     ema: float = Field(default=0.999, ge=0, lt=1)
     seed: int = Field(default=0, ge=0, lt=1 << 63)
     device: Literal["cpu", "cuda"] = "cpu"
@@ -115,22 +122,33 @@ class RunConfig(BaseModel):
     trace_every: int = Field(ge=1)
     best_by: str | None = None
     patience: int | None = Field(default=None, ge=1)
-    on_divergence: Literal["stop", "roll-back"] = "stop"
+    on_divergence: Literal["stop", "roll_back"] = "stop"
     max_rollbacks: int = Field(default=3, ge=0)
     log_every: int = Field(default=50, ge=1)
     keep_checkpoints: int = Field(default=3, ge=1)
     model: ModelConfig = ModelConfig()
 
+    @cached_property
+    def built_rule(self) -> Rule:
+        """The rule, built once; it is immutable, so several runs can share it."""
+        return registry.build_rule(self.rule.name, self.rule.options)
+
     def to_yaml(self) -> str:
-        """Return the configuration as YAML that ``read_yaml`` reads back to the same."""
+        """Return the configuration as YAML; ``validate`` of what ``read_yaml`` reads is equal."""
         return dump_yaml(self.model_dump(mode="json"))
 
-    def essentials(self) -> Tree:
-        """Return what differs from the schema's own defaults, so that a key which is new in a later version changes nothing."""
+    def non_defaults(self) -> Tree:
+        """Return the keys whose values differ from the schema's defaults.
+
+        A key that a later version adds does not change the result.
+        """
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def digest(self) -> str:
-        """Return a hash of everything that decides the trajectory: all but the budget, the device and what is merely recorded."""
+        """Return a hash of what determines the trajectory.
+
+        The budget, the device and the keys about recording are left out.
+        """
         recorded = {
             *BUDGETS,
             "device",
@@ -141,111 +159,147 @@ class RunConfig(BaseModel):
             "patience",
             "keep_checkpoints",
         }
-        if self.model == ModelConfig():
-            recorded.add("model")  # a key that earlier versions did not have
         text = json.dumps(self.model_dump(mode="json", exclude=recorded), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def resolve(tree: Tree) -> RunConfig:
-    """Fill in what the user left out, build every part once to check its options, and return the complete configuration.
+    """Return the complete configuration: defaults are filled in, and names and options are checked.
 
-    A problem may bring the method that trains it best; a rule or an optimizer that the user names
-    comes with its own optimizer, learning rate, loss, scheme and length instead. Every option of
-    problem and rule is written out.
+    A problem may have a recommended method. If the user names a rule or an optimizer, the recipe of
+    the rule (``registry.RECIPES``) gives optimizer, learning rate, loss, update scheme and length
+    instead. All options of problem and rule are written out.
 
     Raises:
         UsageError: an unknown key, name or option (with a suggestion), or a value out of range.
     """
     _check_keys(tree)
-    _check_paths(tree)
-    for key in ("problem", "rule", "optimizer", "scheme", "data_dir"):
+    tree = {key: value for key, value in tree.items() if key != "format"}
+    for key in ("problem", "rule", "optimizer", "update_scheme", "data_dir"):
         if key in tree and tree[key] in (None, ""):
             raise UsageError(f"Configuration: {key} has no value. Give one, or leave the key out.")
     tree = {key: value for key, value in tree.items() if value is not None}
     problem_name, problem_options = _component(tree.get("problem", {}), "digits")
     known_problem: registry.ProblemEntry = registry.find("problem", registry.PROBLEMS, problem_name)
-    tree = _over(known_problem.method, tree)
+    tree = _with_recommended_method(known_problem.method, tree)
     rule_name, rule_options = _component(tree.get("rule", {}), "gradient")
-    entry: registry.RuleEntry = registry.find("rule", registry.RULES, rule_name)
-    natural = known_problem.loss or entry.loss
+    recipe: registry.Recipe = registry.find("rule", registry.RECIPES, rule_name)
     if "data_dir" in tree:
         if problem_name != "mnist":
             raise UsageError(
-                f"Problem {problem_name} has its data with it and takes no --data-dir. Did you mean"
+                f"Problem {problem_name} includes its data and takes no --data-dir. Did you mean"
                 ' "mnist"?'
             )
         problem_options["data_dir"] = str(tree.pop("data_dir"))
-    problem = registry.build_problem(problem_name, {"loss": natural, **problem_options})
-    rule = registry.build_rule(rule_name, registry.completed(entry.options, rule_options))
+    problem_options = {"loss": known_problem.loss or recipe.loss, **problem_options}
+    problem = registry.build_problem(problem_name, problem_options)
+    rule = registry.build_rule(rule_name, registry.completed(recipe.options, rule_options))
     if not BUDGETS & tree.keys():
-        tree["steps"] = entry.steps
-    optimizer = _optimizer(tree.get("optimizer", {}), entry)
+        tree["steps"] = recipe.steps
+    optimizer = _complete_optimizer(tree.get("optimizer", {}), recipe)
     known = registry.OPTIMIZERS.get(optimizer["name"])
     steps = tree["steps"] if isinstance(tree.get("steps"), int) else 0
-    every = -(-steps // 6) if steps else 1000  # rounded up: else one would lie just before the end
-    complete = {
-        "scheme": "simultaneous" if rule.needs_all_players else entry.scheme,
-        "schedule": known.schedule if known else "constant",
-        "evaluation_samples": problem.evaluation_samples,
-        "evaluate_every": max(every, problem.min_evaluate_every),
-        "sample_every": every,
-        "checkpoint_every": every,
-        "probe_every": max(1, every // 2, problem.min_evaluate_every // 4),
-        "trace_every": max(1, steps // 500) if steps else 10,
-        **tree,
-        "problem": {"name": problem_name, **registry.options_of(problem)},
-        "rule": {"name": rule_name, **registry.options_of(rule)},
-        "optimizer": optimizer,
-        "device": _device(str(tree.get("device", "auto"))),
-    }
-    config = validate(complete)
-    if rule.needs_all_players and config.scheme == "alternating":
+    # rounded up, so that the last one is not just before the end
+    every = -(-steps // 6) if steps else 1000
+
+    device = str(tree.get("device", "auto"))
+    if device not in ("auto", "cpu", "cuda"):
         raise UsageError(
-            f"Rule {rule_name} needs all players at once, so the scheme cannot be alternating. Use"
-            " scheme=simultaneous."
+            f'Unknown device "{device}".' + did_you_mean(device, ("auto", "cpu", "cuda"))
+        )
+    if device != "cpu":
+        import torch
+
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UsageError(
+                "Device cuda: PyTorch finds no CUDA device on this machine. Use --device cpu or"
+                " auto."
+            )
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    config = validate(
+        {
+            "update_scheme": "simultaneous" if rule.needs_all_players else recipe.update_scheme,
+            "lr_schedule": known.lr_schedule if known else "constant",
+            "evaluation_samples": problem.evaluation_samples,
+            "evaluate_every": max(every, problem.min_evaluate_every),
+            "sample_every": every,
+            "checkpoint_every": every,
+            "probe_every": max(1, every // 2, problem.min_evaluate_every // 4),
+            "trace_every": max(1, steps // 500) if steps else 10,
+            **tree,
+            "problem": {"name": problem_name, **registry.options_of(problem)},
+            "rule": {"name": rule_name, **registry.options_of(rule)},
+            "optimizer": optimizer,
+            "device": device,
+        }
+    )
+    vars(config)["built_rule"] = rule  # what the cached property would build again
+
+    if rule.needs_all_players and config.update_scheme == "alternating":
+        raise UsageError(
+            f"Rule {rule_name} needs all players in every step, so update_scheme cannot be"
+            " alternating. Use update_scheme=simultaneous."
         )
     if config.best_by is not None:
-        _check_best_by(config.best_by, problem)
+        directed = [name for name, metric in problem.metric_names.items() if metric.better]
+        known_metrics: list[str] = []
+        for prefix in ("ema/", "", "average/"):
+            known_metrics += [prefix + name for name in directed]
+        if config.best_by not in known_metrics:
+            raise UsageError(
+                f'Configuration: cannot select the best checkpoint by best_by="{config.best_by}":'
+                f" it is no metric of {problem.name} with a direction."
+                + did_you_mean(config.best_by, known_metrics)
+            )
     for player in config.optimizer.players:
         if player not in ("discriminator", "generator"):
             raise UsageError(
                 f'optimizer.players: unknown player "{player}".'
                 + did_you_mean(player, ("discriminator", "generator"))
             )
-    _check_readable(config)
+    _check_writable(config)
     return config
 
 
-def _check_readable(config: RunConfig) -> None:
-    """Refuse what could be written and not be read again: the run would not be resumed."""
-    text = config.to_yaml()
-    try:
-        parse_yaml(text)
-    except yaml.YAMLError as error:
+def _check_writable(config: RunConfig) -> None:
+    """Refuse a configuration whose YAML file could not be read again to resume the run."""
+    problem, characters = "", 0
+    waiting: list[tuple[Any, int]] = [(config.model_dump(mode="json"), 0)]
+    while waiting and not problem:
+        value, depth = waiting.pop()
+        characters += 1
+        if depth > _MAX_DEPTH:
+            problem = f"it is nested deeper than {_MAX_DEPTH} levels"
+        elif isinstance(value, Mapping):
+            if not all(isinstance(key, str) for key in value):
+                problem = "a key is no text"
+            waiting += [(inner, depth + 1) for pair in value.items() for inner in pair]
+        elif isinstance(value, list | tuple):
+            waiting += [(inner, depth + 1) for inner in value]
+        elif isinstance(value, str):
+            characters += len(value)
+            if any("\ud800" <= character <= "\udfff" for character in value):
+                problem = "a text holds half a character"
+        elif isinstance(value, int) and len(str(value)) > _MAX_DIGITS + 2:
+            problem = f"a whole number has more than {_MAX_DIGITS} digits"
+        if characters > _MAX_CHARACTERS:
+            problem = f"it has more than {_MAX_CHARACTERS:,} characters"
+    if problem:
+        raise UsageError(f"Configuration: its file could not be read again: {problem}.")
+    if len(config.to_yaml().encode()) > MAX_YAML_BYTES:
         raise UsageError(
-            "Configuration: once written it could not be read:"
-            f" {' '.join(str(error).split())[:300]}."
-        ) from error
-    if len(text.encode()) > MAX_YAML_BYTES:
-        raise UsageError(
-            f"Configuration: written out it has more than {MAX_YAML_BYTES >> 10} KiB, the most that is"
-            " read."
-        )
-
-
-def _check_best_by(name: str, problem: GanProblem) -> None:
-    directed = [metric for metric, what in problem.metric_names.items() if what.better is not None]
-    known = [prefix + metric for prefix in ("ema/", "", "average/") for metric in directed]
-    if name not in known:
-        raise UsageError(
-            f'Configuration: best_by="{name}" is no metric of {problem.name} by which one is'
-            " better." + did_you_mean(name, known)
+            f"Configuration: its file would be larger than {MAX_YAML_BYTES >> 10} KiB, the largest size"
+            " that is read."
         )
 
 
 def validate(tree: Tree) -> RunConfig:
-    """Return a complete configuration as a RunConfig; a UsageError names the first field that is wrong."""
+    """Return a complete configuration as a RunConfig.
+
+    Raises:
+        UsageError: it names the first field that is wrong.
+    """
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -313,10 +367,9 @@ def with_settings(tree: Tree, settings: Iterable[str]) -> Tree:
 
 
 def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
-    """Return the tree with the values put at their key paths; a name that gets options becomes a mapping.
+    """Return the tree with values set at key paths; a name that gets options becomes a mapping.
 
-    Shorter paths are put first, whatever the order, so that a name does not remove options that are
-    given beside it.
+    Shorter paths are set first, so that a name does not remove options that are given with it.
 
     >>> with_values({"rule": "acgd"}, {"rule.beta": 0.9, "batch_size": 32})
     {'rule': {'name': 'acgd', 'beta': 0.9}, 'batch_size': 32}
@@ -326,41 +379,38 @@ def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
     tree = json.loads(json.dumps(tree, default=str))
     for path, value in sorted(values.items(), key=lambda pair: pair[0].count(".")):
         *parents, last = path.split(".")
-        if len(parents) > _DEEPEST:
+        if len(parents) > _MAX_KEY_PARTS:
             raise UsageError(
-                f'The key "{path[:40]}…" has more than {_DEEPEST} points in it; no setting lies so'
-                " deep."
+                f'The key "{path[:40]}…" has more than {_MAX_KEY_PARTS} points; no setting is'
+                " nested so deeply."
             )
-        place = tree
+        branch = tree
         for key in parents:
-            place[key] = _opened(path, key, place.get(key))
-            place = place[key]
-        place[last] = renamed(place.get(last), value) if isinstance(value, str) else value
+            inner = branch.get(key)
+            if isinstance(inner, str):
+                inner = {"name": inner}
+            if inner is not None and not isinstance(inner, Mapping):
+                raise UsageError(
+                    f'The key "{path}" is inside {key}, which is {inner!r} and has no keys. Give'
+                    " one of the two."
+                )
+            branch[key] = dict(inner or {})
+            branch = branch[key]
+        branch[last] = renamed(branch.get(last), value) if isinstance(value, str) else value
     return tree
 
 
-def _opened(path: str, key: str, value: Any) -> Tree:
-    """Return what stands at a key as a mapping that further keys go into."""
-    if value is None:
-        return {}
-    if isinstance(value, str):
-        return {"name": value}
-    if not isinstance(value, Mapping):
-        raise UsageError(
-            f'The key "{path}" leads into {key}, which is {value!r} and has no keys in it. Give one'
-            " of the two."
-        )
-    return dict(value)
-
-
 def renamed(component: Any, name: str) -> Any:
-    """Return the component with this name; its options stay only if it had the name already."""
+    """Return the component with this name; it keeps its options only if the name is the same."""
     keeps = isinstance(component, Mapping) and component.get("name", name) == name
     return {**component, "name": name} if keeps else name
 
 
 def _component(value: Any, default: str) -> tuple[str, Tree]:
-    """Return name and options of a problem or rule that may be given as a name, a mapping, or options of the default."""
+    """Return name and options of a problem or rule.
+
+    It may be given as a name, as a mapping with a name, or as options of the default.
+    """
     if isinstance(value, str):
         return value, {}
     name = value.get("name", default) if isinstance(value, Mapping) else None
@@ -371,87 +421,69 @@ def _component(value: Any, default: str) -> tuple[str, Tree]:
     return name, {key: inner for key, inner in value.items() if key != "name"}
 
 
-def _over(method: Mapping[str, Any], tree: Tree) -> Tree:
-    """Return the tree over what a problem brings; a rule or an optimizer that is named comes with its own instead."""
-    given = [tree.get(part, {}) for part in ("rule", "optimizer")]
-    if not method or any(not isinstance(part, Mapping) or "name" in part for part in given):
-        return tree
-    ours = {
+def _with_recommended_method(method: Mapping[str, Any], tree: Tree) -> Tree:
+    """Return the tree over a problem's method, unless it names a rule or an optimizer."""
+    for part in ("rule", "optimizer"):
+        given = tree.get(part, {})
+        if not method or not isinstance(given, Mapping) or "name" in given:
+            return tree
+    defaults = {
         key: value
         for key, value in method.items()
         if key not in BUDGETS or not BUDGETS & tree.keys()
     }
     optimizer, own = dict(method["optimizer"]), dict(tree.get("optimizer", {}))
-    if "lr" in own:  # the user's rate is for both players
+    if "lr" in own:  # the user's learning rate is for both players
         optimizer.pop("players", None)
     rule = registry.completed(method.get("rule", {}), tree.get("rule", {}))
-    return {**ours, **tree, "optimizer": registry.completed(optimizer, own), "rule": rule}
+    return {**defaults, **tree, "optimizer": registry.completed(optimizer, own), "rule": rule}
 
 
-def _optimizer(value: Any, entry: registry.RuleEntry) -> Tree:
+def _complete_optimizer(value: Any, recipe: registry.Recipe) -> Tree:
     if not isinstance(value, str | Mapping):
         raise UsageError(f"Configuration: optimizer must be a name or a mapping, not {value!r}.")
     chosen = {"name": value} if isinstance(value, str) else dict(value)
-    natural = dict(entry.optimizer)
-    name = chosen.setdefault("name", natural["name"])
+    name = chosen.setdefault("name", recipe.optimizer["name"])
     known = registry.OPTIMIZERS.get(name) if isinstance(name, str) else None
     if known is None:
         registry.optimizer_class(str(name))  # an import path, or an error with a suggestion
     defaults = dict(known.options) if known else {}
-    if name == natural["name"]:
-        defaults |= natural
-    if "lr" in chosen:  # the user's rate is for both players, whatever ours would be
+    if name == recipe.optimizer["name"]:
+        defaults |= recipe.optimizer
+    if "lr" in chosen:  # the user's learning rate is for both players
         defaults.pop("players", None)
     return registry.completed(defaults, chosen)
 
 
-def _device(name: str) -> str:
-    import torch
-
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError(f'Unknown device "{name}".' + did_you_mean(name, ("auto", "cpu", "cuda")))
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            "Device cuda: PyTorch finds no CUDA device on this machine. Use --device cpu or auto."
-        )
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
-
-
 def _check_keys(tree: Tree) -> None:
+    """Refuse unknown keys, another format, and a data directory that YAML cannot hold."""
     known = [*RunConfig.model_fields, "data_dir"]
     for key in tree:
-        if key not in known:
-            meant = _paths_of(str(key), tree)
-            hint = (
-                f" Did you mean {' or '.join(meant)}?" if meant else did_you_mean(str(key), known)
+        if key in known or (key == "format" and tree[key] == FORMAT):
+            continue
+        if key == "format":
+            raise UsageError(
+                f"Configuration: it has format {tree[key]!r}; this version reads format {FORMAT}."
             )
-            raise UsageError(f'Configuration: unknown key "{key}".{hint}')
-
-
-def _paths_of(option: str, tree: Tree) -> list[str]:
-    """Return the key paths under which there is an option of this name."""
-    problem = registry.PROBLEMS.get(_name_in(tree, "problem", "digits"))
-    rule = registry.RULES.get(_name_in(tree, "rule", "gradient"))
-    options = {
-        "problem": (
-            [] if problem is None else [field.name for field in fields(registry.load(problem.path))]
-        ),
-        "rule": [] if rule is None else [field.name for field in fields(registry.load(rule.path))],
-        "optimizer": ["lr", "players", "betas", "momentum", "weight_decay", "eps"],
-        "model": list(ModelConfig.model_fields),
-    }
-    return [f'"{part}.{option}"' for part, known in options.items() if option in known]
-
-
-def _name_in(tree: Tree, part: str, default: str) -> str:
-    value = tree.get(part)
-    return str(value.get("name", default)) if isinstance(value, Mapping) else str(value or default)
-
-
-def _check_paths(tree: Tree) -> None:
-    """Refuse a path that no text in a file can hold: what is written into the configuration is read again."""
+        # the option may belong to a component
+        classes: dict[str, Mapping[str, Any]] = {
+            "problem": registry.PROBLEMS,
+            "rule": registry.RULES,
+        }
+        options = {
+            "problem": ["digits"],
+            "rule": ["gradient"],
+            "optimizer": ["lr", "players", "betas", "momentum", "weight_decay", "eps"],
+            "model": list(ModelConfig.model_fields),
+        }
+        for part, table in classes.items():
+            value = tree.get(part)
+            name = value.get("name") if isinstance(value, Mapping) else value
+            entry = table.get(str(name or options[part][0]))
+            options[part] = [f.name for f in fields(registry.load(entry.path))] if entry else []
+        meant = [f'"{part}.{key}"' for part, names in options.items() if key in names]
+        hint = f" Did you mean {' or '.join(meant)}?" if meant else did_you_mean(str(key), known)
+        raise UsageError(f'Configuration: unknown key "{key}".{hint}')
     try:
         str(tree.get("data_dir", "")).encode()
     except UnicodeEncodeError as error:

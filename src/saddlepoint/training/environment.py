@@ -1,4 +1,4 @@
-"""What a run or a comparison was made with, for the record."""
+"""Versions, machine and source code that a run or a comparison was made with."""
 
 from __future__ import annotations
 
@@ -20,21 +20,27 @@ from saddlepoint.extras import needs
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Return versions, machine and source revision, for the record."""
+    """Return versions, machine and source revision."""
+    git, revision = shutil.which("git"), None
+    if git is not None:
+        found = subprocess.run(
+            [git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+        revision = found.stdout.strip() if found.returncode == 0 else None
     return {
         **versions(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "git_revision": _git_revision(),
+        "git_revision": revision,
         "command": ["saddlepoint", *sys.argv[1:]],
     }
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what numbers depend on."""
-    # read, not imported: that takes seconds, which not every problem needs
+    """Return the versions of the packages that results depend on."""
+    # read without importing them, which takes seconds and is not needed by every problem
     with needs("train", "The record of a run"):
         torchmetrics, scipy = version("torchmetrics"), version("scipy")
     return {
@@ -49,7 +55,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def code_digest() -> str:
-    """Return a hash of the library's files that numbers depend on: all but the command line and the reports."""
+    """Return a hash of the library's files, without the command line and the reports."""
     root, digest = Path(saddlepoint.__file__).parent, hashlib.sha256()
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root)
@@ -65,7 +71,7 @@ def code_digest() -> str:
 
 @cache
 def processor(device: str) -> str:
-    """Return what computes: the name of the GPU, or of the CPU with the instructions that PyTorch uses on it."""
+    """Return the name of the GPU, or of the CPU with the instruction set that PyTorch uses."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     information = Path("/proc/cpuinfo")
@@ -75,11 +81,3 @@ def processor(device: str) -> str:
         f"{next(named, platform.processor() or platform.machine())},"
         f" {torch.backends.cpu.get_cpu_capability()}"
     )
-
-
-def _git_revision() -> str | None:
-    git = shutil.which("git")
-    if git is None:
-        return None
-    found = subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() if found.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP as a wish to stop after the current step."""
+"""Signals as requests to stop after the current step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from saddlepoint.distributed import SingleProcess
 
 
 class Interrupt:
-    """The signal that arrived, or None: SIGINT for Ctrl-C, SIGTERM for every stop from outside. Calling it returns that."""
+    """The signal that arrived, or None: SIGINT for Ctrl-C, SIGTERM for every other request to stop.
+
+    Calling the object returns the signal.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -19,44 +22,44 @@ class Interrupt:
     def __call__(self) -> int | None:
         return self.signal
 
-    def stop_from_outside(self) -> None:
-        """Count something else as SIGTERM, unless a signal has arrived: nobody reads what is printed any more."""
+    def request_stop(self) -> None:
+        """Treat another cause, such as a closed output pipe, as SIGTERM, if no signal arrived."""
         self.signal = self.signal or signal.SIGTERM
 
-    def agreed(self, distributed: SingleProcess) -> int | None:
-        """Return the signal that arrived in any of several processes before they were asked: they stop after the same step.
+    def all_reduce(self, distributed: SingleProcess) -> int | None:
+        """Return the signal that arrived in any process, so that all stop after the same step.
 
-        One that arrives while they are asked is kept, and told the next time.
+        A signal that arrives during the reduction is kept and returned by the next call.
         """
-        told = int(distributed.all_reduce_max(self.signal or 0))
-        if told:
-            self.signal = told
-        return told or None
+        largest = int(distributed.all_reduce_max(self.signal or 0))
+        if largest:
+            self.signal = largest
+        return largest or None
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal, as shells report it: 130 for Ctrl-C, 143 for SIGTERM and whatever counts as it."""
+        """128 + the signal, as shells report it: 130 after Ctrl-C, 143 after SIGTERM."""
         return 128 + (self.signal or 0)
 
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Interrupt]:
-    """Note SIGINT, SIGTERM and SIGHUP instead of dying of them; a second Ctrl-C stops at once.
+    """Record SIGINT, SIGTERM and SIGHUP instead of ending the process; a second Ctrl-C ends it.
 
-    SIGHUP, which a terminal sends when it is closed, counts as SIGTERM. Where it is ignored, as
-    under ``nohup``, it stays so.
+    SIGHUP, which a terminal sends when it is closed, is treated as SIGTERM. If it is ignored, as
+    under ``nohup``, it stays ignored.
     """
     interrupt = Interrupt()
 
-    def note(number: int, _frame: FrameType | None) -> None:
+    def record(number: int, _frame: FrameType | None) -> None:
         if interrupt.signal == signal.SIGINT == number:
             raise KeyboardInterrupt
         interrupt.signal = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
 
-    noted = [signal.SIGINT, signal.SIGTERM]
+    handled = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        noted.append(signal.SIGHUP)
-    before = {number: signal.signal(number, note) for number in noted}
+        handled.append(signal.SIGHUP)
+    before = {number: signal.signal(number, record) for number in handled}
     try:
         yield interrupt
     finally:

@@ -1,4 +1,4 @@
-"""The lines of a run's log, read as a stranger's: what checks, charts and resuming look up in them is of its kind."""
+"""The schema of a line of a run's log; another program may have written the file."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class _Divergence(_Part):
 
 class _RollBack(_Part):
     failed_step: Step
-    rate_factor: Annotated[float, Field(ge=0, le=1)]
+    lr_factor: Annotated[float, Field(ge=0, le=1)]
     divergence: _Divergence
 
 
@@ -83,11 +83,15 @@ class _Line(_Part):
     rollback: _RollBack | None = None
 
 
-def checked_line(line: Any, where: str) -> dict[str, Any]:
-    """Return a line of a log as it is.
+def validate_line(line: Any, where: str) -> dict[str, Any]:
+    """Return the line unchanged if it matches the schema.
+
+    Args:
+        line: the line.
+        where: file and number of the line, for the message.
 
     Raises:
-        UsageError: it says ``where``, and what is not of its kind.
+        UsageError: the line has a value of another type than a run's log.
     """
     try:
         checked = _Line.model_validate(line)
@@ -99,14 +103,12 @@ def checked_line(line: Any, where: str) -> dict[str, Any]:
             " program wrote it."
         ) from error
     trace = checked.trace
-    if trace is not None and any(
-        len(values) != len(trace.steps)
-        for part in (trace.losses, trace.projections)
-        for values in part.values()
-    ):
-        raise UsageError(
-            f"{where} is no line of a run's log: its trace has series of several lengths. It is"
-            " damaged."
-        )
+    if trace is not None:
+        for values in [*trace.losses.values(), *trace.projections.values()]:
+            if len(values) != len(trace.steps):
+                raise UsageError(
+                    f"{where} is no line of a run's log: its trace has series of several lengths."
+                    " It is damaged."
+                )
     found: dict[str, Any] = line
     return found

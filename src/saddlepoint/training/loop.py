@@ -1,39 +1,48 @@
-"""The training loop: steps, and between them an observer."""
+"""The training loop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from saddlepoint.errors import DivergenceError
-from saddlepoint.training.observer import Observer, SilentWatcher, Status, Watcher
+from saddlepoint.training.recorder import Recorder, SilentWatcher, Status, Watcher
 from saddlepoint.training.run_directory import RunDirectory
-from saddlepoint.training.training import Training
+from saddlepoint.training.trainer import Trainer
 
 
 def train(
-    training: Training,
+    trainer: Trainer,
     run: RunDirectory,
     watcher: Watcher | None = None,
     interrupted: Callable[[], object] = lambda: None,
 ) -> Status:
-    """Train until the budget is used, patience ends, the user interrupts or a loss diverges, recording into the run directory.
+    """Train until the budget is used, and record into the run directory.
+
+    Training also ends when patience is used up, when ``interrupted`` returns a true value, or when
+    a loss diverges.
+
+    Args:
+        trainer: the run.
+        run: its directory.
+        watcher: displays the progress; nothing by default.
+        interrupted: called before every step.
 
     Raises:
-        DivergenceError: a loss or update is not finite, and the policy is to stop, or was to roll
-            back and that is used up. The last finite state is saved and the summary written before.
+        DivergenceError: a loss or an update is not finite, and ``on_divergence`` is "stop" or all
+            roll-backs are used. The last finite state and the summary are written before.
     """
-    observer = Observer(training, run, watcher or SilentWatcher())
-    observer.start()
-    while training.progress < 1 and observer.patient:
+    recorder = Recorder(trainer, run, watcher or SilentWatcher())
+    recorder.start()
+    while trainer.progress < 1 and recorder.patient:
         if interrupted():
-            return observer.end("interrupted")
+            return recorder.finish("interrupted")
         try:
-            records = training.advance()
+            results = trainer.train_step()
         except DivergenceError as error:
-            observer.diverged(error)
-            if observer.roll_back():
+            recorder.record_divergence(error)
+            if recorder.roll_back():
                 continue
-            observer.end("diverged", error)
+            recorder.finish("diverged", error)
             raise
-        observer.after_step(records)
-    return observer.end("finished" if training.progress >= 1 else "stopped early")
+        recorder.record_step(results)
+    return recorder.finish("finished" if trainer.progress >= 1 else "stopped early")

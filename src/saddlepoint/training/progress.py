@@ -1,4 +1,4 @@
-"""Showing how training goes: a bar on a terminal, plain lines anywhere else."""
+"""Progress of training: a bar on a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from rich.progress import (
 from rich.text import Text
 
 from saddlepoint.step_result import StepResult
-from saddlepoint.training.training import Training
+from saddlepoint.training.trainer import Trainer
 
 _BAR_SECONDS, _LINE_SHARE = 0.2, 0.1
 
 _WITH_STEP, _WITH_BAR, _WITH_NUMBERS, _WITH_ELAPSED = 26, 40, 70, 120
-"""Columns of a terminal from which on the step, the bar, the numbers and the time so far are shown beside the time left."""
+"""Widths from which step, bar, numbers and elapsed time are shown beside the remaining time."""
 
 _BEFORE_NUMBERS = 46
-"""Columns that are kept for what stands before the numbers."""
+"""Width of the columns before the numbers."""
 
 
 class BarWatcher:
@@ -51,44 +51,44 @@ class BarWatcher:
     ) -> None:
         self._progress.stop()
 
-    def update(self, training: Training, records: list[StepResult]) -> None:
+    def update(self, trainer: Trainer, results: list[StepResult]) -> None:
         """Redraw at most five times a second."""
         now = perf_counter()
-        if now - self._shown >= _BAR_SECONDS or training.progress >= 1:
+        if now - self._shown >= _BAR_SECONDS or trainer.progress >= 1:
             self._shown = now
             self._progress.update(
                 self._task,
-                completed=training.progress,
-                step=training.step,
-                numbers=_numbers(training, records),
+                completed=trainer.progress,
+                step=trainer.step,
+                numbers=_numbers(trainer, results),
             )
 
-    def report(self, sentence: str) -> None:
-        """Print what the user should know, above the bar."""
+    def report(self, message: str) -> None:
+        """Print a message above the bar."""
         self._progress.console.print(
-            f"note: {sentence}", markup=False, highlight=False, soft_wrap=True
+            f"note: {message}", markup=False, highlight=False, soft_wrap=True
         )
 
     def evaluating(self, done: int, total: int) -> None:
-        """Show how far the evaluation is in place of the numbers."""
+        """Show the progress of the evaluation in place of the numbers."""
         self._progress.update(
             self._task, numbers=f"evaluating, {done} of {total} metrics", refresh=True
         )
 
 
 class _Numbers(ProgressColumn):
-    """Losses, gradient norms and the last metric, as far as there is room."""
+    """Losses, gradient norms and the last metric, cut to the width."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self._room = room
+        self._width = width
 
     def render(self, task: Task) -> Text:
-        return Text(task.fields["numbers"][: self._room])
+        return Text(task.fields["numbers"][: self._width])
 
 
 class _Progress(Progress):
-    """What fits into the terminal as it is at this moment: the time left first, then the step, the bar, and the numbers."""
+    """Columns that fit the terminal: remaining time first, then step, bar and numbers."""
 
     def __init__(self, console: Console) -> None:
         self._terminal = console  # rich asks for the renderables before it has set its own
@@ -110,7 +110,7 @@ class _Progress(Progress):
 
 
 class LineWatcher:
-    """A line whenever another tenth of the budget is used."""
+    """A line after every tenth of the budget."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -127,22 +127,22 @@ class LineWatcher:
     ) -> None:
         pass
 
-    def update(self, training: Training, records: list[StepResult]) -> None:
+    def update(self, trainer: Trainer, results: list[StepResult]) -> None:
         """Print the line when it is due."""
-        if training.progress < self._next - 1e-9:
+        if trainer.progress < self._next - 1e-9:
             return
-        self._next = _LINE_SHARE * (math.floor(training.progress / _LINE_SHARE + 1e-9) + 1)
-        share = f"{100 * training.progress:3.0f} %  step {training.step}  {training.seconds:.1f} s"
+        self._next = _LINE_SHARE * (math.floor(trainer.progress / _LINE_SHARE + 1e-9) + 1)
+        share = f"{100 * trainer.progress:3.0f} %  step {trainer.step}  {trainer.seconds:.1f} s"
         self._console.print(
-            f"{share}  {_numbers(training, records)}", markup=False, highlight=False, soft_wrap=True
+            f"{share}  {_numbers(trainer, results)}", markup=False, highlight=False, soft_wrap=True
         )
 
-    def report(self, sentence: str) -> None:
-        """Print what the user should know."""
-        self._console.print(f"note: {sentence}", markup=False, highlight=False, soft_wrap=True)
+    def report(self, message: str) -> None:
+        """Print a message."""
+        self._console.print(f"note: {message}", markup=False, highlight=False, soft_wrap=True)
 
     def evaluating(self, done: int, total: int) -> None:
-        """Show nothing: lines are for what is done."""
+        """Show nothing: lines are printed for finished steps only."""
 
 
 def watcher(console: Console) -> BarWatcher | LineWatcher:
@@ -150,15 +150,18 @@ def watcher(console: Console) -> BarWatcher | LineWatcher:
     return BarWatcher(console) if console.is_terminal else LineWatcher(console)
 
 
-def _numbers(training: Training, records: list[StepResult]) -> str:
-    losses = {player: loss for record in records for player, loss in record.losses.items()}
-    norms = {player: norm for record in records for player, norm in record.gradient_norms.items()}
-    # players of rules of order 0 have no gradient
-    measured = {player: f" (‖g‖ {norm:.2g})" for player, norm in norms.items()}
-    parts = [
-        f"{player[0].upper()} {losses[player]:.3f}{measured.get(player, '')}" for player in losses
-    ]
-    main = next((name for name in training.metrics if name.startswith("ema/")), None)
-    if main is not None:
-        parts.append(f"{main} {training.metrics[main]:.4g}")
+def _numbers(trainer: Trainer, results: list[StepResult]) -> str:
+    losses: dict[str, float] = {}
+    norms: dict[str, float] = {}
+    for result in results:
+        losses |= result.losses
+        norms |= result.gradient_norms
+    parts = []
+    for player, loss in losses.items():
+        # rules of order 0 compute no gradient
+        norm = f" (‖g‖ {norms[player]:.2g})" if player in norms else ""
+        parts.append(f"{player[0].upper()} {loss:.3f}{norm}")
+    metric = next((name for name in trainer.metrics if name.startswith("ema/")), None)
+    if metric is not None:
+        parts.append(f"{metric} {trainer.metrics[metric]:.4g}")
     return "  ".join(parts)

@@ -9,7 +9,8 @@ from torch import nn
 
 import saddlepoint as sp
 from saddlepoint.problems import Mixture8
-from saddlepoint.training import RunDirectory, Training, resolve, train
+from saddlepoint.training import Evaluator, RunDirectory, Trainer, resolve, train
+from saddlepoint.training.probes import take_probe
 from tests.training.test_resume import same
 
 SPOILT = (
@@ -43,7 +44,7 @@ class Listener:
 
 def listened(config, path):
     """Train to the end; return training, listener and status, or the error in its place."""
-    training, run, listener = Training(config), RunDirectory.create(config, path), Listener(path)
+    training, run, listener = Trainer(config), RunDirectory.create(config, path), Listener(path)
     try:
         return training, listener, train(training, run, listener)
     except sp.DivergenceError as error:
@@ -76,7 +77,7 @@ def spoil(monkeypatch):
     """Make a term of the discriminator's loss NaN in the steps where ``when(training)`` holds."""
 
     def plant(when):
-        original = Training._closure
+        original = Trainer._closure
 
         def closure(self):
             inner = original(self)
@@ -89,7 +90,7 @@ def spoil(monkeypatch):
 
             return losses
 
-        monkeypatch.setattr(Training, "_closure", closure)
+        monkeypatch.setattr(Trainer, "_closure", closure)
 
     return plant
 
@@ -104,7 +105,7 @@ class TestPatience:
         scores = iter([3.0, 1.0, 2.0, 1.0, 0.5 if patience == 3 else 1.0, 9.0, 9.0, 9.0])
         if patience == 3:
             last = 32
-        monkeypatch.setattr(Training, "score", lambda self, metrics, by=None: next(scores))
+        monkeypatch.setattr(Evaluator, "score", lambda self, metrics, by=None: next(scores))
         config = harness.small(steps=60, patience=patience)
         training, run, status = harness.run_to_the_end(config, tmp_path / "run")
         assert (status, training.step) == ("stopped early", last)
@@ -116,7 +117,7 @@ class TestPatience:
         self, harness, tmp_path, monkeypatch
     ):
         scores = iter([1.0, 2.0])
-        monkeypatch.setattr(Training, "score", lambda self, metrics, by=None: next(scores))
+        monkeypatch.setattr(Evaluator, "score", lambda self, metrics, by=None: next(scores))
         training, run, status = harness.run_to_the_end(
             harness.small(steps=60, patience=1, **self.RARE), tmp_path / "run"
         )
@@ -128,7 +129,9 @@ class TestPatience:
         assert (tmp_path / "run/samples/step-00000008.png").is_file()
 
     def test_a_resumed_run_stops_at_the_same_step(self, harness, tmp_path, monkeypatch):
-        monkeypatch.setattr(Training, "score", lambda self, metrics, by=None: float(self.step))
+        monkeypatch.setattr(
+            Evaluator, "score", lambda self, metrics, by=None: float(self.trainer.step)
+        )
         config = harness.small(steps=60, patience=3)
         straight, _, _ = harness.run_to_the_end(config, tmp_path / "straight")
         harness.run_to_the_end(config, tmp_path / "broken", stopping_after(10))
@@ -140,7 +143,9 @@ class TestPatience:
     def test_patience_of_the_whole_budget_ends_with_the_budget(
         self, harness, tmp_path, monkeypatch
     ):
-        monkeypatch.setattr(Training, "score", lambda self, metrics, by=None: float(self.step))
+        monkeypatch.setattr(
+            Evaluator, "score", lambda self, metrics, by=None: float(self.trainer.step)
+        )
         assert harness.run_to_the_end(harness.small(patience=2), tmp_path / "run")[2] == "finished"
 
 
@@ -158,9 +163,9 @@ class TestBestBy:
         self, harness, tmp_path, monkeypatch, name, values, best
     ):
         found = iter(values)
-        measure = Training.evaluate
+        measure = Evaluator.evaluate
         monkeypatch.setattr(
-            Training,
+            Evaluator,
             "evaluate",
             lambda self, **options: measure(self, **options) | {name: float(next(found))},
         )
@@ -178,22 +183,19 @@ class TestBestBy:
                 "mixture8",
                 "ema/mods",
                 (
-                    'Configuration: best_by="ema/mods" is no metric of mixture8 by which one is'
-                    ' better. Did you mean "ema/modes"?'
+                    'Configuration: cannot select the best checkpoint by best_by="ema/mods": it is'
+                    ' no metric of mixture8 with a direction. Did you mean "ema/modes"?'
                 ),
             ),
             (
                 "mixture8",
                 "ema/recall[digit-cnn]",
-                'Configuration: best_by="ema/recall[digit-cnn]" is no metric of mixture8',
+                'best_by="ema/recall[digit-cnn]": it is no metric of mixture8 with a direction.',
             ),
             (
                 "digits",
                 "ema/gap[digit-cnn]",
-                (
-                    'Configuration: best_by="ema/gap[digit-cnn]" is no metric of digits by which'
-                    " one is better."
-                ),
+                ('best_by="ema/gap[digit-cnn]": it is no metric of digits with a direction.'),
             ),
         ],
     )
@@ -202,15 +204,15 @@ class TestBestBy:
     ):
         with pytest.raises(sp.UsageError) as caught:
             resolve({"problem": problem, "best_by": name})
-        assert str(caught.value).startswith(text)
+        assert text in str(caught.value)
 
     def test_an_average_that_nobody_keeps_is_refused_before_training(self, harness):
         text = (
             'best_by="average/modes", but neither rule gradient nor optimizer adam keeps an average'
         )
         with pytest.raises(sp.UsageError, match=text):
-            Training(harness.small(best_by="average/modes"))
-        Training(harness.small(best_by="average/modes", optimizer="subgradient"))
+            Trainer(harness.small(best_by="average/modes"))
+        Trainer(harness.small(best_by="average/modes", optimizer="subgradient"))
 
 
 class TestDivergence:
@@ -257,7 +259,7 @@ class TestDivergence:
             finding["message"]
             == f"Training diverged in step 7. {SPOILT} Before, the discriminator's loss went"
             f" from {first:.3g} to {losses:.3g}. Try a smaller learning rate, a penalty on the"
-            " discriminator (problem.r1), or on_divergence=roll-back."
+            " discriminator (problem.r1), or on_divergence=roll_back."
         )
         assert (summary["status"], summary["steps"], summary["rollbacks"]) == ("diverged", 6, 0)
 
@@ -292,16 +294,16 @@ class TestRollBack:
     def test_goes_back_with_half_the_rates_and_reports(self, harness, tmp_path, spoil):
         spoil(lambda training: training.step == 6 and training.rollbacks == 0)
         training, listener, status = listened(
-            harness.small(on_divergence="roll-back"), tmp_path / "run"
+            harness.small(on_divergence="roll_back"), tmp_path / "run"
         )
-        assert (status, training.step, training.rollbacks, training.rate_factor) == (
+        assert (status, training.step, training.rollbacks, training.lr_factor) == (
             "finished",
             12,
             1,
             0.5,
         )
         assert (
-            f"Step 7 diverged; back to step 4 with learning rates × 0.5. {SPOILT}"
+            f"Step 7 diverged; rolled back to step 4 with learning rates × 0.5. {SPOILT}"
             in listener.sentences
         )
         rates = {
@@ -333,20 +335,20 @@ class TestRollBack:
         step."""
         spoil(lambda training: training.step == failing and training.rollbacks == 0)
         _, listener, _ = listened(
-            harness.small(on_divergence="roll-back", log_every=1), tmp_path / "run"
+            harness.small(on_divergence="roll_back", log_every=1), tmp_path / "run"
         )
         (log,) = [
             log
             for sentence, log in zip(listener.sentences, listener.logs, strict=True)
-            if "diverged; back to" in sentence
+            if "diverged; rolled back to" in sentence
         ]
         assert [line["step"] for line in log] == [0, 1, 2, 3, 4, 4]
         assert not any("divergence" in line for line in log)
         last = log[-1]
-        assert {key: last["rollback"][key] for key in ("number", "failed_step", "rate_factor")} == {
+        assert {key: last["rollback"][key] for key in ("number", "failed_step", "lr_factor")} == {
             "number": 1,
             "failed_step": failing + 1,
-            "rate_factor": 0.5,
+            "lr_factor": 0.5,
         }
         assert last["rollback"]["divergence"]["description"] == SPOILT
         assert "trace" not in last
@@ -360,13 +362,13 @@ class TestRollBack:
     def test_the_trajectory_is_that_of_half_the_rates_from_the_checkpoint(
         self, harness, tmp_path, spoil
     ):
-        config = harness.small(on_divergence="roll-back")
-        half = Training(config)
+        config = harness.small(on_divergence="roll_back")
+        half = Trainer(config)
         for _ in range(4):
-            half.advance()
-        half.rate_factor = 0.5
+            half.train_step()
+        half.lr_factor = 0.5
         for _ in range(8):
-            half.advance()
+            half.train_step()
         spoil(lambda training: training.step == 6 and training.rollbacks == 0)
         training, _, _ = listened(config, tmp_path / "run")
         same(half.state_dict()["networks"], training.state_dict()["networks"])
@@ -375,16 +377,18 @@ class TestRollBack:
     def test_at_most_so_many_times_then_it_raises(self, harness, tmp_path, spoil, most):
         spoil(lambda training: training.step == 6)
         training, listener, error = listened(
-            harness.small(on_divergence="roll-back", max_rollbacks=most), tmp_path / "run"
+            harness.small(on_divergence="roll_back", max_rollbacks=most), tmp_path / "run"
         )
         assert isinstance(error, sp.DivergenceError)
-        assert (training.rollbacks, training.rate_factor) == (most, 0.5**most)
+        assert (training.rollbacks, training.lr_factor) == (most, 0.5**most)
         lines = harness.lines(tmp_path / "run")
         assert [line["rollback"]["number"] for line in lines if "rollback" in line] == list(
             range(1, most + 1)
         )
         assert [line["step"] for line in lines if "divergence" in line] == [6]
-        assert sum("diverged; back to" in sentence for sentence in listener.sentences) == most
+        assert (
+            sum("diverged; rolled back to" in sentence for sentence in listener.sentences) == most
+        )
         assert (
             summary_of(tmp_path / "run")["status"],
             summary_of(tmp_path / "run")["rollbacks"],
@@ -393,7 +397,7 @@ class TestRollBack:
     @pytest.mark.parametrize("stop", range(0, 15, 2))
     def test_resumed_it_equals_the_straight_run(self, harness, tmp_path, spoil, stop):
         spoil(lambda training: (training.step, training.rollbacks) in [(6, 0), (9, 1)])
-        config = harness.small(on_divergence="roll-back", schedule="linear")
+        config = harness.small(on_divergence="roll_back", lr_schedule="linear")
         straight, _, status = harness.run_to_the_end(config, tmp_path / "straight")
         assert (status, straight.rollbacks) == ("finished", 2)
         assert (
@@ -411,10 +415,10 @@ class TestRollBack:
 
     def test_the_checkpoint_written_at_once_has_the_smaller_rate(self, harness, tmp_path, spoil):
         spoil(lambda training: training.step == 6 and training.rollbacks == 0)
-        config = harness.small(on_divergence="roll-back")
+        config = harness.small(on_divergence="roll_back")
         _, run, _ = harness.run_to_the_end(config, tmp_path / "run", stopping_after(7))
         state = run.load_checkpoint(config)
-        assert (state["step"], state["rollbacks"], state["rate_factor"]) == (4, 1, 0.5)
+        assert (state["step"], state["rollbacks"], state["lr_factor"]) == (4, 1, 0.5)
 
 
 class TestResuming:
@@ -455,9 +459,9 @@ class TestResuming:
 
     def test_the_cosine_is_that_of_the_last_two_updates(self, harness, tmp_path):
         config = harness.small(steps=8)
-        training, points = Training(config), []
+        training, points = Trainer(config), []
         for step in range(1, 9):
-            training.advance()
+            training.train_step()
             if step >= 6:
                 points.append(
                     {
@@ -483,7 +487,7 @@ class TestResuming:
         assert listener.sentences
         harness.run_to_the_end(config, tmp_path / "broken", stopping_after(30))
         run, again = RunDirectory.open(tmp_path / "broken"), Listener()
-        training = Training(config)
+        training = Trainer(config)
         training.load_state_dict(run.load_checkpoint(config))
         run.truncate_log(training.step)
         train(training, run, again)
@@ -522,17 +526,17 @@ class TestTime:
 
 class TestProbing:
     def probed_and_not(self, config):
-        probed, plain = Training(config), Training(config)
+        probed, plain = Trainer(config), Trainer(config)
         for _ in range(3):
-            probed.probe()
-            assert [r.losses for r in probed.advance()] == [r.losses for r in plain.advance()]
-        probed.probe()
+            take_probe(probed)
+            assert [r.losses for r in probed.train_step()] == [r.losses for r in plain.train_step()]
+        take_probe(probed)
         same(plain.state_dict(), probed.state_dict())
 
     def test_batch_normalisation_is_left_alone(self):
         problem = {"name": "stacked-digits", "latent": 4, "size": 0.125}
         config = resolve({"problem": problem, "batch_size": 4, "steps": 3})
-        training = Training(config)
+        training = Trainer(config)
         assert any(
             isinstance(module, nn.BatchNorm2d)
             for module in training.networks["discriminator"].modules()

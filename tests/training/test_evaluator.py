@@ -7,8 +7,8 @@ import pytest
 
 import saddlepoint as sp
 from saddlepoint.metrics import MetricResult
-from saddlepoint.training import RunDirectory, Training
-from saddlepoint.training.evaluation import (
+from saddlepoint.training import Evaluator, RunDirectory
+from saddlepoint.training.evaluator import (
     best_evaluation,
     differences,
     evaluate_metrics,
@@ -44,7 +44,7 @@ class TestCards:
             for prefix, own in results.items()
             for name, result in own.items()
         }
-        assert found == run[0].evaluate()
+        assert found == Evaluator(run[0]).evaluate()
         assert list(results) == ["", "ema/", "average/"]
         assert [{result.weights for result in own.values()} for own in results.values()] == [
             {"raw"},
@@ -94,8 +94,8 @@ class TestCards:
         plain, _, _ = harness.run_to_the_end(harness.small(steps=4), tmp_path / "plain")
         evaluated, _, _ = harness.run_to_the_end(harness.small(steps=4), tmp_path / "evaluated")
         evaluate_metrics(evaluated, replicates=20)
-        assert [record.losses for record in plain.advance()] == [
-            record.losses for record in evaluated.advance()
+        assert [record.losses for record in plain.train_step()] == [
+            record.losses for record in evaluated.train_step()
         ]
 
 
@@ -140,7 +140,7 @@ class TestDifferences:
         assert [name for name, _, _ in differences(results, [first])] == ["modes"]
         with pytest.raises(
             sp.UsageError,
-            match="The two evaluations have no metric in common; they are of different problems",
+            match="The two evaluations have no metric in common; they belong to different problems",
         ):
             differences(results, [replace(first, metric="other")])
 
@@ -234,7 +234,8 @@ class TestBestEvaluation:
         with pytest.raises(
             sp.UsageError,
             match=(
-                r'"mods" is no metric of this run by which one is better\. Did you mean "modes"\?'
+                r'Cannot select the best checkpoint by "mods": it was not measured\. Did you mean'
+                r' "modes"\?'
             ),
         ):
             best_evaluation(logged, "mods")
@@ -250,10 +251,12 @@ class TestBestEvaluation:
 
     def test_its_checkpoint_is_named_where_it_is_kept(self, harness, tmp_path, monkeypatch):
         scores = iter([2.0, 1.0, 3.0])
-        monkeypatch.setattr(Training, "score", lambda self, metrics, by=None: next(scores))
+        monkeypatch.setattr(Evaluator, "score", lambda self, metrics, by=None: next(scores))
         _, run, _ = harness.run_to_the_end(harness.small(keep_checkpoints=1), tmp_path / "run")
         monkeypatch.setattr(
-            Training, "score", lambda self, metrics, by=None: {4: 2.0, 8: 1.0, 12: 3.0}[next(steps)]
+            Evaluator,
+            "score",
+            lambda self, metrics, by=None: {4: 2.0, 8: 1.0, 12: 3.0}[next(steps)],
         )
         steps = iter([4, 8, 12])
         found = best_evaluation(run)
