@@ -162,7 +162,7 @@ def _times(count: int, step: Step) -> Step:
 
 
 def _memory(make: Callable[..., Pair], device: torch.device) -> dict[str, float]:
-    """Peak memory of networks, optimizer and two steps, against simultaneous Adam called directly."""
+    """Peak memory of networks, optimizer and two steps, relative to simultaneous Adam."""
 
     def peak(prepare: Callable[[Pair], Step]) -> int:
         def work() -> None:
