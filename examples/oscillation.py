@@ -64,7 +64,7 @@ def path(game_name, remedy, lr, steps):
 def main():
     parser = argparse.ArgumentParser(description="Sign steps on a pure and on a damped rotation.")
     parser.add_argument("--length", type=float, default=60.0, help="sum of the steps of a run")
-    parser.add_argument("--out", type=Path, default=Path("."))
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     for axis, game in zip(axes, GAMES, strict=False):

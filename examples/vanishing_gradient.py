@@ -87,7 +87,7 @@ def main():
     parser = argparse.ArgumentParser(description="A generator before a discriminator that has won.")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--out", type=Path, default=Path("."))
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
     results, every = {}, max(1, options.steps // 50)
     for method in METHODS:
