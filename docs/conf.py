@@ -63,7 +63,7 @@ toc_object_entries_show_parents = "hide"
 nitpick_ignore_regex = [
     ("py:.*", r"(?!saddlepoint\.).*"),
     ("py:class", r"saddlepoint\.compare\.(comparison\.Watcher|runs\.Job|study\.Robustness)"),
-    ("py:class", r"saddlepoint\.training\.config\.Component"),
+    ("py:class", r"saddlepoint\.training\.(config\.Component|recorder\.Watcher)"),
 ]
 
 LOGGER = logging.getLogger(__name__)
