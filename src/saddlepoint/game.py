@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +84,25 @@ def check_same_terms(parts: Sequence[Mapping[str, Mapping[str, object]]]) -> Non
                     f' "{player}". Return the same players and the same terms from every closure of'
                     " a step."
                 )
+
+
+def select_losses(returned: object, only: Collection[str] | None) -> object:
+    """Return the losses of some players, of those that a closure returned; all if ``only`` is None.
+
+    Raises:
+        UsageError: the closure returned none of them.
+    """
+    if only is None or not isinstance(returned, Mapping):
+        return returned  # ``read_terms`` reports what is no mapping
+    found = {player: loss for player, loss in returned.items() if player in only}
+    if not found:
+        theirs = ", ".join(f'"{player}"' for player in returned) or "no player"
+        wanted = ", ".join(f'"{player}"' for player in only)
+        raise UsageError(
+            f"The closure returned the losses of {theirs}, but {wanted} should move. Return the"
+            f" losses of {wanted} too."
+        )
+    return found
 
 
 def read_terms(returned: object) -> Terms:

@@ -36,7 +36,7 @@ from saddlepoint.optim.base import temporary_values
 from saddlepoint.optim.state_dict import match_by_name
 from saddlepoint.optimizer_state import check_state, optimizer_class, rule_classes, rule_options
 from saddlepoint.rules import Averaged, GradientDescent, Rule, RuleState, Step
-from saddlepoint.rules.base import find_direction
+from saddlepoint.rules.base import direction_method
 from saddlepoint.rules.first_step import Verified, check_dependence
 from saddlepoint.step_result import StepResult
 from saddlepoint.vectors import Vector
@@ -155,9 +155,11 @@ class GameOptimizer:
         with precision:
             players = self._players()
             self.rule.pre_step(players, self.rule_state)
-            before = self.rule_state.copy()
+            before, cost_before = self.rule_state.copy(), self.cost.copy()
             try:
-                step, direction, result = self._find_direction(players, closure, only)
+                step = self._new_step(players, closure, only)
+                direction = direction_method(self.rule, step)(step)
+                result = self._check_direction(step, direction)
             except Exception:
                 # a failed step leaves the rule's memory as it was
                 self.rule_state.numbers = before.numbers
@@ -181,14 +183,12 @@ class GameOptimizer:
                     stacklevel=2,
                 )
             self.unconverged += 1
+        result.cost = self.cost - cost_before
         self.last = result
         return result
 
-    def _find_direction(
-        self, players: Players, closure: Closure, only: Iterable[str] | None
-    ) -> tuple[Step, Vector, StepResult]:
-        """Return the step, the rule's direction and the result; no parameter has moved yet."""
-        before = self.cost.copy()
+    def _new_step(self, players: Players, closure: Closure, only: Iterable[str] | None) -> Step:
+        """Return the step as its rule sees it; nothing is evaluated yet."""
         trainable = [player for player, own in players.items() if own]
         evaluates_again = self.rule.evaluates_again or (
             self.rule.order == 2 and self._verified.due("second derivatives", trainable)
@@ -213,7 +213,7 @@ class GameOptimizer:
                         f'only={list(only)}: no player "{player}".'
                         + did_you_mean(str(player), self.optimizers)
                     )
-        step = Step(
+        return Step(
             players,
             closure,
             rule=self.rule,
@@ -226,7 +226,9 @@ class GameOptimizer:
             verified=self._verified,
             distributed=self.distributed,
         )
-        direction = find_direction(self.rule, step)
+
+    def _check_direction(self, step: Step, direction: Vector) -> StepResult:
+        """Return the step's result; no parameter has moved yet."""
         first = step.first_linearization
         if set(direction) != set(first.active):
             raise UsageError(
@@ -237,7 +239,6 @@ class GameOptimizer:
         result = StepResult(first, direction, solves=step.solves)
         if self.check_finite:
             self._check_finite(step, direction, result)
-        result.cost = self.cost - before
         couples = self.rule.needs_all_players and self.rule.order == 2
         # without second derivatives, a rule that couples players did not use them in this step
         if first.order > 0 and not (couples and first.order < 2):
@@ -252,7 +253,7 @@ class GameOptimizer:
                 " step began; this step would not move it. Freeze and thaw parameters between"
                 " steps, not inside the closure."
             )
-        return step, direction, result
+        return result
 
     def _check_finite(self, step: Step, direction: Vector, result: StepResult) -> None:
         """Raise DivergenceError unless losses, solves and directions are finite.

@@ -2,7 +2,6 @@
 
 from saddlepoint.curvature.backward_check import check_backward
 from saddlepoint.curvature.linearization import (
-    AccumulatedLinearization,
     Cost,
     Linearization,
     linearize,
@@ -23,7 +22,6 @@ from saddlepoint.curvature.spectrum import Eigenvalues, SchurComplement, eigenva
 
 __all__ = [
     "SOLVERS",
-    "AccumulatedLinearization",
     "Cost",
     "Eigenvalues",
     "Jacobian",

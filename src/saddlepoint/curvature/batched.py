@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from saddlepoint.errors import UsageError
-from saddlepoint.game import Closure, Players, read_terms, total
+from saddlepoint.game import Closure, Players, read_terms, select_losses, total
 from saddlepoint.vectors import Vector
 
 
@@ -19,18 +19,27 @@ class _Game(nn.Module):
     ``functional_call`` can then replace their parameters while the closure runs.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], closure: Closure) -> None:
+    def __init__(
+        self, modules: Sequence[nn.Module], closure: Closure, only: Collection[str] | None
+    ) -> None:
         super().__init__()
         self.parts = nn.ModuleList(modules)
         # in a tuple, so that a closure that is a module itself is not registered as a submodule
         self._closure = (closure,)
+        self._only = only
 
     def forward(self) -> dict[str, Tensor]:
-        return {player: total(terms) for player, terms in read_terms(self._closure[0]()).items()}
+        terms = read_terms(select_losses(self._closure[0](), self._only))
+        return {player: total(own) for player, own in terms.items()}
 
 
 def losses_in_batch(
-    closure: Closure, modules: Sequence[nn.Module], players: Players, displacements: Vector
+    closure: Closure,
+    modules: Sequence[nn.Module],
+    players: Players,
+    displacements: Vector,
+    *,
+    only: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
     """Return player → the losses at θ − d for every d of a stack, shape (n,), float64 on the CPU.
 
@@ -43,6 +52,7 @@ def losses_in_batch(
         modules: networks that hold every displaced parameter.
         players: player → parameters.
         displacements: player → for each parameter of shape s a tensor of shape (n, *s).
+        only: the players whose losses are returned; all that the closure returns by default.
 
     Raises:
         UsageError: a displaced parameter is in none of the modules, or vmap refuses an operation of
@@ -55,7 +65,7 @@ def losses_in_batch(
     >>> losses_in_batch(closure, [net], {"x": (net.weight,)}, steps)["x"].tolist()
     [1.0, 0.0, 4.0]
     """
-    game = _Game(modules, closure)
+    game = _Game(modules, closure, only)
     names = {id(parameter): name for name, parameter in game.named_parameters()}
     stacked: dict[str, Tensor] = {}
     for player, stacks in displacements.items():

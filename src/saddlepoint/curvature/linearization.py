@@ -6,7 +6,7 @@ All derivatives of losses with respect to parameters are taken here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -35,6 +35,7 @@ from saddlepoint.game import (
     check_scale,
     describe_loss,
     read_terms,
+    select_losses,
     total,
 )
 from saddlepoint.vectors import Tensors, Vector, norms_by_player
@@ -103,6 +104,9 @@ class Linearization:
         distributed: the processes that train together; this one alone by default.
         graph: whether to build a graph of the losses at order 0 too, for closures that call
             autograd themselves.
+        only: the players whose losses are used; all that the closure returns by default.
+        accumulate: whether the closures of ``MicroBatches`` are differentiated one after the other,
+            with one graph in memory at a time; orders 0 and 1.
 
     Attributes:
         active: the players whose losses the closure returned and that have parameters to move, in
@@ -127,6 +131,8 @@ class Linearization:
         check_finite: bool = True,
         distributed: SingleProcess | None = None,
         graph: bool = True,
+        only: Collection[str] | None = None,
+        accumulate: bool = False,
     ) -> None:
         self.players = players
         self.order, self.cross = order, cross
@@ -144,7 +150,16 @@ class Linearization:
         self._losses: dict[str, Tensor] = {}
         self._norms: Tensor | None = None
         self._terms: dict[str, dict[str, float]] | None = None
-        terms = self._evaluate(closure)
+        if accumulate and isinstance(closure, MicroBatches):
+            terms = self._accumulate(closure, only)
+        else:
+            with torch.set_grad_enabled(self._graph):
+                terms = self._order_terms(read_terms(select_losses(closure(), only)))
+                losses = {player: total(own) for player, own in terms.items()}
+            if order == 0:
+                losses = {player: loss.detach() for player, loss in losses.items()}
+            self._losses = losses
+            self.cost.losses += 1
         self.players_with_losses = tuple(terms)
         self.active = tuple(player for player in terms if players[player])
         self.term_names: list[tuple[str, str]] = []
@@ -159,23 +174,15 @@ class Linearization:
         if check_finite:
             self.check_finite()
 
-    def _evaluate(self, closure: Closure) -> Terms:
-        with torch.set_grad_enabled(self._graph):
-            returned = read_terms(closure())
-            for player in returned:
-                if player not in self.players:
-                    raise UsageError(
-                        f'The closure returned a loss for the unknown player "{player}".'
-                        + did_you_mean(str(player), self.players)
-                    )
-            # in the order of the players, whatever the closure's order is
-            terms = {player: returned[player] for player in self.players if player in returned}
-            losses = {player: total(own) for player, own in terms.items()}
-        if self.order == 0:
-            losses = {player: loss.detach() for player, loss in losses.items()}
-        self._losses = losses
-        self.cost.losses += 1
-        return terms
+    def _order_terms(self, returned: Terms) -> Terms:
+        """Return terms in the order of the players, whatever the closure's order is."""
+        for player in returned:
+            if player not in self.players:
+                raise UsageError(
+                    f'The closure returned a loss for the unknown player "{player}".'
+                    + did_you_mean(str(player), self.players)
+                )
+        return {player: returned[player] for player in self.players if player in returned}
 
     @property
     def terms(self) -> dict[str, dict[str, float]]:
@@ -288,6 +295,41 @@ class Linearization:
             for handle in handles:
                 handle.remove()
         return self.loss_gradient_with_graph(player).detach() - around.detach()
+
+    def _accumulate(self, closure: MicroBatches, only: Collection[str] | None) -> Terms:
+        """Add up the gradients of micro-batches; return the means of their losses' terms."""
+        share = 1 / len(closure.parts)
+        values: list[dict[str, dict[str, Tensor]]] = []
+        for part in closure.parts:
+            self._losses = {}  # releases the graph of the previous micro-batch
+            found = Linearization(
+                self.players,
+                part,
+                order=self.order,
+                cost=self.cost,
+                check_finite=False,
+                graph=self._graph,
+                only=only,
+            )
+            self._losses = found._losses
+            values.append({})
+            for (player, term), value in zip(found.term_names, found.numbers, strict=True):
+                values[-1].setdefault(player, {})[term] = value
+            for player in found.active if self.order > 0 else ():
+                gradient = torch._foreach_mul(found.gradient[player], share)
+                before, unused = self._own_gradients.get(player), found.unused[player]
+                if before is not None:
+                    gradient = torch._foreach_add(before, gradient)
+                self._own_gradients[player] = tuple(gradient)
+                self.unused[player] = self.unused.get(player, unused) & unused
+            del found
+        check_same_terms(values)
+        means: Terms = {}
+        for player, named in values[0].items():
+            means[player] = {}
+            for term in named:
+                means[player][term] = torch.stack([part[player][term] for part in values]).mean()
+        return means
 
     @property
     def jacobian(self) -> Jacobian:
@@ -452,47 +494,6 @@ class Linearization:
 
 def _zeros_like(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(None if gradient is None else torch.zeros_like(gradient) for gradient in gradients)
-
-
-class AccumulatedLinearization(Linearization):
-    """Losses and gradient of a step in several micro-batches; orders 0 and 1.
-
-    One graph is in memory at a time.
-    """
-
-    def _evaluate(self, closure: Closure) -> Terms:
-        assert isinstance(closure, MicroBatches)
-        share = 1 / len(closure.parts)
-        values: list[dict[str, dict[str, Tensor]]] = []
-        for part in closure.parts:
-            self._losses = {}  # releases the graph of the previous micro-batch
-            found = Linearization(
-                self.players,
-                part,
-                order=self.order,
-                cost=self.cost,
-                check_finite=False,
-                graph=self._graph,
-            )
-            self._losses = found._losses
-            values.append({})
-            for (player, term), value in zip(found.term_names, found.numbers, strict=True):
-                values[-1].setdefault(player, {})[term] = value
-            for player in found.active if self.order > 0 else ():
-                gradient = torch._foreach_mul(found.gradient[player], share)
-                before, unused = self._own_gradients.get(player), found.unused[player]
-                if before is not None:
-                    gradient = torch._foreach_add(before, gradient)
-                self._own_gradients[player] = tuple(gradient)
-                self.unused[player] = self.unused.get(player, unused) & unused
-            del found
-        check_same_terms(values)
-        means: Terms = {}
-        for player, named in values[0].items():
-            means[player] = {}
-            for term in named:
-                means[player][term] = torch.stack([part[player][term] for part in values]).mean()
-        return means
 
 
 def linearize(game: Game, *, cross: bool = False) -> Linearization:

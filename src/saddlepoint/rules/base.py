@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 from saddlepoint.errors import UsageError
@@ -107,11 +108,11 @@ class Rule(ABC):
         return
 
 
-def find_direction(rule: Rule, step: Step) -> Vector:
-    """Return a rule's direction, or its partial direction in a step with ``only=[...]``."""
+def direction_method(rule: Rule, step: Step) -> Callable[[Step], Vector]:
+    """Return ``rule.direction``, or ``rule.partial_direction`` where only some players move."""
     if step.is_extra_turn and rule.needs_all_players:
-        return rule.partial_direction(step)
-    return rule.direction(step)
+        return rule.partial_direction
+    return rule.direction
 
 
 def check_limits(rule: str, tol: float, max_iter: int) -> None:

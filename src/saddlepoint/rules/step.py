@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from saddlepoint.curvature.batched import losses_in_batch
-from saddlepoint.curvature.linearization import AccumulatedLinearization, Cost, Linearization
+from saddlepoint.curvature.linearization import Cost, Linearization
 from saddlepoint.curvature.replay import Replay, displaced, restored
 from saddlepoint.curvature.solvers import SOLVERS, SolveInfo
 from saddlepoint.distributed import SingleProcess
-from saddlepoint.errors import UsageError
-from saddlepoint.game import Closure, Losses, MicroBatches, Players
+from saddlepoint.game import Closure, Players
 from saddlepoint.rules.first_step import (
     Verified,
     check_all_active,
@@ -82,7 +81,9 @@ class Step:
         self.state = state
         self.solves: dict[str, SolveInfo] = {}
         self.only = None if only is None or set(players) <= set(only) else tuple(sorted(only))
-        self._closure = closure if only is None else _restricted(closure, only)
+        self._closure = closure
+        # the players whose losses are used, where the closure may return others too
+        self._wanted = None if only is None else tuple(only)
         self._inner, self._replay, self._cost = inner, replay, cost
         self._rule, self._modules = rule, tuple(modules)
         self._verified = Verified() if verified is None else verified
@@ -146,7 +147,10 @@ class Step:
         if players is not None:
             view.players = seen = {player: self.players[player] for player in players}
             view.only = None if set(seen) <= set(self.active) else self.only
-            view._closure, view._sees_all_players = _restricted(self._closure, seen), False
+            view._sees_all_players = False
+            view._wanted = tuple(seen)
+            if self._wanted is not None and set(seen) & set(self._wanted):
+                view._wanted = tuple(player for player in seen if player in self._wanted)
             view._linearizations = {}
             for order, found in self._linearizations.items():
                 if set(found.active) <= set(seen):
@@ -210,31 +214,23 @@ class Step:
 
     def _evaluate(self, order: int, *, cost: Cost | None) -> Linearization:
         """Evaluate the closure, without a graph where losses alone are needed and it allows it."""
-        micro_batches = isinstance(self._closure, MicroBatches)
-        linearization_class = Linearization
-        if micro_batches and (order == 0 or self._rule.order < 2):
-            linearization_class = AccumulatedLinearization
-
-        def build(*, graph: bool = True) -> Linearization:
-            return linearization_class(
-                self.players,
-                self._closure,
-                order=order,
-                cost=cost,
-                check_finite=False,
-                distributed=self._distributed,
-                graph=graph,
-            )
-
-        if order > 0 or self._inner.closure_differentiates or self._replay is None:
-            return build()
-        try:
-            return build(graph=False)
-        except RuntimeError:  # if the graph was not the reason, it is raised again below
-            self._replay.rewind()
-        found = build()
-        self._inner.closure_differentiates = True
-        return found
+        options: dict[str, Any] = {
+            "order": order,
+            "cost": cost,
+            "check_finite": False,
+            "distributed": self._distributed,
+            "only": self._wanted,
+            "accumulate": order == 0 or self._rule.order < 2,
+        }
+        if order == 0 and self._replay is not None and not self._inner.closure_differentiates:
+            try:
+                return Linearization(self.players, self._closure, graph=False, **options)
+            except RuntimeError:  # if the graph was not the reason, it is raised again below
+                self._replay.rewind()
+            found = Linearization(self.players, self._closure, **options)
+            self._inner.closure_differentiates = True
+            return found
+        return Linearization(self.players, self._closure, **options)
 
     def _losses_displaced_by(self, d: Vector) -> dict[str, float]:
         """Return player → loss at θ − d, with the step's randomness; not counted as cost."""
@@ -274,7 +270,9 @@ class Step:
                 found[player] = torch.tensor(losses, dtype=torch.float64)
             return found
         with self._same_randomness():
-            found = losses_in_batch(self._closure, self._modules, self.players, displacements)
+            found = losses_in_batch(
+                self._closure, self._modules, self.players, displacements, only=self._wanted
+            )
         means = self._distributed.all_reduce_mean(torch.stack(list(found.values())))
         found = dict(zip(found, means, strict=True))
         self._cost.losses += n
@@ -377,25 +375,3 @@ def _entry(stack: Vector, k: int) -> Vector:
     for player, tensors in stack.items():
         parts[player] = [tensor[k] for tensor in tensors]
     return Vector(parts)
-
-
-def _restricted(closure: Closure, players: Collection[str]) -> Closure:
-    """Return a closure that returns the losses of these players only."""
-    if isinstance(closure, MicroBatches):
-        return MicroBatches([_restricted(part, players) for part in closure.parts])
-
-    def losses() -> Losses:
-        returned = closure()
-        if not isinstance(returned, Mapping):
-            return returned  # Linearization raises the error
-        found = {player: loss for player, loss in returned.items() if player in players}
-        if not found:
-            theirs = ", ".join(f'"{player}"' for player in returned) or "no player"
-            wanted = ", ".join(f'"{player}"' for player in players)
-            raise UsageError(
-                f"The closure returned the losses of {theirs}, but {wanted} should move. Return"
-                f" the losses of {wanted} too."
-            )
-        return found
-
-    return losses

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saddlepoint.errors import UsageError, did_you_mean
 from saddlepoint.game import Players
-from saddlepoint.rules.base import Rule, find_direction
+from saddlepoint.rules.base import Rule, direction_method
 from saddlepoint.rules.first_order import GradientDescent
 from saddlepoint.rules.state import Entry, RuleState
 from saddlepoint.rules.step import Step
@@ -67,7 +67,8 @@ class Wrapper(Rule):
         self.rule.post_step(step.scope("rule", self.rule))
 
     def _inner_direction(self, step: Step) -> Vector:
-        return find_direction(self.rule, step.scope("rule", self.rule))
+        view = step.scope("rule", self.rule)
+        return direction_method(self.rule, view)(view)
 
 
 @dataclass(frozen=True)
@@ -309,7 +310,8 @@ class Every(TwoRules):
         step.state.numbers[count] = step.state.numbers.get(count, -1) + 1
         if step.state.numbers[count] % self.k == 0:
             return self._inner_direction(step)
-        return find_direction(self.fallback, step.scope("fallback", self.fallback))
+        view = step.scope("fallback", self.fallback)
+        return direction_method(self.fallback, view)(view)
 
     def _counter(self, step: Step) -> str:
         """Return the name of the step counter; extra turns of some players have their own."""
@@ -388,7 +390,7 @@ class PerPlayer(TwoRules):
             step.record_losses_only()
         parts: dict[str, Tensors] = {}
         for rule, view in views:
-            parts.update(find_direction(rule, view))
+            parts.update(direction_method(rule, view)(view))
         return Vector(parts).only(active)
 
     def post_step(self, step: Step) -> None:
