@@ -188,10 +188,7 @@ def made(name, players):
     )
 
 
-LEADERS = [
-    name for name, entry in registry.RULES.items() if load(entry.path).games.startswith("leader")
-]
-LEADERS = [
+LEADER_RULES = [
     name for name, entry in registry.RULES.items() if load(entry.path).games.startswith("leader")
 ]
 GAMES = {
@@ -282,7 +279,7 @@ TEXTBOOK = {
 
 
 @pytest.mark.parametrize("game", TEXTBOOK)
-@pytest.mark.parametrize("name", [name for name in registry.RULES if name not in LEADERS])
+@pytest.mark.parametrize("name", [name for name in registry.RULES if name not in LEADER_RULES])
 def test_defaults_approach_the_equilibrium_of_textbook_games(name, game):
     """With plain steps of 0.1; opponent shaping leaves Cournot's equilibrium for one near it, but
     does not diverge."""
@@ -297,7 +294,7 @@ def test_defaults_approach_the_equilibrium_of_textbook_games(name, game):
 
 
 @pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning")
-@pytest.mark.parametrize("name", LEADERS)
+@pytest.mark.parametrize("name", LEADER_RULES)
 def test_defaults_of_leaders_approach_the_equilibrium_of_a_zero_sum_game(name):
     play = zero_sum(1.0, 1.0, -1.0)
     optimizer = sp.GameOptimizer(

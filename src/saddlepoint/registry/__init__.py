@@ -44,5 +44,4 @@ __all__ = [
     "optimizer_class",
     "options_of",
     "search_space",
-    "trust_named",
 ]
