@@ -1,8 +1,9 @@
-"""docs/performance.md, from the results that are kept."""
+"""Write docs/performance*.md and docs/distributed.md from the committed results."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,11 @@ PARTS = ("steps", "peers", "scaling")
 PRICE = HERE.parent / "studies" / "price" / "comparison.json"
 
 
-def text() -> str:
-    """Return the text of the page about a step's cost."""
+def performance(page: str) -> str:
+    """Return the text of one of the pages about the cost of a step."""
     found = {name: _result(name) for name in PARTS}
-    return (
-        _template("performance.md.jinja").render(**found, targets=targets(found), price=price())
-        + "\n"
-    )
+    template = _template(f"{page}.jinja")
+    return template.render(**found, targets=targets(found), price=price()) + "\n"
 
 
 def distributed() -> str:
@@ -110,10 +109,10 @@ def targets(found: dict[str, Any]) -> list[dict[str, Any]]:
     mlp, conv = (found["steps"][name] for name in ("mlp", "dcgan28"))
     rows = [
         _row(
-            "GameOptimizer + Gradient + Adam, to the same by hand",
+            "GameOptimizer + GradientDescent + Adam, to Adam called directly",
             1.03,
-            mlp["parts"]["Gradient"],
-            conv["parts"]["Gradient"],
+            mlp["parts"]["GradientDescent"],
+            conv["parts"]["GradientDescent"],
         ),
         _row(
             "a Jacobian product `J.T @ v`, to one joint gradient",
@@ -147,14 +146,16 @@ def targets(found: dict[str, Any]) -> list[dict[str, Any]]:
                 )
             )
     worst = [max(own["every"].values(), key=lambda r: r["ratio"]) for own in (mlp, conv)]
-    rows.append(_row("`Every(5)` of the dearest curvature rule, to simultaneous Adam", 1.5, *worst))
+    rows.append(
+        _row("`Every(5)` of the most expensive curvature rule, to simultaneous Adam", 1.5, *worst)
+    )
     memory = [
         max(value for name, value in own["memory"].items() if name != "Adam, MiB")
         for own in (mlp, conv)
     ]
     rows.append(
         _row(
-            "peak memory of the hungriest rule of order 2, to Adam",
+            "peak memory of the order-2 rule that needs most, to Adam",
             2.0,
             *({"ratio": value} for value in memory),
         )
@@ -214,4 +215,11 @@ def _row(what: str, limit: float, *reached: dict[str, Any], void: bool = False) 
     }
 
 
-PAGES = {"performance.md": text, "distributed.md": distributed}
+PERFORMANCE = (
+    "performance.md",
+    "performance-rules.md",
+    "performance-peers.md",
+    "performance-time.md",
+    "performance-attempts.md",
+)
+PAGES = {page: partial(performance, page) for page in PERFORMANCE} | {"distributed.md": distributed}

@@ -202,7 +202,7 @@ def _ten(step: Step) -> Step:
 
 
 def _sign(device: torch.device, rounds: int) -> dict[str, Any]:
-    """SignSubgradient and its relatives beside torch's SGD: ten million parameters in ten tensors."""
+    """SignSubgradient and similar optimizers beside torch's SGD: 10⁷ parameters, ten tensors."""
     times = interleaved(sign_steps(device), rounds)
     base = next(iter(times))
     return {name: {"ms": median(times[name]), **ratio(times, name, base)} for name in times}

@@ -25,7 +25,7 @@ from saddlepoint.rules import Consensus
 
 WORLDS = (1, 2, 4)
 BATCH, STEPS, WARM_UP = 512, 10, 2
-RULES = {"Gradient": GradientDescent(), "Consensus": Consensus()}
+RULES = {"GradientDescent": GradientDescent(), "Consensus": Consensus()}
 
 
 def measure(device: torch.device, rounds: int) -> dict[str, Any]:

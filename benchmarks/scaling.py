@@ -31,7 +31,7 @@ BATCHES = (16, 64, 256, 1024)
 ITERATIONS = (1, 2, 4, 8, 16, 32)
 mlp = PAIRS["mlp"]
 CONTESTANTS = (
-    "Adam by hand",
+    "Adam called directly",
     "Consensus + Adam",
     "AdaptiveCompetitiveGradient, 2 iterations",
     "SOAP",
@@ -113,12 +113,12 @@ def _iterations(device: torch.device, rounds: int) -> dict[str, Any]:
         )[0]
 
     steps = {str(budget): make(budget) for budget in ITERATIONS} | {
-        "Adam by hand": simultaneous_by_hand(mlp(device))
+        "Adam called directly": simultaneous_by_hand(mlp(device))
     }
     times = interleaved(steps, rounds)
     ms = [median(times[str(budget)]) for budget in ITERATIONS]
     line = np.polyfit(ITERATIONS, ms, 1)
-    adam = median(times["Adam by hand"])
+    adam = median(times["Adam called directly"])
     return {
         "at": list(ITERATIONS),
         "ms": ms,

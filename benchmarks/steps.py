@@ -37,11 +37,11 @@ from saddlepoint import (
 from saddlepoint.rules import LOLA, Consensus, Every, Hamiltonian, SymplecticGradientAdjustment
 
 HAND, TOGETHER, PLAIN = (
-    "alternating Adam by hand",
-    "simultaneous Adam by hand",
+    "alternating Adam called directly",
+    "simultaneous Adam called directly",
     "one joint gradient",
 )
-FIVE = "five steps of simultaneous Adam by hand"
+FIVE = "five steps of simultaneous Adam called directly"
 PERIOD = 5
 # the same calls on next to no numbers: what is left is the price of making them
 TINY = {"width": 2, "batch": 1}
@@ -126,10 +126,10 @@ def _parts(make: Callable[..., Pair], rounds: int) -> dict[str, Any]:
         TOGETHER: simultaneous_by_hand(make()),
         PLAIN: partial(joint_gradient, make()),
     }
-    steps["Gradient"] = with_rule(own := make(), None, optimizers(own, Adam, **ADAM))[0]
+    steps["GradientDescent"] = with_rule(own := make(), None, optimizers(own, Adam, **ADAM))[0]
     for name, rule in GRADIENT_UNITS.items():
         steps[name] = with_rule(own := make(), rule, optimizers(own, Adam, **ADAM))[0]
-    steps["consensus by hand"] = consensus_by_hand(make())
+    steps["consensus called directly"] = consensus_by_hand(make())
     steps["J.T @ v"] = lambda: J.T @ xi
     steps["J.off_diagonal.T @ v"] = lambda: J.off_diagonal.T @ xi
     times = interleaved(steps, 2 * rounds)
@@ -147,7 +147,7 @@ def _every(make: Callable[..., Pair], rounds: int) -> dict[str, Any]:
     steps: dict[str, Step] = {FIVE: _times(PERIOD, simultaneous_by_hand(make()))}
     for name, rule in {**GRADIENT_UNITS, **STEP_UNITS}.items():
         own = make()
-        inner = plain_sgd(own) if rule.output == "step" else optimizers(own, Adam, **ADAM)
+        inner = plain_sgd(own) if rule.output == "update" else optimizers(own, Adam, **ADAM)
         steps[name] = _times(PERIOD, with_rule(own, Every(rule, k=PERIOD), inner)[0])
     times = interleaved(steps, rounds)
     return {name: ratio(times, name, FIVE) for name in steps if name != FIVE}
@@ -162,7 +162,7 @@ def _times(count: int, step: Step) -> Step:
 
 
 def _memory(make: Callable[..., Pair], device: torch.device) -> dict[str, float]:
-    """Peak memory of networks, optimizer and two steps, against simultaneous Adam by hand."""
+    """Peak memory of networks, optimizer and two steps, relative to simultaneous Adam."""
 
     def peak(prepare: Callable[[Pair], Step]) -> int:
         def work() -> None:
@@ -175,7 +175,9 @@ def _memory(make: Callable[..., Pair], device: torch.device) -> dict[str, float]
 
     base = peak(simultaneous_by_hand)
     found = {
-        "Gradient": peak(lambda pair: with_rule(pair, None, optimizers(pair, Adam, **ADAM))[0])
+        "GradientDescent": peak(
+            lambda pair: with_rule(pair, None, optimizers(pair, Adam, **ADAM))[0]
+        )
     }
     for name, rule in GRADIENT_UNITS.items():
         found[name] = peak(

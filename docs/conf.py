@@ -23,7 +23,21 @@ author = "the authors of saddlepoint"
 copyright = author
 version = release = saddlepoint.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_gallery.gen_gallery",
+]
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"(?!)",  # no script runs: the figures are those of the repository
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_signature": False,
+    "write_computation_times": False,
+}
 myst_heading_anchors = 4  # links such as rules.md#leader-and-follower, as a forge makes them
 pygments_style = "friendly"
 html_theme = "furo"
@@ -49,7 +63,7 @@ toc_object_entries_show_parents = "hide"
 nitpick_ignore_regex = [
     ("py:.*", r"(?!saddlepoint\.).*"),
     ("py:class", r"saddlepoint\.compare\.(comparison\.Watcher|runs\.Job|study\.Robustness)"),
-    ("py:class", r"saddlepoint\.training\.config\.Component"),
+    ("py:class", r"saddlepoint\.training\.(config\.Component|recorder\.Watcher)"),
 ]
 
 LOGGER = logging.getLogger(__name__)
@@ -110,6 +124,14 @@ def escaped(line):
     return "".join(parts)
 
 
+RULE_LINK = re.compile(r"\[`?([^`\]]+)`?\]\([./]*reference/\w+\.md#(saddlepoint\.[\w.]+)\)")
+
+
+def link_reference(app, page, source):
+    """Make links such as reference/rules.md#saddlepoint.rules.Consensus lead to that entry."""
+    source[0] = RULE_LINK.sub(r"{py:obj}`\1 <\2>`", source[0])
+
+
 def add_commands(app, page, source):
     """Add the commands to their page."""
     if page == "reference/commands":
@@ -119,5 +141,6 @@ def add_commands(app, page, source):
 def setup(app):
     """Connect these to Sphinx."""
     app.connect("source-read", add_commands)
+    app.connect("source-read", link_reference)
     app.connect("autodoc-process-docstring", as_restructured_text, priority=400)  # napoleon's: 500
     app.connect("env-check-consistency", report_missing_names)

@@ -1,14 +1,20 @@
-"""The price of steps that do not shrink, and what cures it: sign steps on a pure rotation and on a
-damped one.
+"""
+Oscillation of sign steps
+=========================
 
-On f = x·y sign steps keep |x| + |y| but for the step: they circle where they begin. With some
-curvature they come in, to a cycle of the size of the step. Both are measured here, with the usual
-cures.
+The length of a sign step does not shrink near a solution. On f = x·y simultaneous sign steps keep
+abs(x) + abs(y) up to an error of the size of the step, and so circle around the solution. With some
+curvature they approach it, down to a cycle of the size of the step. The script measures both games
+with the usual remedies, prints a table and draws the figure of docs/oscillation.md. It takes under
+a minute. ::
 
     python examples/oscillation.py [--length 60] [--out docs/images]
 
-Prints the table and draws the figure of docs/subgradient-methods.md; under a minute.
+.. image:: /images/oscillation.png
+   :alt: Distance from the equilibrium on two games, and paths on the pure rotation
 """
+
+# sphinx_gallery_thumbnail_path = "images/oscillation.png"
 
 import argparse
 from pathlib import Path
@@ -19,44 +25,35 @@ import torch
 import saddlepoint as sp
 from saddlepoint.games import zero_sum
 from saddlepoint.optim import SignSubgradient
-from saddlepoint.rules import Averaged, Extragradient, GradientDescent
 
-STEP, SIZES, START = 0.03, (0.03, 0.1, 0.3), (1.0, 0.618)
+STEP, STEPS, START = 0.03, (0.03, 0.1, 0.3), (1.0, 0.618)
 GAMES = {"pure rotation, xy": (0.0, 1.0, 0.0), "damped, xy + x²/4 − y²/4": (0.5, 1.0, -0.5)}
-
-# name → (rule, momentum of the sign, whether lr falls like 1/√t)
-CURES = {
-    "constant steps": (GradientDescent(), 0.0, False),
-    "decay": (GradientDescent(), 0.0, True),
-    "average": (Averaged(), 0.0, False),
-    "momentum 0.9": (GradientDescent(), 0.9, False),
-    "extragradient": (Extragradient(), 0.0, False),
-    "extragradient, decay": (Extragradient(), 0.0, True),
+REMEDIES = {  # name → rule, momentum of the sign, whether the learning rate falls like 1/√t, colour
+    "constant steps": (sp.GradientDescent(), 0.0, False, "#d62728"),
+    "decay": (sp.GradientDescent(), 0.0, True, "#ff7f0e"),
+    "average": (sp.Averaged(), 0.0, False, "#2ca02c"),
+    "momentum 0.9": (sp.GradientDescent(), 0.9, False, "#8c564b"),
+    "extragradient": (sp.Extragradient(), 0.0, False, "#1f77b4"),
+    "extragradient, decay": (sp.Extragradient(), 0.0, True, "#9467bd"),
 }
-COLOURS = dict(
-    zip(CURES, ("#d62728", "#ff7f0e", "#2ca02c", "#8c564b", "#1f77b4", "#9467bd"), strict=True)
-)
 
 
-def path(game_name, cure, lr, steps):
-    """Return the distance from the equilibrium after every simultaneous step, and the points (x,
-    y)."""
-    rule, momentum, decays = CURES[cure]
+def path(game_name, remedy, lr, steps):
+    """Return the distance from the equilibrium and the point (x, y) after every step."""
+    rule, momentum, decays, _ = REMEDIES[remedy]
     game = zero_sum(*GAMES[game_name], START)
-    optimizer = sp.GameOptimizer(
-        {
-            player: SignSubgradient(own, lr=lr, momentum=momentum)
-            for player, own in game.players.items()
-        },
-        rule,
-    )
+    inner = {
+        player: SignSubgradient(own, lr=lr, momentum=momentum)
+        for player, own in game.players.items()
+    }
+    optimizer = sp.GameOptimizer(inner, rule)
     distances, points = [], []
     for t in range(steps):
-        for inner in optimizer.optimizers.values():
-            inner.param_groups[0]["lr"] = lr / (1 + t) ** 0.5 if decays else lr
+        for own in inner.values():
+            own.param_groups[0]["lr"] = lr / (1 + t) ** 0.5 if decays else lr
         optimizer.step(game.losses)
         points.append(game.theta.detach().clone())
-        if isinstance(rule, Averaged):
+        if isinstance(rule, sp.Averaged):
             with optimizer.averaged():
                 distances.append(game.distance())
         else:
@@ -64,55 +61,33 @@ def path(game_name, cure, lr, steps):
     return torch.tensor(distances), torch.stack(points)
 
 
-def tail(distances):
-    """Return the mean distance over the last quarter: the radius of the cycle, where there is one."""
-    return float(distances[-max(1, len(distances) // 4) :].mean())
-
-
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--length",
-        type=float,
-        default=60.0,
-        help="what the steps of a run add up to, at constant steps",
-    )
+    parser = argparse.ArgumentParser(description="Sign steps on a pure and on a damped rotation.")
+    parser.add_argument("--length", type=float, default=60.0, help="sum of the steps of a run")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     for axis, game in zip(axes, GAMES, strict=False):
-        print(
-            f"{game}\n\n| | "
-            + " | ".join(f"step {lr:g}" for lr in SIZES)
-            + " |\n|---"
-            + "|---" * len(SIZES)
-            + "|"
-        )
-        for cure in CURES:
-            distances = {lr: path(game, cure, lr, round(options.length / lr))[0] for lr in SIZES}
-            print(f"| {cure} | " + " | ".join(f"{tail(d):.2g}" for d in distances.values()) + " |")
-            axis.loglog(
-                range(1, len(distances[STEP]) + 1),
-                distances[STEP],
-                label=cure,
-                color=COLOURS[cure],
-                linewidth=1.2,
-            )
+        print(f"{game}: mean distance over the last quarter of the run\n")
+        print("| | " + " | ".join(f"step {lr:g}" for lr in STEPS) + " |")
+        print("|---" * (1 + len(STEPS)) + "|")
+        for remedy, (*_, colour) in REMEDIES.items():
+            runs = [path(game, remedy, lr, round(options.length / lr))[0] for lr in STEPS]
+            means = [float(run[-max(1, len(run) // 4) :].mean()) for run in runs]
+            print(f"| {remedy} | " + " | ".join(f"{mean:.2g}" for mean in means) + " |")
+            steps = range(1, len(runs[0]) + 1)
+            axis.loglog(steps, runs[0], label=remedy, color=colour, linewidth=1.2)
         axis.set(title=f"{game}: distance, step {STEP:g}", xlabel="steps")
         axis.grid(alpha=0.3)
         print()
-    for cure in ("constant steps", "momentum 0.9", "extragradient"):
-        points = path("pure rotation, xy", cure, STEP, 600)[1]
-        axes[2].plot(points[:, 0], points[:, 1], label=cure, color=COLOURS[cure], linewidth=1)
-    axes[2].set(
-        title=f"paths on the pure rotation, step {STEP:g}", xlabel="x", ylabel="y", aspect="equal"
-    )
+    for remedy in ("constant steps", "momentum 0.9", "extragradient"):
+        x, y = path("pure rotation, xy", remedy, STEP, 600)[1].T
+        axes[2].plot(x, y, label=remedy, color=REMEDIES[remedy][3], linewidth=1)
+    title = f"paths on the pure rotation, step {STEP:g}"
+    axes[2].set(title=title, xlabel="x", ylabel="y", aspect="equal")
     axes[2].grid(alpha=0.3)
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(CURES)
-    )
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(REMEDIES))
     figure.savefig(options.out / "oscillation.png", dpi=110)
 
 

@@ -32,7 +32,7 @@ DEAR = {
     "log": 4,
     "results": 4,
 }
-"""target → by how much its cases are dearer than those of a parser; so many times fewer are taken."""
+"""target → cost of a case relative to a parser's; the number of cases is divided by it."""
 
 
 def main() -> None:

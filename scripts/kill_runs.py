@@ -74,7 +74,7 @@ POINTS = {
     "summary": (0, 1, 2, 3),
     "rewind": (0, 1, 2, 3),
 }
-"""What a process can be doing, and where it can be killed then: 0 before, 1 in the middle, 2 later, 3 behind; 4 later still."""
+"""What a process can be doing, and the points at which it can be killed, numbered in order."""
 OUTSIDE = "outside"
 
 context = multiprocessing.get_context("forkserver")

@@ -112,7 +112,7 @@ def gradient(f: Function, x: Tensor) -> Tensor:
 
 
 def selected(kink: Kink, kind: str) -> Function:
-    """Return this library's function with a selection, drawing the same random numbers every time."""
+    """Return this library's function with a selection and the same random numbers every time."""
     assert kink.ours is not None
     return lambda x: kink.ours(x, kink=kind, generator=torch.Generator().manual_seed(0))
 
@@ -154,7 +154,8 @@ def row(kink: Kink) -> str:
         if kink.ours
         else ["–"] * (1 + len(KINKS))
     )
-    return f"| {' | '.join([f'`{kink.name}`', text(kink.at), clarke(kink), answer(kink, kink.torch), *chosen])} |"
+    cells = [f"`{kink.name}`", text(kink.at), clarke(kink), answer(kink, kink.torch), *chosen]
+    return f"| {' | '.join(cells)} |"
 
 
 def page() -> str:

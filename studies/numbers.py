@@ -105,7 +105,7 @@ def budget(problem):
 
 
 def setbacks(problem, method):
-    """The share of evaluations in the second half of the runs that are worse than the one before."""
+    """The share of evaluations, in the second half of the runs, that are worse than the last."""
     steps = []
     for run in method["runs"]:
         values = [sign(problem) * point["metrics"][problem["metric"]] for point in run["points"]]

@@ -33,7 +33,7 @@ RESULTS = ROOT / "studies" / "evidence" / "comparison.json"
 
 
 AS_TYPED = {"soap": "pytorch_optimizer:SOAP", "soap-512": "soap"}
-"""Name in the study → what gets that method on the command line, where the study's own name means another method there."""
+"""Name in the study → name on the command line, where they differ."""
 
 
 def as_typed(problem):

@@ -34,7 +34,7 @@ LEAN = {"saddlepoint", "numpy", *TORCH, *sys.stdlib_module_names}
 
 
 class OnlyTheCore(MetaPathFinder):
-    """Finds what Python finds, but for packages that the core does not bring: those are not there."""
+    """Finds what Python finds, except packages that the core does not depend on."""
 
     def __init__(self, finders):
         self.finders = finders
@@ -107,7 +107,7 @@ def step_of_every_optimizer(sp, torch):
 
 
 def curvature(sp, torch):
-    """Solvers, scalings, dense eigenvalues; and the message where a large operator's are asked for."""
+    """Solvers, preconditioners, dense eigenvalues, and the message for large operators."""
     x, y = (torch.ones(30, dtype=torch.float64, requires_grad=True) for _ in range(2))
 
     def losses():

@@ -313,7 +313,8 @@ class TestMistakes:
         cli("train", "mixture8", *TINY, "--out", "run")
         before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
         text = (
-            "Error: --out run holds another run already. Resume it with `saddlepoint resume run`, or"
+            "Error: --out run holds another run already. Resume it with `saddlepoint resume run`,"
+            " or"
             " choose another --out.\n"
         )
         assert cli("train", "mixture8", *TINY, "--out", "run") == (2, "", text)

@@ -147,7 +147,8 @@ class TestBest:
         Path("run/checkpoints/best.pt").unlink()
         _, out, _ = cli("best", run, "--metric", "modes")
         assert out.endswith(
-            "best by modes: step 2, its checkpoint was not kept; increase keep_checkpoints to keep more\n"
+            "best by modes: step 2, its checkpoint was not kept; increase keep_checkpoints to keep"
+            " more\n"
         )
 
     def test_unknown_metric(self, cli, run):
@@ -155,7 +156,8 @@ class TestBest:
             2,
             "",
             (
-                'Error: Cannot select the best checkpoint by "ema/mods": it was not measured. Did you'
+                'Error: Cannot select the best checkpoint by "ema/mods": it was not measured. Did'
+                " you"
                 ' mean "ema/modes"?\n'
             ),
         )
@@ -255,7 +257,8 @@ from saddlepoint.models import MLP
 
 def make():
     g = torch.Generator().manual_seed(0)
-    G, D = MLP((4, 8, 2), activation="tanh", generator=g), MLP((2, 8, 1), activation="tanh", generator=g)
+    G = MLP((4, 8, 2), activation="tanh", generator=g)
+    D = MLP((2, 8, 1), activation="tanh", generator=g)
     return G, END(D), torch.randn(16, 4, generator=g), torch.randn(16, 2, generator=g)
 """
 

@@ -1,4 +1,4 @@
-"""Settings that are kept whatever their order, and those that are refused before anything is made."""
+"""Settings whose order does not matter, and settings that are refused before a run exists."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A run that was trained to its end, copies of it to spoil, and what must be the same afterwards."""
+"""A finished run, copies of it to damage, and what must be the same afterwards."""
 
 import shutil
 import subprocess

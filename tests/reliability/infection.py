@@ -21,7 +21,7 @@ KEPT = {"finished", "diverged", "failed", "smaller", "larger"}
 
 
 def infected(value, key=""):
-    """A tree in which every text and every name that a file may choose is followed by the payload."""
+    """Return a tree in which the payload follows every text and name that a file may choose."""
     if isinstance(value, dict):
         return {
             name if name in FIELDS or key == "budget" else name + PAYLOAD: infected(inner, name)

@@ -49,7 +49,8 @@ class TestEveryBit:
             with pytest.warns(
                 CorruptFileWarning,
                 match=(
-                    r"step-00000012\.pt is truncated or damaged: .*checkpoint, step-00000008\.pt, is used"
+                    r"step-00000012\.pt is truncated or damaged: .*checkpoint, step-00000008\.pt,"
+                    r" is used"
                 ),
             ):
                 assert loaded(copy)["step"] == 8
@@ -86,7 +87,8 @@ class TestThePreviousOneIsUsed:
         with pytest.warns(
             CorruptFileWarning,
             match=(
-                r"step-00000012\.pt is truncated or damaged: its checksum does not match its content"
+                r"step-00000012\.pt is truncated or damaged: its checksum does not match its"
+                r" content"
             ),
         ):
             training, _, status = resume(copy)
@@ -119,7 +121,8 @@ class TestThePreviousOneIsUsed:
         assert (
             str(error.value)
             == f"Checkpoint {copy}/checkpoints/step-00000012.pt is truncated or damaged: its"
-            " checksum does not match its content. All earlier ones are damaged too. Restore one from a"
+            " checksum does not match its content. All earlier ones are damaged too. Restore one"
+            " from a"
             f" copy, or start again with `saddlepoint train --config {copy}/config.yaml`."
         )
         assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == sorted(FILES), (
@@ -204,12 +207,8 @@ class TestTheBestOne:
         elif fault == "missing":
             best.unlink()
         else:
-            best.write_bytes(
-                (
-                    copy
-                    / f"checkpoints/step-{next(other for other in (4, 8, 12) if other != step):08d}.pt"
-                ).read_bytes()
-            )
+            other_step = next(other for other in (4, 8, 12) if other != step)
+            best.write_bytes((copy / f"checkpoints/step-{other_step:08d}.pt").read_bytes())
         run = RunDirectory.open(copy)
         run.truncate_after(loaded(copy))
         assert best.read_bytes() == before

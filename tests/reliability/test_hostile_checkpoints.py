@@ -163,7 +163,7 @@ class TestTheArchive:
             read(b"x" * 100 + self.plain if where == "before" else self.plain + b"x" * 100)
 
     def test_a_second_table_of_records(self):
-        """A reader that follows the locator would find other records than one that looks before it."""
+        """A reader that follows the locator would find other records than one that does not."""
         content = bytearray(self.plain)
         at = content.rindex(b"PK\6\7")
         content[at + 8 : at + 16] = struct.pack("<Q", 0)

@@ -566,7 +566,7 @@ class TestJson:
 
 
 def endless_gzip(start, blocks=4096):
-    """A gzip file of ``start`` and then 16 MiB of zeros so many times, written once and repeated."""
+    """A gzip file of ``start`` followed by blocks of 16 MiB of zeros."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     first = packer.compress(start) + packer.flush(zlib.Z_FULL_FLUSH)
     block = packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)

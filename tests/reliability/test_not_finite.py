@@ -92,7 +92,8 @@ PLACES = {
     "data": (
         in_data,
         (
-            "The first non-finite tensor is in the data: the real samples (100% of its entries are not"
+            "The first non-finite tensor is in the data: the real samples (100% of its entries"
+            " are not"
             " finite)."
         ),
     ),
@@ -162,8 +163,8 @@ class TestWhereverItArises:
         code, out, _, summary = trained(on_divergence="roll_back")
         assert code == 0
         assert (
-            f"note: Step {STEP + 1} diverged; rolled back to step 4 with learning rates × 0.5. {sentence}"
-            in out
+            f"note: Step {STEP + 1} diverged; rolled back to step 4 with learning rates × 0.5."
+            f" {sentence}" in out
         )
         assert (summary["status"], summary["steps"], summary["rollbacks"]) == ("finished", 12, 1)
         (line,) = [

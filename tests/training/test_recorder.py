@@ -284,7 +284,8 @@ class TestDivergence:
         assert isinstance(error, sp.DivergenceError)
         finding, *_ = summary_of(tmp_path / "run")["findings"]
         assert (
-            "Training diverged in step 6. The first non-finite tensor is in the data: the real samples"
+            "Training diverged in step 6. The first non-finite tensor is in the data: the real"
+            " samples"
             " (100% of its entries" in finding["message"]
         )
         assert finding["message"].endswith("The cause is in the data, not in the networks.")

@@ -175,7 +175,10 @@ class TestRefusals:
         )
         with pytest.raises(
             sp.UsageError,
-            match=r"another program: its pickle refers to \w+\.mkdir, which no checkpoint of this library does",
+            match=(
+                r"another program: its pickle refers to \w+\.mkdir, which no checkpoint of this"
+                r" library does"
+            ),
         ):
             run.load_checkpoint(training.config)
         assert not witness.exists()

@@ -197,8 +197,8 @@ def run_training(training: Trainer, directory: RunDirectory) -> None:
     processes = f" in {distributed.world_size} processes" if distributed.world_size > 1 else ""
     print_text(
         console,
-        f"{config.problem.name}, {config.rule.name} + {config.optimizer.name}, {config.update_scheme},"
-        f" {config.device}{processes} ({sizes})",
+        f"{config.problem.name}, {config.rule.name} + {config.optimizer.name},"
+        f" {config.update_scheme}, {config.device}{processes} ({sizes})",
     )
     print_text(console, f"run directory: {directory.path}")
     warnings.showwarning = lambda message, *_: print_text(console, f"note: {message}")

@@ -289,8 +289,8 @@ def _check_writable(config: RunConfig) -> None:
         raise UsageError(f"Configuration: its file could not be read again: {problem}.")
     if len(config.to_yaml().encode()) > MAX_YAML_BYTES:
         raise UsageError(
-            f"Configuration: its file would be larger than {MAX_YAML_BYTES >> 10} KiB, the largest size"
-            " that is read."
+            f"Configuration: its file would be larger than {MAX_YAML_BYTES >> 10} KiB, the"
+            " limit for a file that is read."
         )
 
 
