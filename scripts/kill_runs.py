@@ -186,7 +186,7 @@ def plant(doing: Any, counts: Counter[str], kill: Kill | None) -> None:
     wrap(RunDirectory, "save_picture", "sample")
     wrap(RunDirectory, "save_checkpoint", "checkpoint")
     wrap(RunDirectory, "write_summary", "summary")
-    wrap(RunDirectory, "rewind", "rewind")
+    wrap(RunDirectory, "truncate_after", "rewind")
 
     step, measures, replace, append = (
         GameOptimizer.step,

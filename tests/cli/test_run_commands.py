@@ -350,7 +350,7 @@ class TestClosingLines:
         metrics, probes = summary["evaluating_seconds"], summary["probing_seconds"]
         assert (
             line == f"observing took {summary['observing_seconds']:.1f} s: metrics {metrics:.1f} s"
-            f" ({metrics / whole:.0%}), probes {probes:.1f} s ({probes / whole:.0%}) of all the"
+            f" ({metrics / whole:.0%}), probes {probes:.1f} s ({probes / whole:.0%}) of the total"
             " time"
         )
 

@@ -192,7 +192,7 @@ class TestRefusals:
         )
         with pytest.raises(
             sp.UsageError,
-            match="written by another version or another program: its format is not 4",
+            match="written by another version or another program: its format is not 5",
         ):
             run.load_checkpoint(training.config)
 
