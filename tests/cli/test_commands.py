@@ -385,7 +385,7 @@ def test_help_answers_without_loading_torch():
         "try: main(sys.argv[1:])\nexcept SystemExit as end: assert not end.code\n"
         "assert 'torch' not in sys.modules"
     )
-    for arguments in (["--help"], ["train", "--help"], ["list", "rules"]):
+    for arguments in (["--help"], ["train", "--help"], ["list", "problems"]):
         subprocess.run([sys.executable, "-c", script, *arguments], check=True, capture_output=True)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 import saddlepoint as sp
 from saddlepoint.distributed import SingleProcess
 from saddlepoint.errors import DistributedError, UsageError
-from saddlepoint.training import Trainer, agreement, resolve
+from saddlepoint.training import Evaluator, Trainer, agreement, resolve
 from tests.distributed.group import in_group
 
 SHORT = {"problem": "mixture8", "steps": 6, "evaluation_samples": 3500, "batch_size": 8}
@@ -48,7 +48,8 @@ def evaluation(distributed: SingleProcess) -> list[dict[str, float]]:
         shared.train_step()
     alone = Trainer(resolve(SHORT))
     alone.load_state_dict(shared.state_dict())
-    return [shared.evaluate(), alone.evaluate(), distributed.all_gather(shared.evaluate())[1]]
+    of_all = Evaluator(shared).evaluate()
+    return [of_all, Evaluator(alone).evaluate(), distributed.all_gather(of_all)[1]]
 
 
 def refusal(attempt) -> str:
@@ -60,12 +61,12 @@ def refusal(attempt) -> str:
 
 
 def other_data(distributed: SingleProcess) -> None:
-    training = Trainer(resolve(SHORT), distributed=distributed)
-    kind = type(training.problem)
+    trainer = Trainer(resolve(SHORT), distributed=distributed)
+    kind = type(trainer.problem)
     real = kind.real
     kind.real = lambda self, step, size, seed: real(self, step, size, seed) + distributed.rank
     try:
-        agreement.check_agreement(training)
+        agreement.check_agreement(trainer)
     finally:
         kind.real = real
 
@@ -79,11 +80,11 @@ def other_code(distributed: SingleProcess) -> None:
 
 
 def drifted(distributed: SingleProcess) -> None:
-    training = Trainer(resolve(SHORT), distributed=distributed)
-    agreement.check_parameters(training)
+    trainer = Trainer(resolve(SHORT), distributed=distributed)
+    agreement.check_parameters(trainer)
     with torch.no_grad():
-        next(training.networks["generator"].parameters())[0, 0] += 1e-7 * distributed.rank
-    agreement.check_parameters(training)
+        next(trainer.networks["generator"].parameters())[0, 0] += 1e-7 * distributed.rank
+    agreement.check_parameters(trainer)
 
 
 def sharded(distributed: SingleProcess) -> None:
@@ -108,13 +109,13 @@ def main(distributed: SingleProcess, case: str, out: str) -> None:
     if case == "together":
         found = together(distributed)
     else:
-        training = Trainer(resolve(SHORT), distributed=distributed)
-        training.train_step()
+        trainer = Trainer(resolve(SHORT), distributed=distributed)
+        trainer.train_step()
         if distributed.rank == 1 and case == "silent":
             time.sleep(120)
         if distributed.rank == 1 and case == "dead":
             os._exit(1)
-        found = {"said": refusal(training.advance)}
+        found = {"said": refusal(trainer.train_step)}
     if distributed.rank == 0:
         Path(out).write_text(json.dumps(found))
     if case != "together":
