@@ -38,7 +38,7 @@ OPTIMIZERS = {
     "soap": lambda p: SOAP(p, lr=0.05),
 }
 ALL_RULES = {**RULES, **STACKELBERG}
-STEPPING = sorted(name for name, rule in ALL_RULES.items() if rule.output == "step")
+STEPPING = sorted(name for name, rule in ALL_RULES.items() if rule.output == "update")
 SCALING = sorted(name for name, rule in ALL_RULES.items() if rule.output == "gradient")
 
 
