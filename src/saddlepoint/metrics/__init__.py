@@ -27,7 +27,7 @@ with needs("train", "saddlepoint.metrics"):
         wasserstein_1d,
     )
     from saddlepoint.metrics.fidelity import fidelity_scores, weights_hash
-    from saddlepoint.metrics.manifold import Manifold, manifold, manifold_measures
+    from saddlepoint.metrics.manifold import Manifold, ball_radii, manifold, manifold_measures
     from saddlepoint.metrics.measure import (
         Measure,
         Origin,
@@ -40,6 +40,7 @@ with needs("train", "saddlepoint.metrics"):
         Memorisation,
         diversity,
         diversity_share,
+        mean_distances,
         memorisation,
         memorisation_measures,
         nearest_distances,
@@ -54,6 +55,7 @@ __all__ = [
     "Memorisation",
     "MetricResult",
     "Origin",
+    "ball_radii",
     "check_features",
     "class_coverage",
     "class_entropy",
@@ -70,6 +72,7 @@ __all__ = [
     "load_digit_cnn",
     "manifold",
     "manifold_measures",
+    "mean_distances",
     "mean_measure",
     "memorisation",
     "memorisation_measures",

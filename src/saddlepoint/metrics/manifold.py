@@ -34,7 +34,14 @@ class Manifold:
     coverage: Tensor
 
 
-def manifold(real: Tensor, fake: Tensor, *, k: int = 5, rows: int = ROWS) -> Manifold:
+def manifold(
+    real: Tensor,
+    fake: Tensor,
+    *,
+    k: int = 5,
+    rows: int = ROWS,
+    real_radii: Tensor | None = None,
+) -> Manifold:
     """Return each sample's contribution to precision, recall, density and coverage, in float64.
 
     The ball of a sample reaches to its k-th nearest neighbour in its own set, not counting itself.
@@ -48,6 +55,8 @@ def manifold(real: Tensor, fake: Tensor, *, k: int = 5, rows: int = ROWS) -> Man
         fake: features of generated samples, shape (M, d).
         k: index of the nearest neighbour that sets the radius.
         rows: samples per chunk; memory is rows · N; does not change the result.
+        real_radii: ``ball_radii(real, k=k)``, where it is known from an earlier evaluation, shape
+            (N,).
 
     Raises:
         UsageError: k is below 1, a set has fewer than k + 1 samples, shapes do not match, or a
@@ -67,7 +76,8 @@ def manifold(real: Tensor, fake: Tensor, *, k: int = 5, rows: int = ROWS) -> Man
     if k < 1:
         raise UsageError(f"Precision and recall: k={k} must be at least 1. 5 is usual.")
     check_features("Precision and recall", min_samples=k + 1, real=real, generated=fake)
-    reach, reach_fake = _radii(real, k, rows), _radii(fake, k, rows)
+    reach = ball_radii(real, k=k, rows=rows) if real_radii is None else real_radii
+    reach_fake = ball_radii(fake, k=k, rows=rows)
     precision, density = [], []
     recalled, nearest = torch.zeros_like(reach, dtype=torch.bool), torch.full_like(reach, torch.inf)
     for part, radii in zip(
@@ -86,7 +96,13 @@ def manifold(real: Tensor, fake: Tensor, *, k: int = 5, rows: int = ROWS) -> Man
 
 
 def manifold_measures(
-    real: Tensor, fake: Tensor, *, k: int = 5, rows: int = ROWS, **origin: Unpack[Origin]
+    real: Tensor,
+    fake: Tensor,
+    *,
+    k: int = 5,
+    rows: int = ROWS,
+    real_radii: Tensor | None = None,
+    **origin: Unpack[Origin],
 ) -> dict[str, Measure]:
     """Return ``precision``, ``recall``, ``density`` and ``coverage`` of ``manifold``.
 
@@ -99,6 +115,7 @@ def manifold_measures(
         fake: features of generated samples, shape (M, d).
         k: index of the nearest neighbour that sets the radius.
         rows: samples per chunk.
+        real_radii: as for ``manifold``.
         **origin: ``split``, ``extractor`` and ``resize`` of the measures.
 
     Raises:
@@ -109,7 +126,7 @@ def manifold_measures(
     >>> {name: round(measure.value, 6) for name, measure in found.items()}
     {'precision': 1.0, 'recall': 1.0, 'density': 1.0, 'coverage': 1.0}
     """
-    found = manifold(real, fake, k=k, rows=rows)
+    found = manifold(real, fake, k=k, rows=rows, real_radii=real_radii)
     contributions = {
         "precision": found.precision,
         "recall": found.recall,
@@ -129,11 +146,14 @@ def manifold_measures(
     }
 
 
-def _radii(features: Tensor, k: int, rows: int) -> Tensor:
-    """Return each sample's distance to its k-th nearest neighbour; the nearest is itself."""
-    return torch.cat(
-        [
-            part.kthvalue(k + 1, dim=1).values
-            for part in distance_rows(features, features, rows=rows)
-        ]
-    )
+def ball_radii(features: Tensor, *, k: int = 5, rows: int = ROWS) -> Tensor:
+    """Return each sample's distance to its k-th nearest neighbour, not counting itself.
+
+    Args:
+        features: of N samples, shape (N, d).
+        k: which neighbour.
+        rows: samples per chunk.
+    """
+    chunks = distance_rows(features, features, rows=rows)
+    # the nearest is the sample itself
+    return torch.cat([chunk.kthvalue(k + 1, dim=1).values for chunk in chunks])

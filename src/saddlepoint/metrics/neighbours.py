@@ -190,11 +190,16 @@ def diversity(features: Tensor, *, rows: int = ROWS) -> float:
     >>> diversity(torch.tensor([[0.0], [1.0], [3.0]]))
     2.0
     """
-    return float(_mean_distances(features, rows).mean())
+    return float(mean_distances(features, rows).mean())
 
 
 def diversity_share(
-    real: Tensor, fake: Tensor, *, rows: int = ROWS, **origin: Unpack[Origin]
+    real: Tensor,
+    fake: Tensor,
+    *,
+    rows: int = ROWS,
+    real_distances: Tensor | None = None,
+    **origin: Unpack[Origin],
 ) -> Measure:
     """Return ``diversity`` of generated samples over that of real ones; 0 for one repeated sample.
 
@@ -205,6 +210,8 @@ def diversity_share(
         real: features of real samples, shape (N, d).
         fake: features of generated samples, shape (M, d).
         rows: samples per chunk.
+        real_distances: ``mean_distances(real)``, where it is known from an earlier evaluation,
+            shape (N,).
         **origin: ``split``, ``extractor`` and ``resize`` of the measure.
 
     Raises:
@@ -217,7 +224,8 @@ def diversity_share(
     >>> round(diversity_share(x, 0.5 * x, split="test", extractor="none").value, 6)
     0.5
     """
-    ours, theirs = _mean_distances(fake, rows), _mean_distances(real, rows)
+    ours = mean_distances(fake, rows)
+    theirs = mean_distances(real, rows) if real_distances is None else real_distances
     if not float(theirs.mean()) > 0:
         raise UsageError(
             "Diversity: all real samples have the same features, so that the ratio is undefined."
@@ -241,7 +249,7 @@ def diversity_share(
     )
 
 
-def _mean_distances(features: Tensor, rows: int) -> Tensor:
+def mean_distances(features: Tensor, rows: int = ROWS) -> Tensor:
     """Return each sample's mean distance to the others, shape (N,)."""
     check_features("Diversity", min_samples=2, given=features)
     sums = torch.cat([part.sum(1) for part in distance_rows(features, features, rows=rows)])

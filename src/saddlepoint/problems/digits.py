@@ -25,6 +25,7 @@ from saddlepoint.metrics import (
     Measure,
     Memorisation,
     Origin,
+    ball_radii,
     class_measures,
     digit_cnn_hash,
     diversity_share,
@@ -32,6 +33,7 @@ from saddlepoint.metrics import (
     generalisation_gap,
     load_digit_cnn,
     manifold_measures,
+    mean_distances,
     memorisation_measures,
     mmd2_measure,
     nearest_distances,
@@ -42,6 +44,25 @@ from saddlepoint.problems.pictures import image_grid
 
 MAX_REFERENCES = 10_000
 """Number of training images for nearest neighbours: all embedded, a sixth of the full MNIST."""
+
+
+@dataclass(frozen=True)
+class References:
+    """What every evaluation needs of the real images, computed once.
+
+    Attributes:
+        train: features of training images, shape (N, d).
+        test: features of the held-out images, shape (M, d).
+        test_to_train: distance of each held-out image to the nearest training image, shape (M,).
+        test_radii: distance of each held-out image to its fifth neighbour among them, shape (M,).
+        test_mean_distances: mean distance of each held-out image to the others, shape (M,).
+    """
+
+    train: Tensor
+    test: Tensor
+    test_to_train: Tensor
+    test_radii: Tensor
+    test_mean_distances: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,18 +171,25 @@ class Digits(MlpProblem):
 
     def measures(self, samples: Tensor) -> Iterator[tuple[str, Measure]]:
         features, logits = digit_features(samples)
-        train, test, held_out_distances = self._references
+        references = self._references
+        train, test = references.train, references.test
         held_out: Origin = {"split": "test", "extractor": "digit-cnn"}
         both: Origin = {"split": "train and test", "extractor": "digit-cnn"}
 
         yield "frechet[digit-cnn]", frechet_measure(test, features, **held_out)
         yield "mmd2[digit-cnn]", mmd2_measure(test, features, **held_out)
-        for name, measure in manifold_measures(test, features, **held_out).items():
+        balls = manifold_measures(test, features, real_radii=references.test_radii, **held_out)
+        for name, measure in balls.items():
             yield f"{name}[digit-cnn]", measure
         yield from class_measures(logits, split="known classes", extractor="digit-cnn").items()
-        yield "diversity[digit-cnn]", diversity_share(test, features, **held_out)
+        yield (
+            "diversity[digit-cnn]",
+            diversity_share(
+                test, features, real_distances=references.test_mean_distances, **held_out
+            ),
+        )
 
-        near = Memorisation(nearest_distances(features, train), held_out_distances)
+        near = Memorisation(nearest_distances(features, train), references.test_to_train)
         copies = memorisation_measures(near, train=len(train), **both)
         yield "neighbour_ratio[digit-cnn]", copies["ratio"]
         yield "copying[digit-cnn]", copies["copying"]
@@ -189,11 +217,16 @@ class Digits(MlpProblem):
         return LabelledImages(train.images[kept], train.labels[kept]), test
 
     @cached_property
-    def _references(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Features of training and test images, and distances of the latter to the former."""
+    def _references(self) -> References:
         train, _ = digit_features(self._data[0].images[:MAX_REFERENCES])
         test, _ = digit_features(self._data[1].images)
-        return train, test, nearest_distances(test, train)
+        return References(
+            train,
+            test,
+            test_to_train=nearest_distances(test, train),
+            test_radii=ball_radii(test),
+            test_mean_distances=mean_distances(test),
+        )
 
     @cached_property
     def _orders(self) -> dict[tuple[int, int], BatchOrder]:
