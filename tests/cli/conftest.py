@@ -1,8 +1,32 @@
 """Running commands in a process and an empty directory."""
 
+from functools import cached_property
+
 import pytest
 
 from saddlepoint.cli import main
+from saddlepoint.problems import Digits
+
+KNOWN = {}
+"""Type, training images and files of a problem → what its evaluations need of the real digits."""
+
+
+@pytest.fixture(scope="package", autouse=True)
+def references_of_digits():
+    """Compute once what evaluations need of the real digits, not again for every command."""
+    compute = Digits._references.func
+
+    def references(problem):
+        key = (type(problem), problem.train_images, tuple(problem.data_files()))
+        if key not in KNOWN:
+            KNOWN[key] = compute(problem)
+        return KNOWN[key]
+
+    shared = cached_property(references)
+    shared.__set_name__(Digits, "_references")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Digits, "_references", shared)
+        yield
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ class TestTrain:
         assert "100 %  step 6" in out
         assert "\x1b" not in out
 
+    @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore::saddlepoint.errors.SolverWarning")
     @pytest.mark.parametrize("rule", registry.RULES)
     @pytest.mark.parametrize("problem", ["digits", "mixture25"])
@@ -88,6 +89,7 @@ class TestTrain:
         code, _, err = cli("train", "mixture8", "--optimizer", optimizer, *TINY, "--out", "run")
         assert (code, err) == (0, "")
 
+    @pytest.mark.slow
     def test_digits_report_the_hash_of_their_extractor(self, cli):
         cli("train", "--steps", 2, "--set", "evaluation_samples=200", "--out", "run")
         summary = json.loads(Path("run/summary.json").read_text())
@@ -119,6 +121,7 @@ class TestTrain:
         cli("train", "--config", "a/config.yaml", "--out", "b")
         assert Path("a/samples.png").read_bytes() == Path("b/samples.png").read_bytes()
 
+    @pytest.mark.slow
     def test_mnist(self, cli, mnist_directory):
         code, _, _ = cli(
             "train",

@@ -10,6 +10,7 @@ SMALL = ("--budget", "steps=4", "--seeds", 2, "--jobs", 2)
 
 
 class TestCompare:
+    @pytest.mark.slow
     def test_a_small_comparison(self, cli):
         code, out, _ = cli(
             "compare",
@@ -112,6 +113,7 @@ class TestCompare:
         assert code == 130
         assert "the same command resumes the work" in out
 
+    @pytest.mark.slow
     def test_sigterm_keeps_what_is_finished(self, tmp_path):
         command = [
             sys.executable,
@@ -163,6 +165,7 @@ class TestCompare:
         assert "holds another study: baseline" not in err
         assert 'holds another study: method "adam" is there and not here' in err
 
+    @pytest.mark.slow
     def test_nothing_of_the_current_directory_is_executed(self, tmp_path):
         """Not by the command, nor by the processes that it starts; what the user names is, and
         takes no library's place."""

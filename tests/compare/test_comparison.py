@@ -240,6 +240,7 @@ class TestResuming:
         four = compare(study, tmp_path / "four", jobs=4, execute=recorded())
         assert without_clock(one) == without_clock(four)
 
+    @pytest.mark.slow
     def test_a_comparison_resumes_after_a_killed_process(self, small_study, recorded, tmp_path):
         study = small_study(seeds=4, tuning={"trials": 2, "finalists": 1})
         (tmp_path / "small.yaml").write_text(yaml.safe_dump(study.to_dict()))
@@ -261,6 +262,7 @@ class TestResuming:
             compare(study, tmp_path / "straight", execute=recorded())
         )
 
+    @pytest.mark.slow
     def test_two_processes_share_one_comparison(self, small_study, tmp_path):
         context = multiprocessing.get_context("spawn")
         study = small_study(seeds=3, tuning={"trials": 3, "finalists": 1})

@@ -181,6 +181,7 @@ class TestAll:
 
 
 class TestCourse:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("loss", "coverage"),
         list(

@@ -6,6 +6,8 @@ import pytest
 
 from tests.distributed.group import ended, started
 
+pytestmark = pytest.mark.slow
+
 
 def outcome(directory, case, **options):
     out = directory / "found.json"

@@ -13,6 +13,8 @@ import torch
 
 from saddlepoint.training import RunDirectory, Trainer
 
+pytestmark = pytest.mark.slow
+
 STEPS, EVERY = 400, 20
 SLOW = ["--optimizer", "sgd", "--lr", "0.02"]
 """Steps that do not blow rounding up: so many of Adam's would, in single precision."""

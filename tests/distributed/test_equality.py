@@ -9,6 +9,8 @@ from saddlepoint import registry
 from tests.distributed.equality import OTHERS, SIGN_LIKE, STEPS
 from tests.distributed.group import ended, started
 
+pytestmark = pytest.mark.slow
+
 ACROSS = {
     "lola",
     "sos",

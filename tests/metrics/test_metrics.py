@@ -122,6 +122,7 @@ class TestDigitCnn:
     def test_accuracy_on_the_embedded_test_images(self):
         assert accuracy(load_digits()[1]) >= 0.985
 
+    @pytest.mark.slow
     def test_accuracy_on_the_full_test_set(self, mnist_directory):
         assert accuracy(load_mnist(mnist_directory)[1]) >= 0.99
 

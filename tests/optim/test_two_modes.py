@@ -1,6 +1,7 @@
 """Why normalise: the two-mode model in which plain descent–ascent collapses and normalised steps
 find both modes."""
 
+import pytest
 import torch
 from torch.nn.functional import softplus
 
@@ -75,6 +76,7 @@ def test_normalised_steps_find_both_modes_from_every_start():
     ] == [2] * 3
 
 
+@pytest.mark.slow
 def test_plain_steps_collapse_at_every_pair_of_rates():
     """From the first of these starts; of 36 pairs from two starts, two pairs from the other one
     found both modes."""

@@ -111,6 +111,7 @@ class TestMnist:
         ):
             Mnist()
 
+    @pytest.mark.slow
     def test_full_set(self, mnist_directory):
         problem = Mnist(data_dir=str(mnist_directory))
         assert problem.real(0, 16, 0).shape == (16, 1, 28, 28)

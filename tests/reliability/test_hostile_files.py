@@ -636,6 +636,7 @@ class TestPictures:
         assert (code, said in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_memory_stays_bounded(tmp_path, made):
     """Every bomb in one process that may take 1.5 GiB of addresses above what its imports take, and
     a third of that of memory."""

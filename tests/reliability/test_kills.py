@@ -14,6 +14,8 @@ from saddlepoint.io.checkpoint import decode
 from saddlepoint.training import Evaluator, RunDirectory, Trainer
 from tests.training.conftest import lines, small
 
+pytestmark = pytest.mark.slow
+
 PLANS = {
     "in a step, and while the directory is put in order": [Kill("step", 2, 9), Kill("rewind", 2)],
     "with half a checkpoint written": [Kill("checkpoint", 4, 3)],

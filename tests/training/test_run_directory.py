@@ -241,6 +241,7 @@ class TestFiles:
         assert harness.lines(tmp_path / "run") == [{"step": 1}, {"step": 2}]
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_files(tmp_path):
     """In two processes, so that nothing may depend on hash seeds or addresses."""
     for name in "ab":
