@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import saddlepoint as sp
@@ -206,6 +206,8 @@ numbers = st.floats(-3, 3, allow_nan=False).map(lambda v: round(v, 3))
 
 
 @given(rows=st.lists(st.tuples(numbers, numbers), min_size=1, max_size=6))
+@example(rows=[(0.0, 0.0), (0.0, 2.0), (0.0, 0.001)])
+@example(rows=[(0.0, 0.0005), (0.0, 2.0), (0.0, 0.0015)])
 def test_the_distance_to_a_hull_in_the_plane_is_that_to_its_nearest_edge(rows):
     """Outside of the hull, the nearest point lies on a segment between two of the rows; inside, 0
     is a mixture of three."""

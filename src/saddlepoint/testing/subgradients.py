@@ -183,6 +183,10 @@ def _distance_to_hull(rows: Tensor, tolerance: float) -> float:
     """
     rows = torch.unique(rows, dim=0)  # few rows remain if f is piecewise linear
     size = float(torch.linalg.matrix_norm(rows, 2)) ** 2
+    # the weights converge slowly where rows differ little; a row itself is in the hull too
+    nearest_row = float(rows.norm(dim=1).min())
+    if nearest_row <= tolerance:
+        return nearest_row
     weights = ahead = rows.new_full((len(rows),), 1 / len(rows))
     momentum, reach = 1.0, 0.0
     for _ in range(_ITERATIONS):
@@ -199,7 +203,7 @@ def _distance_to_hull(rows: Tensor, tolerance: float) -> float:
         grown = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
         ahead = stepped + (momentum - 1) / grown * (stepped - weights)
         weights, momentum = stepped, grown
-    return reach
+    return min(reach, nearest_row)
 
 
 def _random(
