@@ -142,8 +142,8 @@ def _parts(make: Callable[..., Pair], rounds: int) -> dict[str, Any]:
 
 
 def _every(make: Callable[..., Pair], rounds: int) -> dict[str, Any]:
-    """Curvature in every fifth step, five steps at a time; in units of steps the others are plain
-    gradients under SGD."""
+    """Curvature in every fifth step, five steps at a time; for a rule that returns updates the
+    other steps are plain gradients under SGD."""
     steps: dict[str, Step] = {FIVE: _times(PERIOD, simultaneous_by_hand(make()))}
     for name, rule in {**GRADIENT_UNITS, **STEP_UNITS}.items():
         own = make()

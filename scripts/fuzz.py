@@ -5,8 +5,8 @@ finding ends with exit code 1.
 
 Cases are drawn by Hypothesis; with ``--engine atheris`` (pip install atheris) they are steered by
 the coverage of this library. Each target runs in a process of its own, whose addresses end at 12
-GiB, and its result is written as soon as it is there: started again, the script goes on with the
-targets that are missing in the file, or had a finding.
+GiB. Its result is written at once; when the script is started again, it runs the targets that have
+no result in the file, or that had a finding.
 """
 
 from __future__ import annotations

@@ -48,7 +48,11 @@ def draw(study, folder, path):
             linewidth=0,
         )
     axes[0].set(xlabel="seconds of training, one core", ylim=(0, 1.02), xlim=(0.5, 10.2))
-    axes[0].set_title("distance to the right shares of the modes", fontsize=10, loc="left")
+    axes[0].set_title(
+        "distance of mode shares from uniform (0 is best)",
+        fontsize=10,
+        loc="left",
+    )
     axes[0].spines[["top", "right"]].set_visible(False)
     axes[0].grid(alpha=0.25)
     axes[0].legend(frameon=False, loc="lower left", fontsize=9)

@@ -126,7 +126,7 @@ def test_an_optimizer_put_in_the_place_of_another():
     optimizer.step(bilinear(x, y))
     optimizer.optimizers["y"] = torch.optim.Adam([y])
     with pytest.raises(
-        sp.UsageError, match=r'Player "y": CompetitiveGradient gives steps .* not Adam'
+        sp.UsageError, match=r'Player "y": CompetitiveGradient returns updates .* not Adam'
     ):
         optimizer.step(bilinear(x, y))
 

@@ -103,6 +103,19 @@ def test_unchecked_steps_take_what_is_not_finite():
     assert x.isnan().all()
 
 
+@pytest.mark.parametrize("check_finite", [True, False])
+def test_a_solve_that_meets_what_is_not_finite_moves_nothing(check_finite):
+    """f = ⅔ x^(3/2) has a slope at 0, and no curvature there."""
+    x = torch.ones(2, requires_grad=True)
+    optimizer = optimizer_of({"x": x}, sp.Newton(), check_finite=check_finite)
+    optimizer.step(lambda: {"x": x.square().sum()})
+    with torch.no_grad():
+        x.zero_()
+    with pytest.raises(sp.DivergenceError, match='The solve "x" of Newton met a number'):
+        optimizer.step(lambda: {"x": x.sum() + (x**1.5).sum()})
+    assert torch.equal(x, torch.zeros(2))
+
+
 @pytest.mark.parametrize("rule", [sp.Extragradient(keep_state=False), sp.Extragradient()])
 def test_a_loss_that_is_not_finite_is_named_and_moves_nothing(rule):
     x = torch.ones(2, requires_grad=True)

@@ -177,9 +177,9 @@ def check_compatible(player: str, optimizer: Optimizer, rule: Rule) -> None:
             if group["momentum"] and "max_momentum" in group:
                 hint = " A scheduler set the momentum: pass it cycle_momentum=False."
         raise UsageError(
-            f'Player "{player}": {name} gives steps that contain the learning rate already, so its'
-            " inner optimizer must be torch.optim.SGD without momentum and weight decay, not"
-            f" {found}.{hint} Use SGD, or a rule in units of gradients."
+            f'Player "{player}": {name} returns updates that already contain the learning rate, so'
+            " its inner optimizer must be torch.optim.SGD without momentum and weight decay, not"
+            f" {found}.{hint} Use SGD, or a rule whose output is a gradient."
         )
 
 

@@ -64,7 +64,8 @@ class GameOptimizer:
             further evaluations of a step, as that of torch's global generator is.
         check_finite: whether to check, before a parameter moves, that losses and directions are
             finite. This copies a few numbers from the device once a step. With False the step
-            copies nothing before its result is read, and a loss that is NaN makes parameters NaN.
+            copies nothing before its result is read, and a loss that is NaN makes parameters NaN;
+            rules that solve linear systems check their losses and solves in either case.
         distributed: the processes that train together, ``Distributed()`` under torchrun. The
             closure of each process returns the mean losses of its part of the batch. Networks must
             not be wrapped in DistributedDataParallel.
@@ -238,7 +239,18 @@ class GameOptimizer:
             )
         result = StepResult(first, direction, solves=step.solves)
         if self.check_finite:
-            self._check_finite(step, direction, result)
+            self._check_losses(step, result)
+        for name, info in step.solves.items():
+            if info.status == "non_finite":
+                raise DivergenceError(
+                    f'The solve "{name}" of {type(self.rule).__name__} met a number that is not'
+                    f" finite, in the gradient or in product {info.products}. No parameter was"
+                    " changed. Lower the learning rate, or look for a term of the loss, or a"
+                    " layer, whose first or second derivative overflows.",
+                    player=name if name in direction else next(iter(direction)),
+                )
+        if self.check_finite:
+            self._check_norms(direction, result)
         couples = self.rule.needs_all_players and self.rule.order == 2
         # without second derivatives, a rule that couples players did not use them in this step
         if first.order > 0 and not (couples and first.order < 2):
@@ -255,25 +267,16 @@ class GameOptimizer:
             )
         return result
 
-    def _check_finite(self, step: Step, direction: Vector, result: StepResult) -> None:
-        """Raise DivergenceError unless losses, solves and directions are finite.
-
-        It copies all numbers from the device at once.
-        """
+    def _check_losses(self, step: Step, result: StepResult) -> None:
+        """Copy losses and norms from the device at once; raise DivergenceError for a bad loss."""
         unchecked = step.take_unchecked()
         remaining = iter(result.read([found.numbers for found in unchecked]))
         for found in unchecked:
             found.set_numbers([next(remaining) for _ in found.term_names])
             found.check_finite()
-        for name, info in step.solves.items():
-            if info.status == "non_finite":
-                raise DivergenceError(
-                    f'The solve "{name}" of {type(self.rule).__name__} met a number that is not'
-                    f" finite, in the gradient or in product {info.products}. No parameter was"
-                    " changed. Lower the learning rate, or look for a term of the loss, or a"
-                    " layer, whose first or second derivative overflows.",
-                    player=name if name in direction else next(iter(direction)),
-                )
+
+    def _check_norms(self, direction: Vector, result: StepResult) -> None:
+        """Raise DivergenceError unless every player's direction is finite."""
         for player, norm in result.direction_norms.items():
             if math.isfinite(norm):
                 continue

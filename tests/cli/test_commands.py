@@ -300,10 +300,10 @@ class TestMistakes:
             (
                 ["--rule", "acgd", "--optimizer", "adam"],
                 (
-                    'Error: Player "discriminator": AdaptiveCompetitiveGradient gives steps that'
-                    " contain the learning rate already, so its inner optimizer must be"
+                    'Error: Player "discriminator": AdaptiveCompetitiveGradient returns updates'
+                    " that already contain the learning rate, so its inner optimizer must be"
                     " torch.optim.SGD without momentum and weight decay, not Adam. Use SGD, or a"
-                    " rule in units of gradients.\n"
+                    " rule whose output is a gradient.\n"
                 ),
             ),
         ],

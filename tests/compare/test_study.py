@@ -167,7 +167,7 @@ class TestStudyFile:
                 {"methods": ["cgd+adam"]},
                 (
                     'Problem "tiny ring", method "cgd+adam": Player "discriminator":'
-                    " CompetitiveGradient gives steps"
+                    " CompetitiveGradient returns updates"
                 ),
             ),
             (

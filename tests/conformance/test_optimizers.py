@@ -69,7 +69,7 @@ def run(rule, make, which, steps=4, break_at=None):
 )
 @pytest.mark.parametrize("rule", SCALING)
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_for_either_player_under_every_rule_in_units_of_gradients(name, rule):
+def test_for_either_player_under_every_rule_that_returns_a_gradient(name, rule):
     for which in (("x",), ("y",), ("x", "y")):
         straight = run(ALL_RULES[rule], OPTIMIZERS[name], which)
         assert bool(straight.isfinite().all())
@@ -81,8 +81,10 @@ def test_for_either_player_under_every_rule_in_units_of_gradients(name, rule):
 
 @pytest.mark.parametrize("rule", STEPPING)
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_rules_in_units_of_steps_refuse_them_and_say_why(name, rule):
-    with pytest.raises(sp.UsageError, match="gives steps that contain the learning rate already"):
+def test_rules_that_return_updates_refuse_them_and_say_why(name, rule):
+    with pytest.raises(
+        sp.UsageError, match="returns updates that already contain the learning rate"
+    ):
         run(ALL_RULES[rule], OPTIMIZERS[name], ("x",))
 
 

@@ -84,8 +84,7 @@ def theta(path: Path, step: int) -> torch.Tensor:
     not Path("/proc/self/environ").exists(), reason="finds the processes through /proc"
 )
 def test_a_killed_process_another_number_of_them_and_one_alone_give_one_trajectory(tmp_path):
-    """Two processes of which one is killed, gone on with by one alone, against one alone all the
-    way."""
+    """Two processes of which one is killed, resumed by one process, against one process only."""
     several, alone = tmp_path / "several", tmp_path / "alone"
     process = subprocess.Popen(
         command(
